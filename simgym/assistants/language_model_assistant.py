@@ -1,0 +1,102 @@
+"""A language model as assistant, with or without a system prompt."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from simgym.assistants.base import AssistantTurn
+from simgym.conversation import Conversation, Message
+from simgym.errors import ConfigurationError
+from simgym.language_models.base import Request, Sampling, record_call
+from simgym.language_models.loading import LanguageModelSpec, load_language_model
+from simgym.language_models.weights import EMBEDDED
+from simgym.plugins import unknown
+from simgym.transcripts import text_hash
+
+
+class LanguageModelAssistant:
+    """Answers with a language model; implements `Assistant`."""
+
+    def __init__(
+        self,
+        model: LanguageModelSpec = EMBEDDED,
+        *,
+        system_prompt: str | None = None,
+        adapter: str | None = None,
+        sampling: Sampling = Sampling(max_new_tokens=2048),  # noqa: B008  # frozen
+    ) -> None:
+        """Choose the model.
+
+        Args:
+            model: A name, settings or instance; see `load_language_model`.
+            system_prompt: Text of the system message; None: what the model's chat template does without one.
+            adapter: Name of a LoRA adapter loaded in the model.
+            sampling: How replies are drawn; default T = 1, up to 2,048 tokens (arXiv 2605.09808).
+        """
+        self.model_spec = model
+        self.system_prompt = system_prompt
+        self.adapter = adapter
+        self.sampling = sampling
+
+    def respond(self, conversations: Sequence[Conversation], *, seeds: Sequence[int]) -> list[AssistantTurn]:
+        model = load_language_model(self.model_spec)
+        head = (Message("system", self.system_prompt),) if self.system_prompt else ()
+        requests = [
+            Request((*head, *conversation.messages), self.sampling, seed=seed, adapter=self.adapter)
+            for conversation, seed in zip(conversations, seeds, strict=True)
+        ]
+        turns = []
+        for conversation, request, generation in zip(conversations, requests, model.generate(requests), strict=True):
+            text = re.sub(r"[\ud800-\udfff]", "�", generation.text).strip()
+            fault = generation.fault or (None if text else "empty")
+            call = record_call("assistant", len(conversation.said_by("assistant")), request, generation, fault)
+            turns.append(AssistantTurn("" if fault else text, fault, (call,)))
+        return turns
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {
+            "assistant": "language_model",
+            "model": load_language_model(self.model_spec).fingerprint(),
+            "system_prompt": self.system_prompt,
+            "prompt_hash": text_hash(self.system_prompt or ""),
+            "adapter": self.adapter,
+            "temperature": self.sampling.temperature,
+            "top_p": self.sampling.top_p,
+            "max_new_tokens": self.sampling.max_new_tokens,
+        }
+
+
+def assistant_from_text(text: str, sampling: Sampling) -> tuple[str, LanguageModelAssistant]:
+    """Read `[NAME=]MODEL[+PROMPT]` as typed on a command line.
+
+    Args:
+        text: `PROMPT` is a built-in name (`clarify`) or the path of a text file; `NAME` defaults to the rest.
+        sampling: How the assistant's replies are drawn.
+
+    Returns:
+        Name and assistant.
+
+    Raises:
+        ConfigurationError: the model part is empty, or there is no such prompt.
+    """
+    name, equals, rest = text.partition("=")
+    model, _, prompt = (rest if equals else text).partition("+")
+    if not model or (equals and not name):
+        raise ConfigurationError(f"The assistant {text!r} has no model. Expected [NAME=]MODEL[+PROMPT].")
+    system_prompt = _system_prompt(prompt) if prompt else None
+    return (name if equals else text), LanguageModelAssistant(model, system_prompt=system_prompt, sampling=sampling)
+
+
+def _system_prompt(name: str) -> str:
+    folder = resources.files("simgym.assistants") / "prompts"
+    shipped = folder / f"{name}.txt"
+    if shipped.is_file():
+        return shipped.read_text(encoding="utf-8").strip()
+    if not Path(name).is_file():
+        known = sorted(entry.name.removesuffix(".txt") for entry in folder.iterdir() if entry.name.endswith(".txt"))
+        raise ConfigurationError(f"{unknown('system prompt', name, known)} Or give the path of a text file.")
+    return Path(name).read_text(encoding="utf-8").strip()

@@ -1,0 +1,163 @@
+"""One conversation with a simulated user as a Gymnasium environment: a batch of one.
+
+The action is what the assistant says; the observation is what the user says back, with the judge's reward at the end.
+`reset(seed=s)` decides scenario, persona and every sampled token. The intent is hidden: neither observation nor info
+holds it; `env.unwrapped.scenario` does, for evaluation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import gymnasium
+import numpy as np
+
+from simgym.conversation import Scenario
+from simgym.envs.episodes import Episode
+from simgym.envs.settings import ConversationSettings, describe, observe, step_reward
+from simgym.errors import ConfigurationError, EpisodeError
+from simgym.seeding import derive_seed
+
+_CONTROL = {code: None for code in range(32) if code not in (9, 10)} | {127: None}
+"""Control characters, which in a terminal could move the cursor or hide text."""
+
+
+class ConversationEnv(gymnasium.Env[dict[str, Any], str]):
+    """A conversation with one simulated user.
+
+    * Action: `UnicodeText`, 1 to `max_length` code points.
+    * Observation: `user_reply` (text), `judge_reward` (float32 in [0, 1], 0 until judged), `turn` (assistant turns so far).
+    * Reward: 0 until the end, then the judge's value; NaN if a fault left the conversation without one, with
+      `info["judge_failed"]` when it was the judge.
+    * `terminated`: the user left, or `max_turns` was reached. `truncated`: a fault, or the context is full.
+      `info["end_reason"]`: user_end, turn_limit, context_overflow, simulator_fault, judge_fault.
+    * `reset(options={"scenario_id": ...})` asks for one scenario instead of drawing it.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["human", "ansi"], "render_fps": 1}
+
+    def __init__(self, *, render_mode: str | None = None, **settings: Any) -> None:
+        """Take the arguments of `ConversationSettings`; see there.
+
+        Args:
+            render_mode: `human` prints each turn to the terminal, `ansi` gives the conversation as text, None neither.
+            settings: simulator, model, scenarios, judge, judge_model, max_turns, max_length, and so on.
+
+        Raises:
+            ConfigurationError: an argument is unknown or has a wrong value.
+        """
+        self.settings = make_settings(settings)
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise ConfigurationError(f"render_mode is {render_mode!r}, expected 'human', 'ansi' or None.")
+        self.render_mode = render_mode
+        self.episodes = self.settings.episodes()
+        self.action_space = self.settings.action_space()
+        self.observation_space = self.settings.observation_space()
+        self._episode: Episode | None = None
+        self._shown = 0
+
+    @property
+    def scenario(self) -> Scenario:
+        """The current scenario with its hidden intent; for evaluation, not for assistants."""
+        return self._current().scenario
+
+    @property
+    def episode(self) -> Episode:
+        """The current conversation in full; for evaluation, not for assistants."""
+        return self._current()
+
+    def reset(
+        self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Start a conversation.
+
+        Args:
+            seed: Decides everything; None: the next in the sequence that the last seed began.
+            options: `scenario_id` asks for one scenario.
+
+        Raises:
+            ConfigurationError: there is no such scenario, or it does not fit the simulator.
+        """
+        super().reset(seed=seed)
+        chosen = next_seed(seed, self._episode)
+        scenario = self.episodes.scenario(chosen, (options or {}).get("scenario_id"))
+        self._episode = self.episodes.start([scenario], [chosen])[0]
+        self._shown = 0
+        self._show()
+        return observe(self._episode), describe(self._episode)
+
+    def step(self, action: str) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+        """Let the assistant speak.
+
+        Raises:
+            EpisodeError: before `reset`, or after the end.
+            InvalidAction: the action is no text, empty or too long; the conversation is unchanged.
+        """
+        episode = self._current()
+        if episode.end_reason is not None and episode.turn > 0:
+            raise EpisodeError(f"The conversation has ended ({episode.end_reason}). Call reset() to start another.")
+        utterance = self.settings.check_action(action)
+        if episode.end_reason is None:
+            self.episodes.advance([episode], [utterance])
+        else:  # the opening failed; reset() cannot say so, so the first step does
+            episode.turn = 1
+        self._show()
+        return observe(episode), step_reward(episode), episode.terminated, episode.truncated, describe(episode)
+
+    def render(self) -> str | None:  # type: ignore[override]
+        """The conversation so far as text (`ansi`), or None: `human` has printed it already."""
+        if self.render_mode != "ansi":
+            return None
+        return "\n".join(_lines(self._current()))
+
+    def get_state(self) -> dict[str, Any]:
+        """The conversation as JSON values, to fork it: several continuations from one point."""
+        return self._current().to_json()
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from a state of `get_state`, of this or another environment of the same settings.
+
+        Raises:
+            ConfigurationError: it is not such a state.
+        """
+        self._episode = Episode.from_json(state)
+        self._shown = 0
+
+    def _current(self) -> Episode:
+        if self._episode is None:
+            raise EpisodeError("There is no conversation yet. Call reset() first.")
+        return self._episode
+
+    def _show(self) -> None:
+        if self.render_mode == "human":
+            lines = _lines(self._current())
+            for line in lines[self._shown :]:
+                print(line)
+            self._shown = len(lines)
+
+
+def make_settings(arguments: Mapping[str, Any]) -> ConversationSettings:
+    """Settings from keyword arguments, with a sentence for an unknown one."""
+    try:
+        return ConversationSettings(**arguments)
+    except TypeError as error:
+        known = ", ".join(ConversationSettings.__dataclass_fields__)
+        raise ConfigurationError(f"The environment cannot be made: {error}. Known arguments: {known}.") from error
+
+
+def next_seed(seed: int | None, previous: Episode | None) -> int:
+    """The given seed; else the one that follows the previous conversation's; else a random one."""
+    if seed is not None:
+        return int(seed)
+    if previous is not None:
+        return derive_seed(previous.seed, "next")
+    return derive_seed(int(np.random.SeedSequence().generate_state(1, np.uint64)[0]), "first")
+
+
+def _lines(episode: Episode) -> list[str]:
+    lines = [f"{message.role}: {message.content}".translate(_CONTROL) for message in episode.conversation.messages]
+    if episode.end_reason is not None:
+        judged = "not judged" if episode.reward is None else f"reward {episode.reward:.2f}"
+        lines.append(f"[{episode.end_reason}, {judged}{f', {episode.fault}' if episode.fault else ''}]".translate(_CONTROL))
+    return lines

@@ -1,0 +1,130 @@
+"""A space of Unicode texts, for utterances: Gymnasium's `Text` knows alphanumeric characters unless told each one.
+
+`UnicodeText` holds every `str` of bounded length without lone surrogates (they have no UTF-8 form, so they could not be
+written to a transcript). It works with `sample`, `seed`, `contains`, batching (a `Tuple` of texts), concatenation and
+the shared memory of `AsyncVectorEnv` (UTF-32 code points, one length per text).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from multiprocessing.sharedctypes import SynchronizedArray
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import utils as vector_utils
+
+from simgym.errors import ConfigurationError
+
+_LONGEST_SAMPLE = 64
+"""Characters; a uniform length up to the bound would make samples of thousands of characters."""
+
+_SAMPLED_RANGES = ((0x20, 0x7F), (0xA1, 0x180), (0x391, 0x3CA), (0x4E00, 0x4F00), (0x1F600, 0x1F640))
+"""Code points that samples are made of: ASCII, Latin, Greek, CJK, emoji."""
+
+
+class UnicodeText(spaces.Space[str]):
+    """All texts of `min_length` to `max_length` code points without lone surrogates."""
+
+    def __init__(self, max_length: int, *, min_length: int = 0, seed: int | np.random.Generator | None = None) -> None:
+        """Bound the length.
+
+        Args:
+            max_length: Most code points, inclusive.
+            min_length: Fewest code points, inclusive, >= 0.
+            seed: Of `sample`.
+        """
+        if not 0 <= min_length <= max_length:
+            raise ConfigurationError(f"Got min_length {min_length} and max_length {max_length}, expected 0 <= min <= max.")
+        self.min_length = int(min_length)
+        self.max_length = int(max_length)
+        super().__init__(shape=None, dtype=None, seed=seed)
+
+    @property
+    def is_np_flattenable(self) -> bool:
+        return False
+
+    def sample(self, mask: Any = None, probability: Any = None) -> str:
+        """A random text: up to 64 characters (more only if `min_length` asks for it) of several scripts."""
+        if mask is not None or probability is not None:
+            raise ConfigurationError("UnicodeText.sample takes no mask and no probability; there is no list of texts.")
+        longest = max(self.min_length, min(self.max_length, _LONGEST_SAMPLE))
+        length = int(self.np_random.integers(self.min_length, longest + 1))
+        ranges = self.np_random.integers(len(_SAMPLED_RANGES), size=length)
+        return "".join(chr(int(self.np_random.integers(*_SAMPLED_RANGES[choice]))) for choice in ranges)
+
+    def contains(self, x: Any) -> bool:
+        return isinstance(x, str) and self.min_length <= len(x) <= self.max_length and not has_surrogates(x)
+
+    def to_jsonable(self, sample_n: Sequence[str]) -> list[str]:
+        return list(sample_n)
+
+    def from_jsonable(self, sample_n: list[Any]) -> list[str]:
+        return [str(item) for item in sample_n]
+
+    def __repr__(self) -> str:
+        return f"UnicodeText({self.min_length}, {self.max_length})"
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, UnicodeText)
+            and (self.min_length, self.max_length) == (other.min_length, other.max_length)
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # as Gymnasium's own spaces: mutable through their seed
+
+
+def has_surrogates(text: str) -> bool:
+    """Whether the text holds a lone surrogate, i.e. cannot be encoded as UTF-8."""
+    return any("\ud800" <= character <= "\udfff" for character in text)
+
+
+# --- what Gymnasium's vector environments need to know of the space, in its own registry of functions
+
+
+@vector_utils.batch_space.register(UnicodeText)
+def _batch(space: UnicodeText, n: int = 1) -> spaces.Tuple:
+    from gymnasium.vector.utils.space_utils import _batch_space_custom
+
+    return _batch_space_custom(space, n)  # type: ignore[arg-type,return-value]  # one seeded copy per row, as for Text
+
+
+@vector_utils.batch_differing_spaces.register(UnicodeText)
+def _batch_differing(space_N: Sequence[UnicodeText]) -> spaces.Tuple:
+    return spaces.Tuple(space_N)
+
+
+@vector_utils.concatenate.register(UnicodeText)
+def _concatenate(space: UnicodeText, items: Iterable[str], out: Any) -> tuple[str, ...]:
+    return tuple(items)
+
+
+@vector_utils.create_empty_array.register(UnicodeText)
+def _empty(space: UnicodeText, n: int = 1, fn: Any = None) -> tuple[str, ...]:
+    return ("",) * n
+
+
+@vector_utils.create_shared_memory.register(UnicodeText)
+def _create_shared(space: UnicodeText, n: int = 1, ctx: Any = None) -> Any:
+    import multiprocessing
+
+    return (ctx or multiprocessing).Array("i", n * (space.max_length + 1))
+
+
+@vector_utils.read_from_shared_memory.register(UnicodeText)
+def _read_shared(space: UnicodeText, shared_memory: SynchronizedArray[Any], n: int = 1) -> tuple[str, ...]:
+    rows = _as_rows(space, shared_memory, n)
+    return tuple(row[1 : 1 + row[0]].astype("<u4").tobytes().decode("utf-32-le") for row in rows)
+
+
+@vector_utils.write_to_shared_memory.register(UnicodeText)
+def _write_shared(space: UnicodeText, index: int, value: str, shared_memory: SynchronizedArray[Any]) -> None:
+    codes = np.frombuffer(value.encode("utf-32-le"), dtype="<u4").astype(np.int32)
+    row = np.frombuffer(shared_memory.get_obj(), dtype=np.int32).reshape(-1, space.max_length + 1)[index]
+    row[0] = len(codes)
+    row[1 : 1 + len(codes)] = codes
+
+
+def _as_rows(space: UnicodeText, shared_memory: SynchronizedArray[Any], n: int) -> Any:
+    return np.frombuffer(shared_memory.get_obj(), dtype=np.int32).reshape(n, space.max_length + 1)

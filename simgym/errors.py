@@ -1,0 +1,54 @@
+"""Every error that simgym raises on purpose, in one tree.
+
+    SimgymError
+    ├── ConfigurationError (ValueError)    a setting, name or file cannot be used as given
+    │   ├── UnknownName (LookupError)      no simulator, judge, model or scenario set has that name
+    │   └── MalformedFile                  a line of a JSONL file cannot be read; the message names the line
+    ├── MissingDependency (ImportError)    an optional package is not installed; the message names the extra
+    ├── WeightsError (OSError)             weights cannot be found, downloaded, verified or converted
+    ├── EpisodeError (RuntimeError)        step before reset, or after the end of the conversation
+    ├── InvalidAction (ValueError)         an assistant utterance outside the action space
+    └── TranscriptError (OSError)          a transcript cannot be written; what was written before is intact
+
+A failure *of a model, judge or person during a conversation* is not an error but data: it is recorded as a
+`fault` on the turn or judgement, counted, and kept out of means. Each class has a standard-library parent, so
+that code which knows nothing of simgym can still catch it, and each can be pickled (errors cross processes).
+"""
+
+from __future__ import annotations
+
+
+class SimgymError(Exception):
+    """Base of all errors raised by simgym."""
+
+
+class ConfigurationError(SimgymError, ValueError):
+    """A setting, name or file cannot be used as given."""
+
+
+class UnknownName(ConfigurationError, LookupError):
+    """No simulator, judge, model or scenario set has the given name."""
+
+
+class MalformedFile(ConfigurationError):
+    """A file has content that cannot be read; the message names path and line."""
+
+
+class MissingDependency(SimgymError, ImportError):
+    """An optional package is not installed; the message names the extra to install."""
+
+
+class WeightsError(SimgymError, OSError):
+    """Model weights cannot be found, downloaded, verified or converted."""
+
+
+class EpisodeError(SimgymError, RuntimeError):
+    """`step` was called before `reset`, or after the conversation had ended."""
+
+
+class InvalidAction(SimgymError, ValueError):
+    """An assistant utterance is empty, too long, or not text."""
+
+
+class TranscriptError(SimgymError, OSError):
+    """A transcript cannot be written; lines written earlier are intact."""

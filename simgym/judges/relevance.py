@@ -1,0 +1,98 @@
+"""How much the assistant's words make the user's need more likely: relevance, not helpfulness.
+
+A 135M model cannot grade by prompt, but it can tell which question a text answers: the likelihood of the need *given the
+answer*, minus its likelihood without, is high for an answer on the topic and near zero for one off it (query-likelihood
+retrieval with a neural model). The gain per token, in nats, is squashed to [0, 1] by a logistic curve whose two
+constants are fitted by `benchmarks/relevance/run.py`. The score knows nothing of correctness, tone or effort: an answer that
+parrots the question scores high. Use it to see that a pipeline works, not to choose between good assistants.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from simgym.conversation import Conversation, Scenario
+from simgym.judges.base import Judgement
+from simgym.language_models.base import LanguageModel, Likelihood
+from simgym.language_models.loading import LanguageModelSpec, load_language_model
+from simgym.language_models.weights import EMBEDDED
+from simgym.transcripts import ModelCall
+
+_BEFORE_NEED = "This is a helpful reply to somebody who asked: "
+_LONGEST_ANSWER, _LONGEST_NEED = 1500, 400
+"""Characters; reading more costs time and changes the gain little."""
+
+
+class RelevanceJudge:
+    """Grades how well the answer fits the need; implements `Judge`."""
+
+    CENTRE = 0.25
+    """Gain in nats per token at which the value is 0.5."""
+    SCALE = 0.12
+    """Gain in nats per token that moves the value from 0.5 to 0.73."""
+
+    def __init__(self, model: LanguageModelSpec = EMBEDDED) -> None:
+        """Choose the model whose likelihoods are used; it must be able to `score`."""
+        self.model_spec = model
+        self._without: dict[str, Likelihood] = {}
+
+    def score(
+        self, scenarios: Sequence[Scenario], conversations: Sequence[Conversation], *, seeds: Sequence[int]
+    ) -> list[Judgement]:
+        """Judge N conversations: the assistant's turns together against the user's need; no randomness.
+
+        The need is the opening if the scenario has one (people's own words), else the goal of the intent.
+        """
+        model = load_language_model(self.model_spec)
+        needs = [need_of(scenario) for scenario, _ in zip(scenarios, conversations, strict=True)]
+        answers = ["\n".join(conversation.said_by("assistant")) for conversation in conversations]
+        gains = self.gains(model, needs, answers)
+        judgements = []
+        for gain, need, answer, conversation in zip(gains, needs, answers, conversations, strict=True):
+            call = ModelCall(
+                role="judge",
+                turn=len(conversation.said_by("assistant")),
+                seed=0,
+                prompt=f"{_prompt(answer)}{need}",
+                output=f"gain {gain:.4f} nats per token",
+                prompt_tokens=0,
+                completion_tokens=0,
+            )
+            reason = f"The reply makes the user's words {gain:+.2f} nats per token more likely."
+            judgements.append(Judgement(self.squash(gain), (reason,), calls=(call,)))
+        return judgements
+
+    def gains(self, model: LanguageModel, needs: Sequence[str], answers: Sequence[str]) -> list[float]:
+        """log p(need | answer) - log p(need), nats per token of the need, for N pairs."""
+        new = [need for need in dict.fromkeys(needs) if need not in self._without]
+        self._without.update(zip(new, model.score([_BEFORE_NEED] * len(new), new), strict=True))
+        given = model.score([_prompt(answer) for answer in answers], needs)
+        return [
+            (with_answer.logprob - self._without[need].logprob) / with_answer.token_count
+            for with_answer, need in zip(given, needs, strict=True)
+        ]
+
+    def squash(self, gain: float) -> float:
+        """A gain in nats per token as a value in [0, 1]."""
+        exponent = (gain - self.CENTRE) / self.SCALE
+        return 1 / (1 + math.exp(-exponent)) if exponent > -700 else 0.0
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {
+            "judge": "relevance",
+            "measures": "relevance of the reply to the user's need, not helpfulness",
+            "model": load_language_model(self.model_spec).fingerprint(),
+            "centre": self.CENTRE,
+            "scale": self.SCALE,
+        }
+
+
+def need_of(scenario: Scenario) -> str:
+    """What the answer has to fit: the user's own opening, else the goal; bounded in length."""
+    return " ".join((scenario.opening or scenario.goal).split())[:_LONGEST_NEED]
+
+
+def _prompt(answer: str) -> str:
+    return f"{answer.strip()[:_LONGEST_ANSWER]}\n\n{_BEFORE_NEED}"

@@ -1,0 +1,124 @@
+"""A language model grades the whole conversation from 0 to 10 against written criteria.
+
+The rubric is a text file with our own wording of alignment with the intent, usefulness and clarity; the reply is JSON
+{thought, score}; temperature 0; the value is score / 10, averaged over the judging models (arXiv 2605.09808 averages two). If
+one model's grade cannot be read, the whole judgement is a fault: a mean over those that happened to answer would compare
+conversations by different judges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from simgym.conversation import Conversation, Message, Scenario
+from simgym.errors import ConfigurationError
+from simgym.judges.base import Judgement
+from simgym.judges.parsing import HIGHEST_GRADE, LOWEST_GRADE, read_grade
+from simgym.language_models.base import Request, Sampling, record_call
+from simgym.language_models.loading import LanguageModelSpec, load_language_model
+from simgym.language_models.weights import EMBEDDED
+from simgym.seeding import derive_seed
+from simgym.transcripts import ModelCall, text_hash
+
+REPLY_SCHEMA: Mapping[str, Any] = {
+    "type": "object",
+    "properties": {
+        "thought": {"type": "string", "maxLength": 600},
+        "score": {"type": "integer", "minimum": LOWEST_GRADE, "maximum": HIGHEST_GRADE},
+    },
+    "required": ["thought", "score"],
+    "additionalProperties": False,
+}
+
+
+class RubricJudge:
+    """Grades by rubric with one or several models; implements `Judge`.
+
+    A warning: prompting a 135M model for a grade is at or below chance. Use models of several billion parameters.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModelSpec | Sequence[LanguageModelSpec] = EMBEDDED,
+        *,
+        rubric: str | None = None,
+        max_new_tokens: int = 512,
+    ) -> None:
+        """Choose judges and criteria.
+
+        Args:
+            model: One model or several, whose grades are averaged.
+            rubric: Path of a text file with the placeholders `$intent` and `$conversation`; None: the built-in one.
+            max_new_tokens: Bound of one reply.
+        """
+        several = isinstance(model, Sequence) and not isinstance(model, str)
+        self.models: list[LanguageModelSpec] = list(model) if several else [model]  # type: ignore[arg-type,list-item]
+        if not self.models:
+            raise ConfigurationError("The rubric judge has no model, expected at least one.")
+        self.rubric = _rubric(rubric)
+        self.sampling = Sampling(temperature=0.0, max_new_tokens=max_new_tokens)
+
+    def score(
+        self, scenarios: Sequence[Scenario], conversations: Sequence[Conversation], *, seeds: Sequence[int]
+    ) -> list[Judgement]:
+        graded = [
+            [
+                self._request(scenario, conversation, derive_seed(seed, "rubric", number))
+                for scenario, conversation, seed in zip(scenarios, conversations, seeds, strict=True)
+            ]
+            for number in range(len(self.models))
+        ]
+        replies = [load_language_model(spec).generate(asked) for spec, asked in zip(self.models, graded, strict=True)]
+        judgements = []
+        for row, conversation in enumerate(conversations):
+            turn = len(conversation.said_by("assistant"))
+            grades = [read_grade(of_model[row].text) for of_model in replies]
+            calls: list[ModelCall] = []
+            faults: list[str] = []
+            for asked, of_model, grade in zip(graded, replies, grades, strict=True):
+                fault = of_model[row].fault or grade.fault
+                calls.append(record_call("judge", turn, asked[row], of_model[row], fault))
+                faults += [fault] if fault else []
+            values = [grade.value for grade in grades if grade.value is not None]
+            judgements.append(
+                Judgement(
+                    value=None if faults else sum(values) / len(values) / HIGHEST_GRADE,
+                    reasons=tuple(grade.thought for grade in grades if grade.thought),
+                    fault="; ".join(faults) or None,
+                    calls=tuple(calls),
+                )
+            )
+        return judgements
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {
+            "judge": "rubric",
+            "models": [load_language_model(spec).fingerprint() for spec in self.models],
+            "rubric_hash": text_hash(self.rubric),
+        }
+
+    def _request(self, scenario: Scenario, conversation: Conversation, seed: int) -> Request:
+        text = Template(self.rubric).substitute(
+            intent=scenario.intent,
+            conversation="\n".join(f"{message.role.upper()}: {message.content}" for message in conversation.messages),
+        )
+        return Request((Message("user", text.strip()),), self.sampling, seed=seed, json_schema=REPLY_SCHEMA)
+
+
+def _rubric(path: str | None) -> str:
+    if path is None:
+        return (resources.files("simgym.judges") / "prompts" / "helpfulness.txt").read_text(encoding="utf-8")
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        Template(text).substitute(intent="", conversation="")
+    except OSError as error:
+        raise ConfigurationError(f"There is no rubric file {path} ({error.strerror}).") from error
+    except (KeyError, ValueError) as error:
+        raise ConfigurationError(
+            f"The rubric {path} has an unknown or broken placeholder ({error}). Known: $intent, $conversation."
+        ) from error
+    return text

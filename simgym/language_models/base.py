@@ -1,0 +1,136 @@
+"""The language model protocol: lists of requests in, lists of generations out.
+
+A `Request` carries messages (or a raw prompt), sampling settings, a seed and optionally an adapter name and a JSON
+schema. A `Generation` carries the text, token ids, log-probabilities and counts. Implementations: `TransformersLM`
+(in process), `OpenAILM` (any OpenAI-compatible server), `ScriptedLM` (rules, for tests and docs). Simulators, judges
+and assistants are written against this protocol alone.
+
+A request that cannot be answered (context too long, server refused, time-out) is a `Generation` with a `fault`, not an
+exception: one bad request must not take the other N - 1 of its batch down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from simgym.conversation import Message
+from simgym.errors import ConfigurationError
+from simgym.transcripts import ModelCall
+
+FinishReason = Literal["stop", "length", "fault"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How one reply is drawn from a language model."""
+
+    temperature: float = 1.0
+    """Divides the logits, >= 0; 0 picks the most likely token."""
+    top_p: float = 1.0
+    """Nucleus: smallest set of tokens whose probability reaches this, in (0, 1]."""
+    max_new_tokens: int = 256
+    """Upper bound of tokens written, >= 1."""
+    stop: tuple[str, ...] = ()
+    """Texts that end the reply; not part of the returned text."""
+
+    def __post_init__(self) -> None:
+        if not self.temperature >= 0:
+            raise ConfigurationError(f"temperature is {self.temperature}, expected >= 0. Use 0 for greedy decoding.")
+        if not 0 < self.top_p <= 1:
+            raise ConfigurationError(f"top_p is {self.top_p}, expected a number in (0, 1]. Use 1 to keep every token.")
+        if self.max_new_tokens < 1:
+            raise ConfigurationError(f"max_new_tokens is {self.max_new_tokens}, expected >= 1.")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One reply to be generated."""
+
+    messages: tuple[Message, ...]
+    """The conversation as the model shall see it, system message first if there is one."""
+    sampling: Sampling = Sampling()
+    """How to draw."""
+    seed: int = 0
+    """Decides every sampled token, whatever else is in the batch."""
+    next_role: Literal["assistant", "user"] = "assistant"
+    """Whose turn the model completes; `user` is what fine-tuned user simulators do."""
+    adapter: str | None = None
+    """Name of a loaded LoRA adapter; None uses the base weights."""
+    json_schema: Mapping[str, Any] | None = None
+    """When given, the reply is constrained to JSON of this schema."""
+    keep_special_tokens: bool = False
+    """Whether special tokens (such as an end-of-conversation mark) stay in the text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One generated reply, or the reason why there is none."""
+
+    text: str
+    """The reply without stop text; empty if there is a fault."""
+    token_ids: tuple[int, ...] = ()
+    """Sampled token ids, the end token included if it was drawn; empty if the server does not tell."""
+    logprobs: tuple[float, ...] = ()
+    """Natural log-probability of each sampled token under the untempered model; same length as `token_ids` or empty."""
+    finish_reason: FinishReason = "stop"
+    """`stop`: the model ended; `length`: the bound was hit; `fault`: see `fault`."""
+    prompt: str = ""
+    """The exact prompt text that was read."""
+    prompt_token_ids: tuple[int, ...] = ()
+    """Token ids of the prompt; empty if the server does not tell."""
+    prompt_tokens: int = 0
+    """Tokens read."""
+    completion_tokens: int = 0
+    """Tokens written."""
+    fault: str | None = None
+    """`context_overflow: ...`, `timeout: ...`, `server: ...` or `refused: ...`; None if all went well."""
+
+
+@dataclass(frozen=True, slots=True)
+class Likelihood:
+    """How probable a continuation is after a prompt."""
+
+    logprob: float
+    """Sum of natural log-probabilities of the continuation's tokens, <= 0."""
+    token_count: int
+    """Tokens of the continuation, >= 1."""
+
+
+@runtime_checkable
+class LanguageModel(Protocol):
+    """What simulators, judges and assistants need from a model."""
+
+    def generate(self, requests: Sequence[Request]) -> list[Generation]:
+        """Answer N requests; N generations in the same order."""
+        ...
+
+    def score(
+        self, prompts: Sequence[str], continuations: Sequence[str], *, adapter: str | None = None
+    ) -> list[Likelihood]:
+        """Log-likelihood of each continuation after its prompt, both raw text.
+
+        Raises:
+            ConfigurationError: the sequences differ in length, a continuation is empty, or the model cannot score.
+        """
+        ...
+
+    def fingerprint(self) -> dict[str, Any]:
+        """JSON values that identify weights and numerics, e.g. `{"model": ..., "revision": ..., "dtype": ...}`."""
+        ...
+
+
+def record_call(role: Literal["assistant", "user", "judge"], turn: int, request: Request, generation: Generation,
+                fault: str | None = None) -> ModelCall:
+    """The transcript's record of one request and its generation."""
+    return ModelCall(
+        role=role,
+        turn=turn,
+        seed=request.seed,
+        prompt=generation.prompt,
+        output=generation.text,
+        prompt_tokens=generation.prompt_tokens,
+        completion_tokens=generation.completion_tokens,
+        fault=fault or generation.fault,
+    )

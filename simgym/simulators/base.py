@@ -1,0 +1,47 @@
+"""The user simulator protocol: scenarios and conversations in, user turns out.
+
+`open` writes (or takes) the first user turn; `reply` the next one after an assistant turn. Both work on N
+conversations at once and return N turns in input order. A turn that could not be produced after a bounded number of
+attempts has a `fault`; it is never papered over with an empty text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from simgym.conversation import Conversation, Scenario
+from simgym.transcripts import ModelCall
+
+@dataclass(frozen=True, slots=True)
+class UserTurn:
+    """What the simulated user did."""
+
+    text: str
+    """The utterance; empty when the user left without a word, or on a fault."""
+    ended: bool = False
+    """Whether the user ends the conversation here."""
+    fault: str | None = None
+    """`role_flip`, `intent_copied`, `repeated`, `empty`, `unparsable`, ... with a detail after a colon; else None."""
+    calls: tuple[ModelCall, ...] = ()
+    """Model calls made for this turn, failed attempts included."""
+
+
+@runtime_checkable
+class UserSimulator(Protocol):
+    """Plays the user of N conversations."""
+
+    def open(self, scenarios: Sequence[Scenario], *, seeds: Sequence[int]) -> list[UserTurn]:
+        """First user turn of N conversations."""
+        ...
+
+    def reply(
+        self, scenarios: Sequence[Scenario], conversations: Sequence[Conversation], *, seeds: Sequence[int]
+    ) -> list[UserTurn]:
+        """Next user turn of N conversations, each of which ends with an assistant turn."""
+        ...
+
+    def fingerprint(self) -> dict[str, Any]:
+        """JSON values that identify model, settings and prompt hashes."""
+        ...

@@ -1,0 +1,44 @@
+"""From a name to a user simulator."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from simgym.errors import ConfigurationError
+from simgym.language_models.loading import LanguageModelSpec
+from simgym.plugins import find
+from simgym.simulators.base import UserSimulator
+
+
+def load_simulator(
+    simulator: str | UserSimulator, model: LanguageModelSpec | None = None, options: Mapping[str, Any] | None = None
+) -> UserSimulator:
+    """The simulator called `simulator`, or the instance itself.
+
+    Args:
+        simulator: A registered name (`role_play`, `persona`, `fine_tuned`, `replay`, `mixture`, `human`, or a
+            plug-in's), or a `UserSimulator`.
+        model: Passed on to simulators that take a model; None: their own default.
+        options: Further constructor arguments.
+
+    Raises:
+        UnknownName: no simulator has that name.
+        ConfigurationError: it does not take these arguments, or the object is not a simulator.
+    """
+    if not isinstance(simulator, str):
+        if not isinstance(simulator, UserSimulator):
+            raise ConfigurationError(
+                f"A simulator is a {type(simulator).__name__}, expected a name or an object with open, reply, fingerprint."
+            )
+        return simulator
+    factory = find("simulators", simulator)
+    arguments = dict(options or {})
+    if model is not None and "model" in inspect.signature(factory).parameters:
+        arguments["model"] = model
+    try:
+        made: UserSimulator = factory(**arguments)
+    except TypeError as error:
+        raise ConfigurationError(f"The simulator {simulator!r} cannot be made: {error}.") from error
+    return made

@@ -1,0 +1,21 @@
+"""A prompted user with a persona: role-play whose guideline is drawn per scenario.
+
+One of {default, impatient, typos, side questions} is drawn uniformly by the scenario's persona seed, and the opening is
+the real one (RPUser3 of arXiv 2605.09808). All rollouts of one scenario therefore meet the same person.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from simgym.language_models.loading import LanguageModelSpec
+from simgym.language_models.weights import EMBEDDED
+from simgym.simulators.role_play import RolePlay
+
+PERSONAS = ("default", "impatient", "typos", "side_questions")
+"""Guidelines that are drawn from; each is a text file in `prompts/`."""
+
+
+def persona(model: LanguageModelSpec = EMBEDDED, **options: Any) -> RolePlay:
+    """Role-play with a persona per scenario and the real opening; `options` as for `RolePlay`."""
+    return RolePlay(model, **{"opening": "real", "guidelines": PERSONAS, **options})

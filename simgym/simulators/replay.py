@@ -1,0 +1,47 @@
+"""Real human turns played back: what the person of the recorded conversation said, whatever the assistant answers.
+
+The turns do not react to the assistant, so a reply may not fit; what replay gives is a user whose words are certainly
+human, as a yardstick beside the simulated ones. When the recording is used up, the user leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from simgym.conversation import Conversation, Scenario
+from simgym.errors import ConfigurationError
+from simgym.simulators.base import UserTurn
+
+
+class Replay:
+    """Plays back the user turns of `Scenario.history`; implements `UserSimulator`."""
+
+    def open(self, scenarios: Sequence[Scenario], *, seeds: Sequence[int]) -> list[UserTurn]:
+        """The first recorded user turns.
+
+        Raises:
+            ConfigurationError: a scenario has no recorded conversation.
+        """
+        for scenario in scenarios:
+            if not self._turns(scenario):
+                raise ConfigurationError(
+                    f"Scenario {scenario.id!r} has no recorded user turns to replay. "
+                    "Use scenarios made from human logs, e.g. scenarios='chitchat'."
+                )
+        return [UserTurn(self._turns(scenario)[0]) for scenario in scenarios]
+
+    def reply(
+        self, scenarios: Sequence[Scenario], conversations: Sequence[Conversation], *, seeds: Sequence[int]
+    ) -> list[UserTurn]:
+        turns = []
+        for scenario, conversation in zip(scenarios, conversations, strict=True):
+            recorded, said = self._turns(scenario), len(conversation.said_by("user"))
+            turns.append(UserTurn(recorded[said]) if said < len(recorded) else UserTurn("", ended=True))
+        return turns
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {"simulator": "replay"}
+
+    def _turns(self, scenario: Scenario) -> list[str]:
+        return Conversation(scenario.history).said_by("user")

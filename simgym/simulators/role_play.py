@@ -1,0 +1,213 @@
+"""A prompted user: an instruction-tuned model told to play a person with a hidden goal.
+
+One prompt holds the task, a guideline on how the person behaves, the intent and the chat so far, in this order, so
+that what does not change between turns comes first and can be cached. The reply is a JSON object {current_answer,
+thought, response} (constrained by schema where the model can), and `response` is the user turn. This is the
+role-playing user of arXiv 2605.09808, with prompts of our own; settings (T = 0.7, top-p 0.9) as published.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Any, Literal
+
+from simgym.conversation import END_OF_CONVERSATION, Conversation, Message, Scenario
+from simgym.errors import ConfigurationError
+from simgym.language_models.base import Request, Sampling
+from simgym.language_models.loading import LanguageModelSpec, load_language_model
+from simgym.language_models.weights import EMBEDDED
+from simgym.seeding import generator
+from simgym.simulators.attempts import attempt_turns
+from simgym.simulators.base import UserTurn
+from simgym.transcripts import text_hash
+
+_LONGEST_ASIDE = 80
+"""Characters of `current_answer` and `thought` each: a small model rambles there and never gets to the response."""
+_TOKENS_BESIDE_RESPONSE = 90
+"""Tokens that the JSON frame and the two asides may take."""
+_CHARACTERS_PER_TOKEN = 3
+
+
+def reply_schema(max_new_tokens: int) -> dict[str, Any]:
+    """JSON schema of a reply whose response is bounded so that the object closes within `max_new_tokens`."""
+    longest = max(40, _CHARACTERS_PER_TOKEN * (max_new_tokens - _TOKENS_BESIDE_RESPONSE))
+    return {
+        "type": "object",
+        "properties": {
+            "current_answer": {"type": "string", "maxLength": _LONGEST_ASIDE},
+            "thought": {"type": "string", "maxLength": _LONGEST_ASIDE},
+            "response": {"type": "string", "maxLength": longest},
+        },
+        "required": ["current_answer", "thought", "response"],
+        "additionalProperties": False,
+    }
+
+
+class RolePlay:
+    """Plays users by prompt; implements `UserSimulator`."""
+
+    def __init__(
+        self,
+        model: LanguageModelSpec = EMBEDDED,
+        *,
+        opening: Literal["simulated", "real"] = "simulated",
+        guidelines: Sequence[str] = ("default",),
+        template: str | None = None,
+        temperature: float = 0.7,
+        top_p: float = 0.9,
+        max_new_tokens: int = 1024,
+        max_attempts: int = 3,
+    ) -> None:
+        """Choose who plays and how.
+
+        Args:
+            model: A name, settings or instance; see `load_language_model`.
+            opening: `simulated`: the model writes the first turn from the intent; `real`: the scenario's opening.
+            guidelines: Built-in names (`default`, `impatient`, `typos`, `side_questions`) or paths of text files. With
+                several, one is drawn uniformly by the scenario's persona seed, so a group of rollouts meets one person.
+            template: Path of a text file to use instead of the built-in prompt, with the placeholders `$guideline`,
+                `$intent`, `$history` and `$end`.
+            temperature: Of the user's sampling.
+            top_p: Nucleus of the user's sampling.
+            max_new_tokens: Bound of the whole JSON reply.
+            max_attempts: Tries per turn before a fault is reported, >= 1.
+        """
+        if opening not in ("simulated", "real"):
+            raise ConfigurationError(f"opening is {opening!r}, expected 'simulated' or 'real'.")
+        if max_attempts < 1:
+            raise ConfigurationError(f"max_attempts is {max_attempts}, expected >= 1.")
+        if not guidelines:
+            raise ConfigurationError("guidelines is empty, expected at least one name or path.")
+        self.model_spec = model
+        self.opening = opening
+        self.guidelines = {name: _text(f"guideline_{name}.txt", name) for name in guidelines}
+        self.template = _text("role_play.txt", template)
+        self.sampling = Sampling(temperature, top_p, max_new_tokens)
+        self.schema = reply_schema(max_new_tokens)
+        self.max_attempts = max_attempts
+        self._check_template()
+
+    def open(self, scenarios: Sequence[Scenario], *, seeds: Sequence[int]) -> list[UserTurn]:
+        """First user turns: the real openings, or written by the model from the intent.
+
+        Raises:
+            ConfigurationError: `opening="real"` and a scenario has none.
+        """
+        if self.opening == "real":
+            return real_openings(scenarios)
+        return self.reply(scenarios, [Conversation()] * len(scenarios), seeds=seeds)
+
+    def reply(
+        self, scenarios: Sequence[Scenario], conversations: Sequence[Conversation], *, seeds: Sequence[int]
+    ) -> list[UserTurn]:
+        return attempt_turns(
+            load_language_model(self.model_spec),
+            scenarios,
+            conversations,
+            seeds,
+            request=self._request,
+            read=read_reply,
+            max_attempts=self.max_attempts,
+        )
+
+    def guideline(self, scenario: Scenario) -> str:
+        """Name of the guideline that the scenario's persona seed draws."""
+        names = list(self.guidelines)
+        return names[int(generator(scenario.persona_seed, "persona").integers(len(names)))]
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {
+            "simulator": "role_play",
+            "model": load_language_model(self.model_spec).fingerprint(),
+            "opening": self.opening,
+            "prompt_hash": text_hash(self.template),
+            "guideline_hashes": {name: text_hash(text) for name, text in self.guidelines.items()},
+            "temperature": self.sampling.temperature,
+            "top_p": self.sampling.top_p,
+            "max_new_tokens": self.sampling.max_new_tokens,
+            "max_attempts": self.max_attempts,
+        }
+
+    def _request(self, scenario: Scenario, conversation: Conversation, attempt: int) -> Request:
+        prompt = Template(self.template).substitute(
+            guideline=self.guidelines[self.guideline(scenario)].strip(),
+            intent=scenario.intent,
+            history=written_out(conversation) or "(nothing yet; you write the first message)",
+            end=END_OF_CONVERSATION,
+        )
+        return Request((Message("user", prompt.strip()),), self.sampling, json_schema=self.schema)
+
+    def _check_template(self) -> None:
+        try:
+            Template(self.template).substitute(guideline="", intent="", history="", end="")
+        except (KeyError, ValueError) as error:
+            raise ConfigurationError(
+                f"The role-play template has an unknown or broken placeholder ({error}). "
+                "Known: $guideline, $intent, $history, $end; write $$ for a dollar sign."
+            ) from error
+
+
+def role_play_opening(model: LanguageModelSpec = EMBEDDED, **options: Any) -> RolePlay:
+    """Role-play that starts from the scenario's real opening; `options` as for `RolePlay`."""
+    return RolePlay(model, **{"opening": "real", **options})
+
+
+def real_openings(scenarios: Sequence[Scenario]) -> list[UserTurn]:
+    """The scenarios' own first user turns.
+
+    Raises:
+        ConfigurationError: a scenario has no opening.
+    """
+    for scenario in scenarios:
+        if scenario.opening is None:
+            raise ConfigurationError(
+                f"Scenario {scenario.id!r} has no opening, but this simulator starts from a real one. "
+                "Use scenarios with openings, or UserSim-RolePlay-v0, which writes its own."
+            )
+    return [UserTurn(scenario.opening or "") for scenario in scenarios]
+
+
+def written_out(conversation: Conversation) -> str:
+    """A conversation as plain text, one `USER:` or `ASSISTANT:` paragraph a message."""
+    return "\n".join(f"{message.role.upper()}: {message.content}" for message in conversation.messages)
+
+
+def read_reply(text: str) -> UserTurn:
+    """The user turn in a role-play reply: `response` of the first JSON object, with the end mark taken off."""
+    try:
+        value, _ = json.JSONDecoder(strict=False).raw_decode(text[text.index("{") :])
+        response = value["response"]
+    except (ValueError, KeyError, TypeError):
+        return UserTurn("", fault="unparsable: no JSON object with a response")
+    if not isinstance(response, str):
+        return UserTurn("", fault=f"unparsable: response is a {type(response).__name__}")
+    return split_end(response)
+
+
+def split_end(text: str) -> UserTurn:
+    """Take the end-of-conversation mark off a user's text; whatever follows it is dropped."""
+    said, mark, _ = text.partition(END_OF_CONVERSATION)
+    said = re.sub(r"[\ud800-\udfff]", "�", said).strip()
+    return UserTurn(said, ended=bool(mark))
+
+
+def _text(built_in: str, path: str | None) -> str:
+    shipped = resources.files("simgym.simulators") / "prompts" / built_in
+    if path is None or (shipped.is_file() and not Path(path).suffix):
+        return shipped.read_text(encoding="utf-8")
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        known = sorted(
+            entry.name.removeprefix("guideline_").removesuffix(".txt")
+            for entry in (resources.files("simgym.simulators") / "prompts").iterdir()
+            if entry.name.startswith("guideline_")
+        )
+        raise ConfigurationError(
+            f"There is no prompt file {path!r} ({error.strerror}). Built-in guidelines: {', '.join(known)}."
+        ) from error

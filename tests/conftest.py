@@ -1,0 +1,68 @@
+"""Shared fixtures: a tiny random model (the real class), the real 135M model, and small scenario sets."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from simgym.conversation import INTENT_PREFIX, Message, Scenario
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a random byte-level Llama."""
+    from simgym.testing.tiny_models import save_tiny_model
+
+    return str(save_tiny_model(tmp_path_factory.mktemp("tiny") / "model"))
+
+
+@pytest.fixture(scope="session")
+def tiny_adapter(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a random LoRA adapter for `tiny_model`."""
+    from simgym.testing.tiny_models import save_tiny_adapter
+
+    return str(save_tiny_adapter(tmp_path_factory.mktemp("tiny") / "adapter", tiny_model))
+
+
+@pytest.fixture(scope="session")
+def smollm() -> str:
+    """Name of the real 135M model, downloaded and converted if it is not yet."""
+    from simgym.language_models.weights import EMBEDDED, resolve_weights
+
+    resolve_weights(EMBEDDED)
+    return EMBEDDED
+
+
+@pytest.fixture
+def scenarios() -> list[Scenario]:
+    """Six scenarios with openings and recorded human turns."""
+    wishes = ["plan a trip to Porto", "mend a bicycle tyre", "write a toast", "learn to bake bread", "fix a sum", "rest"]
+    return [
+        Scenario(
+            id=f"s{number}",
+            intent=f"{INTENT_PREFIX}{wish} without spending any money at all this week",
+            opening=f"hello, can we {wish}?",
+            persona_seed=number,
+            source="made for a test",
+            history=(
+                Message("user", f"hello, can we {wish}?"),
+                Message("assistant", "Yes."),
+                Message("user", f"fine, number {number}"),
+            ),
+        )
+        for number, wish in enumerate(wishes)
+    ]
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """The folder of third-party data, which is not part of the project."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("the third-party data folder is not beside this checkout")
+    return folder
