@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from multiprocessing.sharedctypes import SynchronizedArray
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from gymnasium import spaces
@@ -75,6 +75,34 @@ class UnicodeText(spaces.Space[str]):
     __hash__ = None  # type: ignore[assignment]  # as Gymnasium's own spaces: mutable through their seed
 
 
+class SharedTexts(Sequence[str]):
+    """A live view of N texts in shared memory; a deep copy of it is a plain tuple.
+
+    `AsyncVectorEnv` reads its shared memory once and expects views that change with it, so a tuple made at that time would
+    stay empty for ever.
+    """
+
+    def __init__(self, rows: Any) -> None:
+        """Look at int32 [N, 1 + max_length]: length, then code points."""
+        self._rows = rows
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[str, ...]: ...
+    def __getitem__(self, index: int | slice) -> str | tuple[str, ...]:
+        if isinstance(index, slice):
+            return tuple(self)[index]
+        row = self._rows[index]
+        return str(row[1 : 1 + row[0]].astype("<u4").tobytes().decode("utf-32-le"))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> tuple[str, ...]:
+        return tuple(self)
+
+
 def has_surrogates(text: str) -> bool:
     """Whether the text holds a lone surrogate, i.e. cannot be encoded as UTF-8."""
     return any("\ud800" <= character <= "\udfff" for character in text)
@@ -113,18 +141,17 @@ def _create_shared(space: UnicodeText, n: int = 1, ctx: Any = None) -> Any:
 
 
 @vector_utils.read_from_shared_memory.register(UnicodeText)
-def _read_shared(space: UnicodeText, shared_memory: SynchronizedArray[Any], n: int = 1) -> tuple[str, ...]:
-    rows = _as_rows(space, shared_memory, n)
-    return tuple(row[1 : 1 + row[0]].astype("<u4").tobytes().decode("utf-32-le") for row in rows)
+def _read_shared(space: UnicodeText, shared_memory: SynchronizedArray[Any], n: int = 1) -> SharedTexts:
+    return SharedTexts(_as_rows(space, shared_memory))
 
 
 @vector_utils.write_to_shared_memory.register(UnicodeText)
 def _write_shared(space: UnicodeText, index: int, value: str, shared_memory: SynchronizedArray[Any]) -> None:
     codes = np.frombuffer(value.encode("utf-32-le"), dtype="<u4").astype(np.int32)
-    row = np.frombuffer(shared_memory.get_obj(), dtype=np.int32).reshape(-1, space.max_length + 1)[index]
+    row = _as_rows(space, shared_memory)[index]
     row[0] = len(codes)
     row[1 : 1 + len(codes)] = codes
 
 
-def _as_rows(space: UnicodeText, shared_memory: SynchronizedArray[Any], n: int) -> Any:
-    return np.frombuffer(shared_memory.get_obj(), dtype=np.int32).reshape(n, space.max_length + 1)
+def _as_rows(space: UnicodeText, shared_memory: SynchronizedArray[Any]) -> Any:
+    return np.frombuffer(shared_memory.get_obj(), dtype=np.int32).reshape(-1, space.max_length + 1)

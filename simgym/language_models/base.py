@@ -73,7 +73,7 @@ class Generation:
     token_ids: tuple[int, ...] = ()
     """Sampled token ids, the end token included if it was drawn; empty if the server does not tell."""
     logprobs: tuple[float, ...] = ()
-    """Natural log-probability of each sampled token under the untempered model; same length as `token_ids` or empty."""
+    """Natural log-probability of each sampled token under the untempered model; empty if not asked for."""
     finish_reason: FinishReason = "stop"
     """`stop`: the model ended; `length`: the bound was hit; `fault`: see `fault`."""
     prompt: str = ""

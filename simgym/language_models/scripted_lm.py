@@ -22,7 +22,8 @@ class ScriptedLM:
         """Choose the rule.
 
         Args:
-            model: A function of the request; `echo` (repeats the last message); or a text that is always said.
+            model: A function of the request; `echo` (repeats the last message); `seed` (says a number that the request's
+                seed decides); or a text that is always said.
         """
         self.rule = model
 
@@ -50,7 +51,8 @@ class ScriptedLM:
         if callable(self.rule):
             text = self.rule(request)
         else:
-            text = request.messages[-1].content if self.rule == "echo" and request.messages else self.rule
+            built_in = {"echo": request.messages[-1].content if request.messages else "", "seed": f"number {request.seed}"}
+            text = built_in.get(self.rule, self.rule)
         if request.json_schema is not None:
             text = json.dumps(_fill(request.json_schema, text))
         return Generation(

@@ -194,13 +194,14 @@ class _Loaded:
 
         weights: Weights = resolve_weights(options.name, revision=options.revision)
         self.device = torch.device(_device(options.device))
+        dtype = _dtype(options.dtype, self.device)
         common: dict[str, Any] = {"revision": weights.revision, "trust_remote_code": options.trust_remote_code}
         bars_were_on = logging.is_progress_bar_enabled()
         logging.disable_progress_bar()  # a bar for half a second of loading hides what the user wants to see
         try:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(weights.path, **common)
             self.model: Any = AutoModelForCausalLM.from_pretrained(
-                weights.path, dtype=_dtype(options.dtype, self.device), use_safetensors=True, **common
+                weights.path, dtype=dtype, use_safetensors=True, **common
             )
         except (OSError, ValueError) as error:
             raise WeightsError(

@@ -57,9 +57,10 @@ def test_gymnasiums_own_checker_passes_for_every_id(env_id, scenarios, tiny_mode
     options = {"scenarios": str(path), "judge_model": "scripted:echo", "max_turns": 2}
     if env_id == "UserSim-Human-v0":
         monkeypatch.setattr("builtins.input", lambda prompt: "hello there")
+    elif env_id == "UserSim-FineTuned-v0":
+        options |= {"model": tiny_model, "simulator_options": {"max_new_tokens": 8}}
     elif env_id != "UserSim-Replay-v0":
-        options["model"] = tiny_model
-        options["simulator_options"] = {"max_new_tokens": 100} if "Mixture" not in env_id else {}
+        options["model"] = "scripted:seed"
     env = gym.make(env_id, **options)
     restored = gym.make(gym.envs.registration.EnvSpec.from_json(env.spec.to_json()))
     assert restored.spec == env.spec
@@ -142,7 +143,7 @@ def test_the_intent_is_nowhere_in_observation_info_or_what_the_assistant_sees(sc
 
 def test_the_same_seed_gives_the_same_conversation_and_other_seeds_differ(scenarios, tiny_model):
     def play(seed):
-        env = make("UserSim-RolePlay-v0", scenarios, tiny_model, simulator_options={"max_new_tokens": 100})
+        env = make("UserSim-FineTuned-v0", scenarios, tiny_model, simulator_options={"max_new_tokens": 8})
         first, _ = env.reset(seed=seed)
         second, *_ = env.step("What is it about?")
         return first["user_reply"], second["user_reply"], env.unwrapped.scenario.id
@@ -152,13 +153,13 @@ def test_the_same_seed_gives_the_same_conversation_and_other_seeds_differ(scenar
 
 
 def test_a_state_is_json_and_forks_the_conversation(scenarios, tiny_model):
-    options = {"simulator_options": {"max_new_tokens": 100}}
-    env = make("UserSim-RolePlay-v0", scenarios, tiny_model, **options)
+    options = {"simulator_options": {"max_new_tokens": 8}}
+    env = make("UserSim-FineTuned-v0", scenarios, tiny_model, **options)
     env.reset(seed=5)
     env.step("Where were we?")
     state = json.loads(json.dumps(env.unwrapped.get_state()))
     straight = env.step("Go on.")[0]["user_reply"]
-    fork = make("UserSim-RolePlay-v0", scenarios, tiny_model, **options)
+    fork = make("UserSim-FineTuned-v0", scenarios, tiny_model, **options)
     fork.reset(seed=99)
     fork.unwrapped.set_state(state)
     assert fork.step("Go on.")[0]["user_reply"] == straight

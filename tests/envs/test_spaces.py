@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import multiprocessing
 
 import gymnasium
@@ -49,10 +50,12 @@ def test_lone_surrogates_and_other_types_are_not_contained():
 def test_texts_survive_shared_memory_unchanged(rows):
     space = UnicodeText(40)
     memory = create_shared_memory(space, n=3, ctx=multiprocessing)
+    view = read_from_shared_memory(space, memory, n=3)
     for index, text in enumerate(rows):
         write_to_shared_memory(space, index, "an older and longer text", memory)
         write_to_shared_memory(space, index, text, memory)
-    assert read_from_shared_memory(space, memory, n=3) == tuple(rows)
+    assert list(view) == rows
+    assert copy.deepcopy({"user_reply": view}) == {"user_reply": tuple(rows)}
 
 
 def test_a_batch_is_a_tuple_of_texts():

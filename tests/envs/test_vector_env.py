@@ -17,15 +17,15 @@ def make(n, scenarios, env_id="UserSim-Replay-v0", **options):
 
 
 def test_a_conversation_does_not_depend_on_its_neighbours(scenarios, tiny_model):
-    options = {"model": tiny_model, "simulator_options": {"max_new_tokens": 100}, "max_turns": 3}
+    options = {"model": tiny_model, "simulator_options": {"max_new_tokens": 8}, "max_turns": 3}
 
     def play(n, seed, row):
-        env = make(n, scenarios, "UserSim-RolePlay-v0", **options)
+        env = make(n, scenarios, "UserSim-FineTuned-v0", **options)
         replies = [env.reset(seed=seed)[0]["user_reply"][row]]
         replies += [env.step(("Tell me more.",) * n)[0]["user_reply"][row] for _ in range(2)]
         return replies
 
-    alone = gym.make("UserSim-RolePlay-v0", scenarios=scenarios, **options, **SCRIPTED)
+    alone = gym.make("UserSim-FineTuned-v0", scenarios=scenarios, **options, **SCRIPTED)
     single = [alone.reset(seed=7)[0]["user_reply"]] + [alone.step("Tell me more.")[0]["user_reply"] for _ in range(2)]
     assert play(1, 7, 0) == play(4, 5, 2) == play(9, 0, 7) == single
 

@@ -41,12 +41,12 @@ def test_every_scenario_is_held_once_in_order_and_further_rounds_have_other_seed
 
 def test_batch_size_and_a_vector_environment_change_nothing(scenarios, tiny_model):
     assistant = LanguageModelAssistant(tiny_model, sampling=FEW)
-    options = {"env_id": "UserSim-RolePlay-v0", "model": tiny_model, "simulator_options": {"max_new_tokens": 100}}
+    options = {"env_id": "UserSim-FineTuned-v0", "model": tiny_model, "simulator_options": {"max_new_tokens": 8}}
     alone = collect(assistant, make(scenarios, **options), seed=3, batch_size=1)
     together = collect(assistant, make(scenarios, **options), seed=3, batch_size=6)
     assert hashes(alone) == hashes(together)
     options.pop("env_id")
-    vector = gym.make_vec("UserSim-RolePlay-v0", num_envs=2, scenarios=scenarios, judge_model="scripted:echo",
+    vector = gym.make_vec("UserSim-FineTuned-v0", num_envs=2, scenarios=scenarios, judge_model="scripted:echo",
                           max_turns=2, vectorization_mode="vector_entry_point", **options)  # fmt: skip
     assert hashes(collect(assistant, vector, seed=3)) == hashes(alone)
 
@@ -87,14 +87,14 @@ def test_a_file_of_another_run_is_not_mixed_with_this_one(scenarios, tmp_path):
 
 def test_a_transcript_holds_prompts_seeds_tokens_and_fingerprints(scenarios, tiny_model, tmp_path):
     path = tmp_path / "t.jsonl"
-    env = make(scenarios, "UserSim-Persona-v0", model=tiny_model, simulator_options={"max_new_tokens": 100})
+    env = make(scenarios, "UserSim-FineTuned-v0", model=tiny_model, simulator_options={"max_new_tokens": 8})
     collect(LanguageModelAssistant(tiny_model, sampling=FEW), env, n=1, path=path)
     transcript = next(read_transcripts(path))
     assert [call.role for call in transcript.calls][:2] == ["assistant", "user"]
     assert transcript.scenario.goal in transcript.calls[1].prompt
     assert transcript.scenario.goal not in transcript.calls[0].prompt
     assert transcript.tokens()["assistant"]["completion"] == 16
-    assert transcript.fingerprints["simulator"]["prompt_hash"]
+    assert transcript.fingerprints["simulator"]["max_new_tokens"] == 8
     assert transcript.fingerprints["assistant"]["model"]["model"] == tiny_model
 
 
