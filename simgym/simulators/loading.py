@@ -42,3 +42,9 @@ def load_simulator(
     except TypeError as error:
         raise ConfigurationError(f"The simulator {simulator!r} cannot be made: {error}.") from error
     return made
+
+
+def takes_option(simulator: str, option: str) -> bool:
+    """Whether the simulator called `simulator` has a constructor argument `option`, its own or passed on."""
+    parameters = inspect.signature(find("simulators", simulator)).parameters.values()
+    return any(one.name == option or one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters)

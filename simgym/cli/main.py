@@ -1,0 +1,72 @@
+"""`simgym`: the command line, one file per verb, and the one place where an error becomes a sentence.
+
+Verbs read their options, call the library and print; they hold no mechanism. What a verb raises on purpose
+(`SimgymError`, and Gymnasium's own errors) is printed as one sentence on stderr with exit code 2; with
+`SIMGYM_TRACEBACK=1` in the environment the traceback is shown instead. Anything else is a bug and keeps its traceback.
+Libraries that take long to import are imported inside the verbs, so that help is quick.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Any
+
+import gymnasium.error
+import typer
+from typer.core import TyperGroup
+
+from simgym import __version__
+from simgym.cli.chat import chat
+from simgym.cli.doctor import doctor
+from simgym.cli.envs import envs
+from simgym.cli.matrix import matrix
+from simgym.cli.rollout import rollout
+from simgym.cli.terminal import complain
+from simgym.cli.view import view
+from simgym.errors import SimgymError
+
+_RESUMABLE = ("rollout", "matrix")
+
+
+class Verbs(TyperGroup):
+    """Runs a verb and turns errors into sentences and exit codes."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (SimgymError, gymnasium.error.Error) as error:
+            if os.environ.get("SIMGYM_TRACEBACK", "0") not in ("", "0"):
+                raise
+            complain(str(error))
+            raise typer.Exit(2) from error
+        except KeyboardInterrupt as interrupt:
+            kept = " Finished conversations are kept; run the same command again to go on."
+            complain(f"Interrupted.{kept if ctx.invoked_subcommand in _RESUMABLE else ''}")
+            raise typer.Exit(130) from interrupt
+
+
+app = typer.Typer(
+    cls=Verbs,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # help texts hold square brackets, and stay the same in every terminal and in the docs
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for verb in (envs, chat, rollout, matrix, view, doctor):
+    app.command()(verb)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"simgym {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def simgym(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """User simulators as Gymnasium environments: converse, roll out, evaluate, look."""

@@ -1,0 +1,282 @@
+"""`simgym matrix`: every assistant with every simulated user, as a table, results.json and an HTML report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from simgym.cli import options
+from simgym.cli.terminal import complain, plain, shown, stderr, stdout
+from simgym.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from simgym.assistants.language_model_assistant import LanguageModelAssistant
+    from simgym.evaluation.matrix import Cell
+    from simgym.report.results import MatrixResults
+    from simgym.transcripts import Transcript
+
+_QUESTION = "How well does each assistant do with simulated users, and does it depend on which simulator plays them?"
+
+
+def matrix(
+    assistant: Annotated[list[str], typer.Option(help=f"{options.ASSISTANT_HELP} Repeatable: one row each.")],
+    env: Annotated[list[str], typer.Option(help="Environment id. Repeatable: one column each.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder; an existing run is continued.")],
+    scenarios: options.Scenarios = None,
+    n: Annotated[
+        int | None, typer.Option("-n", min=1, help="Use the first so many scenarios. Default: all.", show_default=False)
+    ] = None,
+    seed: options.Seed = 0,
+    max_turns: options.MaxTurns = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="[ENV=]MODEL of the simulated users, of all environments or of one. Repeatable. Default: the embedded one.",
+            show_default=False,
+        ),
+    ] = None,
+    simulator_option: Annotated[
+        list[str] | None, typer.Option(help="[ENV:]KEY=VALUE for the simulators. Repeatable.", show_default=False)
+    ] = None,
+    judge: options.Judge = None,
+    judge_model: options.JudgeModel = None,
+    max_new_tokens: options.MaxNewTokens = 256,
+    user_max_new_tokens: Annotated[
+        int, typer.Option(min=1, help="Longest user turn, tokens, for simulators that write with a model.")
+    ] = 256,
+    temperature: options.Temperature = 1.0,
+    batch_size: options.BatchSize = 32,
+    show_conversation: Annotated[bool, typer.Option(help="Print one conversation at the end.")] = True,
+) -> None:
+    """Evaluate assistants with simulated users: the generalization matrix.
+
+    Every cell sees the same scenarios with the same seeds. Finished conversations are kept: the same command again
+    goes on where it stopped.
+    """
+    from simgym.cli.progress import ConversationProgress
+    from simgym.evaluation.matrix import evaluate_matrix
+    from simgym.report.html import write_report
+    from simgym.report.results import short_name
+    from simgym.transcripts import write_json
+
+    started = time.monotonic()
+    rows = read_assistants(assistant, max_new_tokens, temperature)
+    columns = list(dict.fromkeys(env))
+    common = options.env_options(judge=judge, judge_model=judge_model, max_turns=max_turns)
+    of_column = read_columns(columns, model or [], simulator_option or [], user_max_new_tokens)
+    chosen = options.load(columns[0], scenarios, n)
+    _load_models(rows)
+    with ConversationProgress(len(rows) * len(columns) * len(chosen)) as progress:
+        cells, transcripts = evaluate_matrix(
+            rows,
+            columns,
+            chosen,
+            folder=output,
+            seed=seed,
+            batch_size=batch_size,
+            env_options=common,
+            options_by_env=of_column,
+            progress=lambda row, column, one: progress.advance(one, f"{row} / {short_name(column)}"),
+        )
+    results = describe_run(cells, transcripts, scenarios=chosen[0].source, seed=seed, seconds=time.monotonic() - started)
+    write_json(output / "results.json", results.to_json())
+    write_report(output / "report.html", results, transcripts, max_conversations=5)
+    _show(results, transcripts, output, show_conversation)
+    if not any(cell.counted for cell in cells):
+        complain("No conversation counts: see why with `simgym view`.")
+        raise typer.Exit(1)
+
+
+def read_assistants(texts: Sequence[str], max_new_tokens: int, temperature: float) -> dict[str, LanguageModelAssistant]:
+    """Assistants by name.
+
+    Raises:
+        ConfigurationError: two have the same name.
+    """
+    from simgym.assistants.language_model_assistant import assistant_from_text
+
+    rows: dict[str, LanguageModelAssistant] = {}
+    for text in texts:
+        name, assistant = assistant_from_text(text, options.sampling(max_new_tokens, temperature))
+        if name in rows:
+            raise ConfigurationError(f"Two assistants are called {name!r}. Name them: --assistant NAME=MODEL[+PROMPT].")
+        rows[name] = assistant
+    return rows
+
+
+def read_columns(
+    env_ids: Sequence[str], models: Sequence[str], simulator_options: Sequence[str], user_max_new_tokens: int
+) -> dict[str, dict[str, Any]]:
+    """Arguments of each environment beyond those that all share."""
+    arguments: dict[str, dict[str, Any]] = {}
+    for env_id in env_ids:
+        own: list[str] = []
+        for text in simulator_options:
+            head, colon, rest = text.partition(":")
+            if colon and head in env_ids:
+                own += [rest] if head == env_id else []
+            else:
+                own.append(text)
+        given = options.read_pairs(own, "--simulator-option")
+        if "max_new_tokens" not in given and _takes(env_id, "max_new_tokens"):
+            given["max_new_tokens"] = user_max_new_tokens
+        arguments[env_id] = {"simulator_options": given} if given else {}
+        if (model := _model_of(env_id, env_ids, models)) is not None:
+            arguments[env_id]["model"] = model
+    return arguments
+
+
+def describe_run(
+    cells: Sequence[Cell],
+    transcripts: Mapping[tuple[str, str], Sequence[Transcript]],
+    *,
+    scenarios: str,
+    seed: int,
+    seconds: float,
+) -> MatrixResults:
+    """What goes into results.json."""
+    from simgym import __version__
+    from simgym.report.results import MatrixResults
+
+    first = {key: several[0].fingerprints for key, several in transcripts.items()}
+    of_cell = next(iter(first.values()))
+    judge = of_cell["judge"]
+    excluded = sum(cell.conversations - cell.counted for cell in cells)
+    notes = [f"{excluded} conversations ended in a fault and do not enter the means."] if excluded else []
+    return MatrixResults(
+        title="Assistants and simulated users",
+        question=_QUESTION,
+        created=datetime.now(UTC).astimezone().isoformat(timespec="seconds"),
+        simgym_version=__version__,
+        seed=seed,
+        max_turns=of_cell["env"]["max_turns"],
+        judge=str(judge.get("judge", "unknown")),
+        measures=str(judge.get("measures", "not stated by the judge")),
+        scenario_source=scenarios,
+        scenarios_n=len(next(iter(transcripts.values()))),
+        assistants=tuple(dict.fromkeys(row for row, _ in transcripts)),
+        simulators=tuple(dict.fromkeys(column for _, column in transcripts)),
+        cells=tuple(cells),
+        seconds=round(seconds, 1),
+        fingerprints={
+            "assistants": {row: prints["assistant"] for (row, _), prints in first.items()},
+            "simulators": {column: prints["simulator"] for (_, column), prints in first.items()},
+            "judge": judge,
+        },
+        notes=tuple(notes),
+    )
+
+
+def matrix_table(results: MatrixResults, width: int) -> Table:
+    """The matrix in `width` columns: assistants as rows if they fit, else simulators, else one line a cell."""
+    from simgym.report.results import short_name
+
+    texts = {(cell.assistant, short_name(cell.simulator)): cell_in_words(cell) for cell in results.cells}
+    rows = [plain(row) for row in results.assistants]
+    columns = [short_name(column) for column in results.simulators]
+    texts = {(plain(row), column): text for (row, column), text in texts.items()}
+    flipped = {(column, row): text for (row, column), text in texts.items()}
+    layouts = [("assistant", rows, columns, texts), ("simulator", columns, rows, flipped)]
+    for corner, down, across, entries in layouts:
+        needed = max(map(len, [corner, *down])) + sum(
+            2 + max(len(name), *(len(entries[row, name]) for row in down)) for name in across
+        )
+        if needed <= width:
+            return _table([corner, *across], [[row, *(entries[row, name] for name in across)] for row in down])
+    return _table(["assistant", "simulator", "mean"], [[row, column, texts[row, column]] for row in rows for column in columns])
+
+
+def cell_in_words(cell: Cell) -> str:
+    """`43.1 ± 4.1 (20)`: mean reward x 100, half the interval's length, conversations counted."""
+    estimate = cell.estimate
+    if estimate.value is None:
+        return "none (0)"
+    half = "?" if estimate.half_width is None else f"{estimate.half_width:.1f}"
+    return f"{estimate.value:.1f} ± {half} ({cell.counted})"
+
+
+def _show(
+    results: MatrixResults,
+    transcripts: Mapping[tuple[str, str], Sequence[Transcript]],
+    folder: Path,
+    show_conversation: bool,
+) -> None:
+    from simgym.cli.rollout import exclusions_in_words
+    from simgym.cli.view import transcript_view
+    from simgym.report.results import short_name
+
+    console = stdout()
+    console.print(shown(f"Mean reward x 100 ± half of the 95 % interval (conversations counted); judge: {results.judge}"))
+    console.print(shown(f"The judge measures {results.measures}.", "dim"))
+    console.print(matrix_table(results, console.width))
+    excluded = [
+        f"  {cell.assistant} / {short_name(cell.simulator)}: {exclusions_in_words(cell)}"
+        for cell in results.cells
+        if cell.excluded
+    ]
+    console.print(shown("\n".join(["Excluded:", *excluded]) if excluded else "Excluded: none"))
+    if show_conversation:
+        counted = [one for several in transcripts.values() for one in several if one.counts]
+        everything = [one for several in transcripts.values() for one in several]
+        console.print(shown("\nOne of the conversations:", "bold"))
+        console.print(transcript_view((counted or everything)[0]))
+    console.print()
+    for name in ("results.json", "report.html", "transcripts"):
+        console.print(shown(str(folder / name)), soft_wrap=True)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for number, name in enumerate(header):
+        names = number == 0 or header[-1] == "mean" and number == 1
+        table.add_column(shown(name), no_wrap=not names, overflow="fold", justify="left" if names else "right")
+    for row in rows:
+        table.add_row(*(shown(text) for text in row))
+    return table
+
+
+def _load_models(rows: Mapping[str, LanguageModelAssistant]) -> None:
+    # A row whose model cannot be loaded shall fail now, not when the rows above it are done.
+    from simgym.language_models.loading import load_language_model
+
+    with stderr().status("Loading models"):
+        for assistant in rows.values():
+            load_language_model(assistant.model_spec).generate([])
+
+
+def _model_of(env_id: str, env_ids: Sequence[str], models: Sequence[str]) -> Any:
+    common = own = None
+    for text in models:
+        head, equals, rest = text.partition("=")
+        if equals and head in env_ids:
+            own = rest if head == env_id else own
+        else:
+            common = text
+    found = own or common
+    return options.read_model(found) if found else None
+
+
+def _takes(env_id: str, argument: str) -> bool:
+    import inspect
+
+    import gymnasium
+
+    from simgym.plugins import find
+
+    row = gymnasium.registry.get(env_id)
+    simulator = row.kwargs.get("simulator") if row is not None else None
+    if not isinstance(simulator, str):
+        return False
+    # `persona` and `role_play_opening` pass **options on to RolePlay, which takes it.
+    taken = inspect.signature(find("simulators", simulator)).parameters
+    return argument in taken or any(one.kind is inspect.Parameter.VAR_KEYWORD for one in taken.values())

@@ -1,0 +1,67 @@
+"""How far a run is: a bar on a terminal, a line now and then in a log; both on stderr."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from simgym.cli.terminal import plain, stderr
+from simgym.transcripts import Transcript
+
+_LINES_PER_RUN = 10
+"""In a log: about so many lines, whatever the length of the run."""
+_SECONDS_BETWEEN_LINES = 60.0
+
+
+class ConversationProgress:
+    """Counts finished conversations; use as a context manager and call `advance` with each."""
+
+    def __init__(self, total: int) -> None:
+        """Say how many there will be."""
+        self.total = total
+        self.done = 0
+        self._counted: list[float] = []
+        self._console = stderr()
+        self._started = self._last_line = time.monotonic()
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[mean]}", markup=False),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=total, mean="")
+
+    def advance(self, transcript: Transcript, description: str = "") -> None:
+        """Count one conversation; `description` says what is running."""
+        self.done += 1
+        if transcript.counts and transcript.reward is not None:
+            self._counted.append(100 * transcript.reward)
+        mean = f"mean reward {sum(self._counted) / len(self._counted):.1f}" if self._counted else ""
+        self._bar.update(self._task, completed=self.done, description=plain(description), mean=mean)
+        if not self._console.is_terminal:
+            self._line(description, mean)
+
+    def __enter__(self) -> ConversationProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def _line(self, description: str, mean: str) -> None:
+        now = time.monotonic()
+        every = max(1, self.total // _LINES_PER_RUN)
+        if self.done % every and self.done < self.total and now - self._last_line < _SECONDS_BETWEEN_LINES:
+            return
+        self._last_line = now
+        parts = [f"{self.done} of {self.total} conversations", f"{now - self._started:.0f} s", mean, plain(description)]
+        self._console.print(", ".join(part for part in parts if part), soft_wrap=True)

@@ -1,0 +1,80 @@
+"""What the verbs print, and how texts of models are kept from doing more than being read.
+
+A text from a model, a file or a person is shown as a `rich.text.Text` without markup and without control characters:
+it cannot colour, move the cursor, reverse the reading direction, set the window's title or ring the bell. Results go
+to stdout; progress and complaints go to stderr, so that `--json` can be piped.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import unicodedata
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.padding import Padding
+from rich.panel import Panel
+from rich.text import Text
+
+ROLE_STYLES = {"user": "cyan", "assistant": "green", "judge": "magenta", "system": "yellow"}
+_INDENTS = {"assistant": (0, 0, 0, 8)}
+_BIDI = {*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C}
+
+
+def stdout() -> Console:
+    """For results."""
+    return Console(highlight=False, markup=False, emoji=False)
+
+
+def stderr() -> Console:
+    """For progress and complaints."""
+    return Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+
+def plain(text: str) -> str:
+    """The text without control characters (line feed and tab stay), direction marks and lone surrogates."""
+    return "".join(_harmless(character) for character in text.replace("\r\n", "\n"))
+
+
+def shown(text: str, style: str = "") -> Text:
+    """A text of unknown origin, as it may be printed."""
+    return Text(plain(text), style=style)
+
+
+def complain(sentence: str) -> None:
+    """One red sentence on stderr."""
+    stderr().print(shown(" ".join(sentence.split()), "red"), soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """JSON on stdout; ASCII only, so that no terminal or pipe can garble it."""
+    sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def bubble(role: str, text: str, title: str | None = None) -> RenderableType:
+    """One utterance in the colour of its role; the assistant's are indented."""
+    panel = Panel(
+        shown(text), title=shown(title or role), title_align="left", border_style=ROLE_STYLES.get(role, ""), padding=(0, 1)
+    )
+    return Padding(panel, _INDENTS.get(role, (0, 8, 0, 0)))
+
+
+def facts(rows: Iterable[tuple[str, str]]) -> Text:
+    """Lines of `name  value`, names in bold, values aligned."""
+    rows = [(name, value) for name, value in rows if value]
+    width = max((len(name) for name, _ in rows), default=0) + 2
+    lines = []
+    for name, value in rows:
+        lines.append(Text.assemble((f"{name:<{width}}", "bold"), shown(value)))
+    return Text("\n").join(lines)
+
+
+def _harmless(character: str) -> str:
+    category = unicodedata.category(character)
+    if category == "Cs":
+        return "\ufffd"
+    if (category == "Cc" and character not in "\n\t") or ord(character) in _BIDI:
+        return ""
+    return character

@@ -1,0 +1,87 @@
+"""The schema of `results.json`: what a matrix run found, with everything needed to say how.
+
+Written once at the end of a run, read by the HTML report and by scripts. Numbers that do not exist are null.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from simgym.errors import ConfigurationError
+from simgym.evaluation.matrix import Cell
+from simgym.statistics.intervals import Estimate
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixResults:
+    """A generalization matrix and how it was made."""
+
+    title: str
+    """Heading of the report."""
+    question: str
+    """What the matrix is to answer, in a sentence."""
+    created: str
+    """Time of writing, ISO 8601 with offset."""
+    simgym_version: str
+    """Version that made it."""
+    seed: int
+    """Seed of the run."""
+    max_turns: int
+    """Assistant turns per conversation at most."""
+    judge: str
+    """Name of the judge."""
+    measures: str
+    """What the judge's value means, in a sentence."""
+    scenario_source: str
+    """Where the scenarios come from."""
+    scenarios_n: int
+    """Scenarios per cell."""
+    assistants: tuple[str, ...]
+    """Rows."""
+    simulators: tuple[str, ...]
+    """Columns, environment ids."""
+    cells: tuple[Cell, ...]
+    """Row by row."""
+    seconds: float
+    """Wall time of the run that wrote this; a resumed run did only part of the work."""
+    fingerprints: Mapping[str, Any] = field(default_factory=dict)
+    """Models, settings and prompt hashes: of each assistant, each simulator and the judge."""
+    notes: tuple[str, ...] = ()
+    """What a reader has to know before believing a number."""
+    schema_version: int = SCHEMA_VERSION
+    """Version of this schema."""
+
+    def cell(self, assistant: str, simulator: str) -> Cell | None:
+        """The cell of a row and a column, or None."""
+        return next((cell for cell in self.cells if (cell.assistant, cell.simulator) == (assistant, simulator)), None)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> MatrixResults:
+        """Read what `to_json` gave.
+
+        Raises:
+            ConfigurationError: another schema version, or a field is missing.
+        """
+        if value.get("schema_version") != SCHEMA_VERSION:
+            raise ConfigurationError(
+                f"results.json has schema_version {value.get('schema_version')!r}, this simgym reads {SCHEMA_VERSION}."
+            )
+        try:
+            cells = tuple(Cell(**{**cell, "estimate": Estimate(**cell["estimate"])}) for cell in value["cells"])
+            known = {one.name for one in fields(cls)}
+            lists = {name: tuple(value[name]) for name in ("assistants", "simulators", "notes")}
+            return cls(**{**{key: item for key, item in value.items() if key in known}, **lists, "cells": cells})
+        except (KeyError, TypeError) as error:
+            raise ConfigurationError(f"results.json lacks or misnames a field: {error}.") from error
+
+
+def short_name(env_id: str) -> str:
+    """An environment id without what all of them share: `UserSim-RolePlay-v0` is `RolePlay`."""
+    return env_id.removeprefix("UserSim-").removesuffix("-v0")
