@@ -28,7 +28,9 @@ def find(kind: str, name: str) -> Any:
     """
     known = available(kind)
     if name not in known:
-        raise UnknownName(f"{unknown(kind.removesuffix('s').replace('_', ' '), name, list(known))} Or install a plug-in.")
+        raise UnknownName(
+            f"{unknown(kind.removesuffix('s').replace('_', ' '), name, list(known))} Or install a plug-in."
+        )
     return known[name].load()
 
 

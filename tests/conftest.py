@@ -41,7 +41,14 @@ def smollm() -> str:
 @pytest.fixture
 def scenarios() -> list[Scenario]:
     """Six scenarios with openings and recorded human turns."""
-    wishes = ["plan a trip to Porto", "mend a bicycle tyre", "write a toast", "learn to bake bread", "fix a sum", "rest"]
+    wishes = [
+        "plan a trip to Porto",
+        "mend a bicycle tyre",
+        "write a toast",
+        "learn to bake bread",
+        "fix a sum",
+        "rest",
+    ]
     return [
         Scenario(
             id=f"s{number}",

@@ -67,7 +67,7 @@ def test_a_bad_line_in_the_middle_or_another_version_is_named(tmp_path):
     with pytest.raises(MalformedFile, match="line 2"):
         list(read_transcripts(path))
     path.write_text(json.dumps({**made().to_json(), "schema_version": 99}) + "\n")
-    with pytest.raises(MalformedFile, match="line 1.*schema_version is 99"):
+    with pytest.raises(MalformedFile, match=r"line 1.*schema_version is 99"):
         list(read_transcripts(path))
 
 

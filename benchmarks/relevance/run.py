@@ -4,9 +4,9 @@
 
 FOLDER holds `arena_answers.jsonl` (real openings with strong answers). For each opening, the gain of its own answer
 (log p(opening | answer) - log p(opening), nats per token) is compared with the gain of another opening's answer.
-Constants are fitted on the first half (CENTRE: the threshold that tells the two apart best; SCALE: so that the mean
-on-topic and off-topic values are as far apart as a logistic fit makes them) and the accuracy is printed on the second half,
-beside the same for length alone. Writes `results.json` beside this file.
+Constants are fitted on the first half (CENTRE: the threshold that tells the two apart best; SCALE: the
+slope of the logistic fit) and the accuracy is printed on the second half, beside the same for length alone.
+Writes `results.json` beside this file.
 """
 
 from __future__ import annotations

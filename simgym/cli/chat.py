@@ -1,79 +1,177 @@
-"""`simgym chat`: talk to a simulated user as the assistant, or to an assistant as the user."""
+"""`simgym chat`: sit in one of the two chairs.
+
+By default you are the assistant and a simulator is the user; with `--as user` you are the user and an assistant answers.
+When the conversation is over the hidden intent, the end reason and the judge's value are shown.
+"""
 
 from __future__ import annotations
 
-from enum import Enum
-from typing import Annotated
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from simgym.cli import options
-from simgym.cli.terminal import plain, screen, show_message
-from simgym.conversation import Message
+from simgym.cli.terminal import bubble, complain, facts, shown, stderr, stdout
+from simgym.cli.view import outcome
+from simgym.errors import ConfigurationError, InvalidAction
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from simgym.assistants.base import Assistant
+    from simgym.envs.episodes import Episode
+
+_DEFAULT_ENV, _HUMAN_ENV = "UserSim-RolePlay-v0", "UserSim-Human-v0"
+_TOLD_BY_ASSISTANT = "assistant: "
 
 
-class Seat(str, Enum):
+class Chair(StrEnum):
     """Whom the person plays."""
 
-    assistant = "assistant"
-    """The simulator is the user."""
-    user = "user"
-    """A model is the assistant."""
+    ASSISTANT = "assistant"
+    USER = "user"
 
 
 def chat(
-    env: Annotated[str, typer.Argument(help="Environment id, e.g. UserSim-RolePlay-v0.")] = "UserSim-RolePlayOpening-v0",
-    seat: Annotated[Seat, typer.Option("--as", help="Whom you play.")] = Seat.assistant,
-    assistant: Annotated[str, typer.Option(help=f"With --as user: {options.ASSISTANT_HELP}")] = "smollm2-135m-instruct",
-    scenarios: options.Scenarios = "everyday",
-    scenario_id: Annotated[str | None, typer.Option(help="Play this scenario instead of drawing one.")] = None,
-    max_turns: options.MaxTurns = 5,
-    max_new_tokens: options.MaxNewTokens = 256,
+    env: Annotated[
+        str | None, typer.Argument(help="Environment id; `simgym envs` lists them.", show_default=_DEFAULT_ENV)
+    ] = None,
+    chair: Annotated[Chair, typer.Option("--as", help="Whom you play.")] = Chair.ASSISTANT,
+    assistant: Annotated[
+        str | None,
+        typer.Option(help=f"With --as user, who answers: {options.ASSISTANT_HELP}", show_default="the embedded model"),
+    ] = None,
+    scenarios: options.Scenarios = None,
+    scenario_id: Annotated[
+        str | None, typer.Option(help="This scenario instead of a drawn one.", show_default=False)
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Decides scenario and everything random.", show_default="random")
+    ] = None,
+    max_turns: options.MaxTurns = None,
     model: options.Model = None,
-    judge: options.Judge = "relevance",
+    simulator_option: options.SimulatorOption = None,
+    judge: options.Judge = None,
     judge_model: options.JudgeModel = None,
-    seed: Annotated[int | None, typer.Option(help="Decides scenario and user; default: random.")] = None,
+    max_new_tokens: options.MaxNewTokens = 256,
+    temperature: options.Temperature = 1.0,
 ) -> None:
-    """Talk to a simulated user (you are the assistant), or to an assistant (--as user)."""
-    from simgym.assistants.language_model_assistant import assistant_from_text
-    from simgym.data.scenario_sets import load_scenarios
-    from simgym.evaluation.matrix import make_env
-    from simgym.language_models.base import Sampling
+    """Talk with a simulated user, or as a user with an assistant.
+
+    Ctrl-D or Ctrl-C leaves.
+    """
+    env_id = _env_id(env, chair, assistant)
+    arguments = options.env_options(
+        model=model, judge=judge, judge_model=judge_model, max_turns=max_turns, simulator_options=simulator_option
+    )
+    answering = None
+    if chair is Chair.USER:
+        from simgym.assistants.language_model_assistant import assistant_from_text
+        from simgym.language_models.weights import EMBEDDED
+
+        _, answering = assistant_from_text(assistant or EMBEDDED, options.sampling(max_new_tokens, temperature))
+        arguments["simulator_options"] = {"ask": _ask_person, "tell": _tell_person}
+    environment = options.open_env(env_id, scenarios, arguments)
+    started = False
+    try:
+        with _thinking(chair is Chair.ASSISTANT):
+            environment.reset(seed=seed, options={"scenario_id": scenario_id} if scenario_id else None)
+        started = True
+        _converse(environment, answering)
+    except (EOFError, KeyboardInterrupt):
+        stdout().print("\nYou left before the end, so nothing is judged.")
+    if started:
+        _reveal(environment.unwrapped.episode, stdout())
+
+
+def _converse(environment: Any, answering: Assistant | None) -> None:
+    """Take turns until the conversation ends; `answering` None: the person answers."""
+    console = stdout()
+    episode = environment.unwrapped.episode
+    if answering is None:
+        console.print(f"You are the assistant, for at most {environment.unwrapped.settings.max_turns} turns.")
+    while episode.end_reason is None:
+        if answering is None:
+            console.print(bubble("user", episode.user_reply))
+            utterance = _ask("assistant (you): ")
+        else:
+            utterance = _answer(answering, episode)
+            if utterance is None:
+                return
+        try:
+            with _thinking(answering is None):
+                environment.step(utterance)
+        except InvalidAction as error:
+            complain(str(error))
+            if answering is not None:
+                return
+    if episode.end_reason == "user_end" and episode.user_reply:
+        console.print(bubble("user", episode.user_reply))
+    elif answering is not None and episode.end_reason == "turn_limit":
+        console.print(bubble("assistant", episode.conversation.said_by("assistant")[-1]))
+
+
+def _answer(answering: Assistant, episode: Episode) -> str | None:
     from simgym.seeding import derive_seed
 
-    if seat is Seat.user:
-        env = "UserSim-Human-v0"
-    given = {"model": model, "judge": judge, "judge_model": judge_model, "max_turns": max_turns}
-    environment = make_env(env, load_scenarios(scenarios), given)
-    _, speaker = assistant_from_text(assistant, Sampling(max_new_tokens=max_new_tokens))
-    wanted = {"scenario_id": scenario_id} if scenario_id else None
-    observation, info = environment.reset(seed=seed, options=wanted)
-    episode = environment.unwrapped.episode
-    screen.print(plain("You are the assistant. Ctrl-D leaves." if seat is Seat.assistant else "", style="dim"))
-    while episode.end_reason is None:
-        if seat is Seat.assistant:
-            show_message(Message("user", observation["user_reply"]))
-            try:
-                utterance = input("assistant  ").strip()
-            except EOFError:
-                screen.print(plain("\nYou left before the end.", style="dim"))
-                break
-        else:
-            turn = speaker.respond([episode.conversation], seeds=[derive_seed(episode.seed, "assistant", episode.turn)])[0]
-            if turn.fault:
-                screen.print(plain(f"The assistant failed: {turn.fault}", style="red"))
-                break
-            utterance = turn.text
-        if not utterance:
-            screen.print(plain("Say something.", style="dim"))
-            continue
-        observation, _, _, _, info = environment.step(utterance)
-    if seat is Seat.user and info["end_reason"] == "turn_limit":
-        show_message(episode.conversation.messages[-1])
-    elif seat is Seat.assistant and info["end_reason"] == "user_end" and observation["user_reply"]:
-        show_message(Message("user", observation["user_reply"]))
-    judged = "not judged" if episode.reward is None else f"reward {episode.reward:.2f}"
-    screen.print(plain(f"    ended  by {info['end_reason'] or 'you'}, {judged}", style="dim"))
-    if info["fault"]:
-        screen.print(plain(f"    fault  {info['fault']}", style="red"))
-    screen.print(plain(f"   intent  {episode.scenario.goal}", style="dim"))
+    with _thinking(True):
+        turn = answering.respond([episode.conversation], seeds=[derive_seed(episode.seed, "assistant", episode.turn)])[
+            0
+        ]
+    if turn.fault is not None:
+        complain(f"The assistant failed: {turn.fault}.")
+        return None
+    return turn.text
+
+
+def _reveal(episode: Episode, console: Console) -> None:
+    console.rule(style="dim")
+    console.print(
+        facts([("intent", episode.scenario.goal), ("scenario", f"{episode.scenario.id}, seed {episode.seed}")])
+    )
+    console.print(outcome(episode.end_reason, episode.reward, episode.fault, episode.reasons))
+
+
+def _ask(prompt: str) -> str:
+    """A line that is not empty; EOFError or KeyboardInterrupt when the person leaves."""
+    try:
+        import readline  # noqa: F401  # arrow keys and history in input()
+    except ModuleNotFoundError:
+        pass
+    while True:
+        if text := input(prompt).strip():
+            return text
+
+
+def _ask_person(prompt: str) -> str:
+    try:
+        return _ask(prompt)
+    except KeyboardInterrupt:
+        raise EOFError from None
+
+
+def _tell_person(text: str) -> None:
+    said = text.removeprefix(_TOLD_BY_ASSISTANT)
+    stdout().print(bubble("assistant", said) if said != text else shown(text, "bold"))
+
+
+def _thinking(somebody: bool) -> Any:
+    from contextlib import nullcontext
+
+    console = stderr()
+    return console.status("thinking") if somebody and console.is_terminal else nullcontext()
+
+
+def _env_id(env: str | None, chair: Chair, assistant: str | None) -> str:
+    if chair is Chair.USER:
+        if env not in (None, _HUMAN_ENV):
+            raise ConfigurationError(f"With --as user you play the user yourself. Leave {env} out.")
+        return _HUMAN_ENV
+    if env == _HUMAN_ENV:
+        raise ConfigurationError(f"In {_HUMAN_ENV} you are the user. Add --as user.")
+    if assistant is not None:
+        raise ConfigurationError(
+            "--assistant says who answers you. Add --as user, or leave it out: you are the assistant."
+        )
+    return env or _DEFAULT_ENV

@@ -10,7 +10,7 @@ from simgym.registration import ENVIRONMENTS
 
 
 def envs(json: Json = False) -> None:
-    """List the environments: id, simulator, and what plays the user."""
+    """List the environments."""
     if json:
         print_json([asdict(row) for row in ENVIRONMENTS])
         return

@@ -70,3 +70,8 @@ def simgym(
     ] = False,
 ) -> None:
     """User simulators as Gymnasium environments: converse, roll out, evaluate, look."""
+
+
+def main() -> None:
+    """Entry point of the `simgym` script."""
+    app()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from simgym.assistants.language_model_assistant import LanguageModelAssistant
-    from simgym.evaluation.matrix import Cell
+    from simgym.evaluation.matrix import Cell, Matrix
     from simgym.report.results import MatrixResults
     from simgym.transcripts import Transcript
 
@@ -55,9 +55,9 @@ def matrix(
     batch_size: options.BatchSize = 32,
     show_conversation: Annotated[bool, typer.Option(help="Print one conversation at the end.")] = True,
 ) -> None:
-    """Evaluate assistants with simulated users: the generalization matrix.
+    """Evaluate assistants across simulators.
 
-    Every cell sees the same scenarios with the same seeds. Finished conversations are kept: the same command again
+    Writes the generalization matrix as results.json and report.html. Every cell sees the same scenarios with the same seeds. Finished conversations are kept: the same command again
     goes on where it stopped.
     """
     from simgym.cli.progress import ConversationProgress
@@ -74,7 +74,7 @@ def matrix(
     chosen = options.load(columns[0], scenarios, n)
     _load_models(rows)
     with ConversationProgress(len(rows) * len(columns) * len(chosen)) as progress:
-        cells, transcripts = evaluate_matrix(
+        filled = evaluate_matrix(
             rows,
             columns,
             chosen,
@@ -82,14 +82,14 @@ def matrix(
             seed=seed,
             batch_size=batch_size,
             env_options=common,
-            options_by_env=of_column,
+            simulator_options=of_column,
             progress=lambda row, column, one: progress.advance(one, f"{row} / {short_name(column)}"),
         )
-    results = describe_run(cells, transcripts, scenarios=chosen[0].source, seed=seed, seconds=time.monotonic() - started)
+    results = describe_run(filled, scenarios=chosen[0].source, seed=seed, seconds=time.monotonic() - started)
     write_json(output / "results.json", results.to_json())
-    write_report(output / "report.html", results, transcripts, max_conversations=5)
-    _show(results, transcripts, output, show_conversation)
-    if not any(cell.counted for cell in cells):
+    write_report(output / "report.html", results, filled.transcripts, max_conversations=5)
+    _show(results, filled.transcripts, output, show_conversation)
+    if not any(cell.counted for cell in filled.cells):
         complain("No conversation counts: see why with `simgym view`.")
         raise typer.Exit(1)
 
@@ -114,7 +114,7 @@ def read_assistants(texts: Sequence[str], max_new_tokens: int, temperature: floa
 def read_columns(
     env_ids: Sequence[str], models: Sequence[str], simulator_options: Sequence[str], user_max_new_tokens: int
 ) -> dict[str, dict[str, Any]]:
-    """Arguments of each environment beyond those that all share."""
+    """Arguments of the simulator of each environment."""
     arguments: dict[str, dict[str, Any]] = {}
     for env_id in env_ids:
         own: list[str] = []
@@ -125,30 +125,22 @@ def read_columns(
             else:
                 own.append(text)
         given = options.read_pairs(own, "--simulator-option")
-        if "max_new_tokens" not in given and _takes(env_id, "max_new_tokens"):
-            given["max_new_tokens"] = user_max_new_tokens
-        arguments[env_id] = {"simulator_options": given} if given else {}
-        if (model := _model_of(env_id, env_ids, models)) is not None:
-            arguments[env_id]["model"] = model
+        if _takes(env_id, "max_new_tokens"):
+            given.setdefault("max_new_tokens", user_max_new_tokens)
+        if _takes(env_id, "model") and (model := _model_of(env_id, env_ids, models)) is not None:
+            given["model"] = model
+        arguments[env_id] = given
     return arguments
 
 
-def describe_run(
-    cells: Sequence[Cell],
-    transcripts: Mapping[tuple[str, str], Sequence[Transcript]],
-    *,
-    scenarios: str,
-    seed: int,
-    seconds: float,
-) -> MatrixResults:
+def describe_run(filled: Matrix, *, scenarios: str, seed: int, seconds: float) -> MatrixResults:
     """What goes into results.json."""
     from simgym import __version__
     from simgym.report.results import MatrixResults
 
-    first = {key: several[0].fingerprints for key, several in transcripts.items()}
-    of_cell = next(iter(first.values()))
-    judge = of_cell["judge"]
-    excluded = sum(cell.conversations - cell.counted for cell in cells)
+    judge = filled.fingerprints["judge"]
+    first = next(iter(filled.transcripts.values()))
+    excluded = sum(cell.conversations - cell.counted for cell in filled.cells)
     notes = [f"{excluded} conversations ended in a fault and do not enter the means."] if excluded else []
     return MatrixResults(
         title="Assistants and simulated users",
@@ -156,20 +148,16 @@ def describe_run(
         created=datetime.now(UTC).astimezone().isoformat(timespec="seconds"),
         simgym_version=__version__,
         seed=seed,
-        max_turns=of_cell["env"]["max_turns"],
+        max_turns=first[0].fingerprints["env"]["max_turns"],
         judge=str(judge.get("judge", "unknown")),
-        measures=str(judge.get("measures", "not stated by the judge")),
+        measures=str(judge.get("measures", "what its rubric says")),
         scenario_source=scenarios,
-        scenarios_n=len(next(iter(transcripts.values()))),
-        assistants=tuple(dict.fromkeys(row for row, _ in transcripts)),
-        simulators=tuple(dict.fromkeys(column for _, column in transcripts)),
-        cells=tuple(cells),
+        scenarios_n=len(first),
+        assistants=tuple(filled.fingerprints["assistants"]),
+        simulators=tuple(filled.fingerprints["simulators"]),
+        cells=filled.cells,
         seconds=round(seconds, 1),
-        fingerprints={
-            "assistants": {row: prints["assistant"] for (row, _), prints in first.items()},
-            "simulators": {column: prints["simulator"] for (_, column), prints in first.items()},
-            "judge": judge,
-        },
+        fingerprints=filled.fingerprints,
         notes=tuple(notes),
     )
 
@@ -190,7 +178,9 @@ def matrix_table(results: MatrixResults, width: int) -> Table:
         )
         if needed <= width:
             return _table([corner, *across], [[row, *(entries[row, name] for name in across)] for row in down])
-    return _table(["assistant", "simulator", "mean"], [[row, column, texts[row, column]] for row in rows for column in columns])
+    return _table(
+        ["assistant", "simulator", "mean"], [[row, column, texts[row, column]] for row in rows for column in columns]
+    )
 
 
 def cell_in_words(cell: Cell) -> str:
@@ -213,8 +203,8 @@ def _show(
     from simgym.report.results import short_name
 
     console = stdout()
-    console.print(shown(f"Mean reward x 100 ± half of the 95 % interval (conversations counted); judge: {results.judge}"))
-    console.print(shown(f"The judge measures {results.measures}.", "dim"))
+    console.print("Mean reward x 100 ± half of its 95 % interval (conversations counted)")
+    console.print(shown(f"Judge: {results.judge}; measures {results.measures}", "dim"))
     console.print(matrix_table(results, console.width))
     excluded = [
         f"  {cell.assistant} / {short_name(cell.simulator)}: {exclusions_in_words(cell)}"
@@ -238,7 +228,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     for number, name in enumerate(header):
-        names = number == 0 or header[-1] == "mean" and number == 1
+        names = number == 0 or (header[-1] == "mean" and number == 1)
         table.add_column(shown(name), no_wrap=not names, overflow="fold", justify="left" if names else "right")
     for row in rows:
         table.add_row(*(shown(text) for text in row))

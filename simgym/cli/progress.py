@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from types import TracebackType
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -22,7 +23,7 @@ class ConversationProgress:
         """Say how many there will be."""
         self.total = total
         self.done = 0
-        self._counted: list[float] = []
+        self._counted: dict[str, list[float]] = defaultdict(list)
         self._console = stderr()
         self._started = self._last_line = time.monotonic()
         self._bar = Progress(
@@ -36,15 +37,16 @@ class ConversationProgress:
             transient=True,
             disable=not self._console.is_terminal,
         )
-        self._task = self._bar.add_task("", total=total, mean="")
+        self._task = self._bar.add_task("talking", total=total, mean="")
 
     def advance(self, transcript: Transcript, description: str = "") -> None:
-        """Count one conversation; `description` says what is running."""
+        """Count one conversation; `description` says to what it belongs, and the mean shown is that of its like."""
         self.done += 1
         if transcript.counts and transcript.reward is not None:
-            self._counted.append(100 * transcript.reward)
-        mean = f"mean reward {sum(self._counted) / len(self._counted):.1f}" if self._counted else ""
-        self._bar.update(self._task, completed=self.done, description=plain(description), mean=mean)
+            self._counted[description].append(100 * transcript.reward)
+        counted = self._counted[description]
+        mean = f"mean reward {sum(counted) / len(counted):.1f}" if counted else ""
+        self._bar.update(self._task, completed=self.done, description=plain(description) or "talking", mean=mean)
         if not self._console.is_terminal:
             self._line(description, mean)
 

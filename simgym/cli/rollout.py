@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from simgym.cli import options
-from simgym.cli.terminal import complain, facts, print_json, stdout
+from simgym.cli.terminal import complain, facts, print_json, shown, stdout
+from simgym.cli.view import tokens_in_words
 
 if TYPE_CHECKING:
     from simgym.evaluation.matrix import Cell
@@ -22,7 +23,8 @@ def rollout(
     output: Annotated[Path, typer.Option("--output", "-o", help="JSONL file; an existing one is continued.")],
     scenarios: options.Scenarios = None,
     n: Annotated[
-        int | None, typer.Option("-n", min=1, help="How many conversations. Default: each scenario once.", show_default=False)
+        int | None,
+        typer.Option("-n", min=1, help="How many conversations. Default: each scenario once.", show_default=False),
     ] = None,
     seed: options.Seed = 0,
     max_turns: options.MaxTurns = None,
@@ -35,9 +37,9 @@ def rollout(
     batch_size: options.BatchSize = 32,
     json: options.Json = False,
 ) -> None:
-    """Let an assistant talk with simulated users and keep the transcripts.
+    """Let an assistant talk with simulated users.
 
-    Conversations are appended to the file as they finish. The same command again goes on where it stopped, and does
+    Conversations are appended to the file of transcripts as they finish. The same command again goes on where it stopped, and does
     nothing when all are there.
     """
     from simgym.assistants.language_model_assistant import assistant_from_text
@@ -58,7 +60,9 @@ def rollout(
     if json:
         print_json(_as_json(cell, transcripts))
     else:
-        stdout().print(facts(_as_rows(cell, transcripts)))
+        console = stdout()
+        console.print(facts(_as_rows(cell, transcripts)))
+        console.print(shown(f"Transcripts: {output}"), soft_wrap=True)
     if not cell.counted:
         complain("No conversation counts: see why with `simgym view`.")
         raise typer.Exit(1)
@@ -86,11 +90,6 @@ def mean_in_words(cell: Cell) -> str:
 
 
 def _as_rows(cell: Cell, transcripts: list[Transcript]) -> list[tuple[str, str]]:
-    tokens = [
-        f"{role} {counts['prompt']:,} read, {counts['completion']:,} written"
-        for role, counts in cell.tokens.items()
-        if any(counts.values())
-    ]
     turns = cell.mean_assistant_turns
     return [
         ("conversations", f"{cell.conversations} held, {cell.counted} counted"),
@@ -98,8 +97,7 @@ def _as_rows(cell: Cell, transcripts: list[Transcript]) -> list[tuple[str, str]]
         ("mean reward x 100", f"{mean_in_words(cell)}, {cell.estimate.level:.0%} interval"),
         ("judge", judge_in_words(transcripts[0].fingerprints["judge"])),
         ("assistant turns", f"{turns:.1f} per counted conversation" if turns is not None else ""),
-        ("tokens", "; ".join(tokens)),
-        ("transcripts", cell.transcripts),
+        ("tokens", tokens_in_words(cell.tokens)),
     ]
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from rich.console import Console, RenderableType
 from rich.padding import Padding
 from rich.panel import Panel
+from rich.table import Table
 from rich.text import Text
 
 ROLE_STYLES = {"user": "cyan", "assistant": "green", "judge": "magenta", "system": "yellow"}
@@ -56,19 +57,24 @@ def print_json(value: Any) -> None:
 def bubble(role: str, text: str, title: str | None = None) -> RenderableType:
     """One utterance in the colour of its role; the assistant's are indented."""
     panel = Panel(
-        shown(text), title=shown(title or role), title_align="left", border_style=ROLE_STYLES.get(role, ""), padding=(0, 1)
+        shown(text),
+        title=shown(title or role),
+        title_align="left",
+        border_style=ROLE_STYLES.get(role, ""),
+        padding=(0, 1),
     )
     return Padding(panel, _INDENTS.get(role, (0, 8, 0, 0)))
 
 
-def facts(rows: Iterable[tuple[str, str]]) -> Text:
-    """Lines of `name  value`, names in bold, values aligned."""
-    rows = [(name, value) for name, value in rows if value]
-    width = max((len(name) for name, _ in rows), default=0) + 2
-    lines = []
+def facts(rows: Iterable[tuple[str, str]]) -> RenderableType:
+    """Lines of `name  value`, names in bold, values aligned; rows without a value are left out."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
     for name, value in rows:
-        lines.append(Text.assemble((f"{name:<{width}}", "bold"), shown(value)))
-    return Text("\n").join(lines)
+        if value:
+            table.add_row(shown(name), shown(value))
+    return table
 
 
 def _harmless(character: str) -> str:

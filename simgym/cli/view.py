@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -53,23 +53,22 @@ def transcript_view(transcript: Transcript, *, calls: bool = False) -> Renderabl
         facts([("env", f"{transcript.env_id}, seed {transcript.seed}"), ("intent", transcript.scenario.goal)])
     ]
     parts += [bubble(message.role, message.content) for message in transcript.conversation.messages]
-    parts.append(outcome(transcript.end_reason, transcript.reward, transcript.fault, transcript.reasons))
-    tokens = [
-        f"{role} {counts['prompt']:,} read, {counts['completion']:,} written"
-        for role, counts in transcript.tokens().items()
-        if any(counts.values())
-    ]
-    parts.append(facts([("tokens", "; ".join(tokens))]))
+    tokens = tokens_in_words(transcript.tokens())
+    parts.append(outcome(transcript.end_reason, transcript.reward, transcript.fault, transcript.reasons, tokens))
     if calls:
         for call in transcript.calls:
-            parts.append(Text.assemble((f"\n{call.role} call at turn {call.turn}", "bold"), shown(f", seed {call.seed}")))
+            parts.append(
+                Text.assemble((f"\n{call.role} call at turn {call.turn}", "bold"), shown(f", seed {call.seed}"))
+            )
             parts += [bubble(call.role, call.prompt, "prompt"), bubble(call.role, call.output, "output")]
             if call.fault:
                 parts.append(facts([("fault", call.fault)]))
-    return Group(*(part for part in parts if not (isinstance(part, Text) and not part.plain)))
+    return Group(*parts)
 
 
-def outcome(end_reason: str | None, reward: float | None, fault: str | None, reasons: tuple[str, ...]) -> Text:
+def outcome(
+    end_reason: str | None, reward: float | None, fault: str | None, reasons: Sequence[str], tokens: str = ""
+) -> RenderableType:
     """How a conversation ended and what the judge made of it."""
     return facts(
         [
@@ -77,8 +76,15 @@ def outcome(end_reason: str | None, reward: float | None, fault: str | None, rea
             ("reward", "none: not judged" if reward is None else f"{reward:.3f}"),
             ("judge", "\n".join(reasons)),
             ("fault", fault or ""),
+            ("tokens", tokens),
         ]
     )
+
+
+def tokens_in_words(tokens: Mapping[str, Mapping[str, int]]) -> str:
+    """`user 1,204 read, 96 written; ...`, without roles that used none."""
+    used = [(role, counts) for role, counts in tokens.items() if any(counts.values())]
+    return "; ".join(f"{role} {counts['prompt']:,} read, {counts['completion']:,} written" for role, counts in used)
 
 
 def _wanted(

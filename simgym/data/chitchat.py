@@ -56,7 +56,9 @@ def read_chitchat(path: str | Path | None = None) -> ChitchatScenarios:
         conversations = json.loads(path.read_text(encoding="utf-8"))
         made = [(identifier, _scenario(identifier, value)) for identifier, value in conversations.items()]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise MalformedFile(f"{path} is not the chitchat dataset: {error}. Reinstall chitchat-dataset==0.9.0.") from error
+        raise MalformedFile(
+            f"{path} is not the chitchat dataset: {error}. Reinstall chitchat-dataset==0.9.0."
+        ) from error
     made.sort(key=lambda pair: hashlib.sha256(pair[0].encode()).digest())
     return ChitchatScenarios(
         scenarios=tuple(outcome for _, outcome in made if isinstance(outcome, Scenario)),

@@ -1,8 +1,8 @@
 """WildChat and datasets in its schema: logged conversations of real users with a chatbot, streamed.
 
 Rows come from the Hugging Face Hub or from local JSONL or Parquet files, through `datasets`, one at a time. A user is
-known by a hash of (hashed IP, country), which splits by user need. The data has no intents: `wildchat_scenarios` puts in
-an honest generic one, which the pipeline that trains user simulators replaces by one written for each conversation.
+known by a hash of (hashed IP, country), which splits by user need. The data has no intents: `wildchat_scenarios` puts
+in an honest generic one, which the pipeline that trains user simulators replaces by one written for each conversation.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ holds it; `env.unwrapped.scenario` does, for evaluation.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -27,7 +27,7 @@ class ConversationEnv(gymnasium.Env[dict[str, Any], str]):
     """A conversation with one simulated user.
 
     * Action: `UnicodeText`, 1 to `max_length` code points.
-    * Observation: `user_reply` (text), `judge_reward` (float32 in [0, 1], 0 until judged), `turn` (assistant turns so far).
+    * Observation: `user_reply` (text), `judge_reward` (float32 in [0, 1], 0 until judged), `turn` (assistant turns).
     * Reward: 0 until the end, then the judge's value; NaN if a fault left the conversation without one, with
       `info["judge_failed"]` when it was the judge.
     * `terminated`: the user left, or `max_turns` was reached. `truncated`: a fault, or the context is full.
@@ -35,7 +35,7 @@ class ConversationEnv(gymnasium.Env[dict[str, Any], str]):
     * `reset(options={"scenario_id": ...})` asks for one scenario instead of drawing it.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["human", "ansi"], "render_fps": 1}
+    metadata: dict[str, Any] = {"render_modes": ["human", "ansi"], "render_fps": 1}  # noqa: RUF012
 
     def __init__(self, *, render_mode: str | None = None, **settings: Any) -> None:
         """Take the arguments of `ConversationSettings`; see there.
@@ -159,5 +159,7 @@ def _lines(episode: Episode) -> list[str]:
     lines = [f"{message.role}: {message.content}".translate(_CONTROL) for message in episode.conversation.messages]
     if episode.end_reason is not None:
         judged = "not judged" if episode.reward is None else f"reward {episode.reward:.2f}"
-        lines.append(f"[{episode.end_reason}, {judged}{f', {episode.fault}' if episode.fault else ''}]".translate(_CONTROL))
+        lines.append(
+            f"[{episode.end_reason}, {judged}{f', {episode.fault}' if episode.fault else ''}]".translate(_CONTROL)
+        )
     return lines

@@ -80,7 +80,8 @@ class Episode:
     def from_json(cls, value: Mapping[str, Any]) -> Episode:
         if value.get("state_version") != STATE_VERSION:
             raise ConfigurationError(
-                f"The state has version {value.get('state_version')!r}, expected {STATE_VERSION}. Make it with get_state."
+                f"The state has version {value.get('state_version')!r}, expected {STATE_VERSION}. "
+                "Make it with get_state."
             )
         try:
             return cls(

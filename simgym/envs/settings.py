@@ -92,7 +92,9 @@ class ConversationSettings:
                 "Shorten it, or raise max_length."
             )
         if has_surrogates(action):
-            raise InvalidAction("The action holds a lone surrogate, which no UTF-8 text can. Decode it with errors='replace'.")
+            raise InvalidAction(
+                "The action holds a lone surrogate, which no UTF-8 text can. Decode it with errors='replace'."
+            )
         return str(action)
 
 

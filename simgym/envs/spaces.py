@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from multiprocessing.sharedctypes import SynchronizedArray
-from typing import Any, overload
+from typing import Any, cast, overload
 
 import numpy as np
 from gymnasium import spaces
@@ -36,7 +36,9 @@ class UnicodeText(spaces.Space[str]):
             seed: Of `sample`.
         """
         if not 0 <= min_length <= max_length:
-            raise ConfigurationError(f"Got min_length {min_length} and max_length {max_length}, expected 0 <= min <= max.")
+            raise ConfigurationError(
+                f"Got min_length {min_length} and max_length {max_length}, expected 0 <= min <= max."
+            )
         self.min_length = int(min_length)
         self.max_length = int(max_length)
         super().__init__(shape=None, dtype=None, seed=seed)
@@ -57,7 +59,7 @@ class UnicodeText(spaces.Space[str]):
     def contains(self, x: Any) -> bool:
         return isinstance(x, str) and self.min_length <= len(x) <= self.max_length and not has_surrogates(x)
 
-    def to_jsonable(self, sample_n: Sequence[str]) -> list[str]:
+    def to_jsonable(self, sample_n: Iterable[str]) -> list[str]:
         return list(sample_n)
 
     def from_jsonable(self, sample_n: list[Any]) -> list[str]:
@@ -67,9 +69,9 @@ class UnicodeText(spaces.Space[str]):
         return f"UnicodeText({self.min_length}, {self.max_length})"
 
     def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, UnicodeText)
-            and (self.min_length, self.max_length) == (other.min_length, other.max_length)
+        return isinstance(other, UnicodeText) and (self.min_length, self.max_length) == (
+            other.min_length,
+            other.max_length,
         )
 
     __hash__ = None  # type: ignore[assignment]  # as Gymnasium's own spaces: mutable through their seed
@@ -78,8 +80,8 @@ class UnicodeText(spaces.Space[str]):
 class SharedTexts(Sequence[str]):
     """A live view of N texts in shared memory; a deep copy of it is a plain tuple.
 
-    `AsyncVectorEnv` reads its shared memory once and expects views that change with it, so a tuple made at that time would
-    stay empty for ever.
+    `AsyncVectorEnv` reads its shared memory once and expects views that change with it, so a tuple made at that time
+    would stay empty for ever.
     """
 
     def __init__(self, rows: Any) -> None:
@@ -112,15 +114,17 @@ def has_surrogates(text: str) -> bool:
 
 
 @vector_utils.batch_space.register(UnicodeText)
-def _batch(space: UnicodeText, n: int = 1) -> spaces.Tuple:
+def _batch(space: UnicodeText, n: int = 1) -> Any:
     from gymnasium.vector.utils.space_utils import _batch_space_custom
 
-    return _batch_space_custom(space, n)  # type: ignore[arg-type,return-value]  # one seeded copy per row, as for Text
+    return _batch_space_custom(space, n)  # type: ignore[arg-type]  # one seeded copy per row, as for Text
 
 
-@vector_utils.batch_differing_spaces.register(UnicodeText)
-def _batch_differing(space_N: Sequence[UnicodeText]) -> spaces.Tuple:
+def _batch_differing(space_N: Sequence[UnicodeText]) -> spaces.Space[Any]:
     return spaces.Tuple(space_N)
+
+
+cast(Any, vector_utils.batch_differing_spaces).register(UnicodeText, _batch_differing)  # dispatches on the items
 
 
 @vector_utils.concatenate.register(UnicodeText)
@@ -154,4 +158,5 @@ def _write_shared(space: UnicodeText, index: int, value: str, shared_memory: Syn
 
 
 def _as_rows(space: UnicodeText, shared_memory: SynchronizedArray[Any]) -> Any:
-    return np.frombuffer(shared_memory.get_obj(), dtype=np.int32).reshape(-1, space.max_length + 1)
+    memory: Any = shared_memory.get_obj()
+    return np.frombuffer(memory, dtype=np.int32).reshape(-1, space.max_length + 1)

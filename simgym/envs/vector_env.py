@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
@@ -28,7 +28,7 @@ class UserSimVectorEnv(VectorEnv[dict[str, Any], tuple[str, ...], Any]):
     `reset(options={"reset_mask": mask})` starts new ones where the mask (bool [N]) is true.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": [], "autoreset_mode": AutoresetMode.NEXT_STEP}
+    metadata: dict[str, Any] = {"render_modes": [], "autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
 
     def __init__(
         self, *, num_envs: int = 1, autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP, **settings: Any
@@ -55,7 +55,7 @@ class UserSimVectorEnv(VectorEnv[dict[str, Any], tuple[str, ...], Any]):
         self.settings = make_settings(settings)
         self.num_envs = num_envs
         self.autoreset_mode = mode
-        self.metadata = {**self.metadata, "autoreset_mode": mode}  # type: ignore[misc]  # per instance, as SyncVectorEnv does
+        self.metadata = {**self.metadata, "autoreset_mode": mode}  # per instance, as SyncVectorEnv does
         self.episodes = self.settings.episodes()
         self.single_action_space = self.settings.action_space()
         self.single_observation_space = self.settings.observation_space()
@@ -100,9 +100,7 @@ class UserSimVectorEnv(VectorEnv[dict[str, Any], tuple[str, ...], Any]):
         self._restart([row for row in range(self.num_envs) if mask[row]], seeds, ids)
         return self._observations(), self._infos()
 
-    def step(
-        self, actions: Sequence[str]
-    ) -> tuple[dict[str, Any], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def step(self, actions: Sequence[str]) -> tuple[dict[str, Any], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Let N assistants speak.
 
         Returns:

@@ -1,8 +1,8 @@
 """The generalization matrix: every assistant with every simulator, on the same scenarios and seeds.
 
 Rows are assistants, columns are environments; a cell is one transcript file and the mean reward x 100 of its
-conversations with a percentile-bootstrap interval (arXiv 2605.09808, Table 3). Conversations that ended in a fault do not
-enter the mean; they are counted by reason. Cells are resumed from their files.
+conversations with a percentile-bootstrap interval (arXiv 2605.09808, Table 3). Conversations that ended in a fault
+do not enter the mean; they are counted by reason. Cells are resumed from their files.
 """
 
 from __future__ import annotations
@@ -60,9 +60,7 @@ class Matrix:
     """Of each assistant and each simulator by name, and of the judge."""
 
 
-def summarise_cell(
-    assistant: str, simulator: str, transcripts: Sequence[Transcript], *, path: str, seed: int
-) -> Cell:
+def summarise_cell(assistant: str, simulator: str, transcripts: Sequence[Transcript], *, path: str, seed: int) -> Cell:
     """Statistics of one cell; the interval's random numbers depend on `seed` and the cell's names."""
     counted = [transcript for transcript in transcripts if transcript.counts]
     tokens: dict[str, dict[str, int]] = {}
@@ -97,7 +95,7 @@ def evaluate_matrix(
     seed: int = 0,
     batch_size: int = 32,
     env_options: Mapping[str, Any] | None = None,
-    simulator_options: Mapping[str, Mapping[str, Any]] | None = None,
+    options_by_env: Mapping[str, Mapping[str, Any]] | None = None,
     progress: Callable[[str, str, Transcript], None] | None = None,
 ) -> Matrix:
     """Fill the matrix; every cell sees each scenario once, with the same seed as in every other cell.
@@ -110,7 +108,7 @@ def evaluate_matrix(
         seed: Decides everything random.
         batch_size: Conversations held at the same time.
         env_options: Further arguments of every environment, e.g. `max_turns`, `judge`.
-        simulator_options: Further arguments of the simulators, by environment id.
+        options_by_env: Arguments of single environments, by id; they go before `env_options`.
         progress: Called with assistant, simulator and transcript of each finished conversation.
 
     Raises:
@@ -119,9 +117,7 @@ def evaluate_matrix(
     if not assistants or not simulators or not scenarios:
         raise ConfigurationError("The matrix needs at least one assistant, one simulator and one scenario.")
     envs = {
-        env_id: make_env(
-            env_id, scenarios, {**(env_options or {}), "simulator_options": (simulator_options or {}).get(env_id, {})}
-        )
+        env_id: make_env(env_id, scenarios, {**(env_options or {}), **(options_by_env or {}).get(env_id, {})})
         for env_id in dict.fromkeys(simulators)
     }
     paths = {(row, column): f"transcripts/{_slug(row)}--{_slug(column)}.jsonl" for row in assistants for column in envs}

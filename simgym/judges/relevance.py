@@ -1,9 +1,9 @@
 """How much the assistant's words make the user's need more likely: relevance, not helpfulness.
 
-A 135M model cannot grade by prompt, but it can tell which question a text answers: the likelihood of the need *given the
-answer*, minus its likelihood without, is high for an answer on the topic and near zero for one off it (query-likelihood
-retrieval with a neural model). The gain per token, in nats, is squashed to [0, 1] by a logistic curve whose two
-constants are fitted by `benchmarks/relevance/run.py`. The score knows nothing of correctness, tone or effort: an answer that
+A 135M model cannot grade by prompt, but it can tell which question a text answers: the likelihood of the need *given
+the answer*, minus its likelihood without, is high for an answer on the topic and near zero for one off it (query
+likelihood, as in retrieval). The gain per token, in nats, is squashed to [0, 1] by a logistic curve whose two constants
+are fitted by `benchmarks/relevance/run.py`. The score knows nothing of correctness, tone or effort: an answer that
 parrots the question scores high. Use it to see that a pipeline works, not to choose between good assistants.
 """
 

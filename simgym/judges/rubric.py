@@ -1,9 +1,9 @@
 """A language model grades the whole conversation from 0 to 10 against written criteria.
 
 The rubric is a text file with our own wording of alignment with the intent, usefulness and clarity; the reply is JSON
-{thought, score}; temperature 0; the value is score / 10, averaged over the judging models (arXiv 2605.09808 averages two). If
-one model's grade cannot be read, the whole judgement is a fault: a mean over those that happened to answer would compare
-conversations by different judges.
+{thought, score}; temperature 0; the value is score / 10, averaged over the judging models (two in arXiv 2605.09808).
+If one model's grade cannot be read, the whole judgement is a fault: a mean over those that happened to answer would
+compare conversations by different judges.
 """
 
 from __future__ import annotations

@@ -121,8 +121,13 @@ class LanguageModel(Protocol):
         ...
 
 
-def record_call(role: Literal["assistant", "user", "judge"], turn: int, request: Request, generation: Generation,
-                fault: str | None = None) -> ModelCall:
+def record_call(
+    role: Literal["assistant", "user", "judge"],
+    turn: int,
+    request: Request,
+    generation: Generation,
+    fault: str | None = None,
+) -> ModelCall:
     """The transcript's record of one request and its generation."""
     return ModelCall(
         role=role,

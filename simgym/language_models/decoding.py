@@ -7,7 +7,6 @@ not pay for the short ones that stood beside it.
 
 from __future__ import annotations
 
-import os.path
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -147,7 +146,9 @@ def shared_prefix(prompts: Sequence[list[int]], adapters: Sequence[str]) -> int:
     """How many leading tokens can be read once for all rows: equal tokens, equal adapter, one token left over."""
     if len(prompts) < 2 or len(set(adapters)) > 1:
         return 0
-    length = min(len(os.path.commonprefix(list(prompts))), min(map(len, prompts)) - 1)
+    first, last = min(prompts), max(prompts)  # what these two share, all share
+    common = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+    length = min(common, min(map(len, prompts)) - 1)
     return length if length >= _SHORTEST_SHARED_PREFIX else 0
 
 
@@ -158,9 +159,8 @@ def _advance(
     row.logprobs.append(logprob)
     if row.matcher is not None:
         row.matcher.accept_token(token)
-    if token in stop_tokens or (row.matcher is not None and row.matcher.is_terminated()):
-        row.finish_reason = "stop"
-    elif row.sampling.stop and any(stop in text_of(row.tokens) for stop in row.sampling.stop):
+    ended = token in stop_tokens or (row.matcher is not None and row.matcher.is_terminated())
+    if ended or (row.sampling.stop and any(stop in text_of(row.tokens) for stop in row.sampling.stop)):
         row.finish_reason = "stop"
     elif len(row.tokens) >= row.sampling.max_new_tokens:
         row.finish_reason = "length"

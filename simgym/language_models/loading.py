@@ -6,7 +6,7 @@ A specification is a `LanguageModel` instance, a string, or a mapping of JSON va
 * `smollm2-135m-instruct`, a folder, `owner/model` or `owner/model@revision`: in process, through transformers;
 * `openai:NAME`: an OpenAI-compatible server; its address in `OPENAI_BASE_URL`;
 * `KIND:NAME` for any other registered kind, e.g. `scripted:echo`;
-* `{"kind": "openai", "model": "Qwen/Qwen2.5-14B-Instruct", "base_url": "http://localhost:8000/v1"}`: constructor arguments.
+* `{"kind": "openai", "model": "Qwen/Qwen2.5-14B-Instruct", "base_url": "http://localhost:8000/v1"}`: arguments.
 """
 
 from __future__ import annotations

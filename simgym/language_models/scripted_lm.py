@@ -22,8 +22,8 @@ class ScriptedLM:
         """Choose the rule.
 
         Args:
-            model: A function of the request; `echo` (repeats the last message); `seed` (says a number that the request's
-                seed decides); or a text that is always said.
+            model: A function of the request; `echo` (repeats the last message); `seed` (says a number that the
+                request's seed decides); or a text that is always said.
         """
         self.rule = model
 
@@ -35,7 +35,9 @@ class ScriptedLM:
     ) -> list[Likelihood]:
         """Two nats for a word that does not occur in the prompt, a half for one that does."""
         if len(prompts) != len(continuations):
-            raise ConfigurationError(f"Got {len(prompts)} prompts and {len(continuations)} continuations, expected as many.")
+            raise ConfigurationError(
+                f"Got {len(prompts)} prompts and {len(continuations)} continuations, expected as many."
+            )
         likelihoods = []
         for prompt, continuation in zip(prompts, continuations, strict=True):
             words = continuation.split() or [continuation]
@@ -51,7 +53,10 @@ class ScriptedLM:
         if callable(self.rule):
             text = self.rule(request)
         else:
-            built_in = {"echo": request.messages[-1].content if request.messages else "", "seed": f"number {request.seed}"}
+            built_in = {
+                "echo": request.messages[-1].content if request.messages else "",
+                "seed": f"number {request.seed}",
+            }
             text = built_in.get(self.rule, self.rule)
         if request.json_schema is not None:
             text = json.dumps(_fill(request.json_schema, text))

@@ -1,4 +1,4 @@
-"""A language model in this process: any `AutoModelForCausalLM`, batched, with LoRA adapters over one copy of the weights.
+"""A language model in this process: any `AutoModelForCausalLM`, batched, LoRA adapters over one copy of the weights.
 
 Requests become token prompts (chat template or `flip.render`), prompts become batches of similar length, and
 `decoding.decode` runs each batch. Weights are loaded on the first call, not on construction, so that an environment can
@@ -128,7 +128,9 @@ class TransformersLM:
         prompt stands for the model's start token.
         """
         if len(prompts) != len(continuations):
-            raise ConfigurationError(f"Got {len(prompts)} prompts and {len(continuations)} continuations, expected as many.")
+            raise ConfigurationError(
+                f"Got {len(prompts)} prompts and {len(continuations)} continuations, expected as many."
+            )
         with self._lock:
             loaded = self._ready()
             heads = [loaded.encode(prompt) or [loaded.start_token] for prompt in prompts]
@@ -214,12 +216,12 @@ class _Loaded:
         self.model.to(self.device).eval()
         self.model.requires_grad_(False)
         config = self.model.config.get_text_config()
-        self.context_length = int(options.context_length or getattr(config, "max_position_embeddings", 2048))
+        longest: int = getattr(config, "max_position_embeddings", 2048)
+        self.context_length = options.context_length or longest
         self.vocabulary_size = int(self.model.get_output_embeddings().weight.shape[0])
         self.stop_tokens = frozenset(self._stop_tokens())
-        self.start_token = next(
-            token for token in (self.tokenizer.bos_token_id, *sorted(self.stop_tokens), 0) if token is not None
-        )
+        candidates: tuple[Any, ...] = (self.tokenizer.bos_token_id, *sorted(self.stop_tokens), 0)
+        self.start_token = next(int(token) for token in candidates if token is not None)
         self._constraints: JsonConstraints | None = None
         self._adapted = False
         for name, path in options.adapters.items():

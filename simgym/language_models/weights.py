@@ -106,7 +106,7 @@ def _embedded_folder() -> Path:
         if isinstance(error, WeightsError):
             raise
         raise WeightsError(
-            f"Cannot prepare {EMBEDDED} in {cache}: {error}. Free some space (1 GB), or set SIMGYM_CACHE to another folder."
+            f"Cannot prepare {EMBEDDED} in {cache}: {error}. Free some space (1 GB), or set SIMGYM_CACHE."
         ) from error
     return final
 

@@ -1,13 +1,14 @@
 """The matrix as a heat map: inline SVG, the same bytes for the same results.
 
-Colours are from `cividis`, which people with colour-vision deficiencies read as everybody else does; every cell says its
-value in words, so colour is never the only carrier.
+Colours are from `cividis`, which people with colour-vision deficiencies read as everybody else does; every cell says
+its value in words, so colour is never the only carrier.
 """
 
 from __future__ import annotations
 
 import io
 import re
+from typing import Any
 
 from simgym.report.results import MatrixResults, short_name
 
@@ -32,7 +33,12 @@ def matrix_heatmap_svg(results: MatrixResults) -> str:
     middle = (low + high) / 2
     low, high = middle - span / 2, middle + span / 2
     colours = colormaps["cividis"]
-    settings = {"svg.hashsalt": "simgym", "svg.fonttype": "none", "font.family": "sans-serif", "text.parse_math": False}
+    settings: Any = {
+        "svg.hashsalt": "simgym",
+        "svg.fonttype": "none",
+        "font.family": "sans-serif",
+        "text.parse_math": False,
+    }
     with rc_context(settings):
         figure = Figure(figsize=(2.4 + 1.75 * len(columns), 0.9 + 0.95 * len(rows)))
         axes = figure.add_subplot()
@@ -50,7 +56,9 @@ def matrix_heatmap_svg(results: MatrixResults) -> str:
                 half = cell.estimate.half_width
                 width = "no interval" if half is None else f"± {half:.1f}"
                 axes.text(x + 0.5, y + 0.40, f"{value:.1f}", ha="center", va="center", fontsize=17, color=ink)
-                axes.text(x + 0.5, y + 0.72, f"{width}   n={cell.counted}", ha="center", va="center", fontsize=10, color=ink)
+                axes.text(
+                    x + 0.5, y + 0.72, f"{width}   n={cell.counted}", ha="center", va="center", fontsize=10, color=ink
+                )
         axes.set_xlim(0, len(columns))
         axes.set_ylim(len(rows), 0)
         axes.set_xticks([x + 0.5 for x in range(len(columns))], [_short(short_name(name), 18) for name in columns])
@@ -64,7 +72,9 @@ def matrix_heatmap_svg(results: MatrixResults) -> str:
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    return svg.replace("<svg ", '<svg role="img" aria-label="Generalization matrix; the same numbers are in the table below" ', 1)
+    return svg.replace(
+        "<svg ", '<svg role="img" aria-label="Generalization matrix; the same numbers are in the table below" ', 1
+    )
 
 
 def _short(name: str, longest: int) -> str:

@@ -1,7 +1,7 @@
 """One self-contained HTML file: no network, no script, everything escaped.
 
-Autoescape is on for the whole template; only the SVG made by `figures` goes in as it is. A content security policy in the
-page forbids scripts and outside requests, whatever a model may have said.
+Autoescape is on for the whole template; only the SVG made by `figures` goes in as it is. A content security policy in
+the page forbids scripts and outside requests, whatever a model may have said.
 """
 
 from __future__ import annotations
@@ -55,7 +55,11 @@ def render_report(
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("simgym.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("simgym.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters["short"] = short_name
     shown = {key: list(several[:max_conversations]) for key, several in transcripts.items()}

@@ -177,7 +177,9 @@ def _check_same_run(
     transcript: Transcript, env_id: str, fingerprints: Mapping[str, Mapping[str, Any]], path: Path
 ) -> None:
     if transcript.env_id != env_id:
-        raise ConfigurationError(f"{path} holds conversations with {transcript.env_id}, not {env_id}. Choose another file.")
+        raise ConfigurationError(
+            f"{path} holds conversations with {transcript.env_id}, not {env_id}. Choose another file."
+        )
     for role, expected in fingerprints.items():
         written = dict(transcript.fingerprints.get(role, {}))
         if written != expected:

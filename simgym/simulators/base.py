@@ -14,6 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 from simgym.conversation import Conversation, Scenario
 from simgym.transcripts import ModelCall
 
+
 @dataclass(frozen=True, slots=True)
 class UserTurn:
     """What the simulated user did."""

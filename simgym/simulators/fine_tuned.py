@@ -52,7 +52,7 @@ class FineTuned:
         if model is None:
             raise ConfigurationError(
                 "UserSim-FineTuned needs a user model, and this version of simgym ships none. Pass model=... "
-                "(e.g. 'microsoft/UserLM-8b', or a folder), with adapter=... in simulator_options if it is a LoRA adapter."
+                "(e.g. 'microsoft/UserLM-8b', or a folder), and adapter=... in simulator_options for a LoRA adapter."
             )
         if max_attempts < 1:
             raise ConfigurationError(f"max_attempts is {max_attempts}, expected >= 1.")
@@ -83,7 +83,13 @@ class FineTuned:
                 model.load_adapter(self.adapter, self.adapter)
             self._adapter_ready = True
         return attempt_turns(
-            model, scenarios, conversations, seeds, request=self._request, read=split_end, max_attempts=self.max_attempts
+            model,
+            scenarios,
+            conversations,
+            seeds,
+            request=self._request,
+            read=split_end,
+            max_attempts=self.max_attempts,
         )
 
     def fingerprint(self) -> dict[str, Any]:
@@ -99,7 +105,9 @@ class FineTuned:
 
     def _request(self, scenario: Scenario, conversation: Conversation, attempt: int) -> Request:
         first = self.sampling.temperature
-        temperature = first if attempt == 0 else max(first, min(_HIGHEST_TEMPERATURE, first + attempt * _TEMPERATURE_STEP))
+        temperature = (
+            first if attempt == 0 else max(first, min(_HIGHEST_TEMPERATURE, first + attempt * _TEMPERATURE_STEP))
+        )
         return Request(
             (Message("system", scenario.intent), *conversation.messages),
             Sampling(temperature, self.sampling.top_p, self.sampling.max_new_tokens),

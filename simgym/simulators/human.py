@@ -17,15 +17,15 @@ LEAVE = "/end"
 class Human:
     """Asks a person for each user turn; implements `UserSimulator`."""
 
-    def __init__(self, *, ask: Callable[[str], str] = input, tell: Callable[[str], None] = print) -> None:
+    def __init__(self, *, ask: Callable[[str], str] | None = None, tell: Callable[[str], None] | None = None) -> None:
         """Choose where to ask and tell.
 
         Args:
-            ask: Shows a prompt and returns a line; raises EOFError at the end of input.
-            tell: Shows a text.
+            ask: Shows a prompt and returns a line; raises EOFError at the end of input. None: `input`.
+            tell: Shows a text. None: `print`.
         """
-        self._ask = ask
-        self._tell = tell
+        self._ask = ask or (lambda prompt: input(prompt))  # looked up when asked, so that it can be replaced
+        self._tell = tell or print
 
     def open(self, scenarios: Sequence[Scenario], *, seeds: Sequence[int]) -> list[UserTurn]:
         turns = []

@@ -30,7 +30,8 @@ def load_simulator(
     if not isinstance(simulator, str):
         if not isinstance(simulator, UserSimulator):
             raise ConfigurationError(
-                f"A simulator is a {type(simulator).__name__}, expected a name or an object with open, reply, fingerprint."
+                f"A simulator is a {type(simulator).__name__}, expected a name or an object with open, reply and "
+                "fingerprint."
             )
         return simulator
     factory = find("simulators", simulator)

@@ -45,9 +45,7 @@ class Estimate:
         return cls(**value)
 
 
-def bootstrap_mean(
-    values: Sequence[float], *, seed: int, resamples: int = 9999, level: float = 0.95
-) -> Estimate:
+def bootstrap_mean(values: Sequence[float], *, seed: int, resamples: int = 9999, level: float = 0.95) -> Estimate:
     """Mean of independent values with a percentile-bootstrap interval.
 
     Args:
@@ -78,7 +76,9 @@ def bootstrap_mean(
         rng=np.random.default_rng(seed),
         batch=1000,
     ).confidence_interval
-    return Estimate(mean, min(mean, float(interval.low)), max(mean, float(interval.high)), data.size, method, seed, level)
+    return Estimate(
+        mean, min(mean, float(interval.low)), max(mean, float(interval.high)), data.size, method, seed, level
+    )
 
 
 def clustered_bootstrap_mean(

@@ -187,7 +187,8 @@ def test_arbitrary_unicode_goes_through_a_whole_episode(scenarios, user, assista
 
 
 @pytest.mark.parametrize(
-    ("action", "words"), [("", "empty"), ("  \n", "empty"), ("x" * 50, "at most 40"), (7, "int"), ("\ud83d", "surrogate")]
+    ("action", "words"),
+    [("", "empty"), ("  \n", "empty"), ("x" * 50, "at most 40"), (7, "int"), ("\ud83d", "surrogate")],
 )
 def test_a_wrong_action_is_refused_and_changes_nothing(scenarios, action, words):
     env = make("UserSim-Replay-v0", scenarios, None, max_length=40, max_turns=2).unwrapped

@@ -35,7 +35,7 @@ def test_observations_rewards_and_infos_have_batched_shapes(scenarios):
     observation, info = env.reset(seed=[1, 2, 3])
     assert observation in env.observation_space
     assert info["end_reason"].tolist() == [None] * 3
-    observation, rewards, terminated, truncated, info = env.step(("a", "b", "c"))
+    observation, rewards, terminated, truncated, _ = env.step(("a", "b", "c"))
     assert observation in env.observation_space
     assert rewards.shape == terminated.shape == truncated.shape == (3,)
     assert observation["turn"].tolist() == [1, 1, 1]
@@ -62,7 +62,7 @@ def test_disabled_autoreset_keeps_ended_conversations_until_they_are_reset_by_ma
     env.reset(seed=1)
     first = env.step(("a", "b"))[0]
     assert env.step(("c", "d"))[1].tolist() == [0, 0]
-    observation, info = env.reset(options={"reset_mask": np.array([True, False])})
+    observation, _ = env.reset(options={"reset_mask": np.array([True, False])})
     assert observation["turn"].tolist() == [0, 1]
     assert observation["user_reply"][1] == first["user_reply"][1]
     _, _, terminated, _, _ = env.step(("c", "d"))

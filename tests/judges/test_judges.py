@@ -98,7 +98,9 @@ def test_a_judgement_has_a_value_or_a_fault():
 
 def test_relevance_is_higher_for_words_that_fit_the_need():
     scenario = Scenario("x", f"{INTENT_PREFIX}cook lentils for dinner tonight")
-    on, off = (Conversation().add("user", "hi").add("assistant", text) for text in ("cook lentils tonight", "buy shoes"))
+    on, off = (
+        Conversation().add("user", "hi").add("assistant", text) for text in ("cook lentils tonight", "buy shoes")
+    )
     judge = RelevanceJudge(ScriptedLM("echo"))
     better, worse = judge.score([scenario] * 2, [on, off], seeds=[1, 2])
     assert better.value > worse.value

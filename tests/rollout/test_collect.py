@@ -18,9 +18,7 @@ FEW = Sampling(max_new_tokens=8)
 
 
 def make(scenarios, env_id="UserSim-Replay-v0", **options):
-    return gym.make(
-        env_id, **{"scenarios": scenarios, "judge_model": "scripted:echo", "max_turns": 2, **options}
-    )
+    return gym.make(env_id, **{"scenarios": scenarios, "judge_model": "scripted:echo", "max_turns": 2, **options})
 
 
 def hashes(transcripts):
@@ -102,7 +100,9 @@ def test_an_assistant_that_fails_is_counted_and_kept_out_of_means(scenarios):
     class Moody:
         def respond(self, conversations, *, seeds):
             return [
-                AssistantTurn("", fault="empty") if "Porto" in conversation.messages[0].content else AssistantTurn("Yes.")
+                AssistantTurn("", fault="empty")
+                if "Porto" in conversation.messages[0].content
+                else AssistantTurn("Yes.")
                 for conversation in conversations
             ]
 
@@ -124,7 +124,7 @@ def test_a_full_disk_is_a_sentence_and_loses_nothing(scenarios, tmp_path, monkey
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(TranscriptError, match="No space left.*intact"):
+    with pytest.raises(TranscriptError, match=r"No space left.*intact"):
         collect(LanguageModelAssistant("scripted:a"), make(scenarios), path=path)
     monkeypatch.setattr("os.fsync", real)
     assert path.read_bytes() == before

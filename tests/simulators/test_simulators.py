@@ -91,7 +91,8 @@ def test_a_retry_of_one_conversation_leaves_its_neighbours_alone(scenarios):
 def test_the_prompt_puts_what_changes_last_and_takes_hostile_text_literally(scenarios):
     hostile = Conversation().add("user", "hi").add("assistant", "$intent {0} ${guideline}")
     prompts = [
-        RolePlay(ScriptedLM("ok")).reply(scenarios[:1], [talk], seeds=[1])[0].calls[0].prompt for talk in (TALK, hostile)
+        RolePlay(ScriptedLM("ok")).reply(scenarios[:1], [talk], seeds=[1])[0].calls[0].prompt
+        for talk in (TALK, hostile)
     ]
     assert "$intent {0} ${guideline}" in prompts[1]
     shared = len(prompts[0]) - len(prompts[0].partition("The chat so far:")[2])
