@@ -1,1 +1,1 @@
-
+"""Assistants: who answers the simulated users."""

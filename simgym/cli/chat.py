@@ -96,9 +96,10 @@ def _converse(environment: Any, answering: Assistant | None) -> None:
             console.print(bubble("user", episode.user_reply))
             utterance = _ask("assistant (you): ")
         else:
-            utterance = _answer(answering, episode)
-            if utterance is None:
+            reply = _answer(answering, episode)
+            if reply is None:
                 return
+            utterance = reply
         try:
             with _thinking(answering is None):
                 environment.step(utterance)

@@ -1,1 +1,1 @@
-
+"""Scenarios and where they come from."""

@@ -1,1 +1,1 @@
-
+"""Conversations as Gymnasium environments, one at a time or N together."""

@@ -1,1 +1,1 @@
-
+"""What assistants and simulators are worth."""

@@ -95,7 +95,7 @@ def evaluate_matrix(
     seed: int = 0,
     batch_size: int = 32,
     env_options: Mapping[str, Any] | None = None,
-    options_by_env: Mapping[str, Mapping[str, Any]] | None = None,
+    simulator_options: Mapping[str, Mapping[str, Any]] | None = None,
     progress: Callable[[str, str, Transcript], None] | None = None,
 ) -> Matrix:
     """Fill the matrix; every cell sees each scenario once, with the same seed as in every other cell.
@@ -108,7 +108,7 @@ def evaluate_matrix(
         seed: Decides everything random.
         batch_size: Conversations held at the same time.
         env_options: Further arguments of every environment, e.g. `max_turns`, `judge`.
-        options_by_env: Arguments of single environments, by id; they go before `env_options`.
+        simulator_options: Further arguments of the simulators, by environment id.
         progress: Called with assistant, simulator and transcript of each finished conversation.
 
     Raises:
@@ -117,7 +117,9 @@ def evaluate_matrix(
     if not assistants or not simulators or not scenarios:
         raise ConfigurationError("The matrix needs at least one assistant, one simulator and one scenario.")
     envs = {
-        env_id: make_env(env_id, scenarios, {**(env_options or {}), **(options_by_env or {}).get(env_id, {})})
+        env_id: make_env(
+            env_id, scenarios, {**(env_options or {}), "simulator_options": (simulator_options or {}).get(env_id, {})}
+        )
         for env_id in dict.fromkeys(simulators)
     }
     paths = {(row, column): f"transcripts/{_slug(row)}--{_slug(column)}.jsonl" for row in assistants for column in envs}

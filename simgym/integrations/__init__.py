@@ -1,1 +1,1 @@
-
+"""Thin shells that plug the environments into training libraries."""

@@ -1,1 +1,1 @@
-
+"""Judges: how good a conversation was, or why that cannot be said."""

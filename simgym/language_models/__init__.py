@@ -1,1 +1,1 @@
-
+"""Language models behind one protocol: in process, over a server, or scripted."""

@@ -1,1 +1,1 @@
-
+"""Assistants in environments, recorded as transcripts."""

@@ -1,1 +1,1 @@
-
+"""User simulators: who plays the user, and how."""
