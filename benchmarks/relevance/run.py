@@ -1,6 +1,6 @@
 """How well the relevance judge tells on-topic from off-topic answers, and where its two constants come from.
 
-    python benchmarks/relevance/run.py --data FOLDER [--pairs 200] [--model smollm2-135m-instruct]
+    python benchmarks/relevance/run.py --data FOLDER [--pairs 80] [--model smollm2-135m-instruct]
 
 FOLDER holds `arena_answers.jsonl` (real openings with strong answers). For each opening, the gain of its own answer
 (log p(opening | answer) - log p(opening), nats per token) is compared with the gain of another opening's answer.
@@ -28,7 +28,7 @@ from simgym.transcripts import write_json
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with arena_answers.jsonl")
-    parser.add_argument("--pairs", type=int, default=200, help="openings used, half to fit and half to test")
+    parser.add_argument("--pairs", type=int, default=80, help="openings used, half to fit and half to test")
     parser.add_argument("--model", default=EMBEDDED, help="whose likelihoods are used")
     args = parser.parse_args()
 

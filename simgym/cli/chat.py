@@ -1,11 +1,12 @@
 """`simgym chat`: sit in one of the two chairs.
 
-By default you are the assistant and a simulator is the user; with `--as user` you are the user and an assistant answers.
-When the conversation is over the hidden intent, the end reason and the judge's value are shown.
+By default you are the assistant and a simulator is the user; with `--as user` you are the user and an assistant
+answers. When the conversation is over the hidden intent, the end reason and the judge's value are shown.
 """
 
 from __future__ import annotations
 
+from contextlib import nullcontext, suppress
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,7 @@ import typer
 
 from simgym.cli import options
 from simgym.cli.terminal import bubble, complain, facts, shown, stderr, stdout
-from simgym.cli.view import outcome
+from simgym.cli.view import outcome_rows
 from simgym.errors import ConfigurationError, InvalidAction
 
 if TYPE_CHECKING:
@@ -117,9 +118,8 @@ def _answer(answering: Assistant, episode: Episode) -> str | None:
     from simgym.seeding import derive_seed
 
     with _thinking(True):
-        turn = answering.respond([episode.conversation], seeds=[derive_seed(episode.seed, "assistant", episode.turn)])[
-            0
-        ]
+        seed = derive_seed(episode.seed, "assistant", episode.turn)
+        turn = answering.respond([episode.conversation], seeds=[seed])[0]
     if turn.fault is not None:
         complain(f"The assistant failed: {turn.fault}.")
         return None
@@ -128,18 +128,14 @@ def _answer(answering: Assistant, episode: Episode) -> str | None:
 
 def _reveal(episode: Episode, console: Console) -> None:
     console.rule(style="dim")
-    console.print(
-        facts([("intent", episode.scenario.goal), ("scenario", f"{episode.scenario.id}, seed {episode.seed}")])
-    )
-    console.print(outcome(episode.end_reason, episode.reward, episode.fault, episode.reasons))
+    rows = [("intent", episode.scenario.goal), ("scenario", f"{episode.scenario.id}, seed {episode.seed}")]
+    console.print(facts(rows + outcome_rows(episode.end_reason, episode.reward, episode.fault, episode.reasons)))
 
 
 def _ask(prompt: str) -> str:
     """A line that is not empty; EOFError or KeyboardInterrupt when the person leaves."""
-    try:
+    with suppress(ModuleNotFoundError):
         import readline  # noqa: F401  # arrow keys and history in input()
-    except ModuleNotFoundError:
-        pass
     while True:
         if text := input(prompt).strip():
             return text
@@ -158,8 +154,6 @@ def _tell_person(text: str) -> None:
 
 
 def _thinking(somebody: bool) -> Any:
-    from contextlib import nullcontext
-
     console = stderr()
     return console.status("thinking") if somebody and console.is_terminal else nullcontext()
 

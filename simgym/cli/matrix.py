@@ -38,7 +38,7 @@ def matrix(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            help="[ENV=]MODEL of the simulated users, of all environments or of one. Repeatable. Default: the embedded one.",
+            help="[ENV=]MODEL of the simulated users, in all environments or one. Repeatable. Default: the embedded one.",
             show_default=False,
         ),
     ] = None,
@@ -57,8 +57,8 @@ def matrix(
 ) -> None:
     """Evaluate assistants across simulators.
 
-    Writes the generalization matrix as results.json and report.html. Every cell sees the same scenarios with the same seeds. Finished conversations are kept: the same command again
-    goes on where it stopped.
+    Writes the generalization matrix as results.json and report.html. Every cell sees the same scenarios with the same
+    seeds. Finished conversations are kept: the same command again goes on where it stopped.
     """
     from simgym.cli.progress import ConversationProgress
     from simgym.evaluation.matrix import evaluate_matrix
@@ -257,16 +257,10 @@ def _model_of(env_id: str, env_ids: Sequence[str], models: Sequence[str]) -> Any
 
 
 def _takes(env_id: str, argument: str) -> bool:
-    import inspect
-
     import gymnasium
 
-    from simgym.plugins import find
+    from simgym.simulators.loading import takes_option
 
     row = gymnasium.registry.get(env_id)
     simulator = row.kwargs.get("simulator") if row is not None else None
-    if not isinstance(simulator, str):
-        return False
-    # `persona` and `role_play_opening` pass **options on to RolePlay, which takes it.
-    taken = inspect.signature(find("simulators", simulator)).parameters
-    return argument in taken or any(one.kind is inspect.Parameter.VAR_KEYWORD for one in taken.values())
+    return isinstance(simulator, str) and takes_option(simulator, argument)

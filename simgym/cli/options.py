@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Scenarios = Annotated[
     str | None,
     typer.Option(
-        help="everyday, chitchat, wildchat or a JSONL file. Default: the environment's own (everyday; Replay: chitchat).",
+        help="everyday, chitchat, wildchat or a JSONL file. Default: everyday; for Replay chitchat.",
         show_default=False,
     ),
 ]

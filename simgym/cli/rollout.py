@@ -39,8 +39,8 @@ def rollout(
 ) -> None:
     """Let an assistant talk with simulated users.
 
-    Conversations are appended to the file of transcripts as they finish. The same command again goes on where it stopped, and does
-    nothing when all are there.
+    Conversations are appended to the file of transcripts as they finish. The same command again goes on where it
+    stopped, and does nothing when all are there.
     """
     from simgym.assistants.language_model_assistant import assistant_from_text
     from simgym.cli.progress import ConversationProgress

@@ -53,8 +53,8 @@ def transcript_view(transcript: Transcript, *, calls: bool = False) -> Renderabl
         facts([("env", f"{transcript.env_id}, seed {transcript.seed}"), ("intent", transcript.scenario.goal)])
     ]
     parts += [bubble(message.role, message.content) for message in transcript.conversation.messages]
-    tokens = tokens_in_words(transcript.tokens())
-    parts.append(outcome(transcript.end_reason, transcript.reward, transcript.fault, transcript.reasons, tokens))
+    end = outcome_rows(transcript.end_reason, transcript.reward, transcript.fault, transcript.reasons)
+    parts.append(facts([*end, ("tokens", tokens_in_words(transcript.tokens()))]))
     if calls:
         for call in transcript.calls:
             parts.append(
@@ -66,19 +66,16 @@ def transcript_view(transcript: Transcript, *, calls: bool = False) -> Renderabl
     return Group(*parts)
 
 
-def outcome(
-    end_reason: str | None, reward: float | None, fault: str | None, reasons: Sequence[str], tokens: str = ""
-) -> RenderableType:
+def outcome_rows(
+    end_reason: str | None, reward: float | None, fault: str | None, reasons: Sequence[str]
+) -> list[tuple[str, str]]:
     """How a conversation ended and what the judge made of it."""
-    return facts(
-        [
-            ("end", end_reason or "not ended"),
-            ("reward", "none: not judged" if reward is None else f"{reward:.3f}"),
-            ("judge", "\n".join(reasons)),
-            ("fault", fault or ""),
-            ("tokens", tokens),
-        ]
-    )
+    return [
+        ("end", end_reason or "not ended"),
+        ("reward", "none: not judged" if reward is None else f"{reward:.3f}"),
+        ("judge", "\n".join(reasons)),
+        ("fault", fault or ""),
+    ]
 
 
 def tokens_in_words(tokens: Mapping[str, Mapping[str, int]]) -> str:

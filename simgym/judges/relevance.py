@@ -28,9 +28,9 @@ _LONGEST_ANSWER, _LONGEST_NEED = 1500, 400
 class RelevanceJudge:
     """Grades how well the answer fits the need; implements `Judge`."""
 
-    CENTRE = 0.4
+    CENTRE = 0.45
     """Gain in nats per token at which the value is 0.5."""
-    SCALE = 0.2
+    SCALE = 0.17
     """Gain in nats per token that moves the value from 0.5 to 0.73."""
 
     def __init__(self, model: LanguageModelSpec = EMBEDDED) -> None:

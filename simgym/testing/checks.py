@@ -190,7 +190,8 @@ def _check_json(name: str, generation: Generation) -> None:
         value = None
     if not isinstance(value, dict) or not isinstance(value.get("agreed"), bool):
         _fail(
-            f"{name}.generate answered a request with json_schema by {generation.text[:60]!r}, expected JSON of the schema"
+            f"{name}.generate answered a request with json_schema by {generation.text[:60]!r}, "
+            "expected JSON of the schema"
         )
 
 

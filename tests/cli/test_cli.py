@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from simgym.cli.main import app
+from simgym.cli.terminal import plain
+from simgym.conversation import INTENT_PREFIX, Conversation, Scenario
+from simgym.registration import ENVIRONMENTS
+from simgym.transcripts import Transcript, TranscriptWriter, read_transcripts
+
+SCRIPTED = ["--model", "scripted:seed", "--judge-model", "scripted:echo", "--max-turns", "2"]
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """Run the command line as in a terminal of 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.delenv("SIMGYM_TRACEBACK", raising=False)
+
+    def invoke(*words, typed=None):
+        return CliRunner().invoke(app, [str(word) for word in words], input=typed)
+
+    return invoke
+
+
+def rollout_words(path, n=3):
+    env = "UserSim-RolePlayOpening-v0"
+    return ["rollout", "--assistant", "scripted:echo", "--env", env, *SCRIPTED, "-n", n, "-o", path]
+
+
+def test_help_is_light():
+    code = (
+        "import sys; from typer.testing import CliRunner; from simgym.cli.main import app; "
+        "shown = [CliRunner().invoke(app, [*verb, '--help']).exit_code for verb in ([], ['matrix'], ['chat'])]; "
+        "print(shown, [name for name in ('torch', 'transformers', 'scipy', 'matplotlib') if name in sys.modules])"
+    )
+    outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert outcome.stdout.strip() == "[0, 0, 0] []"
+
+
+def test_envs_lists_every_id(run):
+    listed = json.loads(run("envs", "--json").stdout)
+    assert [row["env_id"] for row in listed] == [row.env_id for row in ENVIRONMENTS]
+    assert all(row.env_id in run("envs").stdout for row in ENVIRONMENTS)
+
+
+def test_a_rollout_is_kept_and_a_second_one_adds_nothing(run, tmp_path):
+    path = tmp_path / "r.jsonl"
+    first = run(*rollout_words(path), "--json")
+    assert first.exit_code == 0, first.output
+    summary, written = json.loads(first.stdout), path.read_bytes()
+    assert summary["counted"] == summary["conversations"] == len(list(read_transcripts(path))) == 3
+    again = run(*rollout_words(path))
+    assert again.exit_code == 0
+    assert path.read_bytes() == written
+    assert "3 held, 3 counted" in again.stdout
+    assert "not helpfulness" in again.stdout
+
+
+def test_a_rollout_in_which_nothing_counts_says_so(run, tmp_path):
+    words = rollout_words(tmp_path / "r.jsonl")
+    words[words.index("scripted:seed")] = "scripted:How can I help you today?"
+    result = run(*words)
+    assert result.exit_code == 1
+    assert "3 x simulator_fault: role_flip" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        (["--env", "UserSim-RolPlay-v0"], "Unknown environment"),
+        (["--model", "no-such-model"], "Unknown model"),
+        (["--scenarios", "everyda"], "Did you mean 'everyday'?"),
+        (["--judge", "nobody"], "Unknown judge"),
+        (["--simulator-option", "temperature"], "expected KEY=VALUE"),
+        (["--simulator-option", "temperature=-1"], "expected >= 0"),
+        (["--assistant", "scripted:echo+nothing"], "Unknown system prompt"),
+    ],
+)
+def test_what_cannot_be_used_gives_one_sentence_and_exit_code_2(run, tmp_path, wrong, sentence):
+    result = run(*rollout_words(tmp_path / "r.jsonl"), *wrong)
+    assert result.exit_code == 2
+    assert sentence in result.stderr
+    assert "Traceback" not in result.output
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_the_traceback_is_there_for_who_asks(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("SIMGYM_TRACEBACK", "1")
+    result = run(*rollout_words(tmp_path / "r.jsonl"), "--judge", "nobody")
+    assert "Unknown judge" in str(result.exception)
+
+
+def test_an_interrupted_run_says_that_it_can_be_continued(run, tmp_path, monkeypatch):
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("simgym.rollout.collect.collect", interrupt)
+    result = run(*rollout_words(tmp_path / "r.jsonl"))
+    assert result.exit_code == 130
+    assert "run the same command again" in result.stderr
+
+
+def test_a_matrix_leaves_results_and_a_report_and_fits_the_terminal(run, tmp_path):
+    result = run(
+        "matrix", "--assistant", "plain=scripted:seed", "--assistant", "asking=scripted:echo+clarify",
+        "--env", "UserSim-RolePlay-v0", "--env", "UserSim-Persona-v0", "--model", "scripted:seed",
+        "--model", "UserSim-Persona-v0=scripted:echo", "--simulator-option", "UserSim-Persona-v0:temperature=0.5",
+        "--judge-model", "scripted:echo", "--max-turns", 2, "-n", 2, "-o", tmp_path / "m", "--no-show-conversation",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    results = json.loads((tmp_path / "m" / "results.json").read_text())
+    assert len(results["cells"]) == 4
+    users = results["fingerprints"]["simulators"]
+    assert users["UserSim-RolePlay-v0"]["model"]["model"] == "seed"
+    assert users["UserSim-Persona-v0"]["model"]["model"] == "echo"
+    assert users["UserSim-Persona-v0"]["temperature"] == 0.5
+    assert "asking" in (tmp_path / "m" / "report.html").read_text()
+    table = result.stdout.partition("Excluded")[0]
+    assert max(map(len, table.splitlines())) <= 80
+    assert "(2)" in table
+
+
+def test_a_matrix_works_with_a_real_model(run, tmp_path, tiny_model):
+    result = run(
+        "matrix", "--assistant", f"tiny={tiny_model}", "--env", "UserSim-RolePlayOpening-v0", "--model", tiny_model,
+        "--judge-model", tiny_model, "--max-turns", 1, "--max-new-tokens", 4, "-n", 2, "-o", tmp_path / "m",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "RolePlayOpening" in result.stdout
+
+
+def test_view_shows_hostile_text_as_text(run, tmp_path):
+    hostile = "[red]not red[/red] \x1b[2Jgone \x9b31m \u202etxet\u202c \ud7ff[link=x]"
+    path = tmp_path / "t.jsonl"
+    with TranscriptWriter(path) as writer:
+        writer.append(
+            Transcript(
+                "UserSim-Replay-v0",
+                Scenario("[bold]id\x07", f"{INTENT_PREFIX}see [blue]this"),
+                1,
+                Conversation().add("user", hostile).add("assistant", "[/]"),
+                "turn_limit",
+                0.5,
+                reasons=("[oops]",),
+            )
+        )
+    result = run("view", path)
+    assert result.exit_code == 0, result.output
+    for literal in ("[red]not red[/red] [2Jgone", "[bold]id", "[blue]this", "[/]", "[oops]", "[link=x]"):
+        assert literal in result.stdout
+    assert not set(result.stdout) & {"\x1b", "\x07", "\x9b", "\u202e"}
+
+
+def test_plain_keeps_what_people_write():
+    assert plain("née 👩‍👩‍👧 שלום\r\n\ttab") == "née 👩‍👩‍👧 שלום\n\ttab"
+    assert plain("a\ud800b") == "a\ufffdb"
+
+
+def test_view_finds_one_transcript_and_its_calls(run, tmp_path):
+    path = tmp_path / "r.jsonl"
+    run(*rollout_words(path))
+    wanted = list(read_transcripts(path))[2]
+    by_index, by_id = run("view", path, "--index", 2), run("view", path, "--scenario-id", wanted.scenario.id, "--calls")
+    assert wanted.scenario.id in by_index.stdout
+    assert "prompt" in by_id.stdout
+    assert "You are the USER in this chat" not in by_index.stdout
+    missing = run("view", path, "--index", 7)
+    assert missing.exit_code == 2
+    assert "It holds 3" in missing.stderr
+
+
+def test_chat_as_assistant_reveals_the_intent_at_the_end(run):
+    result = run("chat", "UserSim-RolePlayOpening-v0", *SCRIPTED, "--seed", 3, typed="hello\n\n[red]more\n")
+    assert result.exit_code == 0, result.output
+    before, _, after = result.stdout.rpartition("intent")
+    assert "intent" not in before
+    assert "turn_limit" in after
+    assert "reward" in after
+
+
+def test_chat_as_user_shows_every_answer(run):
+    words = [
+        "chat",
+        "--as",
+        "user",
+        "--assistant",
+        "scripted:seed",
+        "--judge-model",
+        "scripted:echo",
+        "--max-turns",
+        "2",
+    ]
+    result = run(*words, "--seed", 3, typed="hello\nand then\n")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.count("number ") == 2
+    assert "turn_limit" in result.stdout
+    left = run(*words, typed="hello\n/end\n")
+    assert "user_end" in left.stdout
+
+
+def test_leaving_a_chat_is_not_an_error(run):
+    result = run("chat", *SCRIPTED, typed="")
+    assert result.exit_code == 0
+    assert "You left before the end" in result.stdout
+
+
+def test_doctor_finds_the_core_and_runs_a_model(run, tiny_model):
+    result = run("doctor", "--json", "--check-model", "--model", tiny_model)
+    report = json.loads(result.stdout)
+    assert result.exit_code == 0, report["problems"]
+    assert report["ok"]
+    assert report["model"]["tokens"] == 8
+    assert {"torch", "gymnasium"} <= {one["name"] for one in report["packages"]}
+    broken = run("doctor", "--check-model", "--model", "no-such-model")
+    assert broken.exit_code == 1
+    assert "Unknown model" in broken.stdout
