@@ -7,7 +7,7 @@ RUN := runs/demo
 .PHONY: demo test lint clean
 
 demo: $(VENV)/demo.stamp
-	$(BIN)/simgym matrix \
+	@$(BIN)/simgym matrix \
 	  --assistant plain=smollm2-135m-instruct --assistant clarify=smollm2-135m-instruct+clarify \
 	  --env UserSim-RolePlay-v0 --env UserSim-RolePlayOpening-v0 --env UserSim-Persona-v0 --env UserSim-Replay-v0 \
 	  --scenarios chitchat -n 8 --max-turns 2 --max-new-tokens 48 --user-max-new-tokens 112 --seed 7 -o $(RUN)
@@ -22,15 +22,17 @@ lint: $(VENV)/test.stamp
 	$(BIN)/lint-imports
 
 $(BIN)/python:
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/demo.stamp: $(BIN)/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[chitchat]'
-	touch $@
+	@echo 'Installing into $(VENV): one to three minutes, once.'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[chitchat]'
+	@touch $@
 
 $(VENV)/test.stamp: $(BIN)/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	touch $@
+	@echo 'Installing into $(VENV): one to three minutes, once.'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
 
 clean:
 	rm -rf $(VENV) runs build dist *.egg-info

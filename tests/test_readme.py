@@ -31,6 +31,7 @@ def test_the_make_targets_it_names_exist():
 
 
 def test_the_verbs_it_names_exist():
-    outcome = subprocess.run([sys.executable, "-m", "simgym.cli.main", "--help"], capture_output=True, text=True)
+    script = Path(sys.executable).with_name("simgym")
+    outcome = subprocess.run([str(script), "--help"], capture_output=True, text=True, check=True)
     for verb in set(re.findall(r"^simgym (\w+)", README, re.MULTILINE)):
         assert verb in outcome.stdout

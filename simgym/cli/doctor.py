@@ -127,10 +127,10 @@ def describe_machine() -> dict[str, Any]:
 
 def describe_cache() -> dict[str, Any]:
     """Where converted weights are kept, and whether the embedded model is there."""
-    from simgym.language_models.weights import EMBEDDED, cache_folder
+    from simgym.language_models.weights import EMBEDDED, cache_folder, embedded_is_ready
 
     folder = cache_folder()
-    ready = any(folder.glob(f"{EMBEDDED}-*/model.safetensors"))
+    ready = embedded_is_ready()
     nearest = next((one for one in (folder, *folder.parents) if one.exists()), folder)
     return {
         "folder": str(folder),

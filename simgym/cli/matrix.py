@@ -38,7 +38,7 @@ def matrix(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            help="[ENV=]MODEL of the simulated users, in all environments or one. Repeatable. Default: the embedded one.",
+            help="[ENV=]MODEL of the simulated users, in all environments or in one. Repeatable.",
             show_default=False,
         ),
     ] = None,

@@ -58,6 +58,11 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "simgym"
 
 
+def embedded_is_ready() -> bool:
+    """Whether the embedded model is downloaded and converted, so that it loads without network."""
+    return (cache_folder() / _FOLDER / "model.safetensors").is_file()
+
+
 def resolve_weights(name: str, *, revision: str | None = None) -> Weights:
     """Find the weights called `name`.
 
@@ -91,12 +96,12 @@ def resolve_weights(name: str, *, revision: str | None = None) -> Weights:
 def _embedded_folder() -> Path:
     cache = cache_folder()
     final = cache / _FOLDER
-    if (final / "model.safetensors").is_file():
+    if embedded_is_ready():
         return final
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with FileLock(cache / f"{_FOLDER}.lock"):
-            if not (final / "model.safetensors").is_file():
+            if not embedded_is_ready():
                 for stale in cache.glob(f"{_FOLDER}.draft-*"):  # left by a killed process; we hold the lock
                     shutil.rmtree(stale, ignore_errors=True)
                 with tempfile.TemporaryDirectory(prefix=f"{_FOLDER}.draft-", dir=cache) as draft:

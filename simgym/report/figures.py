@@ -48,7 +48,9 @@ def matrix_heatmap_svg(results: MatrixResults) -> str:
                 value = cell.estimate.value if cell else None
                 if cell is None or value is None:
                     axes.add_patch(Rectangle((x, y), 1, 1, facecolor="#eeeeee", edgecolor="#888888", hatch="///"))
-                    axes.text(x + 0.5, y + 0.5, "no data", ha="center", va="center", fontsize=11)
+                    axes.text(
+                        x + 0.5, y + 0.5, "no data", ha="center", va="center", fontsize=11, backgroundcolor="#ffffff"
+                    )
                     continue
                 share = (value - low) / (high - low)
                 axes.add_patch(Rectangle((x, y), 1, 1, facecolor=colours(share), edgecolor="white", linewidth=2))
