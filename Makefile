@@ -10,7 +10,7 @@ demo: $(VENV)/demo.stamp
 	@$(BIN)/simgym matrix \
 	  --assistant plain=smollm2-135m-instruct --assistant clarify=smollm2-135m-instruct+clarify \
 	  --env UserSim-RolePlay-v0 --env UserSim-RolePlayOpening-v0 --env UserSim-Persona-v0 --env UserSim-Replay-v0 \
-	  --scenarios chitchat -n 8 --max-turns 2 --max-new-tokens 48 --user-max-new-tokens 112 --seed 7 -o $(RUN)
+	  --scenarios chitchat -n 8 --max-turns 2 --max-new-tokens 48 --temperature 0.7 --user-max-new-tokens 112 --seed 7 -o $(RUN)
 
 test: $(VENV)/test.stamp lint
 	$(BIN)/python -m pytest

@@ -13,6 +13,7 @@ import typer
 from simgym.cli import options
 from simgym.cli.terminal import complain, plain, shown, stderr, stdout
 from simgym.errors import ConfigurationError
+from simgym.language_models.weights import EMBEDDED
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -141,7 +142,10 @@ def describe_run(filled: Matrix, *, scenarios: str, seed: int, seconds: float) -
     judge = filled.fingerprints["judge"]
     first = next(iter(filled.transcripts.values()))
     excluded = sum(cell.conversations - cell.counted for cell in filled.cells)
-    notes = [f"{excluded} conversations ended in a fault and do not enter the means."] if excluded else []
+    notes = _what_to_know(filled.fingerprints)
+    if excluded:
+        many = "1 conversation" if excluded == 1 else f"{excluded} conversations"
+        notes.append(f"{many} ended in a fault and do not enter the means.")
     return MatrixResults(
         title="Assistants and simulated users",
         question=_QUESTION,
@@ -162,6 +166,22 @@ def describe_run(filled: Matrix, *, scenarios: str, seed: int, seconds: float) -
     )
 
 
+def _what_to_know(fingerprints: Mapping[str, Any]) -> list[str]:
+    """What a reader has to know before believing a number."""
+    notes = []
+    if fingerprints["judge"].get("judge") == "relevance":
+        notes.append(
+            "The judge measures relevance: whether the replies fit the user's words. It sees neither correctness nor "
+            "tone nor effort, so the matrix does not say which assistant is more helpful."
+        )
+    if EMBEDDED in repr(fingerprints):
+        notes.append(
+            "Roles are played by the embedded 135M model, whose users and replies are weak: the run shows that the "
+            "method works end to end, not what good simulators would find."
+        )
+    return notes
+
+
 def matrix_table(results: MatrixResults, width: int) -> Table:
     """The matrix in `width` columns: assistants as rows if they fit, else simulators, else one line a cell."""
     from simgym.report.results import short_name
@@ -174,7 +194,7 @@ def matrix_table(results: MatrixResults, width: int) -> Table:
     layouts = [("assistant", rows, columns, texts), ("simulator", columns, rows, flipped)]
     for corner, down, across, entries in layouts:
         needed = max(map(len, [corner, *down])) + sum(
-            2 + max(len(name), *(len(entries[row, name]) for row in down)) for name in across
+            3 + max(len(name), *(len(entries[row, name]) for row in down)) for name in across
         )
         if needed <= width:
             return _table([corner, *across], [[row, *(entries[row, name] for name in across)] for row in down])
@@ -229,7 +249,8 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     for number, name in enumerate(header):
         names = number == 0 or (header[-1] == "mean" and number == 1)
-        table.add_column(shown(name), no_wrap=not names, overflow="fold", justify="left" if names else "right")
+        fits = header[-1] != "mean"  # else the last resort, where long names may fold
+        table.add_column(shown(name), no_wrap=fits or not names, overflow="fold", justify="left" if names else "right")
     for row in rows:
         table.add_row(*(shown(text) for text in row))
     return table

@@ -48,16 +48,17 @@ class RelevanceJudge:
         model = load_language_model(self.model_spec)
         needs = [need_of(scenario) for scenario, _ in zip(scenarios, conversations, strict=True)]
         answers = ["\n".join(conversation.said_by("assistant")) for conversation in conversations]
-        gains = self.gains(model, needs, answers)
+        given = self._given(model, needs, answers)
         judgements = []
-        for gain, need, answer, conversation in zip(gains, needs, answers, conversations, strict=True):
+        for likelihood, need, answer, conversation in zip(given, needs, answers, conversations, strict=True):
+            gain = self._gain(likelihood, need)
             call = ModelCall(
                 role="judge",
                 turn=len(conversation.said_by("assistant")),
                 seed=0,
                 prompt=f"{_prompt(answer)}{need}",
                 output=f"gain {gain:.4f} nats per token",
-                prompt_tokens=0,
+                prompt_tokens=likelihood.prompt_tokens + likelihood.token_count,
                 completion_tokens=0,
             )
             reason = f"The reply makes the user's words {gain:+.2f} nats per token more likely."
@@ -66,13 +67,8 @@ class RelevanceJudge:
 
     def gains(self, model: LanguageModel, needs: Sequence[str], answers: Sequence[str]) -> list[float]:
         """log p(need | answer) - log p(need), nats per token of the need, for N pairs."""
-        new = [need for need in dict.fromkeys(needs) if need not in self._without]
-        self._without.update(zip(new, model.score([_BEFORE_NEED] * len(new), new), strict=True))
-        given = model.score([_prompt(answer) for answer in answers], needs)
-        return [
-            (with_answer.logprob - self._without[need].logprob) / with_answer.token_count
-            for with_answer, need in zip(given, needs, strict=True)
-        ]
+        given = self._given(model, needs, answers)
+        return [self._gain(likelihood, need) for likelihood, need in zip(given, needs, strict=True)]
 
     def squash(self, gain: float) -> float:
         """A gain in nats per token as a value in [0, 1]."""
@@ -87,6 +83,15 @@ class RelevanceJudge:
             "centre": self.CENTRE,
             "scale": self.SCALE,
         }
+
+    def _given(self, model: LanguageModel, needs: Sequence[str], answers: Sequence[str]) -> list[Likelihood]:
+        """Likelihoods of N needs given their answers; those without an answer are computed once and kept."""
+        new = [need for need in dict.fromkeys(needs) if need not in self._without]
+        self._without.update(zip(new, model.score([_BEFORE_NEED] * len(new), new), strict=True))
+        return model.score([_prompt(answer) for answer in answers], needs)
+
+    def _gain(self, given: Likelihood, need: str) -> float:
+        return (given.logprob - self._without[need].logprob) / given.token_count
 
 
 def need_of(scenario: Scenario) -> str:

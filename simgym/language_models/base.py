@@ -96,6 +96,8 @@ class Likelihood:
     """Sum of natural log-probabilities of the continuation's tokens, <= 0."""
     token_count: int
     """Tokens of the continuation, >= 1."""
+    prompt_tokens: int = 0
+    """Tokens of the prompt; 0 if the model does not tell."""
 
 
 @runtime_checkable

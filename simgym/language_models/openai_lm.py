@@ -340,7 +340,7 @@ class OpenAILM:
             values, total = [], 0.0
         if len(values) != len(tail):
             raise ConfigurationError(f"{self._host} returned no log-probabilities of the prompt. {advice}")
-        return Likelihood(total, len(tail))
+        return Likelihood(total, len(tail), len(head))
 
     def _ready_tokenizer(self, what: str) -> Any:
         if self.tokenizer is None:

@@ -286,10 +286,10 @@ class _Loaded:
                 adapter_names=[adapter] * len(sequences),
             ).logits
             results = []
-            for row, tail in enumerate(tails):
+            for row, (head, tail) in enumerate(zip(heads, tails, strict=True)):
                 logprobs = logits[row, -len(tail) - 1 : -1].float().log_softmax(-1)
                 chosen = logprobs.gather(-1, torch.tensor(tail, device=self.device)[:, None])
-                results.append(Likelihood(min(0.0, float(chosen.sum())), len(tail)))
+                results.append(Likelihood(min(0.0, float(chosen.sum())), len(tail), len(head)))
         return results
 
     def add_adapter(self, name: str, path: str) -> None:
