@@ -1,6 +1,6 @@
 """Is the batched engine worth it? Ratios measured in one run, with the same work on both sides.
 
-    python benchmarks/throughput/run.py [--model smollm2-135m-instruct] [--repeats 3]
+    python benchmarks/throughput/run.py [--model smollm2-135m-instruct] [--repeats 2]
 
 Three questions:
 
@@ -40,7 +40,7 @@ TRAINABLE = ("UserSim-RolePlay-v0", "UserSim-RolePlayOpening-v0", "UserSim-Perso
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=EMBEDDED)
-    parser.add_argument("--repeats", type=int, default=3, help="interleaved repeats of question 1")
+    parser.add_argument("--repeats", type=int, default=2, help="interleaved repeats of question 1")
     parser.add_argument("--memory", choices=["alone", "shared"], help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.memory:
@@ -57,8 +57,8 @@ def main() -> None:
 
 def batching(model: str, repeats: int) -> dict[str, Any]:
     """Conversations per minute, batched over one by one, medians of interleaved repeats."""
-    assistant = LanguageModelAssistant(model, sampling=Sampling(temperature=0, max_new_tokens=48))
-    options = {"model": model, "judge_model": model, "max_turns": TURNS, "simulator_options": {"max_new_tokens": 128}}
+    assistant = LanguageModelAssistant(model, sampling=Sampling(temperature=0, max_new_tokens=32))
+    options = {"model": model, "judge_model": model, "max_turns": TURNS, "simulator_options": {"max_new_tokens": 112, "max_attempts": 1}}
     env = gymnasium.make(
         "UserSim-Persona-v0", scenarios=simgym.load_scenarios("everyday", limit=CONVERSATIONS), **options
     )

@@ -1,9 +1,10 @@
 """Scenarios from `chitchat-dataset`: conversations between real people, each about a given question.
 
-The wheel ships the data (MIT licence). The person who opens is the user and the other one takes the assistant's seat;
-messages that one person sends in a row are one turn. The question that the two were given is the intent. Nothing is
-rewritten: real people say "Hi", misspell and trail off, which is the point. Short conversations and bare greetings are
-dropped, counted by reason.
+The wheel ships the data as one JSON file (MIT licence), which is read without importing the package. The person who
+opens is the user and the other one takes the assistant's seat; messages that one person sends in a row are one turn,
+joined by line breaks. The question that the two were given is the intent. The whole recorded conversation goes into
+`Scenario.history`, and nothing is rewritten: real people misspell and trail off, which is the point. Conversations
+that nobody answered, short ones and bare greetings are dropped, counted by reason.
 """
 
 from __future__ import annotations
@@ -19,14 +20,19 @@ from pathlib import Path
 from typing import Any
 
 from simgym.conversation import INTENT_PREFIX, Message, Role, Scenario
-from simgym.errors import MalformedFile, MissingDependency
+from simgym.errors import MalformedFile
+from simgym.plugins import optional_import
 from simgym.seeding import derive_seed
 
+_WORD = re.compile(r"\w+(?:['’]\w+)*")
 SOURCE = "chitchat-dataset 0.9.0"
+"""The release whose data the extra `chitchat` installs."""
 FEWEST_OPENING_WORDS = 5
+"""Many openings are a bare "Hi", which says nothing that an assistant could answer."""
 FEWEST_TURNS = 4
-LONGEST_OPENING = 1000
-"""Characters."""
+"""Two of each person, since turns alternate."""
+LONGEST_OPENING = 400
+"""Characters; the few longer ones are a person talking into the void before the other one joins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +44,10 @@ class ChitchatScenarios:
     read: int
     """Conversations in the dataset."""
     dropped: Mapping[str, int]
-    """Conversations that gave no scenario, by reason."""
+    """Conversations that gave no scenario, by the first reason that applies; `read` = kept + dropped."""
 
 
-def read_chitchat(path: str | Path | None = None) -> ChitchatScenarios:
+def chitchat_scenarios(path: str | Path | None = None) -> ChitchatScenarios:
     """Read the dataset and make a scenario of every conversation that can serve as one.
 
     Args:
@@ -68,7 +74,11 @@ def read_chitchat(path: str | Path | None = None) -> ChitchatScenarios:
 
 
 def merge_turns(messages: Iterable[Iterable[Mapping[str, Any]]]) -> list[tuple[str, str]]:
-    """Sender and text of each turn; consecutive messages by one sender are joined by a line break."""
+    """Sender and text of each turn.
+
+    Consecutive messages by one sender are joined by a line break, also across the groups of the file: groups alternate
+    between the two people in release 0.9.0, but dropping a blank message can bring two of one person together.
+    """
     turns: list[tuple[str, str]] = []
     for message in (message for group in messages for message in group):
         text, sender = str(message["text"]).strip(), str(message["sender"])
@@ -89,10 +99,12 @@ def _scenario(identifier: str, value: Mapping[str, Any]) -> Scenario | str:
     turns = merge_turns(value["messages"])
     if len({sender for sender, _ in turns}) > 2:
         return "more than two people"
+    if any("\ud800" <= character <= "\udfff" for _, text in turns for character in prompt + text):
+        return "lone surrogates"
     if len(turns) < FEWEST_TURNS:
         return f"fewer than {FEWEST_TURNS} turns"
     opening = turns[0][1]
-    if len(re.findall(r"\w+", opening)) < FEWEST_OPENING_WORDS:
+    if len(_WORD.findall(opening)) < FEWEST_OPENING_WORDS:
         return f"opening of fewer than {FEWEST_OPENING_WORDS} words"
     if len(opening) > LONGEST_OPENING:
         return f"opening of more than {LONGEST_OPENING} characters"
@@ -101,7 +113,7 @@ def _scenario(identifier: str, value: Mapping[str, Any]) -> Scenario | str:
         id=f"chitchat-{identifier}",
         intent=f"{INTENT_PREFIX}chat about this question: {prompt}",
         opening=opening,
-        persona_seed=derive_seed(0, "chitchat", identifier),
+        persona_seed=derive_seed(0, identifier),
         source=SOURCE,
         history=tuple(Message(roles[number % 2], text) for number, (_, text) in enumerate(turns)),
     )
@@ -110,5 +122,6 @@ def _scenario(identifier: str, value: Mapping[str, Any]) -> Scenario | str:
 def _installed() -> Path:
     specification = importlib.util.find_spec("chitchat_dataset")
     if specification is None or specification.origin is None:
-        raise MissingDependency("chitchat-dataset is not installed. Run: pip install 'simgym[chitchat]'")
+        optional_import("chitchat_dataset", "chitchat")  # raises the sentence that names the extra
+        raise MalformedFile("chitchat_dataset has no files. Reinstall chitchat-dataset==0.9.0.")
     return Path(specification.origin).parent / "dataset.json"
