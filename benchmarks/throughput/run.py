@@ -58,7 +58,12 @@ def main() -> None:
 def batching(model: str, repeats: int) -> dict[str, Any]:
     """Conversations per minute, batched over one by one, medians of interleaved repeats."""
     assistant = LanguageModelAssistant(model, sampling=Sampling(temperature=0, max_new_tokens=32))
-    options = {"model": model, "judge_model": model, "max_turns": TURNS, "simulator_options": {"max_new_tokens": 112, "max_attempts": 1}}
+    options = {
+        "model": model,
+        "judge_model": model,
+        "max_turns": TURNS,
+        "simulator_options": {"max_new_tokens": 112, "max_attempts": 1},
+    }
     env = gymnasium.make(
         "UserSim-Persona-v0", scenarios=simgym.load_scenarios("everyday", limit=CONVERSATIONS), **options
     )
