@@ -24,7 +24,6 @@ from simgym.errors import MalformedFile
 from simgym.plugins import optional_import
 from simgym.seeding import derive_seed
 
-_WORD = re.compile(r"\w+(?:['’]\w+)*")
 SOURCE = "chitchat-dataset 0.9.0"
 """The release whose data the extra `chitchat` installs."""
 FEWEST_OPENING_WORDS = 5
@@ -32,7 +31,9 @@ FEWEST_OPENING_WORDS = 5
 FEWEST_TURNS = 4
 """Two of each person, since turns alternate."""
 LONGEST_OPENING = 400
-"""Characters; the few longer ones are a person talking into the void before the other one joins."""
+"""Characters."""
+_WORD = re.compile(r"\w+(?:['’]\w+)*")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ def _scenario(identifier: str, value: Mapping[str, Any]) -> Scenario | str:
     turns = merge_turns(value["messages"])
     if len({sender for sender, _ in turns}) > 2:
         return "more than two people"
-    if any("\ud800" <= character <= "\udfff" for _, text in turns for character in prompt + text):
+    if any(_SURROGATE.search(text) for text in (prompt, *(text for _, text in turns))):
         return "lone surrogates"
     if len(turns) < FEWEST_TURNS:
         return f"fewer than {FEWEST_TURNS} turns"

@@ -11,9 +11,12 @@ from simgym.errors import ConfigurationError, UnknownName
 from simgym.plugins import unknown
 
 SETS = ("everyday", "chitchat", "wildchat")
+"""Names that `load_scenarios` knows."""
+WILDCHAT_LIMIT = 1000
+"""How many scenarios of WildChat are streamed unless a limit is given."""
 
 
-def load_scenarios(source: str, *, limit: int | None = None) -> list[Scenario]:
+def load_scenarios(source: str, *, limit: int | None = None, split: str | None = None) -> list[Scenario]:
     """The scenarios of a set, in its fixed order.
 
     Args:
@@ -21,27 +24,41 @@ def load_scenarios(source: str, *, limit: int | None = None) -> list[Scenario]:
             `chitchat-dataset`), `wildchat` or `wildchat:SOURCE` (a Hugging Face id, or a JSONL or Parquet file in the
             schema of WildChat), or the path of a JSONL file with one scenario a line.
         limit: Take the first so many; None: all (for wildchat the first 1,000).
+        split: Split of a dataset on the Hugging Face Hub; None: `train`. No other set is divided into splits.
 
     Raises:
         UnknownName: there is neither such a set nor such a file.
-        ConfigurationError: the limit is not positive, or the set is empty.
+        ConfigurationError: the limit is not positive, the set is empty, or it has no splits.
         MalformedFile: a line of the file cannot be read.
         MissingDependency: the set needs a package that is not installed.
     """
     if limit is not None and limit < 1:
         raise ConfigurationError(f"The limit of scenarios is {limit}, expected >= 1.")
     name, _, location = source.partition(":")
+    on_the_hub = name == "wildchat" and Path(location).suffix not in (".jsonl", ".parquet")
+    if split is not None and not on_the_hub:
+        raise ConfigurationError(f"The scenario set {source!r} has no split {split!r}. Leave the split out.")
+    if name == "wildchat":
+        return _wildchat(location, limit or WILDCHAT_LIMIT, split or "train")
     if source == "everyday":
         text = (resources.files("simgym.data") / "scenarios" / "everyday.jsonl").read_text(encoding="utf-8")
-        return [Scenario.from_json(json.loads(line)) for line in text.splitlines() if line][:limit]
+        return [Scenario.from_json(json.loads(line)) for line in text.split("\n") if line][:limit]
     if source == "chitchat":
-        from simgym.data.chitchat import read_chitchat
+        from simgym.data.chitchat import chitchat_scenarios
 
-        return list(read_chitchat().scenarios[:limit])
-    if name == "wildchat":
-        from simgym.data.wildchat import DEFAULT_SOURCE, wildchat_scenarios
-
-        return list(wildchat_scenarios(location or DEFAULT_SOURCE, limit=limit or 1000))
+        return list(chitchat_scenarios().scenarios[:limit])
     if source.endswith(".jsonl") or Path(source).is_file():
         return read_scenarios(source)[:limit]
     raise UnknownName(f"{unknown('scenario set', source, list(SETS))} Or give the path of a JSONL file.")
+
+
+def _wildchat(location: str, limit: int, split: str) -> list[Scenario]:
+    from simgym.data.wildchat import DEFAULT_SOURCE, wildchat_scenarios
+
+    outcome = wildchat_scenarios(location or DEFAULT_SOURCE, limit=limit, split=split)
+    if not outcome.scenarios:
+        raise ConfigurationError(
+            f"{location or DEFAULT_SOURCE} gave no scenario: {outcome.read} rows read, dropped "
+            f"{dict(outcome.dropped)}. Give another source or split."
+        )
+    return list(outcome.scenarios)

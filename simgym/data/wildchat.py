@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ LONGEST_OPENING = 8000
 """Characters; longer openings are pasted documents."""
 INTENT_CHARACTERS = 300
 """How much of the opening goes into the generic intent."""
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,7 @@ def _unusable(logged: LoggedConversation, kept: Mapping[str, Scenario]) -> str |
         return "no opening by the user"
     if len(messages[0].content) > LONGEST_OPENING:
         return f"opening of more than {LONGEST_OPENING} characters"
-    if any("\ud800" <= character <= "\udfff" for message in messages for character in message.content):
+    if any(_SURROGATE.search(message.content) for message in messages):
         return "lone surrogates"
     return "repeated conversation" if logged.id in kept else None
 

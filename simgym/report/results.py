@@ -14,6 +14,7 @@ from simgym.evaluation.matrix import Cell
 from simgym.statistics.intervals import Estimate
 
 SCHEMA_VERSION = 1
+"""Raised when a field changes its meaning; readers refuse versions they do not know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ class MatrixResults:
         return next((cell for cell in self.cells if (cell.assistant, cell.simulator) == (assistant, simulator)), None)
 
     def to_json(self) -> dict[str, Any]:
+        """JSON values, for `simgym.transcripts.write_json`."""
         return asdict(self)
 
     @classmethod
@@ -67,14 +69,17 @@ class MatrixResults:
         """Read what `to_json` gave.
 
         Raises:
-            ConfigurationError: another schema version, or a field is missing.
+            ConfigurationError: not a JSON object, another schema version, or a field is missing.
         """
+        if not isinstance(value, Mapping):
+            raise ConfigurationError(f"results.json holds a {type(value).__name__}, expected a JSON object.")
         if value.get("schema_version") != SCHEMA_VERSION:
             raise ConfigurationError(
-                f"results.json has schema_version {value.get('schema_version')!r}, this simgym reads {SCHEMA_VERSION}."
+                f"results.json has schema_version {value.get('schema_version')!r}, this simgym reads {SCHEMA_VERSION}. "
+                "Install the version that wrote it."
             )
         try:
-            cells = tuple(Cell(**{**cell, "estimate": Estimate(**cell["estimate"])}) for cell in value["cells"])
+            cells = tuple(Cell(**{**cell, "estimate": Estimate.from_json(cell["estimate"])}) for cell in value["cells"])
             known = {one.name for one in fields(cls)}
             lists = {name: tuple(value[name]) for name in ("assistants", "simulators", "notes")}
             return cls(**{**{key: item for key, item in value.items() if key in known}, **lists, "cells": cells})

@@ -6,11 +6,14 @@ resampled whole. Every interval names its seed, so it can be computed again. Pur
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+_BATCH = 1000
+"""Resamples held in memory at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +41,12 @@ class Estimate:
         return None if self.low is None or self.high is None else (self.high - self.low) / 2
 
     def to_json(self) -> dict[str, Any]:
+        """JSON values; what does not exist is None, never NaN."""
         return {name: getattr(self, name) for name in ("value", "low", "high", "n", "method", "seed", "level")}
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Estimate:
+    def from_json(cls, value: Mapping[str, Any]) -> Estimate:
+        """Read what `to_json` gave."""
         return cls(**value)
 
 
@@ -74,11 +79,9 @@ def bootstrap_mean(values: Sequence[float], *, seed: int, resamples: int = 9999,
         confidence_level=level,
         method="percentile",
         rng=np.random.default_rng(seed),
-        batch=1000,
+        batch=_BATCH,
     ).confidence_interval
-    return Estimate(
-        mean, min(mean, float(interval.low)), max(mean, float(interval.high)), data.size, method, seed, level
-    )
+    return _around(mean, interval.low, interval.high, data.size, method, seed, level)
 
 
 def clustered_bootstrap_mean(
@@ -115,10 +118,19 @@ def clustered_bootstrap_mean(
         return Estimate(value, None, None, len(labels), "too few clusters", None, level)
     sums = np.bincount(member, weights=data)
     sizes = np.bincount(member)
-    drawn = np.random.default_rng(seed).integers(len(labels), size=(resamples, len(labels)))
-    means = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
+    rng = np.random.default_rng(seed)
+    means = np.empty(resamples)
+    for first in range(0, resamples, _BATCH):
+        batch = means[first : first + _BATCH]
+        drawn = rng.integers(len(labels), size=(len(batch), len(labels)))
+        batch[:] = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return Estimate(float(data.mean()), float(low), float(high), len(labels), method, seed, level)
+    return _around(float(data.mean()), low, high, len(labels), method, seed, level)
+
+
+def _around(mean: float, low: Any, high: Any, n: int, method: str, seed: int, level: float) -> Estimate:
+    # Rounding, or very few resamples, can leave the mean just outside the percentiles of its own bootstrap.
+    return Estimate(mean, min(mean, float(low)), max(mean, float(high)), n, method, seed, level)
 
 
 def _checked(values: Sequence[float], level: float) -> np.ndarray[Any, np.dtype[np.float64]]:
