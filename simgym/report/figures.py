@@ -103,7 +103,7 @@ def _draw_cell(
 
 
 def _readable_on(colour: tuple[float, ...]) -> str:
-    # Relative luminance and contrast ratio as in WCAG 2.2; the better of the two is above 4.3 everywhere on cividis.
+    # Relative luminance and contrast ratio as in WCAG 2.2; the better of the two is at least 4.5 on any colour.
     red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in colour[:3])
     luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue
     return "#ffffff" if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05 else "#000000"

@@ -21,8 +21,17 @@ from simgym.report.figures import matrix_heatmap_svg
 from simgym.report.results import MatrixResults, short_name
 from simgym.transcripts import Transcript
 
-_ROLES = {"assistant": "assistant", "user": "simulated user", "judge": "judge"}
-"""Roles of model calls, and what the page calls them."""
+_ROLES = ("assistant", "user", "judge")
+"""Roles of model calls, in the order of the tables."""
+_ENDINGS = {
+    "user_end": "the user ended it",
+    "turn_limit": "the turn limit was reached",
+    "context_overflow": "it outgrew the model's context",
+    "simulator_fault": "the simulated user failed",
+    "judge_fault": "the judge failed",
+    "assistant_fault": "the assistant failed",
+}
+"""End reasons in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +122,7 @@ def render_report(
         results=results,
         heatmap=matrix_heatmap_svg(results),
         roles=_ROLES,
+        endings=_ENDINGS,
         excluded=_total_excluded(results.cells),
         tokens=_total_tokens(results.cells),
         fingerprints=json.dumps(results.fingerprints, indent=2, ensure_ascii=False, default=str),

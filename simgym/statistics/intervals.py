@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+_Numbers = Sequence[float] | npt.NDArray[Any]
+"""N numbers, as a list or an array."""
 _BATCH = 1000
 """Resamples held in memory at once."""
 
@@ -50,7 +53,7 @@ class Estimate:
         return cls(**value)
 
 
-def bootstrap_mean(values: Sequence[float], *, seed: int, resamples: int = 9999, level: float = 0.95) -> Estimate:
+def bootstrap_mean(values: _Numbers, *, seed: int, resamples: int = 9999, level: float = 0.95) -> Estimate:
     """Mean of independent values with a percentile-bootstrap interval.
 
     Args:
@@ -85,8 +88,8 @@ def bootstrap_mean(values: Sequence[float], *, seed: int, resamples: int = 9999,
 
 
 def clustered_bootstrap_mean(
-    values: Sequence[float],
-    clusters: Sequence[Hashable],
+    values: _Numbers,
+    clusters: Sequence[Hashable] | npt.NDArray[Any],
     *,
     seed: int,
     resamples: int = 9999,
@@ -133,7 +136,7 @@ def _around(mean: float, low: Any, high: Any, n: int, method: str, seed: int, le
     return Estimate(mean, min(mean, float(low)), max(mean, float(high)), n, method, seed, level)
 
 
-def _checked(values: Sequence[float], level: float) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _checked(values: _Numbers, level: float) -> npt.NDArray[np.float64]:
     if not 0 < level < 1:
         raise ValueError(f"level is {level}, expected a number in (0, 1), e.g. 0.95.")
     data = np.asarray(values, dtype=np.float64).reshape(-1)

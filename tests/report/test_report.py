@@ -2,22 +2,28 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from xml.dom import minidom
 
 import pytest
 
 from simgym.conversation import INTENT_PREFIX, Conversation, Scenario
-from simgym.errors import ConfigurationError
+from simgym.errors import ConfigurationError, TranscriptError
 from simgym.evaluation.matrix import summarise_cell
 from simgym.report.figures import matrix_heatmap_svg
 from simgym.report.html import render_report, write_report
 from simgym.report.results import MatrixResults
-from simgym.transcripts import Transcript
+from simgym.transcripts import ModelCall, Transcript
 
-HOSTILE = "<script>alert('x')</script> & <img src=http://evil.example/x> $\\frac$"
+HOSTILE = "--><script>alert('x')</script> & <img src=http://evil.example/x> ]]> {{ 7*6 }} $\\frac$ \x00"
+
+Talks = dict[tuple[str, str], list[Transcript]]
 
 
-def held(n, reward, said="hello", **changes):
+def held(n: int, reward: float | None, said: str = "hello", **changes: Any) -> Transcript:
     return Transcript(
         env_id="UserSim-Replay-v0",
         scenario=Scenario(f"s{n}", f"{INTENT_PREFIX}{said}", "hi"),
@@ -31,9 +37,9 @@ def held(n, reward, said="hello", **changes):
     )
 
 
-def made(assistant="plain", said="hello"):
+def made(assistant: str = "plain", said: str = "hello", **changes: Any) -> tuple[MatrixResults, Talks]:
     transcripts = {
-        (assistant, "UserSim-Replay-v0"): [held(n, n / 10, said) for n in range(8)] + [held(9, None, said)],
+        (assistant, "UserSim-Replay-v0"): [held(n, n / 10, said, **changes) for n in range(8)] + [held(9, None, said)],
         (assistant, "UserSim-Persona-v0"): [held(1, None, said)],
     }
     cells = [summarise_cell(*key, several, path="x.jsonl", seed=1) for key, several in transcripts.items()]
@@ -58,7 +64,11 @@ def made(assistant="plain", said="hello"):
     return results, transcripts
 
 
-def test_a_failed_judgement_is_excluded_and_counted_not_averaged():
+def call(turn: int, fault: str | None, prompt_tokens: int = 1000) -> ModelCall:
+    return ModelCall("user", turn, 0, "p", "o", prompt_tokens, 7, fault)
+
+
+def test_a_failed_judgement_is_excluded_and_counted_not_averaged() -> None:
     results, _ = made()
     cell = results.cells[0]
     assert cell.estimate.value == pytest.approx(35.0)
@@ -66,36 +76,94 @@ def test_a_failed_judgement_is_excluded_and_counted_not_averaged():
     assert results.cells[1].estimate.value is None
 
 
-def test_whatever_was_said_or_named_stays_text():
-    page = render_report(*made(assistant=HOSTILE, said=HOSTILE))
+def test_whatever_was_said_or_named_stays_text() -> None:
+    page = render_report(*made(assistant=HOSTILE, said=HOSTILE, calls=(call(0, HOSTILE),)))
     assert "<script" not in page
     assert "<img" not in page
+    assert "{{ 7*6 }}" in page
     assert page.count("&lt;script&gt;") > 5
 
 
-def test_the_page_asks_for_nothing_outside_itself():
+def test_the_page_asks_for_nothing_outside_itself() -> None:
     page = render_report(*made())
     assert "default-src 'none'" in page
-    assert not re.findall(r"""(?:src|href)\s*=\s*["']?(?!#)[a-z]+:""", page)
+    assert not re.findall(r"""(?:src|href)\s*=\s*["']?(?!#)[a-z/.]""", page)
     assert "@import" not in page
-    assert "url(http" not in page
+    assert not re.findall(r"url\((?!['\"]?#)", page)
 
 
-def test_cells_without_data_say_so_in_picture_and_table():
-    page = render_report(*made())
-    assert page.count("no data") >= 2
-
-
-def test_results_survive_json_and_refuse_other_versions(tmp_path):
+def test_cells_without_data_say_so_in_picture_and_table() -> None:
     results, transcripts = made()
-    value = json.loads(json.dumps(results.to_json(), allow_nan=False))
-    assert MatrixResults.from_json(value) == results
+    assert matrix_heatmap_svg(results).count("no data") == 1
+    assert render_report(results, transcripts).count("no data") >= 3
+    assert "no data" in render_report(replace(results, cells=()), {})
+
+
+def test_what_did_not_count_is_totalled_by_reason() -> None:
+    page = render_report(*made())
+    assert "2 of 10 conversations ended in a fault" in page
+    assert "<strong>2</strong> × judge fault: unparsable" in page
+
+
+def test_tokens_are_totalled_over_the_cells() -> None:
+    page = render_report(*made(calls=(call(0, None),)))
+    assert re.search(r">user</th><td>8,000</td><td>56</td>", page)
+
+
+def test_an_unused_attempt_is_flagged_at_its_turn_and_a_lost_turn_is_shown_last() -> None:
+    calls = (call(0, "empty: no text"), call(0, "empty: no text"), call(0, None), call(1, "unparsable: no JSON"))
+    page = render_report(*made(calls=calls), max_conversations=1)
+    first_turn = page[page.index('class="turn user"') : page.index('class="turn assistant"')]
+    assert "2 attempts not used: empty: no text" in first_turn
+    assert "1 attempt not used: unparsable" in page[page.index('class="turn user lost"') :]
+
+
+def test_only_the_first_conversations_of_a_cell_are_shown() -> None:
+    page = render_report(*made(), max_conversations=2)
+    assert page.count("<article") == 3
+    assert "2 of 9 shown" in page
+
+
+def test_results_survive_json(tmp_path: Path) -> None:
+    results, _ = made()
+    assert MatrixResults.from_json(json.loads(json.dumps(results.to_json(), allow_nan=False))) == results
+
+
+def test_results_that_cannot_be_read_are_refused_in_a_sentence() -> None:
+    value = made()[0].to_json()
     with pytest.raises(ConfigurationError, match="schema_version 7"):
         MatrixResults.from_json({**value, "schema_version": 7})
-    write_report(tmp_path / "deep" / "report.html", results, transcripts)
-    assert (tmp_path / "deep" / "report.html").read_text().startswith("<!doctype html>")
+    with pytest.raises(ConfigurationError, match="title"):
+        MatrixResults.from_json({name: one for name, one in value.items() if name != "title"})
+    with pytest.raises(ConfigurationError, match="expected a JSON object"):
+        MatrixResults.from_json([])  # type: ignore[arg-type]
 
 
-def test_the_same_results_give_the_same_picture():
+def test_a_report_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    write_report(tmp_path / "deep" / "report.html", *made())
+    assert (tmp_path / "deep" / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(TranscriptError, match="Cannot write the report"):
+        write_report(tmp_path / "taken", *made())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "taken"]
+
+
+def test_the_same_results_give_the_same_picture() -> None:
     results, _ = made()
     assert matrix_heatmap_svg(results) == matrix_heatmap_svg(replace(results, seconds=2.0))
+
+
+@pytest.mark.parametrize("name", ["", "a\nb", "日本語 🙂", "nul\x00", "$x^2$ \\frac", "<b>&\"'", "\ud800", "x" * 300])
+def test_any_name_gives_a_well_formed_picture_without_warnings(name: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        svg = matrix_heatmap_svg(made(assistant=name)[0])
+    minidom.parseString(svg.encode("utf-8"))
+    assert "$x^2$" in svg or "$" not in name
+
+
+def test_long_names_keep_both_ends_in_the_picture() -> None:
+    svg = matrix_heatmap_svg(made(assistant=f"organisation/{'x' * 80}-instruct")[0])
+    assert "organisation/" in svg
+    assert "instruct" in svg
+    assert "…" in svg
