@@ -143,11 +143,13 @@ class Episodes:
 
     @property
     def scenarios(self) -> dict[str, Scenario]:
-        """All scenarios by id, in order."""
+        """All scenarios by id, in order; refused here, once, if the simulator says that it cannot play one of them."""
         if self._scenarios is None:
             self._scenarios = {scenario.id: scenario for scenario in self._make[2]()}
             if not self._scenarios:
                 raise ConfigurationError("The scenario set is empty, expected at least one scenario.")
+            if (check := getattr(self.simulator, "check_scenarios", None)) is not None:
+                check(list(self._scenarios.values()))
         return self._scenarios
 
     def scenario(self, seed: int, scenario_id: str | None = None) -> Scenario:

@@ -122,6 +122,8 @@ def evaluate_matrix(
         )
         for env_id in dict.fromkeys(simulators)
     }
+    for env in envs.values():
+        _ = env.unwrapped.episodes.scenarios  # a column that cannot play a scenario fails now, not hours later
     paths = {(row, column): f"transcripts/{_slug(row)}--{_slug(column)}.jsonl" for row in assistants for column in envs}
     if len(set(paths.values())) < len(paths):
         raise ConfigurationError("Two assistants have names that give the same file name. Rename one of them.")

@@ -31,7 +31,11 @@ class UserTurn:
 
 @runtime_checkable
 class UserSimulator(Protocol):
-    """Plays the user of N conversations."""
+    """Plays the user of N conversations.
+
+    A simulator that cannot play every scenario may also have `check_scenarios(scenarios)`, which raises a
+    `ConfigurationError` for those; environments call it before the first conversation.
+    """
 
     def open(self, scenarios: Sequence[Scenario], *, seeds: Sequence[int]) -> list[UserTurn]:
         """First user turn of N conversations."""

@@ -60,6 +60,12 @@ class Mixture:
             ),
         )
 
+    def check_scenarios(self, scenarios: Sequence[Scenario]) -> None:
+        """Refuse scenarios that the component drawn for them cannot play."""
+        for index, simulator in enumerate(self.components):
+            if (check := getattr(simulator, "check_scenarios", None)) is not None:
+                check([scenario for scenario in scenarios if self.drawn(scenario) == index])
+
     def fingerprint(self) -> dict[str, Any]:
         return {
             "simulator": "mixture",

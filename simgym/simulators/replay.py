@@ -23,13 +23,17 @@ class Replay:
         Raises:
             ConfigurationError: a scenario has no recorded conversation.
         """
+        self.check_scenarios(scenarios)
+        return [UserTurn(self._turns(scenario)[0]) for scenario in scenarios]
+
+    def check_scenarios(self, scenarios: Sequence[Scenario]) -> None:
+        """Refuse scenarios without a recorded conversation."""
         for scenario in scenarios:
             if not self._turns(scenario):
                 raise ConfigurationError(
                     f"Scenario {scenario.id!r} has no recorded user turns to replay. "
                     "Use scenarios made from human logs, e.g. scenarios='chitchat'."
                 )
-        return [UserTurn(self._turns(scenario)[0]) for scenario in scenarios]
 
     def reply(
         self, scenarios: Sequence[Scenario], conversations: Sequence[Conversation], *, seeds: Sequence[int]

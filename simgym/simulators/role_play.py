@@ -115,6 +115,11 @@ class RolePlay:
             max_attempts=self.max_attempts,
         )
 
+    def check_scenarios(self, scenarios: Sequence[Scenario]) -> None:
+        """Refuse scenarios without an opening where a real one is needed."""
+        if self.opening == "real":
+            real_openings(scenarios)
+
     def guideline(self, scenario: Scenario) -> str:
         """Name of the guideline that the scenario's persona seed draws."""
         names = list(self.guidelines)

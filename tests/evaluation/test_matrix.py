@@ -4,6 +4,7 @@ import pytest
 
 import simgym  # noqa: F401  # registers the environments
 from simgym.assistants.language_model_assistant import LanguageModelAssistant
+from simgym.conversation import Scenario
 from simgym.errors import ConfigurationError
 from simgym.evaluation.matrix import evaluate_matrix
 
@@ -48,3 +49,14 @@ def test_empty_axes_unknown_ids_and_colliding_names_are_refused(scenarios, tmp_p
         run(tmp_path, scenarios, names=("a b", "a-b"))
     with pytest.raises(ConfigurationError, match=r"UserSim-RolePlay-v0"):
         evaluate_matrix({"x": LanguageModelAssistant("scripted:x")}, ["UserSim-Nobody-v0"], scenarios, folder=tmp_path)
+
+
+def test_a_column_that_cannot_play_the_scenarios_is_refused_before_anything_is_held(scenarios, tmp_path):
+    bare = [Scenario(scenario.id, scenario.intent, scenario.opening) for scenario in scenarios]
+    env_options = {**OPTIONS, "model": "scripted:seed"}
+    columns = ["UserSim-RolePlayOpening-v0", "UserSim-Replay-v0"]
+    with pytest.raises(ConfigurationError, match="no recorded user turns"):
+        evaluate_matrix(
+            {"x": LanguageModelAssistant("scripted:x")}, columns, bare, folder=tmp_path, env_options=env_options
+        )
+    assert not list(tmp_path.rglob("*.jsonl"))
