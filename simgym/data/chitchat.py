@@ -1,10 +1,13 @@
-"""Scenarios from `chitchat-dataset`: conversations between real people, each about a given question.
+"""`chitchat-dataset`: conversations between real people, each about a given question.
 
 The wheel ships the data as one JSON file (MIT licence), which is read without importing the package. The person who
 opens is the user and the other one takes the assistant's seat; messages that one person sends in a row are one turn,
-joined by line breaks. The question that the two were given is the intent. The whole recorded conversation goes into
-`Scenario.history`, and nothing is rewritten: real people misspell and trail off, which is the point. Conversations
-that nobody answered, short ones and bare greetings are dropped, counted by reason.
+joined by line breaks. The question that the two were given is the intent. Nothing is rewritten: real people misspell
+and trail off, which is the point. Conversations that nobody answered and short ones are dropped; a scenario also needs
+an opening of some words. What is dropped is counted by reason.
+
+The conversations are split by user like any other log (`splits.assign_users`), so that a simulator trained on the
+train split can be measured on people it has not seen.
 """
 
 from __future__ import annotations
@@ -14,25 +17,22 @@ import importlib.util
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simgym.conversation import INTENT_PREFIX, Message, Role, Scenario
-from simgym.errors import MalformedFile
+from simgym.conversation import INTENT_PREFIX, Conversation, Message, Role, Scenario
+from simgym.data.logged import LoggedConversation, unusable
+from simgym.data.openings import scenario_of, unusable_opening
+from simgym.data.splits import SPLITS, assign_users
+from simgym.errors import ConfigurationError, MalformedFile
 from simgym.plugins import optional_import
-from simgym.seeding import derive_seed
 
 SOURCE = "chitchat-dataset 0.9.0"
 """The release whose data the extra `chitchat` installs."""
-FEWEST_OPENING_WORDS = 5
-"""Many openings are a bare "Hi", which says nothing that an assistant could answer."""
 FEWEST_TURNS = 4
 """Two of each person, since turns alternate."""
-LONGEST_OPENING = 400
-"""Characters."""
-_WORD = re.compile(r"\w+(?:['’]\w+)*")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -48,8 +48,18 @@ class ChitchatScenarios:
     """Conversations that gave no scenario, by the first reason that applies; `read` = kept + dropped."""
 
 
-def chitchat_scenarios(path: str | Path | None = None) -> ChitchatScenarios:
-    """Read the dataset and make a scenario of every conversation that can serve as one.
+@dataclass(frozen=True, slots=True)
+class ChitchatConversations:
+    """The conversations that can be learned from, and what became of the others."""
+
+    conversations: tuple[LoggedConversation, ...]
+    """With their intents, in an order that does not depend on the topic (by a hash of the id)."""
+    skipped: Mapping[str, str]
+    """Why each of the others was left out, by id."""
+
+
+def chitchat_conversations(path: str | Path | None = None) -> ChitchatConversations:
+    """Read the dataset.
 
     Args:
         path: The dataset's JSON file; None: the one in the installed package.
@@ -60,18 +70,51 @@ def chitchat_scenarios(path: str | Path | None = None) -> ChitchatScenarios:
     """
     path = Path(path) if path is not None else _installed()
     try:
-        conversations = json.loads(path.read_text(encoding="utf-8"))
-        made = [(identifier, _scenario(identifier, value)) for identifier, value in conversations.items()]
+        values = json.loads(path.read_text(encoding="utf-8"))
+        made = {identifier: _logged(identifier, value) for identifier, value in values.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise MalformedFile(
             f"{path} is not the chitchat dataset: {error}. Reinstall chitchat-dataset==0.9.0."
         ) from error
-    made.sort(key=lambda pair: hashlib.sha256(pair[0].encode()).digest())
-    return ChitchatScenarios(
-        scenarios=tuple(outcome for _, outcome in made if isinstance(outcome, Scenario)),
-        read=len(made),
-        dropped=dict(Counter(outcome for _, outcome in made if isinstance(outcome, str))),
+    ordered = sorted(made.items(), key=lambda pair: hashlib.sha256(pair[0].encode()).digest())
+    return ChitchatConversations(
+        conversations=tuple(outcome for _, outcome in ordered if isinstance(outcome, LoggedConversation)),
+        skipped={f"chitchat-{identifier}": outcome for identifier, outcome in ordered if isinstance(outcome, str)},
     )
+
+
+def chitchat_scenarios(path: str | Path | None = None, *, split: str | None = None) -> ChitchatScenarios:
+    """Make a scenario of every conversation that can serve as one.
+
+    Args:
+        path: As for `chitchat_conversations`.
+        split: `train`, `validation` or `test` (by user, see `chitchat_splits`); None: all. What belongs to another
+            split is counted among the dropped.
+
+    Raises:
+        ConfigurationError: there is no such split.
+        MissingDependency, MalformedFile: as for `chitchat_conversations`.
+    """
+    if split is not None and split not in SPLITS:
+        raise ConfigurationError(f"chitchat has no split {split!r}. Known: {', '.join(SPLITS)}.")
+    data = chitchat_conversations(path)
+    dropped = Counter(data.skipped.values())
+    chosen = data.conversations if split is None else chitchat_splits(data.conversations)[split]
+    if elsewhere := len(data.conversations) - len(chosen):
+        dropped["another split"] = elsewhere
+    scenarios = []
+    for logged in chosen:
+        if reason := unusable_opening(logged.conversation.messages[0].content):
+            dropped[reason] += 1
+        else:
+            scenarios.append(scenario_of(logged, SOURCE))
+    return ChitchatScenarios(tuple(scenarios), len(data.conversations) + len(data.skipped), dict(dropped))
+
+
+def chitchat_splits(conversations: Sequence[LoggedConversation]) -> dict[str, list[LoggedConversation]]:
+    """The conversations by split, no user in two, in unchanged order; what the shipped simulator was trained on."""
+    split_of = assign_users((logged.id, logged.user_key, logged.country) for logged in conversations).split_of
+    return {name: [logged for logged in conversations if split_of[logged.user_key] == name] for name in SPLITS}
 
 
 def merge_turns(messages: Iterable[Iterable[Mapping[str, Any]]]) -> list[tuple[str, str]]:
@@ -92,31 +135,27 @@ def merge_turns(messages: Iterable[Iterable[Mapping[str, Any]]]) -> list[tuple[s
     return turns
 
 
-def _scenario(identifier: str, value: Mapping[str, Any]) -> Scenario | str:
-    """A scenario, or why there is none."""
+def _logged(identifier: str, value: Mapping[str, Any]) -> LoggedConversation | str:
+    """A conversation, or why it is left out."""
     prompt = " ".join(str(value.get("prompt") or "").split())
     if not prompt:
         return "no question given"
     turns = merge_turns(value["messages"])
     if len({sender for sender, _ in turns}) > 2:
         return "more than two people"
-    if any(_SURROGATE.search(text) for text in (prompt, *(text for _, text in turns))):
+    if _SURROGATE.search(prompt):
         return "lone surrogates"
     if len(turns) < FEWEST_TURNS:
         return f"fewer than {FEWEST_TURNS} turns"
-    opening = turns[0][1]
-    if len(_WORD.findall(opening)) < FEWEST_OPENING_WORDS:
-        return f"opening of fewer than {FEWEST_OPENING_WORDS} words"
-    if len(opening) > LONGEST_OPENING:
-        return f"opening of more than {LONGEST_OPENING} characters"
     roles: tuple[Role, Role] = ("user", "assistant")
-    return Scenario(
+    talk = Conversation(tuple(Message(roles[number % 2], text) for number, (_, text) in enumerate(turns)))
+    return unusable(talk) or LoggedConversation(
         id=f"chitchat-{identifier}",
+        user_key=hashlib.sha256(turns[0][0].encode()).hexdigest()[:16],
+        country="",
+        language="English",
+        conversation=talk,
         intent=f"{INTENT_PREFIX}chat about this question: {prompt}",
-        opening=opening,
-        persona_seed=derive_seed(0, identifier),
-        source=SOURCE,
-        history=tuple(Message(roles[number % 2], text) for number, (_, text) in enumerate(turns)),
     )
 
 

@@ -24,7 +24,8 @@ def load_scenarios(source: str, *, limit: int | None = None, split: str | None =
             `chitchat-dataset`), `wildchat` or `wildchat:SOURCE` (a Hugging Face id, or a JSONL or Parquet file in the
             schema of WildChat), or the path of a JSONL file with one scenario a line.
         limit: Take the first so many; None: all (for wildchat the first 1,000).
-        split: Split of a dataset on the Hugging Face Hub; None: `train`. No other set is divided into splits.
+        split: Split of a dataset on the Hugging Face Hub (None: `train`), or of chitchat (`train`, `validation` or
+            `test`, no user in two; None: all). No other set is divided into splits.
 
     Raises:
         UnknownName: there is neither such a set nor such a file.
@@ -36,7 +37,7 @@ def load_scenarios(source: str, *, limit: int | None = None, split: str | None =
         raise ConfigurationError(f"The limit of scenarios is {limit}, expected >= 1.")
     name, _, location = source.partition(":")
     on_the_hub = name == "wildchat" and Path(location).suffix not in (".jsonl", ".parquet")
-    if split is not None and not on_the_hub:
+    if split is not None and not on_the_hub and source != "chitchat":
         raise ConfigurationError(f"The scenario set {source!r} has no split {split!r}. Leave the split out.")
     if name == "wildchat":
         return _wildchat(location, limit or WILDCHAT_LIMIT, split or "train")
@@ -46,7 +47,7 @@ def load_scenarios(source: str, *, limit: int | None = None, split: str | None =
     if source == "chitchat":
         from simgym.data.chitchat import chitchat_scenarios
 
-        return list(chitchat_scenarios().scenarios[:limit])
+        return list(chitchat_scenarios(split=split).scenarios[:limit])
     if source.endswith(".jsonl") or Path(source).is_file():
         return read_scenarios(source)[:limit]
     raise UnknownName(f"{unknown('scenario set', source, list(SETS))} Or give the path of a JSONL file.")

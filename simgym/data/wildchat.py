@@ -10,15 +10,15 @@ nothing is filtered for toxicity or redaction here. What is left out is counted 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from simgym.conversation import INTENT_PREFIX, Conversation, Message, Scenario
+from simgym.data.logged import LoggedConversation
+from simgym.data.rows import is_file_name, read_rows
 from simgym.errors import ConfigurationError, MalformedFile
 from simgym.seeding import derive_seed
 
@@ -28,24 +28,8 @@ LONGEST_OPENING = 8000
 """Characters; longer openings are pasted documents."""
 INTENT_CHARACTERS = 300
 """How much of the opening goes into the generic intent."""
+_COLUMNS = ("conversation_hash", "conversation", "language")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-@dataclass(frozen=True, slots=True)
-class LoggedConversation:
-    """One conversation as it was logged."""
-
-    id: str
-    """The dataset's conversation hash; the data repeats some."""
-    user_key: str
-    """16 hex digits, a hash of hashed IP and country: one user, as far as the data can tell. Without an IP, a hash of
-    the conversation's own id, so that strangers are never taken for one user."""
-    country: str
-    """Country of the user; empty if unknown."""
-    language: str
-    """Language of the conversation, as the dataset names it, e.g. `English`."""
-    conversation: Conversation
-    """The turns as logged; nearly always alternating, user first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +50,9 @@ def read_wildchat(
     language: str | None = "English",
     split: str = "train",
     revision: str | None = None,
-    dropped: Counter[str] | None = None,
+    start: int = 1,
+    skip: Callable[[str, str, str], object] | None = None,
+    on_row: Callable[[int], object] | None = None,
 ) -> Iterator[LoggedConversation]:
     """Stream conversations.
 
@@ -75,21 +61,33 @@ def read_wildchat(
         language: Keep this language only; None keeps all.
         split: Split of a dataset on the Hub; a local file is read whole.
         revision: Hub revision to pin.
-        dropped: Counts the conversations left out, by reason, as they go by; None: not counted.
+        start: Number of the first row to read, from 1.
+        skip: Told id, reason and detail of every conversation left out; None: a row with a bad value is an error.
+        on_row: Told the number of each row before it is looked at.
 
     Raises:
         ConfigurationError: the source does not exist or cannot be opened.
-        MalformedFile: a row is not in the schema; the message names the source and the row, counted from 1.
+        MalformedFile: a column is missing, or without `skip` a value is bad; the message names the row, from 1.
     """
-    for number, row in _rows(source, split, revision):
+    for number, row in read_rows(source, split=split, revision=revision, start=start):
+        if on_row is not None:
+            on_row(number)
+        if missing := [column for column in _COLUMNS if column not in row]:
+            raise MalformedFile(
+                f"{source}, row {number}: not in the schema of WildChat, the column {missing[0]!r} is missing. "
+                f"Needed: {', '.join(_COLUMNS)}; hashed_ip and country where there are any."
+            )
         try:
             logged = _logged(row)
         except (KeyError, TypeError, AttributeError, ConfigurationError) as error:
-            raise MalformedFile(f"{source}, row {number}: not in the schema of WildChat ({error!r}).") from error
+            if skip is None:
+                raise MalformedFile(f"{source}, row {number}: not in the schema of WildChat ({error!r}).") from error
+            skip(str(row["conversation_hash"]), "bad value", f"row {number}: {error!r}"[:200])
+            continue
         if language is None or logged.language == language:
             yield logged
-        elif dropped is not None:
-            dropped[f"language other than {language}"] += 1
+        elif skip is not None:
+            skip(logged.id, f"language other than {language}", logged.language)
 
 
 def wildchat_scenarios(
@@ -115,7 +113,11 @@ def wildchat_scenarios(
     """
     dropped: Counter[str] = Counter()
     kept: dict[str, Scenario] = {}
-    for logged in read_wildchat(source, language=language, split=split, revision=revision, dropped=dropped):
+
+    def skip(identifier: str, reason: str, detail: str) -> None:
+        dropped[reason] += 1
+
+    for logged in read_wildchat(source, language=language, split=split, revision=revision, skip=skip):
         if reason := _unusable(logged, kept):
             dropped[reason] += 1
             continue
@@ -144,68 +146,15 @@ def _scenario(logged: LoggedConversation, source: str) -> Scenario:
         intent=f"{INTENT_PREFIX}get help with this request: {' '.join(opening.split())[:INTENT_CHARACTERS]}",
         opening=opening,
         persona_seed=derive_seed(0, logged.id),
-        source="WildChat schema, local file" if _is_file_name(source) else source,
+        source="WildChat schema, local file" if is_file_name(source) else source,
         history=logged.conversation.messages,
     )
 
 
-def _is_file_name(source: str) -> bool:
-    return Path(source).suffix in (".jsonl", ".parquet")
-
-
-def _rows(source: str, split: str, revision: str | None) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Rows with their numbers, from 1."""
-    if not _is_file_name(source):
-        yield from enumerate(_hub_rows(source, split, revision), 1)
-    elif not Path(source).is_file():
-        raise ConfigurationError(f"There is no file {source}. Give a JSONL or Parquet file, or a Hugging Face id.")
-    elif source.endswith(".jsonl"):
-        yield from _jsonl_rows(source)
-    else:
-        yield from enumerate(_parquet_rows(source), 1)
-
-
-def _jsonl_rows(source: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    # Not through `datasets`: it guesses one schema per block of lines and cannot say which line is broken.
-    with Path(source).open(encoding="utf-8", errors="surrogateescape") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                try:
-                    yield number, json.loads(line)
-                except ValueError as error:
-                    raise MalformedFile(f"{source}, row {number}: not JSON ({error}). Mend or remove it.") from error
-
-
-def _parquet_rows(source: str) -> Iterator[Mapping[str, Any]]:
-    from datasets import load_dataset
-
-    try:
-        yield from load_dataset("parquet", data_files=source, split="train", streaming=True)
-    except (ValueError, OSError) as error:
-        raise MalformedFile(f"{source} cannot be read as Parquet: {_first_line(error)}") from error
-
-
-def _hub_rows(source: str, split: str, revision: str | None) -> Iterator[Mapping[str, Any]]:
-    if source.count("/") != 1:
-        raise ConfigurationError(f"The source {source!r} is neither a .jsonl or .parquet file nor a Hugging Face id.")
-    from datasets import load_dataset
-
-    try:
-        rows = load_dataset(source, split=split, streaming=True, revision=revision)
-    except (ValueError, OSError) as error:
-        raise ConfigurationError(
-            f"The dataset {source} cannot be opened: {_first_line(error)} Check the id, the split and the network, "
-            "or give a local .jsonl or .parquet file."
-        ) from error
-    yield from rows
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
 def _logged(row: Mapping[str, Any]) -> LoggedConversation:
     turns = [Message(turn["role"], turn["content"] or "") for turn in row["conversation"]]
+    if not row["conversation_hash"]:
+        raise TypeError("conversation_hash is empty")
     identifier, country = str(row["conversation_hash"]), str(row.get("country") or "")
     user = f"{row.get('hashed_ip') or identifier}|{country}"
     return LoggedConversation(

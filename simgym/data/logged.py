@@ -1,0 +1,188 @@
+"""Logged conversations of real people: the record that every step of the data pipeline reads and writes.
+
+A step reads one source and writes one JSONL file in WildChat's columns (plus `user_key` and `intent`), so steps can be
+run in any order, looked at, and replaced by your own. What a step leaves out is never silent: it goes to
+`NAME.skipped.jsonl` with its id and the reason, and the counts to `NAME.summary.json`. A file appears under its name
+only when its step has finished; until then it is `NAME.partial`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from simgym.conversation import Conversation, Message
+from simgym.errors import ConfigurationError, MalformedFile
+from simgym.transcripts import write_json
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedConversation:
+    """One conversation as it was logged."""
+
+    id: str
+    """The dataset's conversation hash; the data repeats some."""
+    user_key: str
+    """16 hex digits, a hash of hashed IP and country: one user, as far as the data can tell. Without an IP, a hash of
+    the conversation's own id, so that strangers are never taken for one user."""
+    country: str
+    """Country of the user; empty if unknown."""
+    language: str
+    """Language of the conversation, as the dataset names it, e.g. `English`."""
+    conversation: Conversation
+    """The turns as logged; nearly always alternating, user first."""
+    intent: str = ""
+    """What the user wants, as a system message for a user simulator; empty until a step has written it."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The row of a pipeline file."""
+        return {
+            "conversation_hash": self.id,
+            "user_key": self.user_key,
+            "country": self.country,
+            "language": self.language,
+            "intent": self.intent,
+            "conversation": [message.to_json() for message in self.conversation.messages],
+        }
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> LoggedConversation:
+        """Read a row of a pipeline file.
+
+        Raises:
+            KeyError, TypeError, AttributeError, ConfigurationError: the row is not one.
+        """
+        turns = tuple(Message(turn["role"], turn["content"] or "") for turn in row["conversation"])
+        return cls(
+            id=str(row["conversation_hash"]),
+            user_key=str(row["user_key"]),
+            country=str(row["country"]),
+            language=str(row["language"]),
+            conversation=Conversation(turns),
+            intent=str(row.get("intent") or ""),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class StepSummary:
+    """What a step of the pipeline did."""
+
+    read: int
+    """Conversations seen; `kept` plus everything in `skipped`."""
+    kept: int
+    """Conversations written."""
+    skipped: Mapping[str, int]
+    """Conversations left out, by the first reason that applies."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """JSON values that only this step has."""
+
+
+def unusable(conversation: Conversation) -> str | None:
+    """Why a conversation cannot be learned from, or None: users first, roles alternate, no empty or broken turns."""
+    messages = conversation.messages
+    if not messages:
+        return "no turns"
+    if messages[0].role != "user":
+        return "does not begin with the user"
+    if any(first.role == second.role for first, second in itertools.pairwise(messages)):
+        return "roles out of order"
+    if any(message.role not in ("user", "assistant") for message in messages):
+        return "roles out of order"
+    if any(not message.content.strip() for message in messages):
+        return "empty turn"
+    if any(_SURROGATE.search(message.content) for message in messages):
+        return "lone surrogates"
+    return None
+
+
+def read_logged(path: str | Path) -> Iterator[LoggedConversation]:
+    """Stream the conversations of a pipeline file.
+
+    Raises:
+        ConfigurationError: there is no such file.
+        MalformedFile: a line is not a conversation; the message names it.
+    """
+    if not Path(path).is_file():
+        raise ConfigurationError(f"There is no file {path}. Run the step of `simgym data` that writes it.")
+    with Path(path).open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                yield LoggedConversation.from_json(json.loads(line))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise MalformedFile(
+                    f"{path}, line {number}: not a conversation of `simgym data` ({error!r}). For a dataset in "
+                    "WildChat's schema run `simgym data preprocess` first."
+                ) from error
+
+
+class StepOutput:
+    """The files of one step, a context manager: written as `.partial`, named when the block ends without an error."""
+
+    def __init__(self, path: str | Path, *, resume: bool = False) -> None:
+        """Open `path.partial` and the list of skipped conversations.
+
+        Args:
+            path: Where the finished file goes; its folder is created.
+            resume: Append to what an earlier run has left in the partial files.
+        """
+        self.path = Path(path)
+        self.partial = beside(self.path, ".partial")
+        self.kept, self.skipped = 0, Counter[str]()
+        self.details: dict[str, Any] = {}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        mode = "a" if resume else "w"
+        # surrogatepass: a skipped row may hold what made it unusable, and the list must still be written
+        self._rows: IO[str] = self.partial.open(mode, encoding="utf-8")
+        self._reasons: IO[str] = beside(self.path, ".skipped.jsonl").open(mode, encoding="utf-8")
+
+    def keep(self, row: Mapping[str, Any]) -> None:
+        """Write one row."""
+        self._rows.write(json.dumps(row, ensure_ascii=False) + "\n")
+        self.kept += 1
+
+    def skip(self, identifier: str, reason: str, detail: str = "") -> None:
+        """List one conversation that is left out."""
+        self._reasons.write(json.dumps({"id": identifier, "reason": reason, "detail": detail}) + "\n")
+        self.skipped[reason] += 1
+
+    def flush(self) -> None:
+        """Bring what was written to the disk."""
+        for file in (self._rows, self._reasons):
+            file.flush()
+            os.fsync(file.fileno())
+
+    def summary(self) -> StepSummary:
+        """The counts so far."""
+        return StepSummary(
+            self.kept + self.skipped.total(), self.kept, dict(sorted(self.skipped.items())), dict(self.details)
+        )
+
+    def __enter__(self) -> StepOutput:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.flush()
+        self._rows.close()
+        self._reasons.close()
+        if kind is None:
+            summary = self.summary()
+            counts = {"read": summary.read, "kept": summary.kept, "skipped": dict(summary.skipped)}
+            write_json(beside(self.path, ".summary.json"), {**counts, **summary.details})
+            self.partial.replace(self.path)
+
+
+def beside(path: Path, ending: str) -> Path:
+    """`train.jsonl` and `.skipped.jsonl` give `train.skipped.jsonl`; `.partial` is put behind the whole name."""
+    return path.with_name(path.name + ending if ending == ".partial" else path.stem + ending)

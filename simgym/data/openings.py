@@ -1,0 +1,52 @@
+"""First user turns: which can open a simulated conversation, and the scenario that is made of one.
+
+Many real openings are a bare "Hi", which says nothing that an assistant could answer: fine to learn from, useless to
+start from.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from simgym.conversation import Scenario
+from simgym.data.logged import LoggedConversation, StepOutput
+from simgym.seeding import derive_seed
+
+FEWEST_OPENING_WORDS = 5
+"""A scenario's opening has at least so many."""
+LONGEST_OPENING = 400
+"""Characters; longer ones are mostly pasted documents."""
+_WORD = re.compile(r"\w+(?:['’]\w+)*")
+
+
+def unusable_opening(text: str, *, longest: int = LONGEST_OPENING) -> str | None:
+    """Why a first user turn cannot open a scenario, or None."""
+    if len(_WORD.findall(text)) < FEWEST_OPENING_WORDS:
+        return f"opening of fewer than {FEWEST_OPENING_WORDS} words"
+    return f"opening of more than {longest} characters" if len(text) > longest else None
+
+
+def scenario_of(logged: LoggedConversation, source: str) -> Scenario:
+    """The scenario of a logged conversation, which becomes its history."""
+    return Scenario(
+        id=logged.id,
+        intent=logged.intent,
+        opening=logged.conversation.messages[0].content,
+        persona_seed=derive_seed(0, logged.id.removeprefix("chitchat-")),
+        source=source,
+        history=logged.conversation.messages,
+    )
+
+
+def write_scenarios(
+    conversations: Iterable[LoggedConversation], output: StepOutput, *, source: str, longest: int = LONGEST_OPENING
+) -> None:
+    """Keep the conversations that can be scenarios; those without an intent are skipped, too."""
+    for logged in conversations:
+        reason = unusable_opening(logged.conversation.messages[0].content, longest=longest)
+        reason = reason or (None if logged.intent else "no intent")
+        if reason:
+            output.skip(logged.id, reason)
+        else:
+            output.keep(scenario_of(logged, source).to_json())
