@@ -51,27 +51,8 @@ def render(tokenizer: Any, messages: Sequence[Message], next_role: Literal["assi
     Raises:
         ConfigurationError: the tokenizer has no chat template, or its template refuses or alters the messages.
     """
-    if not getattr(tokenizer, "chat_template", None):
-        raise ConfigurationError(
-            "The tokenizer has no chat template. Use an instruction-tuned model, or set tokenizer.chat_template."
-        )
-    plain = [{"role": message.role, "content": defuse(tokenizer, message.content)} for message in messages]
-    if next_role == "user":
-        plain.append({"role": "user", "content": _MARKER})
-    if plain and plain[0]["role"] == "system" and not _system_stays_in_front(tokenizer):
-        plain = _folded(plain)
-    try:
-        text = str(tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=next_role == "assistant"))
-    except Exception as error:  # jinja2 templates raise what they like
-        raise ConfigurationError(
-            f"The model's chat template refuses the roles {[message.role for message in messages]}: {error}."
-        ) from error
-    if next_role == "assistant":
-        return text
-    head, found, _ = text.rpartition(_MARKER)
-    if not found:
-        raise ConfigurationError("The model's chat template alters user messages, so no user turn can be left open.")
-    return head
+    special = _special_tokens(tokenizer)
+    return _rendered(tokenizer, [_plain(message, special) for message in messages], next_role)
 
 
 def turn_end(tokenizer: Any) -> str:
@@ -108,18 +89,18 @@ def flip(tokenizer: Any, intent: str, messages: Sequence[Message], *, max_tokens
     """
     if END_OF_CONVERSATION not in tokenizer.get_vocab():
         raise ConfigurationError(f"The tokenizer has no token {END_OF_CONVERSATION}. Call add_end_token first.")
-    system = Message("system", intent)
-    talk = [Message(message.role, message.content.strip()) for message in messages]
+    special = _special_tokens(tokenizer)
+    system = _plain(Message("system", intent), special)
+    talk = [_plain(Message(message.role, message.content.strip()), special) for message in messages]
     end = turn_end(tokenizer)
-    spoken = [(index, defuse(tokenizer, message.content) + end) for index, message in enumerate(talk)
-              if message.role == "user"]  # fmt: skip
-    if talk and talk[-1].role == "assistant":
+    spoken = [(index, message["content"] + end) for index, message in enumerate(talk) if message["role"] == "user"]
+    if talk and talk[-1]["role"] == "assistant":
         spoken.append((len(talk), END_OF_CONVERSATION))
     ids: list[int] = []
     labels: list[int] = []
     written, turns = "", 0
     for index, words in spoken:
-        head = render(tokenizer, [system, *talk[:index]], "user")
+        head = _rendered(tokenizer, [system, *talk[:index]], "user")
         if not head.startswith(written):
             raise ConfigurationError(
                 "The model's chat template writes earlier turns differently once the conversation goes on, so that a "
@@ -168,10 +149,41 @@ def defuse(tokenizer: Any, text: str) -> str:
 
     A zero-width space goes behind the first character of each; people see no difference, the tokenizer does.
     """
-    for token in _special_tokens(tokenizer):
+    return _defused(text, _special_tokens(tokenizer))
+
+
+def _defused(text: str, special: Sequence[str]) -> str:
+    for token in special:
         if token in text:
             text = text.replace(token, f"{token[0]}\u200b{token[1:]}")
     return text
+
+
+def _plain(message: Message, special: Sequence[str]) -> dict[str, str]:
+    return {"role": message.role, "content": _defused(message.content, special)}
+
+
+def _rendered(tokenizer: Any, plain: Sequence[dict[str, str]], next_role: Literal["assistant", "user"]) -> str:
+    """`render` for messages that are defused already."""
+    if not getattr(tokenizer, "chat_template", None):
+        raise ConfigurationError(
+            "The tokenizer has no chat template. Use an instruction-tuned model, or set tokenizer.chat_template."
+        )
+    roles = [message["role"] for message in plain]
+    if next_role == "user":
+        plain = [*plain, {"role": "user", "content": _MARKER}]
+    if roles and roles[0] == "system" and not _system_stays_in_front(tokenizer):
+        plain = _folded(plain)
+    try:
+        text = str(tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=next_role == "assistant"))
+    except Exception as error:  # jinja2 templates raise what they like
+        raise ConfigurationError(f"The model's chat template refuses the roles {roles}: {error}.") from error
+    if next_role == "assistant":
+        return text
+    head, found, _ = text.rpartition(_MARKER)
+    if not found:
+        raise ConfigurationError("The model's chat template alters user messages, so no user turn can be left open.")
+    return head
 
 
 def _special_tokens(tokenizer: Any) -> list[str]:
@@ -194,7 +206,7 @@ def _system_stays_in_front(tokenizer: Any) -> bool:
     return _keeps_system[template]
 
 
-def _folded(plain: list[dict[str, str]]) -> list[dict[str, str]]:
+def _folded(plain: Sequence[dict[str, str]]) -> list[dict[str, str]]:
     """The system message at the head of the first user message."""
     system, *rest = plain
     first = next((index for index, message in enumerate(rest) if message["role"] == "user"), None)

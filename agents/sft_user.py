@@ -1,0 +1,247 @@
+"""Fine-tune a user simulator: an LM learns to write the human side of logged conversations.
+
+    python agents/sft_user.py --config agents/configs/laptop.yaml
+    python agents/sft_user.py --config agents/configs/paper_7b.yaml --dry_run
+    accelerate launch agents/sft_user.py --config agents/configs/paper_7b.yaml
+
+Method: "flipping the dialogue" of arXiv 2605.09808 with TRL's `SFTTrainer`, full fine-tuning or LoRA (`use_peft`).
+Conversations come from `simgym data` or from the package chitchat-dataset, and are flipped and tokenized once into
+the output folder. The same command again goes on from the last checkpoint. Settings are those of TRL (`SFTConfig`,
+`ModelConfig`) plus the ones of `UserData` below, in YAML, as flags, or both. The paper configurations use bfloat16;
+`--bf16 false` where the device has none. `training_log.json` in the output folder holds every logged figure.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from simgym.data.flipped import flip_conversations
+from simgym.data.logged import LoggedConversation, StepOutput, read_logged
+from simgym.flip import add_end_token
+
+
+@dataclass
+class UserData:
+    """What to learn from."""
+
+    train_data: str = "chitchat"
+    """A file of `simgym data` with intents, or `chitchat` (its train split)."""
+    validation_data: str | None = "chitchat"
+    """As `train_data` (its validation split); none: no validation."""
+    validation_limit: int | None = None
+    """Take the first so many conversations of it."""
+    max_tokens: int = 2048
+    """Longest example; longer conversations are cut at a turn boundary."""
+    layers: int | None = None
+    """Keep the first so many layers of the model, for experiments on size; none: all."""
+    dry_run: bool = False
+    """Print steps, tokens and an estimate of memory, and train nothing."""
+    architecture: str | None = None
+    """The model's configuration as JSON, so that the dry run works where the model cannot be reached."""
+    conversations: int | None = None
+    """How many conversations the dry run assumes where `train_data` is not there yet."""
+    tokens_per_conversation: int = 600
+    """And how long it takes them to be."""
+
+
+def main() -> None:
+    """Parse the settings, then train or describe."""
+    from trl import ModelConfig, SFTConfig, TrlParser
+
+    data, training, model = TrlParser((UserData, SFTConfig, ModelConfig)).parse_args_and_config()
+    if data.dry_run:
+        describe(data, training, model)
+    else:
+        train(data, training, model)
+
+
+def train(data: UserData, training: Any, options: Any) -> None:
+    """Fine-tune; resumes from the last checkpoint in the output folder."""
+    from datasets import load_dataset
+    from transformers import AutoTokenizer
+    from transformers.trainer_utils import get_last_checkpoint
+
+    folder = Path(training.output_dir)
+    name = weights_of(options.model_name_or_path)
+    tokenizer = AutoTokenizer.from_pretrained(name, revision=options.model_revision)
+    token = add_end_token(tokenizer)
+    with training.main_process_first(desc="flipping"):
+        files = {"train": flipped(data, "train", tokenizer, folder)}
+        if data.validation_data:
+            files["validation"] = flipped(data, "validation", tokenizer, folder)
+        sets = load_dataset("json", data_files={key: str(path) for key, path in files.items()})
+    model = load_model(name, options, data.layers)
+    add_end_token(tokenizer, model)
+    # Examples are ready for the collator; TRL would only look at them again (and cut them in the middle of a turn).
+    training.dataset_kwargs = {**(training.dataset_kwargs or {}), "skip_prepare_dataset": True}
+    training.max_length = None
+    trainer = trainer_class(frozen_head=options.use_peft and training.use_cpu)(
+        model=model,
+        args=training,
+        train_dataset=sets["train"].select_columns(["input_ids", "labels"]),
+        eval_dataset=sets["validation"].select_columns(["input_ids", "labels"]) if "validation" in sets else None,
+        processing_class=tokenizer,
+        peft_config=lora(options, token) if options.use_peft else None,
+    )
+    if options.use_peft:
+        # TRL 1.16 asks the output layer for its bias, and PEFT's wrapper of an embedding with trainable rows has none.
+        trainer.model.get_output_embeddings().bias = None
+        without_embeddings(trainer.model)
+    last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    trainer.train(resume_from_checkpoint=last)
+    trainer.save_model(str(folder / "final"))
+    if trainer.is_world_process_zero():
+        write_log(trainer, data, folder, files)
+
+
+def flipped(data: UserData, split: str, tokenizer: Any, folder: Path) -> Path:
+    """The file of flipped examples, made unless an earlier run has finished it."""
+    path = folder / f"flipped_{split}.jsonl"
+    if not path.exists():
+        conversations = load_conversations(data, split)
+        with StepOutput(path) as output:
+            flip_conversations(conversations, tokenizer, output, max_tokens=data.max_tokens)
+        print(f"{split}: {output.summary()}", flush=True)
+    return path
+
+
+def load_conversations(data: UserData, split: str) -> list[LoggedConversation]:
+    """The conversations of a split."""
+    source, limit = (data.train_data, None) if split == "train" else (data.validation_data, data.validation_limit)
+    if source == "chitchat":
+        from simgym.data.chitchat import chitchat_conversations, chitchat_splits
+
+        return chitchat_splits(chitchat_conversations().conversations)[split][:limit]
+    return list(read_logged(str(source)))[:limit]
+
+
+def weights_of(name: str) -> str:
+    """Where the weights are; the embedded model goes by its name."""
+    from simgym.language_models.weights import EMBEDDED, resolve_weights
+
+    return str(resolve_weights(name).path) if name == EMBEDDED else name
+
+
+def load_model(name: str, options: Any, layers: int | None) -> Any:
+    """The causal language model, cut down to its first `layers` layers if asked."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    dtype = options.dtype if options.dtype in (None, "auto") else getattr(torch, options.dtype)
+    model = AutoModelForCausalLM.from_pretrained(
+        name,
+        revision=options.model_revision,
+        dtype=dtype,
+        attn_implementation=options.attn_implementation,
+    )
+    if layers is not None:
+        model.model.layers = model.model.layers[:layers]
+        model.config.num_hidden_layers = layers
+        if getattr(model.config, "layer_types", None):
+            model.config.layer_types = model.config.layer_types[:layers]
+    return model
+
+
+def lora(options: Any, token: int) -> Any:
+    """LoRA over the linear layers, with the new token's embedding row trainable."""
+    from trl import get_peft_config
+
+    config = get_peft_config(options)
+    config.trainable_token_indices = [token]
+    return config
+
+
+def without_embeddings(model: Any) -> None:
+    """Keep PEFT from saving the whole embedding matrix because a row was added: the row is in the adapter itself."""
+    model.save_pretrained = functools.partial(model.save_pretrained, save_embedding_layers=False)
+
+
+def trainer_class(*, frozen_head: bool) -> Any:
+    """`SFTTrainer`, or the same with a loss that costs less where the embeddings are frozen but for one row.
+
+    On a CPU TRL's fused loss scores every position and PEFT's trainable row copies and differentiates the whole
+    embedding matrix, twice a step. Here only positions with a label are scored, and gradients reach only the row.
+    Loss and gradients are the same; a test compares them.
+    """
+    from trl import SFTTrainer
+
+    if not frozen_head:
+        return SFTTrainer
+
+    class FrozenHeadTrainer(SFTTrainer):  # type: ignore[misc]
+        """SFTTrainer for one process, LoRA and tied, otherwise frozen embeddings."""
+
+        def compute_loss(
+            self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+        ) -> Any:
+            base = model.get_base_model()
+            head = base.get_output_embeddings()
+            hidden = base.model(
+                inputs_embeds=base.get_input_embeddings().original_module(inputs["input_ids"]),
+                attention_mask=inputs["attention_mask"],
+                use_cache=False,
+            ).last_hidden_state
+            loss, logits = labelled_loss(hidden, inputs["labels"], head)
+            count = num_items_in_batch if num_items_in_batch is not None else (inputs["labels"][:, 1:] != -100).sum()
+            return (loss / count, {"logits": logits}) if return_outputs else loss / count
+
+    return FrozenHeadTrainer
+
+
+def labelled_loss(hidden: Any, labels: Any, head: Any) -> tuple[Any, Any]:
+    """Summed cross-entropy of the labelled positions, and their logits; `head` has one trainable row.
+
+    Args:
+        hidden: Last hidden states, (batch, length, width).
+        labels: (batch, length), -100 where there is nothing to learn.
+        head: PEFT's wrapper of the output layer.
+    """
+    import torch.nn.functional as F
+
+    mask = labels[:, 1:] != -100
+    states, wanted = hidden[:, :-1][mask], labels[:, 1:][mask]
+    logits = F.linear(states, head.original_module.weight.detach())
+    layer = head.token_adapter
+    (adapter,) = layer.active_adapters
+    rows = layer.trainable_tokens_delta[adapter]
+    columns = logits.new_tensor(layer.token_indices[adapter], dtype=wanted.dtype)
+    logits = logits.index_copy(1, columns, states @ rows.T)
+    return F.cross_entropy(logits, wanted, reduction="sum"), logits
+
+
+def write_log(trainer: Any, data: UserData, folder: Path, files: dict[str, Path]) -> None:
+    """Everything that was logged, with the settings, as JSON."""
+    log = {
+        "model": trainer.model.config._name_or_path if trainer.args.hub_model_id else None,
+        "settings": {
+            key: getattr(trainer.args, key)
+            for key in (
+                "learning_rate",
+                "per_device_train_batch_size",
+                "gradient_accumulation_steps",
+                "warmup_steps",
+                "weight_decay",
+                "max_steps",
+                "num_train_epochs",
+                "seed",
+            )
+        },
+        "max_tokens": data.max_tokens,
+        "data": {
+            key: json.loads(path.with_name(path.stem + ".summary.json").read_text()) for key, path in files.items()
+        },
+        "history": trainer.state.log_history,
+    }
+    (folder / "training_log.json").write_text(json.dumps(log, indent=1))
+
+
+def describe(data: UserData, training: Any, options: Any) -> None:
+    raise NotImplementedError
+
+
+if __name__ == "__main__":
+    main()
