@@ -1,11 +1,16 @@
 from __future__ import annotations
 
-import pytest
-from transformers import AutoTokenizer
+import re
+from pathlib import Path
 
-from simgym.conversation import Message
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from simgym.conversation import END_OF_CONVERSATION, Message
 from simgym.errors import ConfigurationError
-from simgym.flip import render
+from simgym.flip import MASKED, add_end_token, flip, render, turn_end
 
 TALK = (Message("system", "be brief"), Message("user", "hi"), Message("assistant", "hello"))
 
@@ -30,6 +35,102 @@ def test_the_open_user_turn_is_a_prefix_of_the_finished_one_in_any_template(tiny
     )
     assert finished.startswith(f"{prompt}and more")
     assert len(prompt) > len(render(tokenizer, TALK[:2], "assistant")) - len("assistant")
+
+
+REAL_TEMPLATES = ("qwen2_5", "llama3_1", "gemma", "phi3", "cohere", "deepseekv3", "gptoss")
+SAID = ("Hi there, 12 eggs?", 'and then\n"so" é')
+TALKED = tuple(
+    message for said in SAID for message in (Message("user", f" {said} "), Message("assistant", "Yes.\n\n- one"))
+)
+
+
+def real_tokenizer(tiny_model, name):
+    """The tiny byte-level tokenizer with a template as its authors publish it, and the special tokens it writes."""
+    trl = pytest.importorskip("trl", reason="the templates of well-known models come with the package trl")
+    template = (Path(trl.__file__).parent / "chat_templates" / f"{name}.jinja").read_text(encoding="utf-8")
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    tokenizer.chat_template = template
+    tokenizer.add_special_tokens(
+        {"additional_special_tokens": sorted(set(re.findall(r"<[|｜]?[\w▁]+[|｜]?>", template)))},
+        replace_extra_special_tokens=False,
+    )
+    add_end_token(tokenizer)
+    return tokenizer
+
+
+@pytest.mark.parametrize("name", REAL_TEMPLATES)
+def test_the_unmasked_tokens_are_the_user_turns_and_nothing_else(tiny_model, name):
+    tokenizer = real_tokenizer(tiny_model, name)
+    example = flip(tokenizer, "You are a user who cooks", TALKED)
+    unmasked = [token for token, label in zip(example.input_ids, example.labels, strict=True) if label != MASKED]
+    assert all(label in (MASKED, token) for token, label in zip(example.input_ids, example.labels, strict=True))
+    end = turn_end(tokenizer)
+    assert end in tokenizer.all_special_tokens
+    assert tokenizer.decode(unmasked) == f"{SAID[0]}{end}{SAID[1]}{end}{END_OF_CONVERSATION}"
+    assert (example.turns, example.turns_cut) == (3, 0)
+
+
+@pytest.mark.parametrize("name", REAL_TEMPLATES)
+def test_what_is_learned_is_what_the_simulator_is_asked_for(tiny_model, name):
+    tokenizer = real_tokenizer(tiny_model, name)
+    example = flip(tokenizer, "You are a user who cooks", TALKED)
+    system = Message("system", "You are a user who cooks")
+    talk = [Message(message.role, message.content.strip()) for message in TALKED]
+    for spoken in (0, 2, 4):
+        prompt = tokenizer(render(tokenizer, [system, *talk[:spoken]], "user"), add_special_tokens=False)["input_ids"]
+        assert list(example.input_ids[: len(prompt)]) == prompt
+        assert example.labels[len(prompt)] != MASKED
+        assert example.labels[len(prompt) - 1] == MASKED
+
+
+turns = st.lists(
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=40).filter(str.strip), min_size=1, max_size=7
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(turns, st.integers(10, 400))
+def test_a_long_conversation_is_cut_where_a_user_turn_ends(tiny_model, contents, bound):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    add_end_token(tokenizer)
+    talk = [Message("user" if n % 2 == 0 else "assistant", content) for n, content in enumerate(contents)]
+    whole = flip(tokenizer, "z", talk)
+    if whole.labels.index(tokenizer.eos_token_id) >= bound:
+        with pytest.raises(ConfigurationError, match="first user turn alone is longer"):
+            flip(tokenizer, "z", talk, max_tokens=bound)
+        return
+    cut = flip(tokenizer, "z", talk, max_tokens=bound)
+    assert len(cut.input_ids) <= bound
+    assert cut.turns + cut.turns_cut == whole.turns
+    assert whole.input_ids[: len(cut.input_ids)] == cut.input_ids
+    assert whole.labels[: len(cut.labels)] == cut.labels
+    assert cut.labels[-1] in (tokenizer.convert_tokens_to_ids(END_OF_CONVERSATION), tokenizer.eos_token_id)
+
+
+def test_a_conversation_that_the_user_ends_has_no_closing_turn(tiny_model):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    with pytest.raises(ConfigurationError, match="add_end_token"):
+        flip(tokenizer, "z", TALKED)
+    token = add_end_token(tokenizer)
+    assert token in flip(tokenizer, "z", TALKED).labels
+    assert token not in flip(tokenizer, "z", TALKED[:-1]).labels
+
+
+def test_the_end_token_starts_as_the_end_of_sequence_and_is_added_once(tiny_model):
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(tiny_model), AutoTokenizer.from_pretrained(tiny_model)
+    token = add_end_token(tokenizer, model)
+    assert add_end_token(tokenizer, model) == token == len(tokenizer) - 1
+    weight = model.get_output_embeddings().weight
+    assert weight.shape[0] == token + 1
+    assert weight[token].tolist() == weight[tokenizer.eos_token_id].tolist()
+
+
+def test_a_template_that_rewrites_earlier_turns_is_refused(tiny_model):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    add_end_token(tokenizer)
+    tokenizer.chat_template = "{% for m in messages %}{{ loop.length }}{{ m['content'] }}<|end|>{% endfor %}"
+    with pytest.raises(ConfigurationError, match="only appends"):
+        flip(tokenizer, "z", TALKED)
 
 
 def test_a_template_that_is_missing_or_refuses_is_a_sentence(tiny_model):

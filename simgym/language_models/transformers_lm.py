@@ -12,18 +12,21 @@ drawn number may swap when the batch shape changes.
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 from simgym.conversation import END_OF_CONVERSATION
 from simgym.errors import ConfigurationError, WeightsError
-from simgym.flip import render
+from simgym.flip import render, turn_end
+from simgym.language_models.adapters import own_logits, read_adapter
 from simgym.language_models.base import Generation, Likelihood, Request
 from simgym.language_models.constraints import JsonConstraints
 from simgym.language_models.decoding import Row, decode
 from simgym.language_models.weights import EMBEDDED, Weights, resolve_weights
+from simgym.transcripts import text_hash
 
 _BASE = "__base__"
 
@@ -41,6 +44,7 @@ class TransformersLM:
         dtype: str = "auto",
         max_batch_size: int = 64,
         context_length: int | None = None,
+        chat_template: str | None = None,
         trust_remote_code: bool = False,
     ) -> None:
         """Describe the model; nothing is loaded yet.
@@ -53,6 +57,7 @@ class TransformersLM:
             dtype: `auto` (bfloat16 on CUDA, else float32), `float32`, `float16` or `bfloat16`.
             max_batch_size: Rows per forward pass, >= 1.
             context_length: Tokens of prompt and reply together; None: what the model's configuration says.
+            chat_template: Jinja template to use instead of the tokenizer's own, or for a tokenizer that has none.
             trust_remote_code: Run code that comes with the weights. Off unless you ask for it.
         """
         if max_batch_size < 1:
@@ -64,6 +69,7 @@ class TransformersLM:
         self.dtype = dtype
         self.max_batch_size = max_batch_size
         self.context_length = context_length
+        self.chat_template = chat_template
         self.trust_remote_code = trust_remote_code
         self._lock = threading.RLock()
         self._loaded: _Loaded | None = None
@@ -94,8 +100,13 @@ class TransformersLM:
         """
         with self._lock:
             loaded = self._ready()
-            prompts = [render(loaded.tokenizer, request.messages, request.next_role) for request in requests]
-            ids_N = [loaded.encode(prompt) for prompt in prompts]
+            requests = [loaded.with_turn_end(request) for request in requests]
+            tokenizers = [loaded.tokenizer_of(self._adapter(loaded, request.adapter)) for request in requests]
+            prompts = [
+                render(tokenizer, request.messages, request.next_role)
+                for tokenizer, request in zip(tokenizers, requests, strict=True)
+            ]
+            ids_N = [loaded.encode(prompt, tokenizer) for prompt, tokenizer in zip(prompts, tokenizers, strict=True)]
             generations: list[Generation | None] = [None] * len(requests)
             fitting = []
             for index, (request, ids) in enumerate(zip(requests, ids_N, strict=True)):
@@ -133,8 +144,9 @@ class TransformersLM:
             )
         with self._lock:
             loaded = self._ready()
-            heads = [loaded.encode(prompt) or [loaded.start_token] for prompt in prompts]
-            tails = [loaded.encode(continuation) for continuation in continuations]
+            tokenizer = loaded.tokenizer_of(self._adapter(loaded, adapter))
+            heads = [loaded.encode(prompt, tokenizer) or [loaded.start_token] for prompt in prompts]
+            tails = [loaded.encode(continuation, tokenizer) for continuation in continuations]
             if empty := [index for index, tail in enumerate(tails) if not tail]:
                 raise ConfigurationError(f"Continuation {empty[0]} is empty. There is nothing to score.")
             likelihoods: list[Likelihood | None] = [None] * len(tails)
@@ -159,14 +171,14 @@ class TransformersLM:
                 self._loaded.add_adapter(name, path)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Identifies weights and numerics without loading them."""
+        """Identifies weights and numerics without loading them; adapters identify themselves where they are used."""
         return {
             "kind": "transformers",
             "model": self.name,
             "revision": self.revision,
             "dtype": self.dtype,
             "device": self.device,
-            "adapters": dict(self.adapters),
+            **({"chat_template": text_hash(self.chat_template)} if self.chat_template else {}),
         }
 
     def _row(self, loaded: _Loaded, request: Request, ids: list[int]) -> Row:
@@ -177,7 +189,7 @@ class TransformersLM:
         if name is not None and name not in self.adapters:
             known = ", ".join(self.adapters) or "none"
             raise ConfigurationError(f"No adapter {name!r} is loaded. Loaded: {known}. Use load_adapter(name, path).")
-        return name or _BASE
+        return loaded.keys[name] if name is not None else _BASE
 
     def _ready(self) -> _Loaded:
         with self._lock:
@@ -219,21 +231,41 @@ class _Loaded:
         longest: int = getattr(config, "max_position_embeddings", 2048)
         self.context_length = options.context_length or longest
         self.vocabulary_size = int(self.model.get_output_embeddings().weight.shape[0])
+        if options.chat_template is not None:
+            self.tokenizer.chat_template = options.chat_template
+        self.turn_end = turn_end(self.tokenizer) if self.tokenizer.chat_template else ""
         self.stop_tokens = frozenset(self._stop_tokens())
         candidates: tuple[Any, ...] = (self.tokenizer.bos_token_id, *sorted(self.stop_tokens), 0)
         self.start_token = next(int(token) for token in candidates if token is not None)
         self._constraints: JsonConstraints | None = None
-        self._adapted = False
+        self.keys: dict[str, str] = {}  # adapter name -> name for PEFT, which allows no dots (paths have some)
+        self._tokenizers: dict[str, Any] = {}
+        self._stored: dict[str, dict[int, int]] = {}
         for name, path in options.adapters.items():
             self.add_adapter(name, path)
 
-    def encode(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+    def encode(self, text: str, tokenizer: Any) -> list[int]:
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def tokenizer_of(self, adapter: str) -> Any:
+        """The tokenizer of an adapter, which may know more tokens than the model's own."""
+        return self._tokenizers.get(adapter, self.tokenizer)
+
+    def with_turn_end(self, request: Request) -> Request:
+        """A request for a user turn ends where the template ends one; a single token already stops every row."""
+        text = self.turn_end
+        if request.next_role != "user" or not text or self.tokenizer.convert_tokens_to_ids(text) in self.stop_tokens:
+            return request
+        return replace(request, sampling=replace(request.sampling, stop=(*request.sampling.stop, text)))
 
     def forward(self, *, adapter_names: list[str], **inputs: Any) -> Any:
-        if self._adapted:
+        if self.keys:
             inputs["adapter_names"] = adapter_names
-        return self.model(**inputs)
+        output = self.model(**inputs)
+        if self._stored:
+            stored = [self._stored.get(name, {}) for name in adapter_names]
+            output.logits = own_logits(output.logits, self.vocabulary_size, stored)
+        return output
 
     def constraints(self) -> JsonConstraints:
         if self._constraints is None:
@@ -252,11 +284,11 @@ class _Loaded:
         )
 
     def generation(self, request: Request, prompt: str, row: Row) -> Generation:
-        kept = row.tokens
-        if request.keep_special_tokens:
-            ordinary_stop = self.tokenizer.eos_token_id
-            kept = kept[:-1] if kept and kept[-1] == ordinary_stop else kept
-        text = str(self.tokenizer.decode(kept, skip_special_tokens=not request.keep_special_tokens))
+        tokenizer, kept = self.tokenizer_of(row.adapter), row.tokens
+        if request.keep_special_tokens and kept and kept[-1] in self.stop_tokens:
+            ends_conversation = kept[-1] == tokenizer.get_vocab().get(END_OF_CONVERSATION)
+            kept = kept if ends_conversation else kept[:-1]
+        text = str(tokenizer.decode(kept, skip_special_tokens=not request.keep_special_tokens))
         for stop in request.sampling.stop:
             text = text.split(stop)[0]
         return Generation(
@@ -293,28 +325,55 @@ class _Loaded:
         return results
 
     def add_adapter(self, name: str, path: str) -> None:
-        from peft import PeftModel
+        from peft import get_peft_model, set_peft_model_state_dict
 
-        folder = str(Path(path).expanduser()) if Path(path).expanduser().is_dir() else path
+        adapter = read_adapter(path)
+        key = f"adapter{len(self.keys)}"
         try:
-            if self._adapted:
-                self.model.load_adapter(folder, adapter_name=name, use_safetensors=True)
+            if self.keys:
+                self.model.add_adapter(key, adapter.config)
             else:
-                self.model = PeftModel.from_pretrained(self.model, folder, adapter_name=name, use_safetensors=True)
-        except (OSError, ValueError) as error:
-            raise WeightsError(
-                f"Cannot load the adapter {name!r} from {path}: {str(error).splitlines()[0]} "
-                "Expected a LoRA adapter saved as safetensors for this base model."
-            ) from error
+                self.model = get_peft_model(self.model, adapter.config, adapter_name=key)
+            unknown = set_peft_model_state_dict(self.model, dict(adapter.weights), key).unexpected_keys
+        except (RuntimeError, ValueError) as error:
+            unknown = [str(error).splitlines()[0]]
+        if unknown:
+            raise WeightsError(f"The adapter {path} does not fit the model: {unknown[0]}. Is it for another base?")
+        self.model.requires_grad_(False)
         self.model.eval()
-        self._adapted = True
+        self.keys[name] = key
+        if adapter.rows is not None:
+            self._add_tokens(key, adapter.tokens, adapter.rows)
+
+    def _add_tokens(self, adapter: str, tokens: Mapping[str, int], rows: Any) -> None:
+        import torch
+
+        tokenizer = copy.deepcopy(self.tokenizer)
+        tokenizer.add_special_tokens({"additional_special_tokens": list(tokens)}, replace_extra_special_tokens=False)
+        for token, expected in tokens.items():
+            if (found := tokenizer.convert_tokens_to_ids(token)) != expected:
+                raise WeightsError(
+                    f"The adapter calls {token} token {expected}, but for this base model it is {found}. Is the "
+                    "adapter for another base?"
+                )
+        base = self.model.get_base_model()
+        first = base.get_output_embeddings().weight.shape[0]
+        base.resize_token_embeddings(first + len(rows), mean_resizing=False)
+        with torch.no_grad():
+            for layer in (base.get_input_embeddings(), base.get_output_embeddings()):
+                layer.weight[first:] = rows.to(layer.weight)
+        base.requires_grad_(False)
+        self._tokenizers[adapter] = tokenizer
+        self._stored[adapter] = {token: first + number for number, token in enumerate(tokens.values())}
+        if (end := tokens.get(END_OF_CONVERSATION)) is not None:
+            self.stop_tokens |= {end}
 
     def _stop_tokens(self) -> set[int]:
         configured = self.model.generation_config.eos_token_id
         found = set(configured if isinstance(configured, list) else [configured])
         found.add(self.tokenizer.eos_token_id)
         vocabulary = self.tokenizer.get_vocab()
-        found.add(vocabulary.get(END_OF_CONVERSATION))
+        found |= {vocabulary.get(END_OF_CONVERSATION), vocabulary.get(self.turn_end)}
         return {int(token) for token in found if token is not None}
 
 

@@ -1,24 +1,33 @@
 """A user model trained on real human turns: it completes an open *user* turn, with the intent as system message.
 
-Works with a full model or with a LoRA adapter over a base model. The prompt comes from `flip.render`, the same function
-that makes the training text. If the model repeats the user's previous turn word for word, it is asked again with the
-temperature raised by 0.05 an attempt, up to 1.0, five attempts (arXiv 2605.09808).
+Works with a full model, with a LoRA adapter over a base model, and out of the box: without a model it is the adapter
+that simgym ships, on the embedded base. The prompt comes from `flip.render`, the same function that makes the training
+text, so any checkpoint trained on a flipped chat template fits, e.g. `jjssuh/sftuser-base-Qwen2.5-7B-Instruct` or
+`microsoft/UserLM-8b`: how a user turn begins and ends is read off the template. If the model repeats the user's
+previous turn word for word, it is asked again with the temperature raised by 0.05 an attempt, up to 1.0, five attempts
+(arXiv 2605.09808).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-from simgym.conversation import Conversation, Message, Scenario
+from simgym.conversation import END_OF_CONVERSATION, Conversation, Message, Scenario
 from simgym.errors import ConfigurationError
+from simgym.language_models.adapters import adapter_fingerprint
 from simgym.language_models.base import Request, Sampling
 from simgym.language_models.loading import LanguageModelSpec, load_language_model
 from simgym.language_models.transformers_lm import TransformersLM
+from simgym.language_models.weights import EMBEDDED
 from simgym.simulators.attempts import attempt_turns
 from simgym.simulators.base import UserTurn
 from simgym.simulators.role_play import real_openings, split_end
 
+SHIPPED_ADAPTER = Path(__file__).parent / "adapters" / "smollm2-135m-chitchat"
+"""Trained by `agents/sft_user.py --config agents/configs/laptop.yaml`; its README.md is the model card."""
 _TEMPERATURE_STEP, _HIGHEST_TEMPERATURE = 0.05, 1.0
 
 
@@ -30,6 +39,7 @@ class FineTuned:
         model: LanguageModelSpec | None = None,
         *,
         adapter: str | None = None,
+        end_token: str = END_OF_CONVERSATION,
         temperature: float = 0.7,
         top_p: float = 0.9,
         max_new_tokens: int = 1024,
@@ -38,26 +48,26 @@ class FineTuned:
         """Choose the user model.
 
         Args:
-            model: A model trained on user turns, or the base of `adapter`.
+            model: A model trained on user turns, or the base of `adapter`; None: the adapter that simgym ships on
+                the embedded model (or the given adapter on it).
             adapter: Folder or Hugging Face id of a LoRA adapter to put on `model` (in-process models only), or
                 the name under which a server offers it.
+            end_token: What the model writes to leave the conversation, if it was trained with another mark.
             temperature: Of the first attempt.
             top_p: Nucleus.
             max_new_tokens: Bound of one user turn.
             max_attempts: Tries per turn before a fault is reported, >= 1.
 
         Raises:
-            ConfigurationError: no model is given: this version ships none.
+            ConfigurationError: `max_attempts` is less than 1.
         """
         if model is None:
-            raise ConfigurationError(
-                "UserSim-FineTuned needs a user model, and this version of simgym ships none. Pass model=... "
-                "(e.g. 'microsoft/UserLM-8b', or a folder), and adapter=... in simulator_options for a LoRA adapter."
-            )
+            model, adapter = EMBEDDED, adapter or str(SHIPPED_ADAPTER)
         if max_attempts < 1:
             raise ConfigurationError(f"max_attempts is {max_attempts}, expected >= 1.")
         self.model_spec = model
         self.adapter = adapter
+        self.end_token = end_token
         self.sampling = Sampling(temperature, top_p, max_new_tokens)
         self.max_attempts = max_attempts
         self._adapter_ready = False
@@ -88,7 +98,7 @@ class FineTuned:
             conversations,
             seeds,
             request=self._request,
-            read=split_end,
+            read=partial(split_end, mark=self.end_token),
             max_attempts=self.max_attempts,
         )
 
@@ -96,7 +106,8 @@ class FineTuned:
         return {
             "simulator": "fine_tuned",
             "model": load_language_model(self.model_spec).fingerprint(),
-            "adapter": self.adapter,
+            "adapter": adapter_fingerprint(self.adapter) if self.adapter else None,
+            **({"end_token": self.end_token} if self.end_token != END_OF_CONVERSATION else {}),
             "temperature": self.sampling.temperature,
             "top_p": self.sampling.top_p,
             "max_new_tokens": self.sampling.max_new_tokens,

@@ -194,11 +194,11 @@ def read_reply(text: str) -> UserTurn:
     return split_end(response)
 
 
-def split_end(text: str) -> UserTurn:
+def split_end(text: str, mark: str = END_OF_CONVERSATION) -> UserTurn:
     """Take the end-of-conversation mark off a user's text; whatever follows it is dropped."""
-    said, mark, _ = text.partition(END_OF_CONVERSATION)
+    said, found, _ = text.partition(mark)
     said = re.sub(r"[\ud800-\udfff]", "�", said).strip()
-    return UserTurn(said, ended=bool(mark))
+    return UserTurn(said, ended=bool(found))
 
 
 def _text(built_in: str, path: str | None) -> str:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from simgym.flip import add_end_token
+
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
@@ -51,22 +53,31 @@ def save_tiny_model(folder: str | Path, *, seed: int = 0, context_length: int = 
     return folder
 
 
-def save_tiny_adapter(folder: str | Path, base: str | Path, *, seed: int = 0, strength: float = 0.5) -> Path:
-    """Write a random LoRA adapter for a model folder, strong enough to change what the model says."""
+def save_tiny_adapter(
+    folder: str | Path, base: str | Path, *, seed: int = 0, strength: float = 0.5, end_token: bool = False
+) -> Path:
+    """Write a random LoRA adapter for a model folder, strong enough to change what the model says.
+
+    With `end_token` it brings `<|endconversation|>` and an embedding row for it, as `agents/sft_user.py` saves one.
+    """
     import torch
     from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = Path(folder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = get_peft_model(
-            AutoModelForCausalLM.from_pretrained(base), LoraConfig(r=4, target_modules=["q_proj", "v_proj", "o_proj"])
-        )
+        plain, tokens = AutoModelForCausalLM.from_pretrained(base), None
+        if end_token:
+            tokenizer = AutoTokenizer.from_pretrained(base)
+            tokens = [add_end_token(tokenizer, plain)]
+            tokenizer.save_pretrained(folder)
+        targets = ["q_proj", "v_proj", "o_proj"]
+        model = get_peft_model(plain, LoraConfig(r=4, target_modules=targets, trainable_token_indices=tokens))
         for name, parameter in model.named_parameters():
             if "lora_" in name:
                 torch.nn.init.normal_(parameter, std=strength)
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, save_embedding_layers=False)
     return folder
 
 

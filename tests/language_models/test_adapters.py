@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from simgym.conversation import END_OF_CONVERSATION, Message
+from simgym.errors import WeightsError
+from simgym.flip import add_end_token, render
+from simgym.language_models.adapters import adapter_fingerprint, own_logits
+from simgym.language_models.base import Request, Sampling
+from simgym.language_models.transformers_lm import TransformersLM
+from simgym.testing.tiny_models import save_tiny_adapter
+
+TALK = (Message("system", "ask about eggs"), Message("user", "hi"), Message("assistant", "hello"))
+
+
+@pytest.fixture(scope="module")
+def ending(tiny_model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("v1.0 adapters")
+    return [str(save_tiny_adapter(folder / f"a{seed}", tiny_model, seed=seed, end_token=True)) for seed in (1, 2)]
+
+
+def ask(adapter, seed=0, role="user", text="hi"):
+    sampling = Sampling(temperature=3.0, max_new_tokens=12)
+    return Request((TALK[0], Message("user", text)), sampling, seed, role, adapter, keep_special_tokens=True)
+
+
+def test_an_adapter_with_a_token_of_its_own_predicts_what_peft_predicts(tiny_model, ending):
+    ours = TransformersLM(tiny_model, adapters={"a": ending[0], "b": ending[1]})
+    for name, folder in zip("ab", ending, strict=True):
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        base = AutoModelForCausalLM.from_pretrained(tiny_model)
+        token = add_end_token(tokenizer, base)
+        theirs = PeftModel.from_pretrained(base, folder).eval()
+        prompt = render(tokenizer, TALK, "user")
+        ids = tokenizer(prompt, add_special_tokens=False, return_tensors="pt")["input_ids"]
+        with torch.inference_mode():
+            expected = float(theirs(ids).logits[0, -1].log_softmax(-1)[token])
+        (likelihood,) = ours.score([prompt], [END_OF_CONVERSATION], adapter=name)
+        assert likelihood.token_count == 1
+        assert likelihood.logprob == pytest.approx(expected, abs=1e-4)
+
+
+def test_loading_an_adapter_changes_nothing_for_the_base_model_and_other_adapters(tiny_model, tiny_adapter, ending):
+    plain = TransformersLM(tiny_model, adapters={"other": tiny_adapter})
+    requests = [ask(None, 1, "assistant", END_OF_CONVERSATION), ask("other", 2), ask(None, 3)]
+    before, fingerprint = plain.generate(requests), plain.fingerprint()
+    plain.load_adapter("a", ending[0])
+    after = plain.generate([*requests, *(ask("a", seed) for seed in range(40))])
+    assert [(g.prompt, g.token_ids) for g in after[:3]] == [(g.prompt, g.token_ids) for g in before]
+    assert plain.fingerprint() == fingerprint
+    ended = [g for g in after[3:] if g.text.endswith(END_OF_CONVERSATION)]
+    assert ended, "the adapter never ends the conversation"
+    assert all(g.finish_reason == "stop" for g in ended)
+
+
+def test_a_sequence_sees_the_rows_of_its_own_adapter_only():
+    logits = torch.arange(2 * 1 * 6, dtype=torch.float).reshape(2, 1, 6)
+    own = own_logits(logits, 4, [{}, {4: 5}])
+    assert own.shape == (2, 1, 5)
+    assert own[0, 0].tolist() == [0, 1, 2, 3, float("-inf")]
+    assert own[1, 0].tolist() == [6, 7, 8, 9, 11]
+    assert own_logits(logits, 4, [{}, {}]).tolist() == logits[..., :4].tolist()
+
+
+def test_an_adapter_that_cannot_be_used_is_refused_with_the_reason(tiny_model, ending, tmp_path):
+    def refused(folder, pattern):
+        with pytest.raises(WeightsError, match=pattern):
+            TransformersLM(tiny_model, adapters={"a": str(folder)}).generate([ask("a")])
+
+    broken = save_tiny_adapter(tmp_path / "nameless", tiny_model, end_token=True)
+    (broken / "tokenizer.json").unlink()
+    refused(broken, "does not say which token")
+    (broken / "added_tokens.json").write_text(json.dumps({"<|other|>": 1, END_OF_CONVERSATION: 2}))
+    refused(broken, "does not say which token")
+    (broken / "adapter_model.safetensors").rename(broken / "adapter_model.bin")
+    refused(broken, "safetensors")
+    config = json.loads((broken / "adapter_config.json").read_text())
+    whole = save_tiny_adapter(tmp_path / "whole", tiny_model)
+    (whole / "adapter_config.json").write_text(json.dumps({**config, "modules_to_save": ["lm_head"]}))
+    refused(whole, "replaces whole modules")
+
+
+def test_an_adapter_is_identified_by_its_content(ending, tmp_path):
+    one, other = (adapter_fingerprint(folder) for folder in ending)
+    assert one != other
+    assert str(tmp_path) not in one
+    assert adapter_fingerprint("somebody/adapter") == "somebody/adapter"
