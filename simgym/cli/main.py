@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 
 from simgym import __version__
 from simgym.cli.chat import chat
+from simgym.cli.data import data
 from simgym.cli.doctor import doctor
 from simgym.cli.envs import envs
 from simgym.cli.matrix import matrix
@@ -55,6 +56,7 @@ app = typer.Typer(
 )
 for verb in (envs, chat, rollout, matrix, view, doctor):
     app.command()(verb)
+app.add_typer(data, name="data")
 
 
 def _print_version(asked: bool) -> None:

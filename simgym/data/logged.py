@@ -155,6 +155,11 @@ class StepOutput:
         self._reasons.write(json.dumps({"id": identifier, "reason": reason, "detail": detail}) + "\n")
         self.skipped[reason] += 1
 
+    def forget_skipped(self) -> None:
+        """Empty the list of skipped conversations: this run looks at them again."""
+        self._reasons.truncate(0)
+        self.skipped.clear()
+
     def flush(self) -> None:
         """Bring what was written to the disk."""
         for file in (self._rows, self._reasons):

@@ -1,0 +1,142 @@
+"""Intents: a language model reads a logged conversation and says what its user wanted: the hidden goal of a simulator.
+
+The reply must begin with the fixed phrase of arXiv 2605.09808 (`INTENT_PREFIX`); one that does not, or is cut off, or
+says nothing but the phrase, is asked for again with another seed, and listed as skipped after the last attempt. The
+output is written as the batches are done: run again, the step keeps what it has and asks only for what is missing,
+failures of the last run included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from importlib import resources
+from itertools import islice
+from pathlib import Path
+from string import Template
+
+from simgym.conversation import INTENT_PREFIX, Conversation, Message
+from simgym.data.logged import LoggedConversation, StepOutput, StepSummary, read_logged
+from simgym.language_models.base import Generation, LanguageModel, Request, Sampling
+from simgym.seeding import derive_seed
+from simgym.transcripts import text_hash
+
+LONGEST_INTENT = 600
+"""Characters of a usable intent."""
+_LONGEST_TURN, _LONGEST_CONVERSATION = 1_000, 6_000
+"""Characters shown to the model; the beginning of a turn, and the first turns, say what was wanted."""
+_SAMPLING = Sampling(temperature=0.7, top_p=0.9, max_new_tokens=128)
+
+
+def write_intents(
+    conversations: Iterable[LoggedConversation],
+    model: LanguageModel,
+    path: str | Path,
+    *,
+    batch_size: int = 32,
+    max_attempts: int = 3,
+    seed: int = 0,
+    template: str | None = None,
+    advance: Callable[[int], object] = lambda count: None,
+) -> StepSummary:
+    """Write the conversations with an intent each.
+
+    Args:
+        conversations: Those that have an intent already are kept as they are.
+        model: Who writes.
+        path: The file to write, or to complete.
+        batch_size: Conversations per call of the model.
+        max_attempts: Tries per conversation, >= 1.
+        seed: Of the model's sampling.
+        template: Prompt with the placeholders `$prefix` and `$conversation`; None: the built-in one.
+        advance: Told how many conversations more are done.
+
+    Returns:
+        Counts of the whole file, earlier runs included.
+    """
+    path = Path(path)
+    template = template or (resources.files("simgym.data") / "prompts" / "intent.txt").read_text(encoding="utf-8")
+    partial = path.with_name(path.name + ".partial")
+    if path.exists():
+        path.replace(partial)
+    done = _whole_lines(partial)
+    with StepOutput(path, resume=True) as output:
+        output.kept = len(done)
+        output.forget_skipped()
+        output.details.update(prompt_hash=text_hash(template), model=model.fingerprint())
+        fresh = (logged for logged in conversations if logged.id not in done)
+        while batch := list(islice(fresh, batch_size)):
+            for logged, outcome in zip(batch, _intents(batch, model, template, max_attempts, seed), strict=True):
+                if isinstance(outcome, str):
+                    output.keep(replace(logged, intent=outcome).to_json())
+                else:
+                    output.skip(logged.id, *outcome)
+            output.flush()
+            advance(len(batch))
+    return output.summary()
+
+
+def read_intent(text: str) -> str | tuple[str, str]:
+    """The intent in a model's reply, or reason and detail of why there is none."""
+    lines = [line.strip().strip('"') for line in text.strip().splitlines() if line.strip()]
+    if not lines:
+        return "empty reply", ""
+    intent = " ".join(lines[0].split())
+    if not intent.startswith(INTENT_PREFIX.strip()):
+        return "does not begin with the fixed phrase", lines[0][:120]
+    if len(intent) < len(INTENT_PREFIX) + 3:
+        return "nothing after the fixed phrase", ""
+    if len(intent) > LONGEST_INTENT:
+        return f"longer than {LONGEST_INTENT} characters", ""
+    return intent
+
+
+def _intents(
+    batch: list[LoggedConversation], model: LanguageModel, template: str, max_attempts: int, seed: int
+) -> Iterator[str | tuple[str, str]]:
+    outcomes: list[str | tuple[str, str]] = [logged.intent or ("not attempted", "") for logged in batch]
+    for attempt in range(max_attempts):
+        pending = [index for index, outcome in enumerate(outcomes) if not isinstance(outcome, str)]
+        if not pending:
+            break
+        requests = [
+            Request(
+                (Message("user", _prompt(batch[index].conversation, template)),),
+                _SAMPLING,
+                seed=derive_seed(seed, "intent", batch[index].id, attempt),
+            )
+            for index in pending
+        ]
+        for index, generation in zip(pending, model.generate(requests), strict=True):
+            outcomes[index] = _outcome(generation)
+    return iter(outcomes)
+
+
+def _outcome(generation: Generation) -> str | tuple[str, str]:
+    if generation.fault:
+        return generation.fault.partition(":")[0], generation.fault
+    if generation.finish_reason == "length" and "\n" not in generation.text.strip():
+        return "cut off", generation.text[:120]
+    return read_intent(generation.text)
+
+
+def _prompt(conversation: Conversation, template: str) -> str:
+    shown, room = [], _LONGEST_CONVERSATION
+    for message in conversation.messages:
+        text = message.content if len(message.content) <= _LONGEST_TURN else f"{message.content[:_LONGEST_TURN]} [...]"
+        if len(text) > room:
+            shown.append("[...]")
+            break
+        shown.append(f"{message.role.upper()}: {text}")
+        room -= len(text)
+    return Template(template).substitute(prefix=INTENT_PREFIX.strip(), conversation="\n".join(shown)).strip()
+
+
+def _whole_lines(partial: Path) -> set[str]:
+    """Ids in a partial file; a last line that a kill has cut off is removed from it."""
+    if not partial.exists():
+        return set()
+    with partial.open("rb+") as file:
+        whole = sum(len(line) for line in file if line.endswith(b"\n"))
+        file.truncate(whole)
+    return {logged.id for logged in read_logged(partial)}
