@@ -8,14 +8,17 @@ Method: "flipping the dialogue" of arXiv 2605.09808 with TRL's `SFTTrainer`, ful
 Conversations come from `simgym data` or from the package chitchat-dataset, and are flipped and tokenized once into
 the output folder. The same command again goes on from the last checkpoint. Settings are those of TRL (`SFTConfig`,
 `ModelConfig`) plus the ones of `UserData` below, in YAML, as flags, or both. The paper configurations use bfloat16;
-`--bf16 false` where the device has none. `training_log.json` in the output folder holds every logged figure.
+it is turned off where the device has none. `training_log.json` in the output folder holds every logged figure.
 """
 
 from __future__ import annotations
 
 import functools
 import json
+import math
+import sys
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -36,27 +39,39 @@ class UserData:
     """Take the first so many conversations of it."""
     max_tokens: int = 2048
     """Longest example; longer conversations are cut at a turn boundary."""
-    layers: int | None = None
-    """Keep the first so many layers of the model, for experiments on size; none: all."""
     dry_run: bool = False
     """Print steps, tokens and an estimate of memory, and train nothing."""
     architecture: str | None = None
-    """The model's configuration as JSON, so that the dry run works where the model cannot be reached."""
+    """The model's configuration as JSON: the dry run takes it instead of the model's own, which may be out of reach."""
     conversations: int | None = None
     """How many conversations the dry run assumes where `train_data` is not there yet."""
     tokens_per_conversation: int = 600
     """And how long it takes them to be."""
+    devices: int = 1
+    """Over how many devices the dry run spreads weights, gradients and optimizer (FSDP or ZeRO-3)."""
 
 
 def main() -> None:
     """Parse the settings, then train or describe."""
     from trl import ModelConfig, SFTConfig, TrlParser
 
-    data, training, model = TrlParser((UserData, SFTConfig, ModelConfig)).parse_args_and_config()
+    arguments = [*device_flags(), *sys.argv[1:]]  # the reader's own flags come later, and win
+    data, training, model = TrlParser((UserData, SFTConfig, ModelConfig)).parse_args_and_config(arguments)
     if data.dry_run:
         describe(data, training, model)
     else:
         train(data, training, model)
+
+
+def device_flags() -> list[str]:
+    """What this machine cannot do of what a configuration may ask for: training on a GPU, and bfloat16."""
+    import torch
+
+    if torch.cuda.is_available():
+        return [] if torch.cuda.is_bf16_supported() else ["--bf16", "false"]
+    if torch.backends.mps.is_available():
+        return ["--bf16", "false"]
+    return ["--bf16", "false", "--use_cpu", "true"]
 
 
 def train(data: UserData, training: Any, options: Any) -> None:
@@ -74,7 +89,7 @@ def train(data: UserData, training: Any, options: Any) -> None:
         if data.validation_data:
             files["validation"] = flipped(data, "validation", tokenizer, folder)
         sets = load_dataset("json", data_files={key: str(path) for key, path in files.items()})
-    model = load_model(name, options, data.layers)
+    model = load_model(name, options)
     add_end_token(tokenizer, model)
     # Examples are ready for the collator; TRL would only look at them again (and cut them in the middle of a turn).
     training.dataset_kwargs = {**(training.dataset_kwargs or {}), "skip_prepare_dataset": True}
@@ -95,7 +110,7 @@ def train(data: UserData, training: Any, options: Any) -> None:
     trainer.train(resume_from_checkpoint=last)
     trainer.save_model(str(folder / "final"))
     if trainer.is_world_process_zero():
-        write_log(trainer, data, folder, files)
+        write_log(trainer, data, options, folder, files)
 
 
 def flipped(data: UserData, split: str, tokenizer: Any, folder: Path) -> Path:
@@ -126,24 +141,18 @@ def weights_of(name: str) -> str:
     return str(resolve_weights(name).path) if name == EMBEDDED else name
 
 
-def load_model(name: str, options: Any, layers: int | None) -> Any:
-    """The causal language model, cut down to its first `layers` layers if asked."""
+def load_model(name: str, options: Any) -> Any:
+    """The causal language model."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    dtype = options.dtype if options.dtype in (None, "auto") else getattr(torch, options.dtype)
-    model = AutoModelForCausalLM.from_pretrained(
+    return AutoModelForCausalLM.from_pretrained(
         name,
         revision=options.model_revision,
-        dtype=dtype,
+        dtype=options.dtype if options.dtype in (None, "auto") else getattr(torch, options.dtype),
         attn_implementation=options.attn_implementation,
+        use_safetensors=True,
     )
-    if layers is not None:
-        model.model.layers = model.model.layers[:layers]
-        model.config.num_hidden_layers = layers
-        if getattr(model.config, "layer_types", None):
-            model.config.layer_types = model.config.layer_types[:layers]
-    return model
 
 
 def lora(options: Any, token: int) -> Any:
@@ -213,34 +222,126 @@ def labelled_loss(hidden: Any, labels: Any, head: Any) -> tuple[Any, Any]:
     return F.cross_entropy(logits, wanted, reduction="sum"), logits
 
 
-def write_log(trainer: Any, data: UserData, folder: Path, files: dict[str, Path]) -> None:
-    """Everything that was logged, with the settings, as JSON."""
+def write_log(trainer: Any, data: UserData, options: Any, folder: Path, files: dict[str, Path]) -> None:
+    """Everything that was logged, with settings and versions, as JSON."""
+    args = trainer.args
+    kept = (
+        "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm", "max_steps",
+        "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "world_size", "seed",
+    )  # fmt: skip
     log = {
-        "model": trainer.model.config._name_or_path if trainer.args.hub_model_id else None,
-        "settings": {
-            key: getattr(trainer.args, key)
-            for key in (
-                "learning_rate",
-                "per_device_train_batch_size",
-                "gradient_accumulation_steps",
-                "warmup_steps",
-                "weight_decay",
-                "max_steps",
-                "num_train_epochs",
-                "seed",
-            )
-        },
-        "max_tokens": data.max_tokens,
+        "model": options.model_name_or_path,
+        "versions": {name: version(name) for name in ("torch", "transformers", "trl", "peft")},
+        "settings": {key: getattr(args, key) for key in kept} | {"max_tokens": data.max_tokens},
+        "lora": {"r": options.lora_r, "alpha": options.lora_alpha, "targets": options.lora_target_modules}
+        if options.use_peft
+        else None,
+        "trainable_parameters": sum(one.numel() for one in trainer.model.parameters() if one.requires_grad),
         "data": {
             key: json.loads(path.with_name(path.stem + ".summary.json").read_text()) for key, path in files.items()
         },
+        "steps": trainer.state.global_step,
+        "tokens_seen": trainer.state.num_input_tokens_seen,
         "history": trainer.state.log_history,
     }
-    (folder / "training_log.json").write_text(json.dumps(log, indent=1))
+    (folder / "training_log.json").write_text(json.dumps(log, indent=1) + "\n")
 
 
-def describe(data: UserData, training: Any, options: Any) -> None:
-    raise NotImplementedError
+@dataclass(frozen=True)
+class Plan:
+    """What a training run takes, as far as it can be told without running it."""
+
+    conversations: int
+    """Examples per epoch."""
+    tokens: int
+    """Tokens per epoch, those without a label included."""
+    steps: int
+    """Optimizer steps."""
+    parameters: int
+    """Weights of the model."""
+    trainable: int
+    """Weights that are learned."""
+    state_gib: float
+    """Weights, gradients and the two moments of AdamW, per device, GiB."""
+    activation_gib: float
+    """Activations and logits of one micro-batch of the longest examples, per device, GiB; a rough upper estimate."""
+
+
+def describe(data: UserData, training: Any, options: Any) -> Plan:
+    """Print what a run would take; nothing is trained and no weights are read.
+
+    Memory: AdamW keeps weight, gradient and two moments in the dtype of the weights; frozen weights keep themselves
+    alone. Activations with checkpointing: one hidden state a layer and the inside of one layer; without: the inside of
+    every layer, about 34 values of hidden width a token (Korthikanti et al. 2022, without attention scores, which fused
+    attention does not store). Logits: a float32 copy and its gradient over the vocabulary.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    name = weights_of(options.model_name_or_path)
+    if data.architecture:
+        fields = json.loads(data.architecture)
+        config = AutoConfig.for_model(fields.pop("model_type"), **fields)
+    else:
+        config = AutoConfig.from_pretrained(name, revision=options.model_revision)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    parameters = sum(one.numel() for one in model.parameters())
+    if options.use_peft:
+        from peft import get_peft_model
+
+        model = get_peft_model(model, lora(options, config.vocab_size - 1))
+        trainable = sum(one.numel() for one in model.parameters() if one.requires_grad)
+    else:
+        trainable = parameters
+    conversations, tokens = _size(data)
+    batch = training.per_device_train_batch_size * training.gradient_accumulation_steps * data.devices
+    steps = training.max_steps
+    if steps <= 0:
+        steps = math.ceil(math.ceil(conversations / batch) * training.num_train_epochs)
+    width = 2 if options.dtype in ("bfloat16", "float16") else 4
+    shape = config.get_text_config()
+    examples = training.per_device_train_batch_size * data.max_tokens
+    inside = 34 * shape.hidden_size * examples * width / 2
+    layers = shape.num_hidden_layers
+    kept = (
+        layers * shape.hidden_size * examples * width + inside if training.gradient_checkpointing else layers * inside
+    )
+    plan = Plan(
+        conversations=conversations,
+        tokens=tokens,
+        steps=steps,
+        parameters=parameters,
+        trainable=trainable,
+        state_gib=(parameters * width + trainable * 3 * width) / data.devices / 2**30,
+        activation_gib=(kept + 2 * 4 * shape.vocab_size * examples) / 2**30,
+    )
+    seen = min(tokens * training.num_train_epochs, steps * batch * tokens / max(1, conversations))
+    learned, schedule = f"{trainable / 1e9:.3f} B learned", f"warm-up {training.warmup_steps:g}"
+    for label, text in (
+        ("model", f"{options.model_name_or_path}: {parameters / 1e9:.2f} B weights, {learned}"),
+        ("data", f"{conversations:,} conversations, {tokens:,} tokens an epoch{_assumed(data)}"),
+        ("steps", f"{steps:,} of {batch} conversations, lr {training.learning_rate:g}, {schedule}"),
+        ("tokens read", f"{seen:,.0f}"),
+        ("memory", f"{plan.state_gib:.1f} GiB weights, gradients, optimizer on each of {data.devices} device(s)"),
+        ("", f"{plan.activation_gib:.1f} GiB activations and logits of one micro-batch (upper estimate)"),
+    ):
+        print(f"{label:14} {text}")
+    return plan
+
+
+def _size(data: UserData) -> tuple[int, int]:
+    """Conversations and tokens of an epoch; tokens are guessed: four characters each, at most `max_tokens`."""
+    if data.conversations is not None and data.train_data != "chitchat" and not Path(data.train_data).is_file():
+        return data.conversations, data.conversations * data.tokens_per_conversation
+    logged = load_conversations(data, "train")
+    lengths = [sum(len(one.content) for one in each.conversation.messages) // 4 for each in logged]
+    return len(logged), sum(min(data.max_tokens, length) for length in lengths)
+
+
+def _assumed(data: UserData) -> str:
+    missing = data.train_data != "chitchat" and not Path(data.train_data).is_file()
+    return f" (assumed: {data.train_data} is not there)" if missing else " (estimated from its characters)"
 
 
 if __name__ == "__main__":

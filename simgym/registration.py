@@ -33,7 +33,11 @@ ENVIRONMENTS = (
         "UserSim-RolePlayOpening-v0", "role_play_opening", "prompted model, starts from the scenario's real opening"
     ),
     SimulatorEnv("UserSim-Persona-v0", "persona", "prompted model with a persona per scenario, real opening"),
-    SimulatorEnv("UserSim-FineTuned-v0", "fine_tuned", "model fine-tuned on real user turns (pass model=...)"),
+    SimulatorEnv(
+        "UserSim-FineTuned-v0",
+        "fine_tuned",
+        "model fine-tuned on real user turns; an adapter on the embedded model is shipped",
+    ),
     SimulatorEnv(
         "UserSim-Replay-v0", "replay", "a real person's recorded turns, played back", {"scenarios": "chitchat"}
     ),

@@ -180,7 +180,7 @@ class TranscriptWriter:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.written: set[tuple[str, int]] = set()
             if self.path.exists():
-                _cut_torn_line(self.path)
+                cut_torn_line(self.path)
                 self.written = {transcript.key for transcript in read_transcripts(self.path)}
             self._file = self.path.open("ab", buffering=0)
         except OSError as error:
@@ -236,7 +236,8 @@ def write_json(path: str | Path, value: Any) -> None:
         raise TranscriptError(f"Cannot write {path}: {error.strerror}.") from error
 
 
-def _cut_torn_line(path: Path) -> None:
+def cut_torn_line(path: Path) -> None:
+    """Remove what a killed writer has left behind the last line feed of a file."""
     with path.open("r+b") as file:
         size = file.seek(0, os.SEEK_END)
         position = size

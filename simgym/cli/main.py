@@ -21,12 +21,13 @@ from simgym.cli.data import data
 from simgym.cli.doctor import doctor
 from simgym.cli.envs import envs
 from simgym.cli.matrix import matrix
+from simgym.cli.realism import realism
 from simgym.cli.rollout import rollout
 from simgym.cli.terminal import complain
 from simgym.cli.view import view
 from simgym.errors import SimgymError
 
-_RESUMABLE = ("rollout", "matrix")
+_RESUMABLE = ("rollout", "matrix", "realism", "data")
 
 
 class Verbs(TyperGroup):
@@ -41,7 +42,7 @@ class Verbs(TyperGroup):
             complain(str(error))
             raise typer.Exit(2) from error
         except KeyboardInterrupt as interrupt:
-            kept = " Finished conversations are kept; run the same command again to go on."
+            kept = " What was finished is kept; run the same command again to go on."
             complain(f"Interrupted.{kept if ctx.invoked_subcommand in _RESUMABLE else ''}")
             raise typer.Exit(130) from interrupt
 
@@ -54,7 +55,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # help texts hold square brackets, and stay the same in every terminal and in the docs
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (envs, chat, rollout, matrix, view, doctor):
+for verb in (envs, chat, rollout, matrix, realism, view, doctor):
     app.command()(verb)
 app.add_typer(data, name="data")
 

@@ -123,6 +123,20 @@ class LanguageModel(Protocol):
         ...
 
 
+@runtime_checkable
+class PromptingModel(LanguageModel, Protocol):
+    """A language model that tells the exact prompt text of a request, so that a given reply can be scored."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """The transformers tokenizer."""
+        ...
+
+    def prompt_text(self, request: Request) -> str:
+        """What `generate` would have read."""
+        ...
+
+
 def record_call(
     role: Literal["assistant", "user", "judge"],
     turn: int,

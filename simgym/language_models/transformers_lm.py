@@ -163,6 +163,14 @@ class TransformersLM:
                     likelihoods[index] = likelihood
         return [likelihood for likelihood in likelihoods if likelihood is not None]
 
+    def prompt_text(self, request: Request) -> str:
+        """The exact text that `generate` reads for a request; what `score` takes as a prompt."""
+        with self._lock:
+            loaded = self._ready()
+            return render(
+                loaded.tokenizer_of(self._adapter(loaded, request.adapter)), request.messages, request.next_role
+            )
+
     def load_adapter(self, name: str, path: str) -> None:
         """Add a LoRA adapter from a folder or hub id; usable as `Request(adapter=name)` from now on."""
         with self._lock:

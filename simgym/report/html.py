@@ -7,17 +7,15 @@ counting or matching (totals, which attempt failed at which turn) is prepared he
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from simgym.errors import TranscriptError
 from simgym.evaluation.matrix import Cell
 from simgym.report.figures import matrix_heatmap_svg
+from simgym.report.page import page_templates, write_page
 from simgym.report.results import MatrixResults, short_name
 from simgym.transcripts import Transcript
 
@@ -88,17 +86,7 @@ def write_report(
     Raises:
         TranscriptError: the file cannot be written.
     """
-    text = render_report(results, transcripts, max_conversations=max_conversations)
-    path = Path(path)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(text, encoding="utf-8", errors="replace")
-        draft.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            draft.unlink(missing_ok=True)
-        raise TranscriptError(f"Cannot write the report to {path}: {error.strerror}.") from error
+    write_page(path, render_report(results, transcripts, max_conversations=max_conversations))
 
 
 def render_report(
@@ -108,15 +96,7 @@ def render_report(
     max_conversations: int = 5,
 ) -> str:
     """The report as HTML text."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("simgym.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_templates()
     environment.filters["short"] = short_name
     return environment.get_template("report.html.j2").render(
         results=results,

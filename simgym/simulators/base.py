@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from simgym.conversation import Conversation, Scenario
+from simgym.language_models.base import LanguageModel, Request
 from simgym.transcripts import ModelCall
 
 
@@ -49,4 +50,29 @@ class UserSimulator(Protocol):
 
     def fingerprint(self) -> dict[str, Any]:
         """JSON values that identify model, settings and prompt hashes."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ForcedTurn:
+    """How a simulator would have had to write a given user turn; what teacher forcing measures."""
+
+    request: Request
+    """What the simulator asks its model at this point of the conversation."""
+    prefix: str
+    """What the model is taken to have written before the turn, e.g. the frame of a JSON reply; costs nothing."""
+    text: str
+    """The turn as the model would have written it."""
+
+
+@runtime_checkable
+class ScorableSimulator(Protocol):
+    """A simulator whose model can tell how likely a person's turn is; realism is measured with it."""
+
+    def language_model(self) -> LanguageModel:
+        """The model that writes the turns."""
+        ...
+
+    def force(self, scenario: Scenario, conversation: Conversation, said: str) -> ForcedTurn:
+        """What the model would have read and written, had the user said `said` at this point."""
         ...

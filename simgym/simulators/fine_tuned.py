@@ -18,12 +18,12 @@ from typing import Any
 from simgym.conversation import END_OF_CONVERSATION, Conversation, Message, Scenario
 from simgym.errors import ConfigurationError
 from simgym.language_models.adapters import adapter_fingerprint
-from simgym.language_models.base import Request, Sampling
+from simgym.language_models.base import LanguageModel, Request, Sampling
 from simgym.language_models.loading import LanguageModelSpec, load_language_model
 from simgym.language_models.transformers_lm import TransformersLM
 from simgym.language_models.weights import EMBEDDED
 from simgym.simulators.attempts import attempt_turns
-from simgym.simulators.base import UserTurn
+from simgym.simulators.base import ForcedTurn, UserTurn
 from simgym.simulators.role_play import real_openings, split_end
 
 SHIPPED_ADAPTER = Path(__file__).parent / "adapters" / "smollm2-135m-chitchat"
@@ -70,7 +70,6 @@ class FineTuned:
         self.end_token = end_token
         self.sampling = Sampling(temperature, top_p, max_new_tokens)
         self.max_attempts = max_attempts
-        self._adapter_ready = False
 
     def open(self, scenarios: Sequence[Scenario], *, seeds: Sequence[int]) -> list[UserTurn]:
         """The real openings; a scenario without one is opened by the model."""
@@ -87,13 +86,8 @@ class FineTuned:
     def reply(
         self, scenarios: Sequence[Scenario], conversations: Sequence[Conversation], *, seeds: Sequence[int]
     ) -> list[UserTurn]:
-        model = load_language_model(self.model_spec)
-        if self.adapter and not self._adapter_ready:
-            if isinstance(model, TransformersLM) and self.adapter not in model.adapters:
-                model.load_adapter(self.adapter, self.adapter)
-            self._adapter_ready = True
         return attempt_turns(
-            model,
+            self.language_model(),
             scenarios,
             conversations,
             seeds,
@@ -101,6 +95,17 @@ class FineTuned:
             read=partial(split_end, mark=self.end_token),
             max_attempts=self.max_attempts,
         )
+
+    def language_model(self) -> LanguageModel:
+        """The model, with the adapter loaded."""
+        model = load_language_model(self.model_spec)
+        if self.adapter and isinstance(model, TransformersLM) and self.adapter not in model.adapters:
+            model.load_adapter(self.adapter, self.adapter)
+        return model
+
+    def force(self, scenario: Scenario, conversation: Conversation, said: str) -> ForcedTurn:
+        """The open user turn, completed."""
+        return ForcedTurn(self._request(scenario, conversation, 0), "", said)
 
     def fingerprint(self) -> dict[str, Any]:
         return {

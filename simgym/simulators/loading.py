@@ -6,9 +6,11 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from simgym.errors import ConfigurationError
+import gymnasium
+
+from simgym.errors import ConfigurationError, UnknownName
 from simgym.language_models.loading import LanguageModelSpec
-from simgym.plugins import find
+from simgym.plugins import find, unknown
 from simgym.simulators.base import UserSimulator
 
 
@@ -49,3 +51,17 @@ def takes_option(simulator: str, option: str) -> bool:
     """Whether the simulator called `simulator` has a constructor argument `option`, its own or passed on."""
     parameters = inspect.signature(find("simulators", simulator)).parameters.values()
     return any(one.name == option or one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters)
+
+
+def simulator_of(env_id: str) -> str:
+    """Registered name of the simulator behind an environment id.
+
+    Raises:
+        UnknownName: no environment of user simulators has that id.
+    """
+    row = gymnasium.registry.get(env_id)
+    simulator = row.kwargs.get("simulator") if row is not None else None
+    if not isinstance(simulator, str):
+        known = [known for known, spec in gymnasium.registry.items() if isinstance(spec.kwargs.get("simulator"), str)]
+        raise UnknownName(unknown("environment", env_id, known))
+    return simulator

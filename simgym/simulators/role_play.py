@@ -18,12 +18,12 @@ from typing import Any, Literal
 
 from simgym.conversation import END_OF_CONVERSATION, Conversation, Message, Scenario
 from simgym.errors import ConfigurationError
-from simgym.language_models.base import Request, Sampling
+from simgym.language_models.base import LanguageModel, Request, Sampling
 from simgym.language_models.loading import LanguageModelSpec, load_language_model
 from simgym.language_models.weights import EMBEDDED
 from simgym.seeding import generator
 from simgym.simulators.attempts import attempt_turns
-from simgym.simulators.base import UserTurn
+from simgym.simulators.base import ForcedTurn, UserTurn
 from simgym.transcripts import text_hash
 
 _LONGEST_ASIDE = 80
@@ -31,6 +31,7 @@ _LONGEST_ASIDE = 80
 _TOKENS_BESIDE_RESPONSE = 90
 """Tokens that the JSON frame and the two asides may take."""
 _CHARACTERS_PER_TOKEN = 3
+_FRAME = '{"current_answer": "", "thought": "", "response": "'
 
 
 def reply_schema(max_new_tokens: int) -> dict[str, Any]:
@@ -114,6 +115,14 @@ class RolePlay:
             read=read_reply,
             max_attempts=self.max_attempts,
         )
+
+    def language_model(self) -> LanguageModel:
+        return load_language_model(self.model_spec)
+
+    def force(self, scenario: Scenario, conversation: Conversation, said: str) -> ForcedTurn:
+        """The reply's JSON frame is given, with empty asides, and the turn stands in it as a JSON string."""
+        text = json.dumps(said, ensure_ascii=False)[1:-1]
+        return ForcedTurn(self._request(scenario, conversation, 0), _FRAME, text)
 
     def check_scenarios(self, scenarios: Sequence[Scenario]) -> None:
         """Refuse scenarios without an opening where a real one is needed."""

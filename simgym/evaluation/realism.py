@@ -1,0 +1,424 @@
+"""The realism scorecard: a simulated user beside the people it plays, figure by figure, each with an interval.
+
+`simulate_turns` puts a simulator in the place of held-out people, at the same moments with the same intents and
+histories; `score_realism` compares. No figure alone means "realistic", and none says what an assistant trained with
+the simulator would be worth (that is what matrices and studies are for). Intervals resample people, since turns of one
+person go together. Figures that a simulator does not allow (openings it does not write, likelihoods it cannot tell) are
+None with the reason.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from simgym.evaluation import turn_metrics as metrics
+from simgym.evaluation.reference import Moment, Reference
+from simgym.evaluation.simulated_turns import SimulatedTurn
+from simgym.evaluation.turn_metrics import Floats
+from simgym.seeding import derive_seed, generator
+from simgym.simulators.faults import find_fault
+from simgym.statistics.intervals import Estimate, clustered_bootstrap_mean
+from simgym.statistics.resampling import Rows, bootstrap_statistic
+
+NO_LIKELIHOOD = "the model's likelihoods are not available"
+NO_OPENINGS = "writes no openings"
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One row of the scorecard."""
+
+    name: str
+    """Key, as in results.json."""
+    title: str
+    """What it is, in words."""
+    aim: str
+    """`lower`, `higher`, `like people` or the number that is best: how to read it."""
+    simulated: Estimate | None
+    """The simulator's; None if it does not allow the figure."""
+    human: Estimate | None
+    """The same of the people; for divergences and the classifier, a random half of their turns against the
+    other half: what comparing as few turns of the same people gives."""
+    why_not: str = ""
+    """Why there is no figure of the simulator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scorecard:
+    """One simulator."""
+
+    simulator: str
+    """Its name in this comparison."""
+    figures: tuple[Figure, ...]
+    """In the order of the table."""
+    first_faults: Mapping[str, int]
+    """What was wrong with first attempts, by kind."""
+    lasting_faults: Mapping[str, int]
+    """What was wrong after the last attempt; there is no turn then."""
+    turns: int
+    """Turns asked for."""
+    fingerprint: Mapping[str, Any]
+    """Of the simulator."""
+
+    def figure(self, name: str) -> Figure:
+        """The figure called `name`.
+
+        Raises:
+            KeyError: there is none.
+        """
+        return next(figure for figure in self.figures if figure.name == name)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values; what does not exist is None, never NaN."""
+        return asdict(self)
+
+
+def score_realism(
+    name: str,
+    fingerprint: Mapping[str, Any],
+    reference: Reference,
+    turns: Sequence[SimulatedTurn],
+    *,
+    seed: int = 0,
+    resamples: int = 999,
+) -> Scorecard:
+    """Compare a simulator with the people of a reference.
+
+    Args:
+        name: What to call the simulator.
+        fingerprint: Of the simulator, for the record.
+        reference: The people.
+        turns: One for each moment of the reference, in its order.
+        seed: Of resampling and cross-validation.
+        resamples: Bootstrap samples per interval.
+    """
+    if len(turns) != len(reference.moments):
+        raise ValueError(f"Got {len(turns)} turns for {len(reference.moments)} moments, expected as many.")
+    compared = _Comparison(reference, turns, seed, resamples)
+    asked = [turn for turn in turns if turn.asked]
+    return Scorecard(
+        simulator=name,
+        figures=(
+            *compared.likelihood(),
+            compared.naturalness(),
+            *compared.length(),
+            *compared.vocabulary(),
+            *compared.openings(),
+            *compared.intent(),
+            *compared.termination(),
+            *compared.faults(),
+        ),
+        first_faults=_kinds(turn.first_fault for turn in asked),
+        lasting_faults=_kinds(turn.fault for turn in asked),
+        turns=len(asked),
+        fingerprint=dict(fingerprint),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """Texts and who said them (for simulated turns: in whose place)."""
+
+    texts: Sequence[str]
+    people: Sequence[str]
+
+    def pick(self, rows: Sequence[int]) -> _Said:
+        return _Said([self.texts[row] for row in rows], [self.people[row] for row in rows])
+
+
+class _Comparison:
+    """People and simulator at the same moments; a method a group of figures."""
+
+    def __init__(self, reference: Reference, turns: Sequence[SimulatedTurn], seed: int, resamples: int) -> None:
+        self.pairs = list(zip(reference.moments, turns, strict=True))
+        self.seed = seed
+        self.resamples = resamples
+        later = [(moment, turn) for moment, turn in self.pairs if moment.history.messages]
+        spoken = [(moment, turn) for moment, turn in later if moment.said is not None]
+        # Simulated turns at moments where the person left are compared with nobody's, so they are left out.
+        usable = [(moment, turn) for moment, turn in spoken if turn.asked and turn.text.strip() and not turn.fault]
+        self.human_moments, self.moments = [moment for moment, _ in spoken], [moment for moment, _ in usable]
+        self.human = _Said([one.said or "" for one in self.human_moments], [one.person for one in self.human_moments])
+        self.simulated = _Said([turn.text for _, turn in usable], [one.person for one in self.moments])
+        side = generator(seed, "halves").permutation(len(spoken)) % 2
+        self.halves = tuple(self.human.pick(np.flatnonzero(side == half).tolist()) for half in (0, 1))
+
+    def likelihood(self) -> tuple[Figure, ...]:
+        """Bits per byte and perplexity of what the people said, teacher-forced under the simulator's own prompt."""
+        known = [(moment, turn) for moment, turn in self.pairs if turn.logprob is not None]
+        nats = np.array([-(turn.logprob or 0.0) for _, turn in known])
+        sizes = {
+            "bytes": np.array([turn.byte_count for _, turn in known]),
+            "tokens": np.array([turn.tokens for _, turn in known]),
+        }
+        people = [moment.person for moment, _ in known]
+
+        def ratio(unit: str) -> Callable[[Rows], float]:
+            return lambda rows: float(nats[rows].sum() / sizes[unit][rows].sum())
+
+        why = "" if known else NO_LIKELIHOOD
+        bits = self._statistic("bits", lambda rows: ratio("bytes")(rows) / math.log(2), people) if known else None
+        per_token = (
+            self._statistic("perplexity", lambda rows: math.exp(ratio("tokens")(rows)), people) if known else None
+        )
+        return (
+            Figure("bits_per_byte", "bits per byte of human turns", "lower", bits, None, why),
+            Figure("perplexity", "perplexity per token of human turns", "lower", per_token, None, why),
+        )
+
+    def naturalness(self) -> Figure:
+        """Cross-validated AUC of a classifier between people and simulator; 0.5 is indistinguishable."""
+        return Figure(
+            "classifier_auc",
+            "classifier AUC, human or simulated",
+            "0.5",
+            self._auc("auc", self.human, self.simulated),
+            self._auc("auc halves", *self.halves),
+        )
+
+    def length(self) -> tuple[Figure, ...]:
+        """Words per turn, and how far the distribution of turn length is from that of people."""
+
+        def mean(what: str, said: _Said) -> Estimate:
+            return self._mean(what, [len(metrics.words(text)) for text in said.texts], said.people)
+
+        def divergence(what: str, first: _Said, second: _Said) -> Estimate:
+            return self._divergence(what, first, second, _length_bins(first.texts), _length_bins(second.texts))
+
+        return (
+            Figure(
+                "words_per_turn",
+                "words per turn",
+                "like people",
+                mean("words", self.simulated),
+                mean("words human", self.human),
+            ),
+            Figure(
+                "length_divergence",
+                "turn length, divergence (bits)",
+                "lower",
+                divergence("length", self.human, self.simulated),
+                divergence("length halves", *self.halves),
+            ),
+        )
+
+    def vocabulary(self) -> tuple[Figure, ...]:
+        """Moving type-token ratio, and how far the distribution of words is from that of people."""
+
+        def ratio(what: str, said: _Said) -> Estimate:
+            def statistic(rows: Rows) -> float:
+                return metrics.moving_type_token_ratio([said.texts[row] for row in rows])
+
+            return self._statistic(what, statistic, said.people)
+
+        def divergence(what: str, first: _Said, second: _Said) -> Estimate:
+            return self._divergence(what, first, second, *metrics.word_histograms(first.texts, second.texts))
+
+        return (
+            Figure(
+                "type_token_ratio",
+                f"different words per word, window {metrics.WINDOW}",
+                "like people",
+                ratio("mattr", self.simulated),
+                ratio("mattr human", self.human),
+            ),
+            Figure(
+                "word_divergence",
+                "words used, divergence (bits)",
+                "lower",
+                divergence("words", self.human, self.simulated),
+                divergence("words halves", *self.halves),
+            ),
+        )
+
+    def openings(self) -> tuple[Figure, ...]:
+        """How different first turns are from each other (scripted ones are alike), and what they reveal."""
+        first = [(moment, turn) for moment, turn in self.pairs if not moment.history.messages]
+        own = [(moment, turn) for moment, turn in first if turn.asked and turn.text.strip() and not turn.fault]
+        why = "" if any(turn.asked for _, turn in first) else NO_OPENINGS
+        moments, human_moments = [moment for moment, _ in own], [moment for moment, _ in first]
+        said = _Said([turn.text for _, turn in own], [moment.person for moment in moments])
+        human = _Said([moment.said or "" for moment in human_moments], [moment.person for moment in human_moments])
+        return (
+            Figure(
+                "first_turn_diversity",
+                "first turns, mean difference of two",
+                "like people",
+                self._pairwise("diversity", said),
+                self._pairwise("diversity human", human),
+                why,
+            ),
+            Figure(
+                "intent_in_first_turn",
+                "intent revealed in the first turn",
+                "like people",
+                self._revealed("first", moments, said),
+                self._revealed("first human", human_moments, human),
+                why,
+            ),
+        )
+
+    def intent(self) -> tuple[Figure, ...]:
+        """What of the intent later turns add, and whether they fit their own intent better than another."""
+        return (
+            Figure(
+                "intent_in_later_turn",
+                "intent newly revealed in a later turn",
+                "like people",
+                self._revealed("later", self.moments, self.simulated),
+                self._revealed("later human", self.human_moments, self.human),
+            ),
+            Figure(
+                "intent_adherence",
+                "nearer to own intent than to another",
+                "like people",
+                self._adherence("adherence", self.moments, self.simulated),
+                self._adherence("adherence human", self.human_moments, self.human),
+            ),
+        )
+
+    def termination(self) -> tuple[Figure, ...]:
+        """Does the simulator leave where the people left? Precision, recall and F1 of leaving."""
+        later = [(moment, turn) for moment, turn in self.pairs if moment.history.messages and not turn.fault]
+        left = np.array([moment.said is None for moment, _ in later], dtype=bool)
+        leaves = np.array([turn.ended for _, turn in later], dtype=bool)
+        people = [moment.person for moment, _ in later]
+
+        def share(of: str) -> Callable[[Rows], float]:
+            def statistic(rows: Rows) -> float:
+                hits = int((left[rows] & leaves[rows]).sum())
+                said, true = int(leaves[rows].sum()), int(left[rows].sum())
+                total = {"precision": said, "recall": true, "f1": (said + true) / 2}[of]
+                return hits / total if total else math.nan
+
+            return statistic
+
+        return (
+            Figure(
+                "leaves",
+                "leaves, share of later moments",
+                "like people",
+                self._mean("leaves", leaves.astype(float), people),
+                self._mean("left", left.astype(float), people),
+            ),
+            *(
+                Figure(
+                    f"termination_{of}",
+                    f"leaving where people left, {of.upper() if of == 'f1' else of}",
+                    "higher",
+                    self._statistic(of, share(of), people),
+                    None,
+                    "" if leaves.any() or of != "precision" else "never leaves",
+                )
+                for of in ("precision", "recall", "f1")
+            ),
+        )
+
+    def faults(self) -> tuple[Figure, ...]:
+        """Turns that are certainly spoilt (`simulators.faults`); the same check on what the people said."""
+        asked = [(moment, turn) for moment, turn in self.pairs if turn.asked]
+        people = [moment.person for moment, _ in asked]
+        spoken = [moment for moment, _ in self.pairs if moment.said is not None]
+        human = [find_fault(moment.said or "", moment.scenario, moment.history) or "" for moment in spoken]
+        human_people = [moment.person for moment in spoken]
+
+        def rate(title: str, found: Sequence[bool], whose: Sequence[str]) -> Estimate:
+            return self._mean(title, [float(one) for one in found], whose)
+
+        return (
+            Figure(
+                "role_adherence",
+                "stays in the user's role, first attempt",
+                "higher",
+                rate("role", [not (turn.first_fault or "").startswith("role_flip") for _, turn in asked], people),
+                rate("role human", [not fault.startswith("role_flip") for fault in human], human_people),
+            ),
+            Figure(
+                "first_attempt_faults",
+                "spoilt first attempts",
+                "lower",
+                rate("first faults", [turn.first_fault is not None for _, turn in asked], people),
+                rate("faults human", [bool(fault) for fault in human], human_people),
+            ),
+            Figure(
+                "lasting_faults",
+                "no usable turn after all attempts",
+                "lower",
+                rate("lasting faults", [turn.fault is not None for _, turn in asked], people),
+                None,
+            ),
+        )
+
+    def _seed(self, what: str) -> int:
+        return derive_seed(self.seed, "realism interval", what)
+
+    def _mean(self, what: str, values: Any, people: Sequence[str]) -> Estimate:
+        return clustered_bootstrap_mean(values, people, seed=self._seed(what), resamples=self.resamples)
+
+    def _statistic(
+        self, what: str, statistic: Callable[[Rows], float], people: Sequence[str], **options: Any
+    ) -> Estimate:
+        return bootstrap_statistic(statistic, people, seed=self._seed(what), resamples=self.resamples, **options)
+
+    def _divergence(self, what: str, first: _Said, second: _Said, counts: Floats, others: Floats) -> Estimate:
+        """Of two tables of counts, one row a text; texts of both kinds are resampled together, by person."""
+        table = np.vstack([counts, others])
+        kinds = np.array([0] * len(counts) + [1] * len(others))
+
+        def statistic(rows: Rows) -> float:
+            totals = [table[rows[kinds[rows] == kind]].sum(axis=0) for kind in (0, 1)]
+            return metrics.jensen_shannon(*totals)
+
+        people = [*first.people, *second.people]
+        return self._statistic(f"divergence {what}", statistic, people, kind="basic", bounds=(0.0, 1.0))
+
+    def _auc(self, what: str, first: _Said, second: _Said) -> Estimate:
+        people = [*first.people, *second.people]
+        found = metrics.separability(first.texts, second.texts, people, seed=self._seed(what) % 2**32)
+        if found is None:
+            return Estimate(None, None, None, len(set(people)), "too few turns", None)
+        scores, labels = found
+        return self._statistic(what, lambda rows: metrics.auc(scores[rows], labels[rows]), people, bounds=(0.0, 1.0))
+
+    def _pairwise(self, what: str, said: _Said) -> Estimate | None:
+        if not said.texts:
+            return None
+        table = metrics.pairwise_differences(said.texts)
+
+        def statistic(rows: Rows) -> float:
+            # a turn drawn twice is not compared with itself: those entries are NaN
+            values = table[np.ix_(rows, rows)]
+            return float(np.nanmean(values)) if np.isfinite(values).any() else math.nan
+
+        return self._statistic(what, statistic, said.people)
+
+    def _revealed(self, what: str, moments: Sequence[Moment], said: _Said) -> Estimate | None:
+        shares = [
+            metrics.revealed(moment.scenario.goal, text, moment.history.said_by("user"))
+            for moment, text in zip(moments, said.texts, strict=True)
+        ]
+        known = [(person, share) for person, share in zip(said.people, shares, strict=True) if share is not None]
+        return self._mean(what, [share for _, share in known], [person for person, _ in known]) if known else None
+
+    def _adherence(self, what: str, moments: Sequence[Moment], said: _Said) -> Estimate | None:
+        if not said.texts:
+            return None
+        shares = metrics.adherence([moment.scenario.goal for moment in moments], said.texts)
+        known = np.flatnonzero(np.isfinite(shares))
+        return self._mean(what, shares[known], said.pick(known.tolist()).people)
+
+
+def _length_bins(texts: Sequence[str]) -> Floats:
+    """A row a text with a one in its bin of length."""
+    rows = [metrics.length_histogram([len(metrics.words(text))]) for text in texts]
+    return np.array(rows).reshape(len(rows), len(metrics.LENGTH_EDGES) + 1)
+
+
+def _kinds(faults: Any) -> dict[str, int]:
+    return dict(sorted(Counter(fault.partition(":")[0] for fault in faults if fault is not None).items()))

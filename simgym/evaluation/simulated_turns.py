@@ -1,0 +1,188 @@
+"""What a simulator does at the moments of a human reference, and how likely it finds what the person did.
+
+At each later moment the simulator is asked for its turn, given intent and history; at each first moment for an opening
+of its own (simulators that only take real ones are not asked). Where its model can be scored, the person's turn is
+teacher-forced: its log-likelihood under the very prompt that the simulator would have used. Results are appended to a
+JSONL file batch by batch; a run that was interrupted goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from simgym.errors import ConfigurationError
+from simgym.evaluation.reference import Moment, Reference
+from simgym.flip import defuse
+from simgym.language_models.base import PromptingModel
+from simgym.seeding import derive_seed
+from simgym.simulators.base import ScorableSimulator, UserSimulator, UserTurn
+from simgym.transcripts import cut_torn_line
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedTurn:
+    """A simulator at one moment."""
+
+    key: str
+    """Of the moment."""
+    asked: bool
+    """Whether the simulator was asked for a turn; False for openings that it does not write."""
+    text: str
+    """What it said; empty if it left, failed or was not asked."""
+    ended: bool
+    """Whether it left the conversation."""
+    fault: str | None
+    """Why there is no turn, after all attempts; None if there is one."""
+    attempts: int
+    """Model calls made for it; 0 for simulators without a model."""
+    first_fault: str | None
+    """What was wrong with the first attempt; None if nothing was."""
+    logprob: float | None
+    """Natural log-likelihood of the person's turn; None if it cannot be told, or the person left."""
+    tokens: int
+    """Tokens of the person's turn; 0 without likelihood."""
+    byte_count: int
+    """UTF-8 bytes of the person's turn; 0 without likelihood."""
+
+
+def simulate_turns(
+    simulator: UserSimulator,
+    reference: Reference,
+    *,
+    seed: int = 0,
+    path: str | Path | None = None,
+    batch_size: int = 32,
+    advance: Callable[[int], object] = lambda count: None,
+) -> list[SimulatedTurn]:
+    """Put a simulator in the person's place at every moment.
+
+    Args:
+        simulator: Who plays.
+        reference: The moments.
+        seed: Decides what the simulator says; the same for each simulator gives the same random numbers.
+        path: JSONL file to write, or to complete; None: none.
+        batch_size: Moments per call.
+        advance: Told how many moments more are done.
+
+    Raises:
+        ConfigurationError: the file was made with another simulator, reference or seed.
+    """
+    header = {"simulator": simulator.fingerprint(), "reference": reference.content_hash(), "seed": seed}
+    done = _read(Path(path), header) if path else {}
+    advance(len(done))
+    pending = [moment for moment in reference.moments if moment.key not in done]
+    with _Appender(Path(path) if path else None, header) as append:
+        for batch in _batches(pending, batch_size):
+            for turn in _simulate(simulator, batch, seed):
+                done[turn.key] = turn
+                append(asdict(turn))
+            advance(len(batch))
+    return [done[moment.key] for moment in reference.moments]
+
+
+def _simulate(simulator: UserSimulator, moments: Sequence[Moment], seed: int) -> Iterator[SimulatedTurn]:
+    first, later = ([one for one in moments if bool(one.history.messages) == kind] for kind in (False, True))
+    turns: dict[str, UserTurn] = {}
+
+    def seeds(some: Sequence[Moment]) -> list[int]:
+        return [derive_seed(seed, "realism", one.key) for one in some]
+
+    if later:
+        replies = simulator.reply([one.scenario for one in later], [one.history for one in later], seeds=seeds(later))
+        turns |= {one.key: turn for one, turn in zip(later, replies, strict=True)}
+    if first:
+        blank = [replace(one.scenario, opening=None) for one in first]
+        with contextlib.suppress(ConfigurationError):  # takes real openings only: has none of its own to look at
+            turns |= {one.key: turn for one, turn in zip(first, simulator.open(blank, seeds=seeds(first)), strict=True)}
+    spoken = [one for one in moments if one.said is not None]
+    forced = dict(zip([one.key for one in spoken], _likelihoods(simulator, spoken), strict=True))
+    for one in moments:
+        yield _record(one, turns.get(one.key), forced.get(one.key))
+
+
+def _likelihoods(simulator: UserSimulator, moments: Sequence[Moment]) -> list[tuple[float, int] | None]:
+    """Log-likelihood and tokens of what the people said, or None each if the simulator cannot tell."""
+    if not isinstance(simulator, ScorableSimulator):
+        return [None] * len(moments)
+    model = simulator.language_model()
+    if not isinstance(model, PromptingModel):
+        return [None] * len(moments)
+    said = [(one.said or "").strip() for one in moments]
+    forced = [simulator.force(one.scenario, one.history, text) for one, text in zip(moments, said, strict=True)]
+    prompts = [model.prompt_text(one.request) + one.prefix for one in forced]
+    texts = [defuse(model.tokenizer, one.text) for one in forced]
+    adapters = {one.request.adapter for one in forced}
+    found: list[tuple[float, int] | None] = [None] * len(moments)
+    for adapter in adapters:
+        chosen = [index for index, one in enumerate(forced) if one.request.adapter == adapter]
+        scored = model.score([prompts[i] for i in chosen], [texts[i] for i in chosen], adapter=adapter)
+        for index, likelihood in zip(chosen, scored, strict=True):
+            found[index] = (likelihood.logprob, likelihood.token_count)
+    return found
+
+
+def _record(moment: Moment, turn: UserTurn | None, forced: tuple[float, int] | None) -> SimulatedTurn:
+    calls = turn.calls if turn else ()
+    return SimulatedTurn(
+        key=moment.key,
+        asked=turn is not None,
+        text=turn.text if turn else "",
+        ended=turn.ended if turn else False,
+        fault=turn.fault if turn else None,
+        attempts=len(calls),
+        first_fault=calls[0].fault if calls else (turn.fault if turn else None),
+        logprob=forced[0] if forced else None,
+        tokens=forced[1] if forced else 0,
+        byte_count=len((moment.said or "").strip().encode()) if forced else 0,
+    )
+
+
+class _Appender:
+    """Appends rows to the file, the header first; a context manager. Without a path it does nothing."""
+
+    def __init__(self, path: Path | None, header: dict[str, Any]) -> None:
+        self._file = None
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            new = not path.exists() or path.stat().st_size == 0
+            self._file = path.open("a", encoding="utf-8")
+            if new:
+                self(header)
+
+    def __call__(self, row: dict[str, Any]) -> None:
+        if self._file is not None:
+            self._file.write(json.dumps(row, ensure_ascii=True, allow_nan=False) + "\n")
+            self._file.flush()
+
+    def __enter__(self) -> _Appender:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def _read(path: Path, header: dict[str, Any]) -> dict[str, SimulatedTurn]:
+    if not path.exists():
+        return {}
+    cut_torn_line(path)
+    with path.open(encoding="utf-8") as lines:
+        first = next(lines, None)
+        if first is None:
+            return {}
+        if json.loads(first) != json.loads(json.dumps(header)):
+            raise ConfigurationError(
+                f"{path} was made with another simulator, reference or seed. Give another folder, or remove the file."
+            )
+        turns = [SimulatedTurn(**json.loads(line)) for line in lines]
+    return {turn.key: turn for turn in turns}
+
+
+def _batches(moments: Sequence[Moment], size: int) -> Iterator[Sequence[Moment]]:
+    for start in range(0, len(moments), size):
+        yield moments[start : start + size]

@@ -1,0 +1,185 @@
+"""What turns look like, as numbers: pure functions of texts, the same for people and simulators.
+
+Sources: first-turn diversity, intent decomposition, termination, naturalness, role and intent adherence are the axes of
+Naous et al., "Flipping the Dialogue: Training and Evaluating User Language Models" (arXiv 2510.06552); where they ask a
+large model or a commercial detector, these are cheap stand-ins that run anywhere, and each docstring says what is
+measured here. A word is a maximal run of letters, digits and apostrophes, lower-cased.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+_WORD = re.compile(r"\w+(?:['’]\w+)*")
+LENGTH_EDGES = (1, 2, 3, 5, 8, 12, 20, 35, 60, 100)
+"""Lower ends of the bins of turn length, words; a turn without words falls below the first."""
+WINDOW = 50
+"""Words of the moving window of the type-token ratio."""
+
+Floats = npt.NDArray[np.float64]
+
+
+def words(text: str) -> list[str]:
+    """The words of a text."""
+    return [word.lower().replace("’", "'") for word in _WORD.findall(text)]
+
+
+def content_words(text: str) -> set[str]:
+    """Words of at least three letters that are not in scikit-learn's list of English stop words."""
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
+    return {word for word in words(text) if len(word) > 2 and word not in ENGLISH_STOP_WORDS}
+
+
+def length_histogram(lengths: Sequence[int]) -> Floats:
+    """How many turns fall into each bin of length: (len(LENGTH_EDGES) + 1,) counts."""
+    bins = np.searchsorted(LENGTH_EDGES, lengths, side="right")
+    return np.bincount(bins, minlength=len(LENGTH_EDGES) + 1).astype(np.float64)
+
+
+def jensen_shannon(first: Floats, second: Floats) -> float:
+    """Jensen-Shannon divergence of two histograms in bits, in [0, 1] (Lin 1991); NaN if one is empty.
+
+    The plug-in estimate is biased upwards for small samples: compare it with that of two halves of the human data.
+    """
+    if not first.sum() or not second.sum():
+        return math.nan
+    p, q = first / first.sum(), second / second.sum()
+    middle = (p + q) / 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        parts = [np.where(one > 0, one * np.log2(one / middle), 0.0).sum() for one in (p, q)]
+    return float(sum(parts) / 2)
+
+
+def word_histograms(texts: Sequence[str], others: Sequence[str]) -> tuple[Floats, Floats]:
+    """Word counts of each text of two lists over their common vocabulary: (N, V) and (M, V)."""
+    counts = [Counter(words(text)) for text in (*texts, *others)]
+    vocabulary = {word: column for column, word in enumerate(dict.fromkeys(word for one in counts for word in one))}
+    table = np.zeros((len(counts), len(vocabulary)))
+    for row, count in enumerate(counts):
+        for word, number in count.items():
+            table[row, vocabulary[word]] = number
+    return table[: len(texts)], table[len(texts) :]
+
+
+def moving_type_token_ratio(texts: Sequence[str], window: int = WINDOW) -> float:
+    """Different words per word in a moving window over all texts, in (0, 1] (MATTR, Covington & McFall 2010).
+
+    Unlike the plain ratio it does not fall with the amount of text. NaN with fewer words than the window.
+    """
+    spoken = [word for text in texts for word in words(text)]
+    if len(spoken) < window:
+        return math.nan
+    inside = Counter(spoken[:window])
+    types = [len(inside)]
+    for out, new in zip(spoken, spoken[window:], strict=False):
+        inside[out] -= 1
+        if not inside[out]:
+            del inside[out]
+        inside[new] += 1
+        types.append(len(inside))
+    return float(np.mean(types)) / window
+
+
+def pairwise_differences(texts: Sequence[str]) -> Floats:
+    """One minus the Jaccard overlap of the words of every two texts: (N, N), in [0, 1]; NaN on the diagonal."""
+    sets = [frozenset(words(text)) for text in texts]
+    table = np.full((len(sets), len(sets)), np.nan)
+    for i, one in enumerate(sets):
+        for j in range(i):
+            union = len(one | sets[j])
+            table[i, j] = table[j, i] = 1 - len(one & sets[j]) / union if union else 0.0
+    return table
+
+
+def revealed(goal: str, text: str, before: Sequence[str] = ()) -> float | None:
+    """Share of the goal's content words that a turn says for the first time, in [0, 1]; None for a goal without any.
+
+    People reveal what they want bit by bit. Naous et al. have a model match abstract pieces of the intent; this counts
+    words, so a paraphrase is missed for people and simulators alike.
+    """
+    wanted = content_words(goal)
+    if not wanted:
+        return None
+    return len((wanted & content_words(text)) - content_words("\n".join(before))) / len(wanted)
+
+
+def adherence(goals: Sequence[str], texts: Sequence[str]) -> Floats:
+    """How often each text is nearer to its own goal than to another of the goals: N shares in [0, 1], ties a half.
+
+    Nearness is the cosine of TF-IDF vectors fitted on the goals. A half is chance. Equal goals are not compared.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    vectoriser = TfidfVectorizer(sublinear_tf=True, stop_words="english")
+    wanted = vectoriser.fit_transform(goals)
+    nearness = (vectoriser.transform(texts) @ wanted.T).toarray()
+    shares = np.full(len(texts), np.nan)
+    for row, own in enumerate(nearness.diagonal()):
+        others = np.array([column for column, goal in enumerate(goals) if goal != goals[row]], dtype=int)
+        if others.size:
+            shares[row] = np.mean((own > nearness[row, others]) + 0.5 * (own == nearness[row, others]))
+    return shares
+
+
+def separability(
+    first: Sequence[str], second: Sequence[str], groups: Sequence[Hashable], *, folds: int = 5, seed: int = 0
+) -> tuple[Floats, npt.NDArray[np.intp]] | None:
+    """How sure a small classifier is that each text is of the second kind, when trained on other groups.
+
+    Logistic regression on TF-IDF of character 1- to 4-grams and of words, cross-validated by group, so that nothing
+    it knows of a conversation can help it with that conversation.
+
+    Args:
+        first: N texts of one kind, e.g. of people.
+        second: M texts of the other.
+        groups: N + M labels; a group is in one fold only.
+        folds: At most so many.
+        seed: Of the division into folds.
+
+    Returns:
+        (N + M,) log-odds and 0/1 labels; None if a kind has fewer than ten texts or there are fewer than three groups.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedGroupKFold
+    from sklearn.pipeline import make_pipeline, make_union
+
+    texts = np.array([*first, *second], dtype=object)
+    labels = np.array([0] * len(first) + [1] * len(second), dtype=np.intp)
+    numbers = {label: number for number, label in enumerate(dict.fromkeys(groups))}
+    group = np.array([numbers[label] for label in groups])
+    if min(len(first), len(second)) < 10 or len(numbers) < 3:
+        return None
+    scores = np.full(len(texts), np.nan)
+    splitter = StratifiedGroupKFold(min(folds, len(numbers)), shuffle=True, random_state=seed)
+    for train, test in splitter.split(texts, labels, group):
+        if len(set(labels[train])) < 2:
+            continue
+        vectors: Any = make_union(
+            TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 4), sublinear_tf=True, min_df=2),
+            TfidfVectorizer(sublinear_tf=True, token_pattern=r"\S+", min_df=2),  # noqa: S106
+        )
+        model = make_pipeline(vectors, LogisticRegression(C=10.0, max_iter=2000))
+        model.fit(texts[train], labels[train])
+        scores[test] = model.decision_function(texts[test])
+    return scores, labels
+
+
+def auc(scores: Floats, labels: npt.NDArray[np.intp]) -> float:
+    """Area under the ROC curve, ties a half; NaN if there is one label only."""
+    from scipy.stats import rankdata
+
+    positives = int(labels.sum())
+    negatives = len(labels) - positives
+    if not positives or not negatives:
+        return math.nan
+    ranks = rankdata(scores)
+    return float((ranks[labels == 1].sum() - positives * (positives + 1) / 2) / (positives * negatives))
