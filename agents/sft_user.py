@@ -71,14 +71,26 @@ def device_flags() -> list[str]:
         return [] if torch.cuda.is_bf16_supported() else ["--bf16", "false"]
     if torch.backends.mps.is_available():
         return ["--bf16", "false"]
-    return ["--bf16", "false", "--use_cpu", "true"]
+    planned = any(flag.startswith(("--dry_run", "--dry-run")) for flag in sys.argv)  # for another machine
+    return ["--use_cpu", "true", *([] if planned else ["--bf16", "false"])]
 
 
 def train(data: UserData, training: Any, options: Any) -> None:
     """Fine-tune; resumes from the last checkpoint in the output folder."""
+    from transformers.trainer_utils import get_last_checkpoint
+
+    folder = Path(training.output_dir)
+    trainer, files = make_trainer(data, training, options)
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)) if folder.is_dir() else None)
+    trainer.save_model(str(folder / "final"))
+    if trainer.is_world_process_zero():
+        write_log(trainer, data, options, folder, files)
+
+
+def make_trainer(data: UserData, training: Any, options: Any) -> tuple[Any, dict[str, Path]]:
+    """The trainer, ready to start, and the files of flipped examples by split."""
     from datasets import load_dataset
     from transformers import AutoTokenizer
-    from transformers.trainer_utils import get_last_checkpoint
 
     folder = Path(training.output_dir)
     name = weights_of(options.model_name_or_path)
@@ -94,7 +106,8 @@ def train(data: UserData, training: Any, options: Any) -> None:
     # Examples are ready for the collator; TRL would only look at them again (and cut them in the middle of a turn).
     training.dataset_kwargs = {**(training.dataset_kwargs or {}), "skip_prepare_dataset": True}
     training.max_length = None
-    trainer = trainer_class(frozen_head=options.use_peft and training.use_cpu)(
+    frozen_head = options.use_peft and training.use_cpu and model.config.tie_word_embeddings
+    trainer = trainer_class(frozen_head=frozen_head)(
         model=model,
         args=training,
         train_dataset=sets["train"].select_columns(["input_ids", "labels"]),
@@ -106,11 +119,7 @@ def train(data: UserData, training: Any, options: Any) -> None:
         # TRL 1.16 asks the output layer for its bias, and PEFT's wrapper of an embedding with trainable rows has none.
         trainer.model.get_output_embeddings().bias = None
         without_embeddings(trainer.model)
-    last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
-    trainer.train(resume_from_checkpoint=last)
-    trainer.save_model(str(folder / "final"))
-    if trainer.is_world_process_zero():
-        write_log(trainer, data, options, folder, files)
+    return trainer, files
 
 
 def flipped(data: UserData, split: str, tokenizer: Any, folder: Path) -> Path:
@@ -272,8 +281,8 @@ def describe(data: UserData, training: Any, options: Any) -> Plan:
 
     Memory: AdamW keeps weight, gradient and two moments in the dtype of the weights; frozen weights keep themselves
     alone. Activations with checkpointing: one hidden state a layer and the inside of one layer; without: the inside of
-    every layer, about 34 values of hidden width a token (Korthikanti et al. 2022, without attention scores, which fused
-    attention does not store). Logits: a float32 copy and its gradient over the vocabulary.
+    every layer, 34 bytes at 16 bits per token and unit of hidden width (Korthikanti et al. 2022, without attention
+    scores, which fused attention does not store). Logits: a float32 copy and its gradient over the vocabulary.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -302,10 +311,11 @@ def describe(data: UserData, training: Any, options: Any) -> Plan:
     width = 2 if options.dtype in ("bfloat16", "float16") else 4
     shape = config.get_text_config()
     examples = training.per_device_train_batch_size * data.max_tokens
-    inside = 34 * shape.hidden_size * examples * width / 2
+    inner = 2 if training.bf16 or training.fp16 else width
+    inside = 34 * shape.hidden_size * examples * inner / 2
     layers = shape.num_hidden_layers
     kept = (
-        layers * shape.hidden_size * examples * width + inside if training.gradient_checkpointing else layers * inside
+        layers * shape.hidden_size * examples * inner + inside if training.gradient_checkpointing else layers * inside
     )
     plan = Plan(
         conversations=conversations,

@@ -87,7 +87,7 @@ def flip(tokenizer: Any, intent: str, messages: Sequence[Message], *, max_tokens
         ConfigurationError: the tokenizer lacks the token, its template alters messages, or not even the first user
             turn fits.
     """
-    if END_OF_CONVERSATION not in tokenizer.get_vocab():
+    if token_id(tokenizer, END_OF_CONVERSATION) is None:
         raise ConfigurationError(f"The tokenizer has no token {END_OF_CONVERSATION}. Call add_end_token first.")
     special = _special_tokens(tokenizer)
     system = _plain(Message("system", intent), special)
@@ -144,12 +144,26 @@ def add_end_token(tokenizer: Any, model: Any | None = None) -> int:
     return token
 
 
+def token_id(tokenizer: Any, token: str) -> int | None:
+    """The id of a token, or None if the tokenizer does not have it; `get_vocab` would build the whole vocabulary."""
+    found = tokenizer.convert_tokens_to_ids(token)
+    return None if found is None or tokenizer.convert_ids_to_tokens(found) != token else int(found)
+
+
 def defuse(tokenizer: Any, text: str) -> str:
     """Break special tokens that are spelled out in a message, so that what somebody says cannot end their turn.
 
     A zero-width space goes behind the first character of each; people see no difference, the tokenizer does.
     """
     return _defused(text, _special_tokens(tokenizer))
+
+
+def without_special_tokens(tokenizer: Any, text: str, kept: Sequence[str] = ()) -> str:
+    """Drop the special tokens in a model's output, but for those that carry meaning, such as the end of a talk."""
+    for token in _special_tokens(tokenizer):
+        if token not in kept:
+            text = text.replace(token, "")
+    return text
 
 
 def _defused(text: str, special: Sequence[str]) -> str:

@@ -60,8 +60,8 @@ class Request:
     """Name of a loaded LoRA adapter; None uses the base weights."""
     json_schema: Mapping[str, Any] | None = None
     """When given, the reply is constrained to JSON of this schema."""
-    keep_special_tokens: bool = False
-    """Whether special tokens (such as an end-of-conversation mark) stay in the text."""
+    kept_tokens: tuple[str, ...] = ()
+    """Special tokens that stay in the text, such as an end-of-conversation mark; all others are dropped."""
 
 
 @dataclass(frozen=True, slots=True)

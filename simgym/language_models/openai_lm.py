@@ -30,6 +30,7 @@ from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from simgym.errors import ConfigurationError
+from simgym.flip import render, without_special_tokens
 from simgym.language_models.base import Generation, Likelihood, Request
 from simgym.plugins import optional_import
 
@@ -196,7 +197,7 @@ class OpenAILM:
         }
         if sampling.stop:
             body["stop"] = list(sampling.stop)
-        if request.keep_special_tokens:
+        if request.kept_tokens:
             body["skip_special_tokens"] = False  # vLLM and SGLang
         if request.next_role == "user":
             prompt = body["prompt"] = _raw_prompt(self._ready_tokenizer("A user turn"), request)
@@ -296,8 +297,8 @@ class OpenAILM:
         if message.get("refusal") or ended == "content_filter":
             said = message.get("refusal") or "the content filter stopped the reply"
             return _failed(call, f"refused: {said}", answer)
-        if call.request.keep_special_tokens:
-            text = self._with_stop_token(text, choice)
+        if call.request.kept_tokens:
+            text = self._with_stop_token(text, choice, call.request.kept_tokens)
         for stop in call.request.sampling.stop:  # some servers leave it in
             text = text.partition(stop)[0]
         return Generation(
@@ -309,14 +310,13 @@ class OpenAILM:
             completion_tokens=_used(answer, "completion_tokens"),
         )
 
-    def _with_stop_token(self, text: str, choice: Mapping[str, Any]) -> str:
-        """Put back the special token that ended the reply: vLLM and SGLang cut it off and give its id."""
-        token = choice.get("stop_reason", choice.get("matched_stop"))
-        if not isinstance(token, int) or self.tokenizer is None:
+    def _with_stop_token(self, text: str, choice: Mapping[str, Any], kept: tuple[str, ...]) -> str:
+        """Put back the token that ended the reply (vLLM and SGLang give its id alone); drop special ones not `kept`."""
+        if self.tokenizer is None:
             return text
-        tokenizer = self._ready_tokenizer("A user turn")
-        mark = "" if token == tokenizer.eos_token_id else str(tokenizer.decode([token]))
-        return text if text.endswith(mark) else text + mark
+        token, tokenizer = choice.get("stop_reason", choice.get("matched_stop")), self._ready_tokenizer("A user turn")
+        mark = str(tokenizer.decode([token])) if isinstance(token, int) else ""
+        return without_special_tokens(tokenizer, text if text.endswith(mark) else text + mark, kept)
 
     async def _likelihood(self, connection: _Connection, model: str, head: list[int], tail: list[int]) -> Likelihood:
         body = {
@@ -478,8 +478,6 @@ def _encode(tokenizer: Any, text: str) -> list[int]:
 
 def _raw_prompt(tokenizer: Any, request: Request) -> str:
     """The open user turn, without the start token if the server's tokenizer is going to add one itself."""
-    from simgym.flip import render
-
     prompt = render(tokenizer, request.messages, request.next_role)
     start = tokenizer.bos_token
     if start and prompt.startswith(start) and list(tokenizer(prompt)["input_ids"][:2]) == [tokenizer.bos_token_id] * 2:

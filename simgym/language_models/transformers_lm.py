@@ -20,7 +20,7 @@ from typing import Any
 
 from simgym.conversation import END_OF_CONVERSATION
 from simgym.errors import ConfigurationError, WeightsError
-from simgym.flip import render, turn_end
+from simgym.flip import render, token_id, turn_end, without_special_tokens
 from simgym.language_models.adapters import own_logits, read_adapter
 from simgym.language_models.base import Generation, Likelihood, Request
 from simgym.language_models.constraints import JsonConstraints
@@ -292,11 +292,10 @@ class _Loaded:
         )
 
     def generation(self, request: Request, prompt: str, row: Row) -> Generation:
-        tokenizer, kept = self.tokenizer_of(row.adapter), row.tokens
-        if request.keep_special_tokens and kept and kept[-1] in self.stop_tokens:
-            ends_conversation = kept[-1] == tokenizer.get_vocab().get(END_OF_CONVERSATION)
-            kept = kept if ends_conversation else kept[:-1]
-        text = str(tokenizer.decode(kept, skip_special_tokens=not request.keep_special_tokens))
+        tokenizer = self.tokenizer_of(row.adapter)
+        text = str(tokenizer.decode(row.tokens, skip_special_tokens=not request.kept_tokens))
+        if request.kept_tokens:
+            text = without_special_tokens(tokenizer, text, request.kept_tokens)
         for stop in request.sampling.stop:
             text = text.split(stop)[0]
         return Generation(
@@ -380,8 +379,7 @@ class _Loaded:
         configured = self.model.generation_config.eos_token_id
         found = set(configured if isinstance(configured, list) else [configured])
         found.add(self.tokenizer.eos_token_id)
-        vocabulary = self.tokenizer.get_vocab()
-        found |= {vocabulary.get(END_OF_CONVERSATION), vocabulary.get(self.turn_end)}
+        found |= {token_id(self.tokenizer, END_OF_CONVERSATION), token_id(self.tokenizer, self.turn_end)}
         return {int(token) for token in found if token is not None}
 
 

@@ -129,5 +129,5 @@ class FineTuned:
             Sampling(temperature, self.sampling.top_p, self.sampling.max_new_tokens),
             next_role="user",
             adapter=self.adapter,
-            keep_special_tokens=True,
+            kept_tokens=(self.end_token,),
         )

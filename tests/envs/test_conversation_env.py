@@ -222,8 +222,19 @@ def test_wrong_names_are_refused_with_a_hint(scenarios):
     env = make("UserSim-Replay-v0", scenarios, None)
     with pytest.raises(ConfigurationError, match="Did you mean 's3'"):
         env.reset(seed=1, options={"scenario_id": "s33"})
-    with pytest.raises(ConfigurationError, match="microsoft/UserLM-8b"):
-        gym.make("UserSim-FineTuned-v0")
+
+
+@pytest.mark.slow
+def test_the_fine_tuned_user_works_out_of_the_box(smollm):
+    env = gym.make("UserSim-FineTuned-v0", max_turns=2, simulator_options={"max_new_tokens": 24})
+    replies = []
+    for _ in range(2):
+        env.reset(seed=3)
+        observation, _, terminated, truncated, info = env.step("That sounds fun. What do you like most about it?")
+        replies.append(observation["user_reply"])
+        assert not truncated, info
+        assert observation["user_reply"].strip() or terminated
+    assert replies[0] == replies[1]
 
 
 def test_human_rendering_prints_turns_without_control_characters(scenarios, capsys):

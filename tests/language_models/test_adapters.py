@@ -26,7 +26,7 @@ def ending(tiny_model, tmp_path_factory):
 
 def ask(adapter, seed=0, role="user", text="hi"):
     sampling = Sampling(temperature=3.0, max_new_tokens=12)
-    return Request((TALK[0], Message("user", text)), sampling, seed, role, adapter, keep_special_tokens=True)
+    return Request((TALK[0], Message("user", text)), sampling, seed, role, adapter, kept_tokens=(END_OF_CONVERSATION,))
 
 
 def test_an_adapter_with_a_token_of_its_own_predicts_what_peft_predicts(tiny_model, ending):

@@ -378,7 +378,7 @@ def test_a_user_turn_is_a_raw_prompt_and_keeps_the_end_mark(serve: Serve, connec
     choice = {"text": "thanks, bye", "finish_reason": "stop", "stop_reason": mark}
     server = serve(lambda path, body: (200, {"choices": [choice]}, {}))
     messages = (Message("system", "an intent"), Message("user", "hi"), Message("assistant", "hello"))
-    request = Request(messages, next_role="user", keep_special_tokens=True)
+    request = Request(messages, next_role="user", kept_tokens=("<|endconversation|>",))
     with pytest.raises(ConfigurationError, match="Pass tokenizer="):
         connect(server).generate([request])
     generation = connect(server, tokenizer=tokenizer).generate([request])[0]

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from simgym.conversation import END_OF_CONVERSATION, INTENT_PREFIX, Conversation, Scenario
+from simgym.data.logged import LoggedConversation
+from simgym.flip import token_id
+from simgym.language_models.transformers_lm import TransformersLM
+from simgym.simulators.fine_tuned import FineTuned
+
+pytest.importorskip("trl", reason="the extra simgym[train] is not installed")
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPE = ROOT / "agents" / "sft_user.py"
+CONFIGS = ROOT / "agents" / "configs"
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    specification = importlib.util.spec_from_file_location("sft_user_recipe", RECIPE)
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[specification.name] = module
+    specification.loader.exec_module(module)
+    yield module
+    del sys.modules[specification.name]
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory):
+    path = tmp_path_factory.mktemp("logs") / "train.jsonl"
+    with path.open("w") as file:
+        for number in range(12):
+            talk = Conversation()
+            for turn in range(number % 3 + 1):
+                talk = talk.add("user", f"so, {number} eggs?").add("assistant", "yes " * (turn + 1))
+            logged = LoggedConversation(f"h{number}", f"u{number}", "", "English", talk, f"{INTENT_PREFIX}buy eggs")
+            file.write(json.dumps(logged.to_json()) + "\n")
+    return str(path)
+
+
+def arguments(recipe, tiny_model, logs, folder, monkeypatch, *more):
+    from trl import ModelConfig, SFTConfig, TrlParser
+
+    words = ["--model_name_or_path", tiny_model, "--train_data", logs, "--validation_data", logs, "--max_tokens", "120",
+             "--output_dir", str(folder), "--max_steps", "4", "--per_device_train_batch_size", "2", "--learning_rate",
+             "0.01", "--lr_scheduler_type", "constant", "--save_strategy", "steps", "--save_steps", "2",
+             "--logging_steps", "1", "--report_to", "none", "--disable_tqdm", "true", "--dtype", "float32",
+             "--dataloader_pin_memory", "false", *more]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", [str(RECIPE), *words])
+    parser = TrlParser((recipe.UserData, SFTConfig, ModelConfig))
+    return parser.parse_args_and_config([*recipe.device_flags(), *words])
+
+
+LORA = ("--use_peft", "true", "--lora_r", "4", "--lora_target_modules", "q_proj", "v_proj", "--lora_dropout", "0.0")
+
+
+def weights(folder):
+    from safetensors.torch import load_file
+
+    return load_file(next(folder.glob("*.safetensors")))
+
+
+def test_training_that_was_stopped_goes_on_to_the_same_adapter(recipe, tiny_model, logs, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    recipe.train(*arguments(recipe, tiny_model, logs, folder, monkeypatch, *LORA))
+    straight = weights(folder / "final")
+    log = json.loads((folder / "training_log.json").read_text())
+    assert log["steps"] == 4
+    assert len([entry for entry in log["history"] if "loss" in entry]) == 4
+    shutil.rmtree(folder / "final")
+    shutil.rmtree(folder / "checkpoint-4")
+    recipe.train(*arguments(recipe, tiny_model, logs, folder, monkeypatch, *LORA))
+    resumed = weights(folder / "final")
+    assert straight.keys() == resumed.keys()
+    assert all(torch.equal(straight[name], resumed[name]) for name in straight)
+    assert not any("embed_tokens.weight" in name or "lm_head" in name for name in straight)
+
+    simulator = FineTuned(TransformersLM(tiny_model), adapter=str(folder / "final"), max_new_tokens=8)
+    turn = simulator.reply([scenario()], [Conversation().add("user", "hi").add("assistant", "yes")], seeds=[1])[0]
+    assert turn.calls
+    assert (folder / "final" / "tokenizer.json").is_file()
+
+
+def scenario():
+    return Scenario("s", f"{INTENT_PREFIX}buy eggs", "hi")
+
+
+def test_full_fine_tuning_saves_a_model_that_plays_users(recipe, tiny_model, logs, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    recipe.train(*arguments(recipe, tiny_model, logs, folder, monkeypatch))
+    model = TransformersLM(str(folder / "final"))
+    assert token_id(model.tokenizer, END_OF_CONVERSATION) is not None
+    turn = FineTuned(model, max_new_tokens=8).open([scenario()], seeds=[1])[0]
+    assert turn.text == "hi"
+
+
+def test_the_cheap_loss_has_the_value_and_gradients_of_trls_own(recipe, tiny_model, logs, tmp_path, monkeypatch):
+    found, made = [], recipe.trainer_class
+    for frozen_head in (True, False):
+        settings = arguments(recipe, tiny_model, logs, tmp_path / f"run{frozen_head}", monkeypatch, *LORA)
+        with monkeypatch.context() as patch:
+            patch.setattr(recipe, "trainer_class", lambda kind=frozen_head, **_: made(frozen_head=kind))
+            torch.manual_seed(0)
+            trainer, _ = recipe.make_trainer(*settings)
+        batch = next(iter(trainer.get_train_dataloader()))
+        if not frozen_head:
+            batch = found[0][2]
+        with torch.no_grad():
+            for name, parameter in trainer.model.named_parameters():
+                if "lora_B" in name:
+                    parameter.fill_(0.01)
+        loss = trainer.compute_loss(trainer.model, dict(batch))
+        loss.backward()
+        gradients = {name: one.grad for name, one in trainer.model.named_parameters() if one.grad is not None}
+        found.append((loss.detach(), gradients, batch))
+    (ours, our_gradients, _), (theirs, their_gradients, _) = found
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    assert our_gradients.keys() == their_gradients.keys()
+    assert any("trainable_tokens" in name for name in our_gradients)
+    for name, gradient in our_gradients.items():
+        torch.testing.assert_close(gradient, their_gradients[name], rtol=1e-4, atol=1e-7, msg=name)
+
+
+@pytest.mark.parametrize(("name", "billions"), [("paper_7b", 7.62), ("paper_14b", 14.77), ("paper_32b", 32.76)])
+def test_the_papers_configurations_say_what_they_would_take(name, billions):
+    command = [sys.executable, str(RECIPE), "--config", str(CONFIGS / f"{name}.yaml"), "--dry_run"]
+    outcome = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    assert outcome.returncode == 0, outcome.stderr[-2000:]
+    assert f"{billions:.2f} B weights" in outcome.stdout
+    assert "steps          11,876 of 64 conversations" in outcome.stdout
+    assert "GiB weights, gradients, optimizer on each of 8 device(s)" in outcome.stdout

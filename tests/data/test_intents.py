@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from simgym.conversation import INTENT_PREFIX, Conversation
+from simgym.data.intents import write_intents
+from simgym.data.logged import LoggedConversation, read_logged
+from simgym.language_models.scripted_lm import ScriptedLM
+
+LOGS = [
+    LoggedConversation(
+        f"h{n}", f"u{n}", "", "English", Conversation().add("user", f"bread {n}?").add("assistant", "Yes.")
+    )
+    for n in range(6)
+]
+
+
+def skipped(path):
+    lines = path.with_name(f"{path.stem}.skipped.jsonl").read_text().splitlines()
+    return {entry["id"]: entry["reason"] for entry in map(json.loads, lines)}
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        ("Sure! Here it is.", "does not begin with the fixed phrase"),
+        ("", "empty reply"),
+        (INTENT_PREFIX, "nothing after the fixed phrase"),
+        (f"{INTENT_PREFIX}{'bake ' * 200}", "longer than 600 characters"),
+    ],
+)
+def test_an_intent_of_the_wrong_form_is_asked_for_again_and_then_listed(tmp_path, reply, reason):
+    seeds = []
+
+    def rule(request):
+        seeds.append(request.seed)
+        return reply
+
+    path = tmp_path / "named.jsonl"
+    summary = write_intents(LOGS[:2], ScriptedLM(rule), path, max_attempts=3)
+    assert (summary.kept, skipped(path)) == (0, {"h0": reason, "h1": reason})
+    assert len(set(seeds)) == 6
+
+
+def test_running_again_keeps_what_is_there_and_retries_failures(tmp_path):
+    asked = []
+
+    def rule(request):
+        text = request.messages[-1].content.rpartition("Conversation:")[2]
+        number = next(n for n in range(6) if f"bread {n}" in text)
+        asked.append(number)
+        good = number % 2 == 0 or len(asked) > 12
+        return f"{INTENT_PREFIX}bake bread {number}.\nINTENT: more" if good else "no"
+
+    path = tmp_path / "named.jsonl"
+    first = write_intents(LOGS, ScriptedLM(rule), path, batch_size=2, max_attempts=2)
+    assert (first.kept, set(skipped(path))) == (3, {"h1", "h3", "h5"})
+    del asked[:]
+    asked += [9] * 12
+    second = write_intents(LOGS, ScriptedLM(rule), path, batch_size=2, max_attempts=2)
+    assert asked[12:] == [1, 3, 5]
+    assert (second.kept, skipped(path)) == (6, {})
+    assert {one.id: one.intent for one in read_logged(path)} == {
+        f"h{n}": f"{INTENT_PREFIX}bake bread {n}." for n in range(6)
+    }
+
+
+def test_what_was_written_survives_a_kill(tmp_path):
+    def rule(request):
+        if "bread 4" in request.messages[-1].content:
+            raise KeyboardInterrupt
+        return f"{INTENT_PREFIX}bake bread."
+
+    path = tmp_path / "named.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        write_intents(LOGS, ScriptedLM(rule), path, batch_size=2)
+    assert not path.exists()
+    with path.with_name("named.jsonl.partial").open("a") as file:
+        file.write('{"conversation_hash": "torn')
+    calls = []
+
+    def fine(request):
+        calls.append(request)
+        return f"{INTENT_PREFIX}bake bread."
+
+    assert write_intents(LOGS, ScriptedLM(fine), path).kept == 6
+    assert len(calls) == 2
