@@ -18,7 +18,7 @@ from typing import Any
 from simgym.errors import ConfigurationError
 from simgym.evaluation.reference import Moment, Reference
 from simgym.flip import defuse
-from simgym.language_models.base import PromptingModel
+from simgym.language_models.base import Likelihood, PromptingModel
 from simgym.seeding import derive_seed
 from simgym.simulators.base import ScorableSimulator, UserSimulator, UserTurn
 from simgym.transcripts import cut_torn_line
@@ -100,13 +100,21 @@ def _simulate(simulator: UserSimulator, moments: Sequence[Moment], seed: int) ->
         with contextlib.suppress(ConfigurationError):  # takes real openings only: has none of its own to look at
             turns |= {one.key: turn for one, turn in zip(first, simulator.open(blank, seeds=seeds(first)), strict=True)}
     spoken = [one for one in moments if one.said is not None]
-    forced = dict(zip([one.key for one in spoken], _likelihoods(simulator, spoken), strict=True))
+    forced = dict(zip([one.key for one in spoken], human_likelihoods(simulator, spoken), strict=True))
     for one in moments:
         yield _record(one, turns.get(one.key), forced.get(one.key))
 
 
-def _likelihoods(simulator: UserSimulator, moments: Sequence[Moment]) -> list[tuple[float, int] | None]:
-    """Log-likelihood and tokens of what the people said, or None each if the simulator cannot tell."""
+def human_likelihoods(simulator: UserSimulator, moments: Sequence[Moment]) -> list[Likelihood | None]:
+    """How likely a simulator finds what the people said, teacher-forced under its own prompt.
+
+    Args:
+        simulator: One whose model runs in process; for others there is no likelihood.
+        moments: N moments at which somebody spoke.
+
+    Returns:
+        N likelihoods, or None each if the simulator cannot tell. The mark that ends a turn is not part of it.
+    """
     if not isinstance(simulator, ScorableSimulator):
         return [None] * len(moments)
     model = simulator.language_model()
@@ -117,16 +125,16 @@ def _likelihoods(simulator: UserSimulator, moments: Sequence[Moment]) -> list[tu
     prompts = [model.prompt_text(one.request) + one.prefix for one in forced]
     texts = [defuse(model.tokenizer, one.text) for one in forced]
     adapters = {one.request.adapter for one in forced}
-    found: list[tuple[float, int] | None] = [None] * len(moments)
+    found: list[Likelihood | None] = [None] * len(moments)
     for adapter in adapters:
         chosen = [index for index, one in enumerate(forced) if one.request.adapter == adapter]
         scored = model.score([prompts[i] for i in chosen], [texts[i] for i in chosen], adapter=adapter)
         for index, likelihood in zip(chosen, scored, strict=True):
-            found[index] = (likelihood.logprob, likelihood.token_count)
+            found[index] = likelihood
     return found
 
 
-def _record(moment: Moment, turn: UserTurn | None, forced: tuple[float, int] | None) -> SimulatedTurn:
+def _record(moment: Moment, turn: UserTurn | None, forced: Likelihood | None) -> SimulatedTurn:
     calls = turn.calls if turn else ()
     return SimulatedTurn(
         key=moment.key,
@@ -136,8 +144,8 @@ def _record(moment: Moment, turn: UserTurn | None, forced: tuple[float, int] | N
         fault=turn.fault if turn else None,
         attempts=len(calls),
         first_fault=calls[0].fault if calls else (turn.fault if turn else None),
-        logprob=forced[0] if forced else None,
-        tokens=forced[1] if forced else 0,
+        logprob=forced.logprob if forced else None,
+        tokens=forced.token_count if forced else 0,
         byte_count=len((moment.said or "").strip().encode()) if forced else 0,
     )
 

