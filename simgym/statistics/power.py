@@ -1,0 +1,98 @@
+"""How many, and how small: sample sizes and minimum detectable effects, with clustering.
+
+Dependent observations count less: m observations of one person with intraclass correlation rho are worth
+m / (1 + (m - 1) rho) independent ones (design effect of Kish 1965). Power is that of statsmodels (extra `stats`):
+a z-test of a win rate against one half (arcsine effect size, Cohen 1988) and a t-test of paired differences.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from simgym.statistics._statsmodels import load
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A sample size, an effect, and the power that joins them."""
+
+    clusters: int
+    """People (or other clusters)."""
+    per_cluster: float
+    """Observations of each."""
+    design_effect: float
+    """By which factor clustering enlarges the variance, >= 1."""
+    effect: float
+    """Smallest effect that is detected with that power, in the units asked for."""
+    power: float
+    """Probability of detecting it, in (0, 1)."""
+    alpha: float
+    """Two-sided level of the test, in (0, 1)."""
+    method: str
+    """Which test."""
+
+
+def design_effect(per_cluster: float, icc: float) -> float:
+    """1 + (m - 1) rho.
+
+    Raises:
+        ValueError: the intraclass correlation is not in [0, 1], or there is less than one observation a cluster.
+    """
+    if not 0 <= icc <= 1 or per_cluster < 1:
+        raise ValueError(f"icc is {icc} and per_cluster {per_cluster}, expected a number in [0, 1] and one >= 1.")
+    return 1 + (per_cluster - 1) * icc
+
+
+def plan_win_rate(
+    rate: float, *, per_cluster: float = 1, icc: float = 0.0, power: float = 0.8, alpha: float = 0.05
+) -> Plan:
+    """People needed to tell a win rate from one half.
+
+    Args:
+        rate: True win rate, in (0, 1) and not 0.5; ties count as half.
+        per_cluster: Votes of a person.
+        icc: Intraclass correlation of the votes of a person.
+        power: Wanted probability of detecting it.
+        alpha: Two-sided level.
+
+    Raises:
+        ValueError: the rate is 0.5 or not in (0, 1).
+    """
+    if not 0 < rate < 1 or rate == 0.5:
+        raise ValueError(f"The win rate is {rate}, expected a number in (0, 1) other than 0.5.")
+    effect = load("stats.proportion").proportion_effectsize(rate, 0.5)
+    inflation = design_effect(per_cluster, icc)
+    needed = load("stats.power").NormalIndPower(ddof=0).solve_power(abs(effect), power=power, alpha=alpha, ratio=0)
+    clusters = math.ceil(needed * inflation / per_cluster - 1e-9)
+    return Plan(clusters, per_cluster, inflation, rate, power, alpha, "z-test of a proportion, arcsine effect size")
+
+
+def detectable_win_rate(
+    clusters: int, *, per_cluster: float = 1, icc: float = 0.0, power: float = 0.8, alpha: float = 0.05
+) -> Plan:
+    """Smallest win rate above one half that so many people tell from it; arguments as for `plan_win_rate`."""
+    inflation = design_effect(per_cluster, icc)
+    n = clusters * per_cluster / inflation
+    effect = load("stats.power").NormalIndPower(ddof=0).solve_power(None, nobs1=n, power=power, alpha=alpha, ratio=0)
+    rate = math.sin(math.asin(math.sqrt(0.5)) + float(effect) / 2) ** 2
+    return Plan(clusters, per_cluster, inflation, rate, power, alpha, "z-test of a proportion, arcsine effect size")
+
+
+def detectable_difference(
+    n: int, deviation: float, *, per_cluster: float = 1, icc: float = 0.0, power: float = 0.8, alpha: float = 0.05
+) -> Plan:
+    """Smallest mean of paired differences that is told from zero.
+
+    Args:
+        n: Clusters (scenarios, people).
+        deviation: Standard deviation of the differences, > 0; the effect is in its units.
+        per_cluster: Differences of a cluster.
+        icc: Intraclass correlation of the differences of a cluster.
+        power: Wanted probability of detecting it.
+        alpha: Two-sided level.
+    """
+    inflation = design_effect(per_cluster, icc)
+    worth = n * per_cluster / inflation
+    effect = load("stats.power").TTestPower().solve_power(None, nobs=worth, power=power, alpha=alpha)
+    return Plan(n, per_cluster, inflation, float(effect) * deviation, power, alpha, "t-test of paired differences")

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import pearsonr, spearmanr
+from sklearn.metrics import cohen_kappa_score
+
+from simgym.statistics.agreement import agreement, cohen_kappa, krippendorff_alpha, spearman
+
+RNG = np.random.default_rng(2)
+FIRST = RNG.integers(1, 6, 90).astype(float)
+SECOND = np.clip(FIRST + RNG.integers(-1, 2, 90), 1, 5)
+
+
+def test_the_figures_are_those_of_the_libraries():
+    found = agreement(FIRST, SECOND, resamples=99)
+    assert found.raw.value == pytest.approx((FIRST == SECOND).mean())
+    assert found.kappa.value == pytest.approx(cohen_kappa_score(FIRST.astype(int), SECOND.astype(int)))
+    assert found.kappa_quadratic.value == pytest.approx(
+        cohen_kappa_score(FIRST.astype(int), SECOND.astype(int), weights="quadratic")
+    )
+    assert found.spearman.value == pytest.approx(spearmanr(FIRST, SECOND).statistic)
+    assert found.pearson.value == pytest.approx(pearsonr(FIRST, SECOND).statistic)
+    for estimate in (found.raw, found.kappa, found.alpha, found.spearman):
+        assert estimate.low <= estimate.value <= estimate.high
+        assert estimate.n == 90
+
+
+def test_alpha_of_a_textbook_example():
+    # Krippendorff's own example with four observers and twelve units, some not rated
+    table = np.array([
+        [1, 2, 3, 3, 2, 1, 4, 1, 2, math.nan, math.nan, math.nan],
+        [1, 2, 3, 3, 2, 2, 4, 1, 2, 5, math.nan, 3],
+        [math.nan, 3, 3, 3, 2, 3, 4, 2, 2, 5, 1, math.nan],
+        [1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, math.nan],
+    ])  # fmt: skip
+    assert krippendorff_alpha(table, "nominal") == pytest.approx(0.743, abs=1e-3)
+    assert krippendorff_alpha(table, "interval") == pytest.approx(0.849, abs=1e-3)
+
+
+def test_quadratic_weights_are_distances_on_the_scale_even_if_a_rating_is_unused():
+    first, second = np.array([1.0, 1.0, 5.0, 5.0]), np.array([1.0, 5.0, 5.0, 1.0])
+    assert cohen_kappa(first, second, weights="quadratic") == pytest.approx(0)
+    near, far = np.array([1.0, 2.0, 5.0, 1.0]), np.array([1.0, 5.0, 5.0, 1.0])
+    base = np.array([1.0, 1.0, 5.0, 1.0])
+    assert cohen_kappa(base, near, weights="quadratic") > cohen_kappa(base, far, weights="quadratic")
+
+
+def test_unrated_items_are_left_out_and_constant_ratings_have_no_kappa():
+    found = agreement([1, 2, math.nan, 4], [1, math.nan, 3, 4], resamples=19)
+    assert found.raw.n == 2
+    constant = agreement([3, 3, 3], [3, 3, 3], resamples=19)
+    assert (constant.raw.value, constant.kappa.value, constant.alpha.value) == (1, None, None)
+    json.dumps(constant.to_json(), allow_nan=False)
+    with pytest.raises(ValueError, match="expected as many"):
+        agreement([1], [1, 2])
+    assert spearman([1, 2, 3], [10, 20, 30], resamples=19).value == 1
+
+
+def test_two_judges_of_wildbench_agree_more_with_themselves_than_with_each_other(shared_data):
+    rows = json.loads((shared_data / "wildbench_two_judges.json").read_text())["rows"]
+    turbo, omni, omni_later = (np.array([row[column] for row in rows], dtype=float) for column in (2, 3, 4))
+    sessions = [row[1] for row in rows]
+    between = agreement(turbo, omni, sessions, resamples=49)
+    within = agreement(omni, omni_later, sessions, resamples=49)
+    assert between.kappa_quadratic.value < within.kappa_quadratic.value
+    assert between.alpha.value < within.alpha.value
+    assert between.spearman.value > 0.6
+    assert between.raw.n == len(set(sessions))
