@@ -133,6 +133,11 @@ class Scenario:
         )
 
 
+def written_out(conversation: Conversation) -> str:
+    """A conversation as plain text, one `USER:` or `ASSISTANT:` paragraph a message."""
+    return "\n".join(f"{message.role.upper()}: {message.content}" for message in conversation.messages)
+
+
 def read_scenarios(path: str | Path) -> list[Scenario]:
     """Read scenarios from a JSONL file, one object a line, blank lines ignored.
 

@@ -73,6 +73,8 @@ class Transcript:
     """What went wrong, in one word and colon and detail; None if nothing did."""
     reasons: tuple[str, ...] = ()
     """What the judges said, one text a judge."""
+    judge_values: tuple[float, ...] = ()
+    """What the reward is the mean of (several judges, checklist items, turns); empty for one judge alone."""
     fingerprints: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Model, settings and prompt hashes under `assistant`, `simulator`, `judge`."""
     calls: tuple[ModelCall, ...] = ()
@@ -117,6 +119,7 @@ class Transcript:
             "reward": self.reward,
             "fault": self.fault,
             "reasons": list(self.reasons),
+            "judge_values": list(self.judge_values),
             "tokens": self.tokens(),
             "fingerprints": {role: dict(value) for role, value in self.fingerprints.items()},
             "calls": [asdict(call) for call in self.calls],
@@ -139,6 +142,7 @@ class Transcript:
             reward=value["reward"],
             fault=value.get("fault"),
             reasons=tuple(value.get("reasons", ())),
+            judge_values=tuple(value.get("judge_values", ())),
             fingerprints=value.get("fingerprints", {}),
             calls=tuple(ModelCall(**call) for call in value.get("calls", ())),
             seconds=value.get("seconds"),

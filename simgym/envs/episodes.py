@@ -48,6 +48,8 @@ class Episode:
     """What went wrong, if anything did."""
     reasons: tuple[str, ...] = ()
     """What the judge said."""
+    judge_values: tuple[float, ...] = ()
+    """What the reward is the mean of; see `Judgement.parts`."""
     calls: list[ModelCall] = field(default_factory=list)
     """Model calls by simulator and judge, in order."""
 
@@ -74,6 +76,7 @@ class Episode:
             "end_reason": self.end_reason,
             "fault": self.fault,
             "reasons": list(self.reasons),
+            "judge_values": list(self.judge_values),
         }
 
     @classmethod
@@ -94,6 +97,7 @@ class Episode:
                 end_reason=value["end_reason"],
                 fault=value["fault"],
                 reasons=tuple(value["reasons"]),
+                judge_values=tuple(value.get("judge_values", ())),
             )
         except KeyError as error:
             raise ConfigurationError(f"The state lacks {error}. Make it with get_state.") from error
@@ -222,5 +226,6 @@ class Episodes:
         for episode, judgement in zip(ended, judgements, strict=True):
             episode.calls += judgement.calls
             episode.reward, episode.reasons = judgement.value, judgement.reasons
+            episode.judge_values = judgement.parts
             if judgement.value is None:
                 episode.end_reason, episode.fault = "judge_fault", judgement.fault

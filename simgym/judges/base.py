@@ -23,7 +23,9 @@ class Judgement:
     reasons: tuple[str, ...] = ()
     """What the judge said in its own words, one text a judge."""
     fault: str | None = None
-    """`unparsable: ...`, `out_of_range: ...`, `server: ...`; None if `value` is a number."""
+    """`refused: ...`, `unparsable: ...`, `out_of_range: ...`, `timeout: ...`, `server: ...`; None if it has a value."""
+    parts: tuple[float, ...] = ()
+    """Values in [0, 1] that `value` is the mean of: several judges, checklist items or turns; empty for one alone."""
     calls: tuple[ModelCall, ...] = ()
     """Model calls made for this judgement."""
 

@@ -1,12 +1,26 @@
-"""From a judge's reply to a grade or a fault; there is no default grade."""
+"""From a judge's reply to what it says, or a fault; there is no default grade, verdict or item.
+
+Replies are JSON objects where the backend can be held to a schema, and read tolerantly where it cannot: text before and
+after the object (such as a code fence) is ignored. Faults begin with a type: `refused: ...` (the model will not judge),
+`unparsable: ...` or `out_of_range: ...`; those of the model itself (`timeout: ...`, `server: ...`) come with the reply.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 LOWEST_GRADE, HIGHEST_GRADE = 0, 10
+VERDICTS: Mapping[str, float] = {"A++": 1.0, "A+": 0.75, "TIE": 0.5, "B+": 0.25, "B++": 0.0}
+"""What the words of a pairwise reply are worth for A."""
+_REFUSAL = re.compile(
+    r"\b(?:i['’]?m sorry|i apologi[sz]e|i can(?:no|['’])t|i(?: a|['’])m (?:unable|not able)|i will not|i won['’]t)\b",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,37 +28,87 @@ class Grade:
     """What was read from a reply."""
 
     value: float | None
-    """Grade in [0, 10]; None if it could not be read."""
+    """Grade in [lowest, highest]; None if it could not be read."""
     thought: str
     """The judge's reason; empty if it gave none."""
     fault: str | None
-    """`unparsable: ...` or `out_of_range: ...`; None if there is a grade."""
+    """`refused: ...`, `unparsable: ...` or `out_of_range: ...`; None if there is a grade."""
 
 
-def read_grade(reply: str) -> Grade:
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What was read from a reply to a checklist."""
+
+    items: tuple[bool, ...]
+    """Whether each item is satisfied; empty if the reply could not be read."""
+    reasons: tuple[str, ...]
+    """One a item."""
+    fault: str | None
+    """`refused: ...` or `unparsable: ...`; None if every item was answered."""
+
+
+def read_grade(reply: str, *, lowest: float = LOWEST_GRADE, highest: float = HIGHEST_GRADE) -> Grade:
     """The grade in the first JSON object of a reply that has a `score`.
 
-    Text before and after the object (such as a code fence) is ignored. A score written as a text of digits counts as
-    a number; anything else, or a number outside 0 to 10, is a fault.
+    A score written as a text of digits counts as a number; anything else, or a number outside the range, is a fault.
     """
+    for value in _objects(reply):
+        if "score" in value:
+            return _grade(value["score"], str(value.get("thought", "")), lowest, highest)
+    return Grade(None, "", _unreadable(reply, "a score"))
+
+
+def read_checklist(reply: str, count: int) -> Checked:
+    """The answers to `count` items; a list of another length is a fault, not a partial score."""
+    for value in _objects(reply):
+        items = value.get("items")
+        if not isinstance(items, list):
+            continue
+        if len(items) != count:
+            return Checked((), (), f"unparsable: {len(items)} answers to {count} items")
+        if not all(isinstance(item, dict) and isinstance(item.get("satisfied"), bool) for item in items):
+            return Checked((), (), "unparsable: an item has no satisfied that is true or false")
+        return Checked(
+            tuple(item["satisfied"] for item in items), tuple(str(item.get("reason", "")) for item in items), None
+        )
+    return Checked((), (), _unreadable(reply, "items"))
+
+
+def read_verdict(reply: str) -> Grade:
+    """How much better A is than B, in [0, 1]: the `choice` in the first JSON object that has one."""
+    for value in _objects(reply):
+        if "choice" in value:
+            thought, choice = str(value.get("reason", "")), str(value["choice"]).strip().upper()
+            if choice in VERDICTS:
+                return Grade(VERDICTS[choice], thought, None)
+            return Grade(None, thought, f"unparsable: choice is {choice[:20]!r}")
+    return Grade(None, "", _unreadable(reply, "a choice"))
+
+
+def _objects(reply: str) -> Iterator[dict[str, Any]]:
     decoder = json.JSONDecoder(strict=False)
     for start in (index for index, character in enumerate(reply) if character == "{"):
         try:
             value, _ = decoder.raw_decode(reply[start:])
         except (ValueError, RecursionError):
             continue
-        if isinstance(value, dict) and "score" in value:
-            return _grade(value["score"], str(value.get("thought", "")))
-    return Grade(None, "", "unparsable: no JSON object with a score")
+        if isinstance(value, dict):
+            yield value
 
 
-def _grade(score: object, thought: str) -> Grade:
+def _unreadable(reply: str, what: str) -> str:
+    if _REFUSAL.search(reply[:200]):
+        return f"refused: {' '.join(reply.split())[:80]}"
+    return f"unparsable: no JSON object with {what}"
+
+
+def _grade(score: object, thought: str, lowest: float, highest: float) -> Grade:
     if isinstance(score, bool) or not isinstance(score, int | float | str):
         return Grade(None, thought, f"unparsable: score is a {type(score).__name__}")
     try:
         number = float(score)
     except (ValueError, OverflowError):
         return Grade(None, thought, "unparsable: score is not a number")
-    if not math.isfinite(number) or not LOWEST_GRADE <= number <= HIGHEST_GRADE:
-        return Grade(None, thought, f"out_of_range: score {number:g} is not within 0 to 10")
+    if not math.isfinite(number) or not lowest <= number <= highest:
+        return Grade(None, thought, f"out_of_range: score {number:g} is not within {lowest:g} to {highest:g}")
     return Grade(number, thought, None)

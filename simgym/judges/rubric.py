@@ -1,28 +1,26 @@
 """A language model grades the whole conversation from 0 to 10 against written criteria.
 
 The rubric is a text file with our own wording of alignment with the intent, usefulness and clarity; the reply is JSON
-{thought, score}; temperature 0; the value is score / 10, averaged over the judging models (two in arXiv 2605.09808).
-If one model's grade cannot be read, the whole judgement is a fault: a mean over those that happened to answer would
-compare conversations by different judges.
+{thought, score}; temperature 0; the value is score / 10, averaged over the judging models (two in arXiv 2605.09808),
+and each model's own value is kept as a part. If one model's grade cannot be read, the whole judgement is a fault: a
+mean over those that happened to answer would compare conversations by different judges.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib import resources
-from pathlib import Path
-from string import Template
 from typing import Any
 
-from simgym.conversation import Conversation, Message, Scenario
+from simgym.conversation import Conversation, Message, Scenario, written_out
 from simgym.errors import ConfigurationError
 from simgym.judges.base import Judgement
 from simgym.judges.parsing import HIGHEST_GRADE, LOWEST_GRADE, read_grade
+from simgym.judges.rubrics import load_rubric
 from simgym.language_models.base import Request, Sampling, record_call
 from simgym.language_models.loading import LanguageModelSpec, load_language_model
 from simgym.language_models.weights import EMBEDDED
 from simgym.seeding import derive_seed
-from simgym.transcripts import ModelCall, text_hash
+from simgym.transcripts import ModelCall
 
 REPLY_SCHEMA: Mapping[str, Any] = {
     "type": "object",
@@ -45,21 +43,21 @@ class RubricJudge:
         self,
         model: LanguageModelSpec | Sequence[LanguageModelSpec] = EMBEDDED,
         *,
-        rubric: str | None = None,
+        rubric: str = "helpfulness",
         max_new_tokens: int = 512,
     ) -> None:
         """Choose judges and criteria.
 
         Args:
             model: One model or several, whose grades are averaged.
-            rubric: Path of a text file with the placeholders `$intent` and `$conversation`; None: the built-in one.
+            rubric: Built-in name, or path of a text file with the placeholders `$intent` and `$conversation`.
             max_new_tokens: Bound of one reply.
         """
         several = isinstance(model, Sequence) and not isinstance(model, str)
         self.models: list[LanguageModelSpec] = list(model) if several else [model]  # type: ignore[arg-type,list-item]
         if not self.models:
             raise ConfigurationError("The rubric judge has no model, expected at least one.")
-        self.rubric = _rubric(rubric)
+        self.rubric = load_rubric(rubric, ("intent", "conversation"))
         self.sampling = Sampling(temperature=0.0, max_new_tokens=max_new_tokens)
 
     def score(
@@ -83,12 +81,13 @@ class RubricJudge:
                 fault = of_model[row].fault or grade.fault
                 calls.append(record_call("judge", turn, asked[row], of_model[row], fault))
                 faults += [fault] if fault else []
-            values = [grade.value for grade in grades if grade.value is not None]
+            values = tuple(grade.value / HIGHEST_GRADE for grade in grades if grade.value is not None)
             judgements.append(
                 Judgement(
-                    value=None if faults else sum(values) / len(values) / HIGHEST_GRADE,
+                    value=None if faults else sum(values) / len(values),
                     reasons=tuple(grade.thought for grade in grades if grade.thought),
                     fault="; ".join(faults) or None,
+                    parts=values if len(values) > 1 and not faults else (),
                     calls=tuple(calls),
                 )
             )
@@ -98,27 +97,9 @@ class RubricJudge:
         return {
             "judge": "rubric",
             "models": [load_language_model(spec).fingerprint() for spec in self.models],
-            "rubric_hash": text_hash(self.rubric),
+            **self.rubric.fingerprint(),
         }
 
     def _request(self, scenario: Scenario, conversation: Conversation, seed: int) -> Request:
-        text = Template(self.rubric).substitute(
-            intent=scenario.intent,
-            conversation="\n".join(f"{message.role.upper()}: {message.content}" for message in conversation.messages),
-        )
-        return Request((Message("user", text.strip()),), self.sampling, seed=seed, json_schema=REPLY_SCHEMA)
-
-
-def _rubric(path: str | None) -> str:
-    if path is None:
-        return (resources.files("simgym.judges") / "prompts" / "helpfulness.txt").read_text(encoding="utf-8")
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-        Template(text).substitute(intent="", conversation="")
-    except OSError as error:
-        raise ConfigurationError(f"There is no rubric file {path} ({error.strerror}).") from error
-    except (KeyError, ValueError) as error:
-        raise ConfigurationError(
-            f"The rubric {path} has an unknown or broken placeholder ({error}). Known: $intent, $conversation."
-        ) from error
-    return text
+        text = self.rubric.fill(intent=scenario.intent, conversation=written_out(conversation))
+        return Request((Message("user", text),), self.sampling, seed=seed, json_schema=REPLY_SCHEMA)

@@ -167,6 +167,7 @@ def _transcript(
         reward=episode.reward,
         fault=episode.fault,
         reasons=episode.reasons,
+        judge_values=episode.judge_values,
         fingerprints=fingerprints,
         calls=tuple(episode.calls),
         seconds=round(seconds, 3),

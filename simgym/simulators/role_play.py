@@ -16,7 +16,7 @@ from pathlib import Path
 from string import Template
 from typing import Any, Literal
 
-from simgym.conversation import END_OF_CONVERSATION, Conversation, Message, Scenario
+from simgym.conversation import END_OF_CONVERSATION, Conversation, Message, Scenario, written_out
 from simgym.errors import ConfigurationError
 from simgym.language_models.base import LanguageModel, Request, Sampling
 from simgym.language_models.loading import LanguageModelSpec, load_language_model
@@ -184,11 +184,6 @@ def real_openings(scenarios: Sequence[Scenario]) -> list[UserTurn]:
                 "Use scenarios with openings, or UserSim-RolePlay-v0, which writes its own."
             )
     return [UserTurn(scenario.opening or "") for scenario in scenarios]
-
-
-def written_out(conversation: Conversation) -> str:
-    """A conversation as plain text, one `USER:` or `ASSISTANT:` paragraph a message."""
-    return "\n".join(f"{message.role.upper()}: {message.content}" for message in conversation.messages)
 
 
 def read_reply(text: str) -> UserTurn:

@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 from simgym.conversation import INTENT_PREFIX, Conversation, Scenario
 from simgym.errors import ConfigurationError
 from simgym.judges.base import Judgement
-from simgym.judges.parsing import read_grade
+from simgym.judges.checklist import ChecklistJudge
+from simgym.judges.ensemble import EnsembleJudge, PerTurnJudge
+from simgym.judges.pairwise import PairwiseJudge
+from simgym.judges.parsing import read_checklist, read_grade, read_verdict
 from simgym.judges.relevance import RelevanceJudge
 from simgym.judges.rubric import RubricJudge
 from simgym.language_models.scripted_lm import ScriptedLM
@@ -54,6 +57,13 @@ def test_a_grade_is_read_or_faulted_never_guessed(reply, value, fault):
     assert grade.fault == fault or grade.fault.startswith(fault)
 
 
+@pytest.mark.parametrize("reply", ["I'm sorry, I can't grade this.", "I cannot judge people.", "I am unable to do so"])
+def test_a_refusal_is_told_from_a_reply_that_cannot_be_read(reply):
+    for read in (read_grade, read_verdict, lambda text: read_checklist(text, 2)):
+        assert read(reply).fault.startswith("refused")
+        assert read("It is fine, 7 of 10.").fault.startswith("unparsable")
+
+
 @given(st.text(alphabet='{}[]":, score01eE-.tfn\\u', max_size=60))
 def test_no_reply_breaks_the_parser(reply):
     grade = read_grade(reply)
@@ -65,6 +75,7 @@ def test_several_models_are_averaged_and_one_failure_fails_the_judgement(scenari
     judgement = judge.score(scenarios[:1], [TALK], seeds=[1])[0]
     assert judgement.value == pytest.approx(0.65)
     assert judgement.reasons == ("a", "b")
+    assert judgement.parts == pytest.approx((0.4, 0.9))
     assert len(judgement.calls) == 2
 
     judge = RubricJudge([Verbatim('{"thought": "a", "score": 4}'), Verbatim("I would say nine.")])
@@ -88,6 +99,109 @@ def test_the_rubric_sees_intent_and_conversation_and_can_be_replaced(scenarios, 
     own.write_text("Grade $all.")
     with pytest.raises(ConfigurationError, match=r"\$conversation"):
         RubricJudge(grader("x"), rubric=str(own))
+
+
+ITEMS = ("Is it kind?", "Is it short?")
+
+
+def items(*satisfied):
+    return json.dumps({"items": [{"reason": f"r{n}", "satisfied": one} for n, one in enumerate(satisfied)]})
+
+
+@pytest.mark.parametrize(
+    ("reply", "value", "fault"),
+    [
+        (items(True, False), 0.5, None),
+        (f"Sure:\n```\n{items(True, True)}\n```", 1.0, None),
+        (items(True), None, "unparsable: 1 answers to 2 items"),
+        (items(True, True, True), None, "unparsable: 3 answers to 2 items"),
+        (items(True, "yes"), None, "unparsable: an item"),
+        (items(True, 1), None, "unparsable: an item"),
+        ('{"items": "yes"}', None, "unparsable: no JSON object with items"),
+        ('{"items": [null, null]}', None, "unparsable: an item"),
+    ],
+)
+def test_a_checklist_is_answered_item_by_item_or_not_at_all(scenarios, reply, value, fault):
+    judgement = ChecklistJudge(Verbatim(reply), items=ITEMS).score(scenarios[:1], [TALK], seeds=[1])[0]
+    assert judgement.value == value
+    assert judgement.fault == fault or judgement.fault.startswith(fault)
+    assert len(judgement.parts) == (2 if value is not None else 0)
+    assert judgement.calls[0].fault == judgement.fault
+
+
+def test_a_checklist_can_belong_to_the_scenario(scenarios):
+    prompts = []
+    model = Verbatim(lambda request: prompts.append(request) or items(True, True))
+    judge = ChecklistJudge(model, items={scenarios[0].id: ITEMS})
+    found = judge.score(scenarios[:2], [TALK, TALK], seeds=[1, 2])
+    assert [one.value for one in found] == [1.0, None]
+    assert found[1].fault.startswith("no_checklist")
+    assert "1. Is it kind?\n2. Is it short?" in prompts[0].messages[0].content
+    assert judge.fingerprint() != ChecklistJudge(model, items=ITEMS).fingerprint()
+    with pytest.raises(ConfigurationError, match="list of items"):
+        ChecklistJudge(model, items=[])
+
+
+def prefers(word):
+    """A judge that prefers the message with a word, wherever it stands."""
+
+    def rule(request):
+        first = request.messages[0].content.split("Message of assistant A:")[1].split("Message of assistant B:")[0]
+        return json.dumps({"reason": "", "choice": "A+" if word in first else "B+"})
+
+    return Verbatim(rule)
+
+
+def test_pairs_are_judged_in_both_orders(scenarios):
+    histories = [Conversation().add("user", "hi")] * 2
+    judge = PairwiseJudge(prefers("kind"))
+    good, bad = judge.compare(scenarios[:2], histories, ["a kind one", "a rude one"], ["x", "so kind"], seeds=[1, 2])
+    assert (good.outcome, good.winner, good.consistent) == (0.75, 1.0, True)
+    assert (bad.outcome, bad.winner) == (0.25, 0.0)
+    first = PairwiseJudge(Verbatim('{"choice": "A++", "reason": "it comes first"}'))
+    biased = first.compare(scenarios[:1], histories[:1], ["one"], ["other"], seeds=[1])[0]
+    assert (biased.outcome, biased.winner, biased.consistent) == (0.5, 0.5, False)
+    mute = PairwiseJudge(Verbatim('{"choice": "C"}')).compare(scenarios[:1], histories[:1], ["a"], ["b"], seeds=[1])[0]
+    assert (mute.outcome, mute.consistent) == (None, None)
+    assert mute.fault.count("unparsable") == 2
+
+
+def test_a_pairwise_judge_with_references_is_a_judge(scenarios):
+    judge = PairwiseJudge(prefers("Ignore"), references={scenarios[0].id: "a reference"})
+    found = judge.score(scenarios[:2], [TALK, TALK], seeds=[1, 2])
+    assert found[0].value == 0.75
+    assert found[1].fault.startswith("no_reference")
+    with pytest.raises(ConfigurationError, match="references="):
+        PairwiseJudge(prefers("x")).score(scenarios[:1], [TALK], seeds=[1])
+
+
+def test_an_ensemble_keeps_its_parts_and_fails_as_a_whole(scenarios):
+    two = [RubricJudge(Verbatim(f'{{"thought": "{n}", "score": {n}}}')) for n in (2, 8)]
+    assert EnsembleJudge(two).score(scenarios[:1], [TALK], seeds=[1])[0].value == pytest.approx(0.5)
+    weighted = EnsembleJudge(two, weights=[1, 3]).score(scenarios[:1], [TALK], seeds=[1])[0]
+    assert (weighted.value, weighted.parts) == (pytest.approx(0.65), (0.2, 0.8))
+    broken = EnsembleJudge([two[0], RubricJudge(Verbatim("no"))]).score(scenarios[:1], [TALK], seeds=[1])[0]
+    assert (broken.value, broken.parts) == (None, ())
+    by_name = EnsembleJudge([{"judge": "rubric", "model": "scripted:echo"}, {"judge": "checklist", "items": ["a?"]}])
+    assert [one["judge"] for one in by_name.fingerprint()["judges"]] == ["rubric", "checklist"]
+    for wrong in (lambda: EnsembleJudge([]), lambda: EnsembleJudge(two, weights=[1]), lambda: EnsembleJudge([{}])):
+        with pytest.raises(ConfigurationError):
+            wrong()
+
+
+def test_a_judge_per_turn_sees_every_stage(scenarios):
+    stages = []
+
+    def rule(request):
+        chat = request.messages[0].content.split("The chat:")[1]
+        stages.append(chat.count("ASSISTANT:"))
+        return json.dumps({"thought": "", "score": 3 * chat.count("ASSISTANT:")})
+
+    longer = TALK.add("user", "and?").add("assistant", "Well.")
+    found = PerTurnJudge(RubricJudge(Verbatim(rule))).score(scenarios[:2], [longer, TALK], seeds=[1, 2])
+    assert stages == [1, 2, 1]
+    assert [one.value for one in found] == pytest.approx([0.45, 0.3])
+    assert found[0].parts == pytest.approx((0.3, 0.6))
 
 
 def test_a_judgement_has_a_value_or_a_fault():
