@@ -9,19 +9,17 @@ JSONL file batch by batch; a run that was interrupted goes on where it stopped.
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from simgym.errors import ConfigurationError
 from simgym.evaluation.reference import Moment, Reference
+from simgym.evaluation.run_file import RunFile
 from simgym.flip import defuse
 from simgym.language_models.base import Likelihood, PromptingModel
 from simgym.seeding import derive_seed
 from simgym.simulators.base import ScorableSimulator, UserSimulator, UserTurn
-from simgym.transcripts import cut_torn_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +71,14 @@ def simulate_turns(
         ConfigurationError: the file was made with another simulator, reference or seed.
     """
     header = {"simulator": simulator.fingerprint(), "reference": reference.content_hash(), "seed": seed}
-    done = _read(Path(path), header) if path else {}
-    advance(len(done))
-    pending = [moment for moment in reference.moments if moment.key not in done]
-    with _Appender(Path(path) if path else None, header) as append:
+    with RunFile(path, header) as file:
+        pending = [moment for moment in reference.moments if moment.key not in file.rows]
+        advance(len(reference.moments) - len(pending))
         for batch in _batches(pending, batch_size):
             for turn in _simulate(simulator, batch, seed):
-                done[turn.key] = turn
-                append(asdict(turn))
+                file.append(asdict(turn))
             advance(len(batch))
-    return [done[moment.key] for moment in reference.moments]
+        return [SimulatedTurn(**file.rows[moment.key]) for moment in reference.moments]
 
 
 def _simulate(simulator: UserSimulator, moments: Sequence[Moment], seed: int) -> Iterator[SimulatedTurn]:
@@ -148,47 +144,6 @@ def _record(moment: Moment, turn: UserTurn | None, forced: Likelihood | None) ->
         tokens=forced.token_count if forced else 0,
         byte_count=len((moment.said or "").strip().encode()) if forced else 0,
     )
-
-
-class _Appender:
-    """Appends rows to the file, the header first; a context manager. Without a path it does nothing."""
-
-    def __init__(self, path: Path | None, header: dict[str, Any]) -> None:
-        self._file = None
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            new = not path.exists() or path.stat().st_size == 0
-            self._file = path.open("a", encoding="utf-8")
-            if new:
-                self(header)
-
-    def __call__(self, row: dict[str, Any]) -> None:
-        if self._file is not None:
-            self._file.write(json.dumps(row, ensure_ascii=True, allow_nan=False) + "\n")
-            self._file.flush()
-
-    def __enter__(self) -> _Appender:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._file is not None:
-            self._file.close()
-
-
-def _read(path: Path, header: dict[str, Any]) -> dict[str, SimulatedTurn]:
-    if not path.exists():
-        return {}
-    cut_torn_line(path)
-    with path.open(encoding="utf-8") as lines:
-        first = next(lines, None)
-        if first is None:
-            return {}
-        if json.loads(first) != json.loads(json.dumps(header)):
-            raise ConfigurationError(
-                f"{path} was made with another simulator, reference or seed. Give another folder, or remove the file."
-            )
-        turns = [SimulatedTurn(**json.loads(line)) for line in lines]
-    return {turn.key: turn for turn in turns}
 
 
 def _batches(moments: Sequence[Moment], size: int) -> Iterator[Sequence[Moment]]:

@@ -1,0 +1,50 @@
+"""A win rate at equal length: what would it be if both systems wrote answers of the same length?
+
+Judges like long answers. A logistic regression of the outcome on the standardised, squashed difference of lengths gives
+the win rate at difference 0, as in length-controlled AlpacaEval (Dubois et al. 2024, arXiv 2404.04475), without their
+terms for single instructions, which need many systems. Fitted by statsmodels (extra `stats`), with robust errors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from simgym.statistics._statsmodels import load
+from simgym.statistics.intervals import Estimate
+
+
+def length_controlled_win_rate(
+    outcomes: Sequence[float], lengths: Sequence[float], other_lengths: Sequence[float], *, level: float = 0.95
+) -> Estimate:
+    """Win rate of the first system at equal lengths.
+
+    Args:
+        outcomes: N numbers in [0, 1]: 1 a win of the first, 0.5 a tie.
+        lengths: N lengths of the first's answers, in any unit.
+        other_lengths: N lengths of the second's answers.
+        level: Nominal coverage of the interval (delta method on the logit, HC1 errors).
+
+    Returns:
+        No value with fewer than ten outcomes, or if all are the same.
+
+    Raises:
+        ValueError: the sequences differ in length.
+    """
+    wins = np.asarray(outcomes, dtype=np.float64)
+    gap = np.asarray(lengths, dtype=np.float64) - np.asarray(other_lengths, dtype=np.float64)
+    if wins.shape != gap.shape:
+        raise ValueError(f"Got {wins.size} outcomes and {gap.size} lengths, expected as many.")
+    if wins.size < 10 or np.ptp(wins) == 0:
+        return Estimate(None, None, None, wins.size, "too few different outcomes", None, level)
+    spread = gap.std()
+    squashed = np.tanh(gap / spread) if spread > 0 else np.zeros_like(gap)
+    design = np.column_stack([np.ones_like(gap), squashed]) if np.ptp(squashed) else np.ones((wins.size, 1))
+    api = load("api")
+    fitted = api.GLM(wins, design, family=api.families.Binomial()).fit(cov_type="HC1")
+    low, high = fitted.conf_int(alpha=1 - level)[0]
+    value, low, high = (1 / (1 + math.exp(-float(logit))) for logit in (fitted.params[0], low, high))
+    method = "logistic regression on tanh of the standardised length difference, HC1 errors"
+    return Estimate(value, low, high, wins.size, method, None, level)
