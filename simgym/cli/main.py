@@ -25,9 +25,10 @@ from simgym.cli.realism import realism
 from simgym.cli.rollout import rollout
 from simgym.cli.terminal import complain
 from simgym.cli.view import view
+from simgym.cli.wildbench import wildbench
 from simgym.errors import SimgymError
 
-_RESUMABLE = ("rollout", "matrix", "realism", "data")
+_RESUMABLE = ("rollout", "matrix", "realism", "data", "wildbench")
 
 
 class Verbs(TyperGroup):
@@ -58,6 +59,7 @@ app = typer.Typer(
 for verb in (envs, chat, rollout, matrix, realism, view, doctor):
     app.command()(verb)
 app.add_typer(data, name="data")
+app.add_typer(wildbench, name="wildbench")
 
 
 def _print_version(asked: bool) -> None:

@@ -38,6 +38,20 @@ class RunFile:
         if self.path is not None and self.path.exists():
             self._read(self.path)
 
+    @classmethod
+    def open(cls, path: str | Path) -> RunFile:
+        """A file as it is, under whatever header it was made.
+
+        Raises:
+            MalformedFile: it cannot be read.
+        """
+        try:
+            with Path(path).open(encoding="utf-8") as lines:
+                header = json.loads(next(lines, ""))
+        except (OSError, ValueError) as error:
+            raise MalformedFile(f"{path}, line 1: cannot be read ({error!r}).") from error
+        return cls(path, header)
+
     def append(self, row: Mapping[str, Any]) -> None:
         """Keep a row, which has a `key`; what was appended survives a kill of this process."""
         self.rows[str(row["key"])] = dict(row)

@@ -171,6 +171,33 @@ def penalised(outcome: Outcome, length: int, reference_length: int, penalty: int
     return "tie" if outcome == "lose" and reference_length > length + penalty else outcome
 
 
+def checklist_share(
+    tasks: Sequence[Any], rows: Mapping[str, Mapping[str, Any]], *, seed: int = 0, resamples: int = 4999
+) -> Summary:
+    """Share of checklist items that answers satisfy, mean over tasks, in [0, 1].
+
+    Args:
+        tasks: What was asked; each has `id` and `groups`.
+        rows: Rows of the protocol `checklist` by task id.
+        seed: Of the intervals.
+        resamples: Bootstrap samples per interval.
+    """
+
+    def mean(several: Sequence[float]) -> Estimate:
+        return bootstrap_mean(several, seed=seed, resamples=resamples)
+
+    known = [(task.groups, rows[task.id]) for task in tasks if rows[task.id].get("items")]
+    shares = [(groups, sum(row["items"]) / len(row["items"])) for groups, row in known]
+    lengths = [row["length"] for _, row in known if row["length"] > 0 and not row["cut_off"]]
+    return Summary(
+        overall=mean([share for _, share in shares]),
+        **_grouped(shares, mean),
+        counted=len(shares),
+        failures=_failures([rows[task.id]["fault"] or "unknown" for task in tasks if not rows[task.id].get("items")]),
+        mean_length=sum(lengths) / len(lengths) if lengths else None,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class ChecklistComparison:
     """Two assistants on the same tasks by checklist items satisfied."""

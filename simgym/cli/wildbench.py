@@ -1,0 +1,201 @@
+"""`simgym wildbench`: answer the tasks, judge the answers, compare two assistants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from simgym.cli import options
+from simgym.cli.terminal import facts, plain, print_json, shown, stderr, stdout
+from simgym.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from simgym.evaluation.wildbench_results import Summary
+    from simgym.statistics.intervals import Estimate
+
+wildbench = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="WildBench v2: run (answer the tasks), score, compare."
+)
+
+Tasks = Annotated[str, typer.Option(help="allenai/WildBench, or a JSONL or Parquet file in its schema.")]
+Limit = Annotated[
+    int | None, typer.Option("-n", min=1, help="Use the first so many tasks. Default: all.", show_default=False)
+]
+Run = Annotated[Path, typer.Argument(help="Folder of a run.")]
+
+
+@wildbench.command()
+def run(
+    assistant: Annotated[str, typer.Option(help=options.ASSISTANT_HELP)],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder; an existing run is continued.")],
+    tasks: Tasks = "allenai/WildBench",
+    n: Limit = None,
+    max_new_tokens: options.MaxNewTokens = 2048,
+    temperature: options.Temperature = 0.0,
+    seed: options.Seed = 0,
+    batch_size: options.BatchSize = 32,
+) -> None:
+    """Let an assistant answer the tasks."""
+    from simgym.assistants.language_model_assistant import assistant_from_text
+    from simgym.evaluation.wildbench import answer_tasks
+
+    _, answering = assistant_from_text(assistant, options.sampling(max_new_tokens, temperature))
+    chosen = _load(tasks, n)
+    with _progress("answering", len(chosen)) as advance:
+        answers = answer_tasks(
+            answering,
+            chosen,
+            folder=output,
+            seed=seed,
+            max_new_tokens=max_new_tokens,
+            batch_size=batch_size,
+            advance=advance,
+        )
+    failed, cut = sum(one.fault is not None for one in answers), sum(one.cut_off for one in answers)
+    typer.echo(f"{plain(str(output))}: {len(answers)} tasks, {failed} without an answer, {cut} cut off")
+
+
+@wildbench.command()
+def score(
+    folder: Run,
+    judge_model: Annotated[str, typer.Option(help="Who judges: a name, folder, openai:NAME, or a JSON object.")],
+    protocol: Annotated[
+        str, typer.Option(help="checklist (items satisfied), score (WB-Score) or reward (WB-Reward).")
+    ] = "checklist",
+    reference: Annotated[
+        Path | None, typer.Option(help="Folder of the reference run, for reward.", show_default=False)
+    ] = None,
+    official: Annotated[
+        bool, typer.Option(help="Treat cut-off answers and missing references as the published numbers do.")
+    ] = False,
+    tasks: Tasks = "allenai/WildBench",
+    n: Limit = None,
+    seed: options.Seed = 0,
+    batch_size: options.BatchSize = 16,
+    json: options.Json = False,
+) -> None:
+    """Judge the answers of a run. Failed judgements are tried again by a second run."""
+    from simgym.evaluation import wildbench as bench
+    from simgym.evaluation import wildbench_results as results
+    from simgym.transcripts import write_json
+
+    if protocol not in bench.PROTOCOLS:
+        raise ConfigurationError(f"Unknown protocol {protocol!r}. Known: {', '.join(bench.PROTOCOLS)}.")
+    chosen = _load(tasks, n)
+    answers, _ = bench.read_answers(folder)
+    others = bench.read_answers(reference)[0] if reference is not None else None
+    name = reference.name if reference is not None else ""
+    with _progress("judging", len(chosen)) as advance:
+        rows = bench.judge_answers(
+            chosen,
+            answers,
+            protocol=protocol,
+            model=options.read_model(judge_model),
+            folder=folder,
+            reference=others,
+            reference_name=name,
+            seed=seed,
+            batch_size=batch_size,
+            advance=advance,
+        )
+    found: dict[str, Summary] = {}
+    if protocol == "checklist":
+        found["items satisfied"] = results.checklist_share(chosen, rows)
+    elif protocol == "score":
+        found["WB-Score"] = results.wb_score(bench.graded(chosen, rows), official=official, seed=seed)
+    else:
+        for penalty in results.PENALTIES:
+            title = "WB-Reward" if penalty is None else f"WB-Reward, K = {penalty}"
+            pairs = bench.compared(chosen, rows)
+            found[title] = results.wb_reward(pairs, penalty=penalty, official=official, seed=seed)
+    value = {"protocol": protocol, "official": official, "figures": {key: one.to_json() for key, one in found.items()}}
+    write_json(folder / f"results-{protocol}{'-' + name if name else ''}.json", value)
+    if json:
+        print_json(value)
+        return
+    for title, summary in found.items():
+        stdout().print(shown(title, "bold"))
+        stdout().print(facts(_rows(summary)))
+
+
+@wildbench.command()
+def compare(
+    first: Run,
+    second: Annotated[Path, typer.Argument(help="Folder of the other run.")],
+    json: options.Json = False,
+) -> None:
+    """Compare two runs by the checklist items they satisfy; both must have been judged alike."""
+    from simgym.evaluation.wildbench import read_judgements, satisfied
+    from simgym.evaluation.wildbench_results import compare_checklists
+
+    (rows, header), (other_rows, other_header) = (read_judgements(one, "checklist") for one in (first, second))
+    if differing := sorted(key for key in {*header, *other_header} if header.get(key) != other_header.get(key)):
+        raise ConfigurationError(
+            f"{first} and {second} were judged with another {', '.join(differing)}, so they cannot be compared. Judge "
+            "both with the same model, prompt, tasks and seed."
+        )
+    found = compare_checklists(satisfied(rows), satisfied(other_rows))
+    if json:
+        print_json(found.to_json())
+        return
+    gap = found.mean_length_difference
+    stdout().print(
+        facts([
+            ("win rate", _percent(found.adjusted_win_rate)),
+            ("at equal length", _percent(found.length_controlled)),
+            ("wins, ties, losses", f"{found.wins}, {found.ties}, {found.losses}"),
+            ("left out", f"{found.left_out} tasks without a judgement of both" if found.left_out else ""),
+            ("length", "" if gap is None else f"{gap:+.0f} characters against the other"),
+        ])
+    )  # fmt: skip
+
+
+def _load(source: str, limit: int | None) -> Sequence[Any]:
+    from simgym.data.wildbench import load_wildbench
+
+    found = load_wildbench(source, limit=limit)
+    for identifier, reason in list(found.skipped.items())[:5]:
+        stderr().print(shown(f"left out {identifier}: {reason}", "dim"))
+    if len(found.skipped) > 5:
+        stderr().print(shown(f"left out {len(found.skipped) - 5} more tasks", "dim"))
+    return found.tasks
+
+
+def _rows(summary: Summary) -> list[tuple[str, str]]:
+    rows = [("all tasks", _number(summary.overall))]
+    rows += [(group, _number(estimate)) for group, estimate in summary.by_group.items()]
+    rows.append(("macro mean", "" if summary.macro is None else f"{summary.macro:.2f}"))
+    failed = ", ".join(f"{number} {kind}" for kind, number in summary.failures.items())
+    rows.append(("failures", failed or "none"))
+    rows.append(("mean length", "" if summary.mean_length is None else f"{summary.mean_length:.0f} characters"))
+    return rows
+
+
+def _number(estimate: Estimate) -> str:
+    if estimate.value is None:
+        return "no data"
+    interval = "" if estimate.low is None else f" [{estimate.low:.2f}, {estimate.high:.2f}]"
+    return f"{estimate.value:.2f}{interval} ({estimate.n})"
+
+
+def _percent(estimate: Estimate) -> str:
+    if estimate.value is None:
+        return "no data"
+    if estimate.low is None or estimate.high is None:
+        return f"{100 * estimate.value:.1f} %"
+    return f"{100 * estimate.value:.1f} % [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}] ({estimate.n})"
+
+
+@contextmanager
+def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = stderr()
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda count: bar.update(task, advance=count)

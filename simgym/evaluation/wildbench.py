@@ -1,0 +1,319 @@
+"""WildBench from end to end: assistants answer tasks, judges judge the answers by one of three protocols.
+
+* `checklist`: every item satisfied or not (arXiv 2605.09808); two assistants are compared by what they satisfy.
+* `score`: one grade from 1 to 10 with the checklist in view (WB-Score).
+* `reward`: against a reference assistant, in both orders (WB-Reward; published runs use one random order).
+
+Prompts are our own, so absolute figures are not those of the leaderboard; aggregation is (`wildbench_results`). Answers
+and judgements are rows of run files: a second run does what is missing, and one under another judge, prompt or task set
+is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from simgym.assistants.base import Assistant
+from simgym.conversation import Message, written_out
+from simgym.data.wildbench import WildBenchTask
+from simgym.errors import ConfigurationError
+from simgym.evaluation.run_file import RunFile
+from simgym.evaluation.wildbench_results import Compared, Graded, Outcome
+from simgym.judges.checklist import ChecklistJudge
+from simgym.judges.pairwise import PairwiseJudge
+from simgym.judges.parsing import read_grade
+from simgym.judges.rubrics import load_rubric
+from simgym.language_models.base import Request, Sampling
+from simgym.language_models.loading import LanguageModelSpec, load_language_model
+from simgym.seeding import derive_seed
+
+Protocol = Literal["checklist", "score", "reward"]
+PROTOCOLS: tuple[Protocol, ...] = ("checklist", "score", "reward")
+ANSWERS = "answers.jsonl"
+_OUTCOMES: tuple[Outcome, ...] = ("lose_much", "lose", "tie", "win", "win_much")
+_SCHEMA: Mapping[str, Any] = {
+    "type": "object",
+    "properties": {
+        "thought": {"type": "string", "maxLength": 600},
+        "score": {"type": "integer", "minimum": 1, "maximum": 10},
+    },
+    "required": ["thought", "score"],
+    "additionalProperties": False,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an assistant said to a task."""
+
+    key: str
+    """Session id of the task."""
+    text: str
+    """The answer; empty on a fault."""
+    cut_off: bool
+    """Whether it used up its tokens."""
+    fault: str | None
+    """Why there is no answer; None if there is one."""
+
+
+def task_hash(tasks: Sequence[WildBenchTask]) -> str:
+    """Changes with anything that an assistant is shown or a judge asks."""
+    rows = [[task.id, task.conversation.to_json(), list(task.checklist), task.intent] for task in tasks]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
+
+
+def answer_tasks(
+    assistant: Assistant,
+    tasks: Sequence[WildBenchTask],
+    *,
+    folder: str | Path,
+    seed: int = 0,
+    max_new_tokens: int | None = None,
+    batch_size: int = 32,
+    advance: Callable[[int], object] = lambda count: None,
+) -> list[Answer]:
+    """Let an assistant answer; what `folder/answers.jsonl` has already is not asked again.
+
+    Args:
+        assistant: Who answers.
+        tasks: In this order.
+        folder: Of the run.
+        seed: Of the assistant's sampling.
+        max_new_tokens: The assistant's bound, to tell which answers were cut off; None: not told.
+        batch_size: Tasks per call.
+        advance: Told how many tasks more are done.
+
+    Raises:
+        ConfigurationError: the file was made by another assistant or seed.
+    """
+    header = {"assistant": assistant.fingerprint(), "seed": seed}
+    with RunFile(Path(folder) / ANSWERS, header) as file:
+        # the key says which task, the hash what it said: a task that was changed is asked again
+        done = {row["key"] for row in file.rows.values() if row["asked"] in _asked(tasks)}
+        pending = [task for task in tasks if task.id not in done]
+        advance(len(tasks) - len(pending))
+        for batch in _batches(pending, batch_size):
+            turns = assistant.respond(
+                [task.conversation for task in batch], seeds=[derive_seed(seed, "wildbench", task.id) for task in batch]
+            )
+            for task, turn in zip(batch, turns, strict=True):
+                written = sum(call.completion_tokens for call in turn.calls[-1:])
+                cut_off = max_new_tokens is not None and written >= max_new_tokens
+                answer = Answer(task.id, turn.text, cut_off, turn.fault)
+                file.append({**asdict(answer), "asked": _content(task)})
+            advance(len(batch))
+        return [_answer(file.rows[task.id]) for task in tasks]
+
+
+def read_answers(folder: str | Path) -> tuple[dict[str, Answer], dict[str, Any]]:
+    """Answers of a run by task id, and the header that says who gave them.
+
+    Raises:
+        ConfigurationError: the folder holds no answers.
+    """
+    path = Path(folder) / ANSWERS
+    if not path.is_file():
+        raise ConfigurationError(f"There is no {path}. Run `simgym wildbench run` first.")
+    file = RunFile.open(path)
+    return {key: _answer(row) for key, row in file.rows.items()}, file.header
+
+
+def read_judgements(folder: str | Path, protocol: Protocol) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """Rows of a judged run by task id, and the header that says how it was judged.
+
+    Raises:
+        ConfigurationError: the run was not judged by that protocol.
+    """
+    path = Path(folder) / f"{protocol}.jsonl"
+    if not path.is_file():
+        raise ConfigurationError(f"There is no {path}. Run `simgym wildbench score --protocol {protocol}` first.")
+    file = RunFile.open(path)
+    return file.rows, file.header
+
+
+def judge_answers(
+    tasks: Sequence[WildBenchTask],
+    answers: Mapping[str, Answer],
+    *,
+    protocol: Protocol,
+    model: LanguageModelSpec,
+    folder: str | Path,
+    reference: Mapping[str, Answer] | None = None,
+    reference_name: str = "reference",
+    seed: int = 0,
+    batch_size: int = 16,
+    advance: Callable[[int], object] = lambda count: None,
+) -> dict[str, dict[str, Any]]:
+    """Judge answers; what the run file has already is not judged again, unless the judge failed.
+
+    Args:
+        tasks: What was asked.
+        answers: By task id. A task without an answer, or with a faulty one, is a row with a fault.
+        protocol: How to judge.
+        model: The judging model.
+        folder: Of the run; the file is `PROTOCOL.jsonl` (or `reward-REFERENCE.jsonl`).
+        reference: Answers of the other assistant, for `reward`.
+        reference_name: What to call them.
+        seed: Of the judge.
+        batch_size: Tasks per call.
+        advance: Told how many tasks more are done.
+
+    Returns:
+        Rows by task id; see `graded`, `compared` and `satisfied`.
+
+    Raises:
+        ConfigurationError: `reward` without a reference, or the file was made under another judge or task set.
+    """
+    if protocol == "reward" and reference is None:
+        raise ConfigurationError("The protocol 'reward' compares with a reference run. Give one.")
+    judge = _JUDGES[protocol](model, tasks, reference or {})
+    name = f"reward-{reference_name}" if protocol == "reward" else protocol
+    header = {"protocol": protocol, "judge": judge.fingerprint(), "tasks": task_hash(tasks), "seed": seed}
+    with RunFile(Path(folder) / f"{name}.jsonl", header) as file:
+        pending = []
+        for task in tasks:
+            answer = answers.get(task.id)
+            row, said = file.rows.get(task.id), _hash(answer.text if answer else "")
+            if row is not None and row["fault"] is None and row["answer"] == said:
+                continue
+            if answer is None or answer.fault is not None:
+                fault = "no_answer" if answer is None else f"assistant: {answer.fault}"
+                file.append({"key": task.id, "fault": fault, "length": 0, "cut_off": False, "answer": said})
+            else:
+                pending.append((task, answer))
+        advance(len(tasks) - len(pending))
+        for batch in _batches(pending, batch_size):
+            for (task, answer), verdict in zip(batch, judge.judge(batch, seed), strict=True):
+                shared = {"key": task.id, "length": len(answer.text), "cut_off": answer.cut_off}
+                file.append({**shared, "answer": _hash(answer.text), **verdict})
+            advance(len(batch))
+        return {task.id: file.rows[task.id] for task in tasks}
+
+
+def graded(tasks: Sequence[WildBenchTask], rows: Mapping[str, Mapping[str, Any]]) -> list[Graded]:
+    """Rows of the protocol `score`, for `wb_score`."""
+    return [
+        Graded(task.id, row.get("grade"), task.groups, row["length"], row["cut_off"], row["fault"])
+        for task in tasks
+        for row in (rows[task.id],)
+    ]
+
+
+def compared(tasks: Sequence[WildBenchTask], rows: Mapping[str, Mapping[str, Any]]) -> list[Compared]:
+    """Rows of the protocol `reward`, for `wb_reward`; a task counts once for each order."""
+    found = []
+    for task in tasks:
+        row = rows[task.id]
+        for outcome in row.get("outcomes") or (None,):
+            length = row.get("reference_length", 0)
+            found.append(Compared(task.id, outcome, task.groups, row["length"], length, row["fault"]))
+    return found
+
+
+def satisfied(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[int, int] | None]:
+    """Rows of the protocol `checklist`, for `compare_checklists`."""
+    return {key: (sum(row["items"]), row["length"]) if row.get("items") else None for key, row in rows.items()}
+
+
+class _Checklist:
+    def __init__(self, model: LanguageModelSpec, tasks: Sequence[WildBenchTask], reference: Any) -> None:
+        self._judge = ChecklistJudge(model, items={task.id: task.checklist for task in tasks})
+
+    def fingerprint(self) -> dict[str, Any]:
+        return self._judge.fingerprint()
+
+    def judge(self, pairs: Sequence[tuple[WildBenchTask, Answer]], seed: int) -> Iterator[dict[str, Any]]:
+        found = self._judge.score(
+            [task.scenario for task, _ in pairs],
+            [task.conversation.add("assistant", answer.text) for task, answer in pairs],
+            seeds=[derive_seed(seed, "checklist", task.id) for task, _ in pairs],
+        )
+        for judgement in found:
+            items = [int(part) for part in judgement.parts]
+            yield {"items": items, "reasons": list(judgement.reasons), "fault": judgement.fault}
+
+
+class _Score:
+    def __init__(self, model: LanguageModelSpec, tasks: Sequence[WildBenchTask], reference: Any) -> None:
+        self._model = model
+        self._rubric = load_rubric("wildbench_score", ("conversation", "answer", "items"))
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {"model": load_language_model(self._model).fingerprint(), **self._rubric.fingerprint()}
+
+    def judge(self, pairs: Sequence[tuple[WildBenchTask, Answer]], seed: int) -> Iterator[dict[str, Any]]:
+        requests = []
+        for task, answer in pairs:
+            items = "\n".join(f"- {item}" for item in task.checklist)
+            text = self._rubric.fill(conversation=written_out(task.conversation), answer=answer.text, items=items)
+            sampling, of_task = Sampling(temperature=0.0, max_new_tokens=512), derive_seed(seed, "score", task.id)
+            requests.append(Request((Message("user", text),), sampling, seed=of_task, json_schema=_SCHEMA))
+        for reply in load_language_model(self._model).generate(requests):
+            grade = read_grade(reply.text, lowest=1, highest=10)
+            fault = reply.fault or grade.fault
+            yield {"grade": None if fault else grade.value, "reasons": [grade.thought], "fault": fault}
+
+
+class _Reward:
+    def __init__(
+        self, model: LanguageModelSpec, tasks: Sequence[WildBenchTask], reference: Mapping[str, Answer]
+    ) -> None:
+        self._judge = PairwiseJudge(model)
+        self._reference = reference
+
+    def fingerprint(self) -> dict[str, Any]:
+        texts = {key: answer.text for key, answer in sorted(self._reference.items())}
+        return {**self._judge.fingerprint(), "references_hash": _hash(json.dumps(texts))}
+
+    def judge(self, pairs: Sequence[tuple[WildBenchTask, Answer]], seed: int) -> Iterator[dict[str, Any]]:
+        known = [pair for pair in pairs if pair[0].id in self._reference and not self._reference[pair[0].id].fault]
+        others = [self._reference[task.id].text for task, _ in known]
+        found = self._judge.compare(
+            [task.scenario for task, _ in known],
+            [task.conversation for task, _ in known],
+            [answer.text for _, answer in known],
+            others,
+            seeds=[derive_seed(seed, "reward", task.id) for task, _ in known],
+        )
+        by_id = {task.id: (one, len(other)) for (task, _), one, other in zip(known, found, others, strict=True)}
+        for task, _ in pairs:
+            if task.id not in by_id:
+                yield {"outcomes": [], "fault": "no_reference"}
+                continue
+            one, length = by_id[task.id]
+            yield {
+                "outcomes": [_OUTCOMES[round(4 * verdict)] for verdict in one.verdicts],
+                "consistent": one.consistent,
+                "reasons": list(one.reasons),
+                "reference_length": length,
+                "fault": one.fault,
+            }
+
+
+_JUDGES: Mapping[str, Any] = {"checklist": _Checklist, "score": _Score, "reward": _Reward}
+
+
+def _answer(row: Mapping[str, Any]) -> Answer:
+    return Answer(str(row["key"]), str(row["text"]), bool(row["cut_off"]), row["fault"])
+
+
+def _asked(tasks: Sequence[WildBenchTask]) -> set[str]:
+    return {_content(task) for task in tasks}
+
+
+def _content(task: WildBenchTask) -> str:
+    return _hash(json.dumps([task.id, task.conversation.to_json()]))
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
