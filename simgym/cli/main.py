@@ -20,6 +20,7 @@ from simgym.cli.chat import chat
 from simgym.cli.data import data
 from simgym.cli.doctor import doctor
 from simgym.cli.envs import envs
+from simgym.cli.judge import judge, rejudge
 from simgym.cli.matrix import matrix
 from simgym.cli.realism import realism
 from simgym.cli.rollout import rollout
@@ -28,7 +29,7 @@ from simgym.cli.view import view
 from simgym.cli.wildbench import wildbench
 from simgym.errors import SimgymError
 
-_RESUMABLE = ("rollout", "matrix", "realism", "data", "wildbench")
+_RESUMABLE = ("rollout", "matrix", "realism", "rejudge", "data", "wildbench")
 
 
 class Verbs(TyperGroup):
@@ -56,9 +57,10 @@ app = typer.Typer(
     rich_markup_mode=None,  # help texts hold square brackets, and stay the same in every terminal and in the docs
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (envs, chat, rollout, matrix, realism, view, doctor):
+for verb in (envs, chat, rollout, matrix, realism, rejudge, view, doctor):
     app.command()(verb)
 app.add_typer(data, name="data")
+app.add_typer(judge, name="judge")
 app.add_typer(wildbench, name="wildbench")
 
 

@@ -1,0 +1,130 @@
+"""`simgym judge validate` and `simgym rejudge`: is a judge right, and what does another one say?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from simgym.cli import options
+from simgym.cli.terminal import facts, plain, print_json, shown, stderr, stdout
+
+judge = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Judges: validate them on pairs of answers.")
+
+JudgeOption = Annotated[
+    list[str] | None, typer.Option(help="KEY=VALUE for the judge; VALUE is read as JSON if it is. Repeatable.")
+]
+
+
+@judge.command()
+def validate(
+    pairs: Annotated[Path, typer.Argument(help="JSONL with instruction, better, worse and optionally worse_model.")],
+    judge: Annotated[
+        list[str] | None, typer.Option(help="Name of a judge. Repeatable.", show_default="relevance")
+    ] = None,
+    judge_model: options.JudgeModel = None,
+    judge_option: JudgeOption = None,
+    n: Annotated[int | None, typer.Option("-n", min=1, help="Use so many pairs, drawn by the seed.")] = None,
+    retest: Annotated[int, typer.Option(min=0, help="Judge so many pairs a second time with another seed.")] = 0,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON file of the results.")] = None,
+    seed: options.Seed = 0,
+    batch_size: options.BatchSize = 16,
+    json: options.Json = False,
+) -> None:
+    """How often is a judge right? By subset, balanced for length, in both orders, a second time, against another."""
+    from simgym.evaluation.judge_validation import judge_agreement, judge_pairs, read_pairs
+    from simgym.evaluation.judge_validation import validate as summarise
+    from simgym.judges.loading import load_judge
+    from simgym.transcripts import write_json
+
+    model = options.read_model(judge_model) if judge_model else None
+    arguments = options.read_pairs(judge_option or (), "--judge-option")
+    chosen = read_pairs(pairs, limit=n, seed=seed)
+    verdicts, found = {}, []
+    for name in dict.fromkeys(judge or ["relevance"]):
+        loaded: Any = load_judge(name, model, arguments)
+        with stderr().status(f"{plain(name)}: {len(chosen)} pairs"):
+            verdicts[name] = judge_pairs(loaded, chosen, seed=seed, batch_size=batch_size)
+            again = judge_pairs(loaded, chosen[:retest], seed=seed + 1, batch_size=batch_size) if retest else None
+        found.append(summarise(name, loaded.fingerprint(), verdicts[name], again, seed=seed))
+    names = list(verdicts)
+    agreements = {
+        f"{first} and {second}": judge_agreement(verdicts[first], verdicts[second], seed=seed)
+        for number, first in enumerate(names)
+        for second in names[number + 1 :]
+    }
+    value = {
+        "pairs": len(chosen),
+        "judges": [one.to_json() for one in found],
+        "agreement": {key: one.to_json() for key, one in agreements.items()},
+    }
+    if output is not None:
+        write_json(output, value)
+    if json:
+        print_json(value)
+        return
+    for one in found:
+        rows = [("accuracy", _in_words(one.accuracy)), ("length-balanced", _in_words(one.length_balanced))]
+        for subset, estimate in one.by_subset.items():
+            rows.append((f"against {subset}", f"{_in_words(estimate)}; length alone {one.length_alone[subset]:.2f}"))
+        rows.append(("length alone", f"{one.length_alone['all']:.2f}"))
+        if one.position_consistency is not None:
+            rows.append(("same in both orders", _in_words(one.position_consistency)))
+        if one.retest_same is not None:
+            rows.append(("same a second time", f"{one.retest_same:.2f}"))
+        rows.append(("failed", ", ".join(f"{count} {kind}" for kind, count in one.faults.items()) or "none"))
+        stdout().print(shown(one.judge, "bold"))
+        stdout().print(facts(rows))
+    for pair, figures in agreements.items():
+        rows = [
+            ("agreement", _in_words(figures.raw)),
+            ("kappa", _in_words(figures.kappa)),
+            ("alpha", _in_words(figures.alpha)),
+        ]
+        stdout().print(shown(pair, "bold"))
+        stdout().print(facts(rows))
+
+
+def rejudge(
+    transcripts: Annotated[Path, typer.Argument(help="JSONL file of a rollout or a matrix.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="File of the new transcripts; continued if it exists.")
+    ],
+    judge: Annotated[str, typer.Option(help="Name of the new judge.")],
+    judge_model: options.JudgeModel = None,
+    judge_option: JudgeOption = None,
+    seed: options.Seed = 0,
+    batch_size: options.BatchSize = 32,
+) -> None:
+    """Judge stored conversations again, only those that this judge version has not scored yet."""
+    from simgym.evaluation.rejudge import rejudge as run
+    from simgym.judges.loading import load_judge
+    from simgym.rollout.collect import count_exclusions
+    from simgym.statistics.agreement import spearman
+    from simgym.statistics.intervals import bootstrap_mean
+    from simgym.transcripts import read_transcripts
+
+    model = options.read_model(judge_model) if judge_model else None
+    loaded = load_judge(judge, model, options.read_pairs(judge_option or (), "--judge-option"))
+    with stderr().status("judging"):
+        found = run(transcripts, loaded, output, batch_size=batch_size)
+    before = {one.key: one.reward for one in read_transcripts(transcripts) if one.counts}
+    rewards = [100 * one.reward for one in found if one.counts and one.reward is not None]
+    both = [(before[one.key], one.reward) for one in found if one.counts and before.get(one.key) is not None]
+    ranks = spearman([a for a, _ in both], [b for _, b in both], seed=seed)
+    excluded = ", ".join(f"{count} {kind}" for kind, count in count_exclusions(found).items())
+    rows = [
+        ("mean reward x 100", _in_words(bootstrap_mean(rewards, seed=seed))),
+        ("rank correlation with the stored rewards", _in_words(ranks) if ranks.value is not None else ""),
+        ("excluded", excluded or "none"),
+        ("written to", str(output)),
+    ]
+    stdout().print(facts(rows))
+
+
+def _in_words(estimate: Any) -> str:
+    if estimate.value is None:
+        return "no data"
+    interval = "" if estimate.low is None else f" [{estimate.low:.2f}, {estimate.high:.2f}]"
+    return f"{estimate.value:.2f}{interval} ({estimate.n})"

@@ -1,0 +1,273 @@
+"""Can a judge be trusted? Its verdicts on pairs of answers of which people, or much better models, know the better.
+
+A judge that grades is right on a pair if it gives the better answer the higher value, a judge that compares if it names
+it. Equal values count as half. Accuracy is given by subset (the worse answer's origin) and balanced for length: the
+mean of the accuracy where the better answer is the longer and where it is the shorter one, so that a judge that only
+likes length gets 0.5. Besides: length alone as a judge, position consistency (comparing judges), test-retest with
+another seed, and agreement between judges.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simgym.conversation import INTENT_PREFIX, Conversation, Scenario
+from simgym.errors import ConfigurationError, MalformedFile
+from simgym.judges.base import Judge, Judgement
+from simgym.judges.pairwise import PairwiseJudge
+from simgym.seeding import derive_seed, generator
+from simgym.statistics.agreement import Agreement, agreement
+from simgym.statistics.intervals import Estimate
+from simgym.statistics.resampling import Rows, bootstrap_statistic
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two answers, one known to be better."""
+
+    id: str
+    """Unique within a file."""
+    instruction: str
+    """What the user asked."""
+    better: str
+    """The better answer."""
+    worse: str
+    """The worse one."""
+    subset: str
+    """Where the worse one comes from; results are given by it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A judge on one pair."""
+
+    pair: Pair
+    """What was judged."""
+    correct: float | None
+    """1 right, 0 wrong, 0.5 undecided; None if the judge failed on one of the answers."""
+    values: tuple[float, float] | None
+    """Values of the better and the worse answer; None for judges that compare, and on a fault."""
+    consistent: bool | None
+    """Whether both orders agree; None for judges that grade, and on a fault."""
+    fault: str | None
+    """Why there is no verdict; None if there is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """What is known of a judge."""
+
+    judge: str
+    """Its name."""
+    accuracy: Estimate
+    """Over all pairs, in [0, 1]; interval over instructions."""
+    length_balanced: Estimate
+    """Mean of the accuracies where the better answer is longer and where it is shorter."""
+    by_subset: Mapping[str, Estimate]
+    """Accuracy by origin of the worse answer."""
+    length_alone: Mapping[str, float]
+    """Accuracy of preferring the longer answer, over all pairs (`all`) and by subset."""
+    position_consistency: Estimate | None
+    """Share of pairs on which both orders agree; None for judges that grade."""
+    retest: Agreement | None
+    """Values of the same answers under two seeds; None if it was not asked for or the judge compares."""
+    retest_same: float | None
+    """Share of pairs with the same verdict under two seeds; None if it was not asked for."""
+    faults: Mapping[str, int]
+    """Pairs without a verdict, by kind of fault."""
+    pairs: int
+    """Pairs asked."""
+    fingerprint: Mapping[str, Any]
+    """Of the judge."""
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values; what does not exist is None, never NaN."""
+        return asdict(self)
+
+
+def read_pairs(path: str | Path, *, limit: int | None = None, seed: int = 0) -> list[Pair]:
+    """Pairs from a JSONL file with `instruction`, `better`, `worse` and optionally `worse_model` (or `subset`).
+
+    Args:
+        path: The file.
+        limit: Take so many, drawn by the seed; None: all.
+        seed: Of the drawing.
+
+    Raises:
+        ConfigurationError: there is no such file, or it is empty.
+        MalformedFile: a line is not a pair; the message names it.
+    """
+    if not Path(path).is_file():
+        raise ConfigurationError(f"There is no file {path}. Expected JSONL with instruction, better and worse.")
+    pairs = []
+    with Path(path).open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+                instruction, better, worse = (row[key] for key in ("instruction", "better", "worse"))
+                if not all(isinstance(text, str) and text.strip() for text in (instruction, better, worse)):
+                    raise TypeError("instruction, better and worse must be texts that are not empty")
+                subset = str(row.get("worse_model") or row.get("subset") or "all")
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise MalformedFile(f"{path}, line {number}: not a pair ({error!r}).") from error
+            pairs.append(Pair(str(number), instruction, better, worse, subset))
+    if not pairs:
+        raise ConfigurationError(f"{path} holds no pairs.")
+    if limit is not None and limit < len(pairs):
+        drawn = sorted(generator(seed, "pairs").permutation(len(pairs))[:limit])
+        pairs = [pairs[index] for index in drawn]
+    return pairs
+
+
+def judge_pairs(
+    judge: Judge | PairwiseJudge,
+    pairs: Sequence[Pair],
+    *,
+    seed: int = 0,
+    batch_size: int = 32,
+    advance: Callable[[int], object] = lambda count: None,
+) -> list[Verdict]:
+    """Verdicts on N pairs; a `PairwiseJudge` compares the answers, any other judge grades each."""
+    verdicts = []
+    for start in range(0, len(pairs), batch_size):
+        batch = pairs[start : start + batch_size]
+        scenarios = [
+            Scenario(one.id, INTENT_PREFIX + " ".join(one.instruction.split()), one.instruction) for one in batch
+        ]
+        asked = [Conversation().add("user", one.instruction) for one in batch]
+        seeds = [derive_seed(seed, "validate", one.id) for one in batch]
+        if isinstance(judge, PairwiseJudge):
+            firsts, seconds = [one.better for one in batch], [one.worse for one in batch]
+            for one, found in zip(batch, judge.compare(scenarios, asked, firsts, seconds, seeds=seeds), strict=True):
+                verdicts.append(Verdict(one, found.winner, None, found.consistent, found.fault))
+        else:
+            talks = [
+                talk.add("assistant", text)
+                for talk, one in zip(asked, batch, strict=True)
+                for text in (one.better, one.worse)
+            ]
+            doubled = [scenario for scenario in scenarios for _ in (0, 1)]
+            judged = judge.score(doubled, talks, seeds=[value for value in seeds for _ in (0, 1)])
+            verdicts += [_graded(one, *judged[2 * i : 2 * i + 2]) for i, one in enumerate(batch)]
+        advance(len(batch))
+    return verdicts
+
+
+def validate(
+    name: str,
+    fingerprint: Mapping[str, Any],
+    verdicts: Sequence[Verdict],
+    again: Sequence[Verdict] | None = None,
+    *,
+    seed: int = 0,
+    resamples: int = 1999,
+) -> Validation:
+    """Summarise a judge.
+
+    Args:
+        name: What to call it.
+        fingerprint: Of the judge, for the record.
+        verdicts: On the pairs.
+        again: On the same pairs (or the first of them) with another seed; None: no test-retest.
+        seed: Of the intervals.
+        resamples: Bootstrap samples per interval.
+    """
+    decided = [one for one in verdicts if one.correct is not None]
+    correct = np.array([one.correct for one in decided], dtype=np.float64)
+    longer = np.array([np.sign(len(one.pair.better) - len(one.pair.worse)) for one in decided])
+    clusters = [one.pair.instruction for one in decided]
+
+    def mean(rows: Rows) -> float:
+        return float(correct[rows].mean())
+
+    def balanced(rows: Rows) -> float:
+        sides = [correct[rows][longer[rows] == side] for side in (1, -1)]
+        return math.nan if any(not side.size for side in sides) else float(np.mean([side.mean() for side in sides]))
+
+    def estimate(statistic: Callable[[Rows], float], chosen: Sequence[int] | None = None) -> Estimate:
+        rows = np.arange(len(decided)) if chosen is None else np.array(chosen, dtype=np.intp)
+        labels = [clusters[row] for row in rows]
+        return bootstrap_statistic(
+            lambda drawn: statistic(rows[drawn]), labels, seed=seed, resamples=resamples, bounds=(0.0, 1.0)
+        )
+
+    subsets = sorted({one.pair.subset for one in verdicts})
+    compared = [one.consistent for one in verdicts if one.consistent is not None]
+    consistency = (
+        bootstrap_statistic(
+            lambda rows: float(np.mean(np.array(compared)[rows])), range(len(compared)), seed=seed, resamples=resamples
+        )
+        if compared
+        else None
+    )
+    return Validation(
+        judge=name,
+        accuracy=estimate(mean),
+        length_balanced=estimate(balanced),
+        by_subset={
+            subset: estimate(mean, [row for row, one in enumerate(decided) if one.pair.subset == subset])
+            for subset in subsets
+        },
+        length_alone=_length_alone(verdicts, subsets),
+        position_consistency=consistency,
+        **_retest(verdicts, again, seed),
+        faults=dict(sorted(Counter(one.fault.partition(":")[0] for one in verdicts if one.fault).items())),
+        pairs=len(verdicts),
+        fingerprint=dict(fingerprint),
+    )
+
+
+def judge_agreement(
+    first: Sequence[Verdict], second: Sequence[Verdict], *, seed: int = 0, resamples: int = 999
+) -> Agreement:
+    """Do two judges prefer the same answers? Of their verdicts on the same pairs (nominal: right, wrong, undecided)."""
+    ours, theirs = (
+        [math.nan if one.correct is None else one.correct for one in several] for several in (first, second)
+    )
+    clusters = [one.pair.instruction for one in first]
+    return agreement(ours, theirs, clusters, level_of_measurement="nominal", seed=seed, resamples=resamples)
+
+
+def _graded(pair: Pair, better: Judgement, worse: Judgement) -> Verdict:
+    if better.value is None or worse.value is None:
+        return Verdict(pair, None, None, None, better.fault or worse.fault)
+    correct = 0.5 if better.value == worse.value else float(better.value > worse.value)
+    return Verdict(pair, correct, (better.value, worse.value), None, None)
+
+
+def _length_alone(verdicts: Sequence[Verdict], subsets: Sequence[str]) -> dict[str, float]:
+    def accuracy(chosen: Sequence[Verdict]) -> float:
+        gaps = [len(one.pair.better) - len(one.pair.worse) for one in chosen]
+        return sum(0.5 if not gap else float(gap > 0) for gap in gaps) / len(gaps)
+
+    found = {subset: accuracy([one for one in verdicts if one.pair.subset == subset]) for subset in subsets}
+    return {"all": accuracy(verdicts), **found} if verdicts else {}
+
+
+def _retest(verdicts: Sequence[Verdict], again: Sequence[Verdict] | None, seed: int) -> dict[str, Any]:
+    if not again:
+        return {"retest": None, "retest_same": None}
+    first = {one.pair.id: one for one in verdicts}
+    pairs = [(first[one.pair.id], one) for one in again]
+    both = [(a.correct, b.correct) for a, b in pairs if a.correct is not None and b.correct is not None]
+    values = [
+        (x, y, a.pair.id) for a, b in pairs if a.values and b.values for x, y in zip(a.values, b.values, strict=True)
+    ]
+    return {
+        "retest": agreement(
+            [x for x, _, _ in values], [y for _, y, _ in values], [key for _, _, key in values], seed=seed
+        )
+        if values
+        else None,
+        "retest_same": sum(a == b for a, b in both) / len(both) if both else None,
+    }

@@ -1,0 +1,105 @@
+"""Stored conversations judged again, by another judge or another version of one, without holding them again.
+
+What is judged are conversations that came to their end; those cut off by a fault of assistant or simulator stay as they
+are. The new transcripts go to a file of their own, appended one by one: a second run judges only what is missing, and
+transcripts that the same judge version has scored already are copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from simgym.errors import ConfigurationError
+from simgym.judges.base import Judge, Judgement
+from simgym.seeding import derive_seed
+from simgym.transcripts import COMPLETE, Transcript, TranscriptWriter, read_transcripts
+
+
+def rejudge(
+    source: str | Path,
+    judge: Judge,
+    path: str | Path,
+    *,
+    batch_size: int = 32,
+    advance: Callable[[int], object] = lambda count: None,
+) -> list[Transcript]:
+    """Judge the conversations of a file again.
+
+    Args:
+        source: JSONL file of transcripts.
+        judge: The new judge.
+        path: The file to write, or to complete.
+        batch_size: Conversations per call.
+        advance: Told how many more are done.
+
+    Returns:
+        The transcripts in the order of the source, with reward, reasons and judge calls of the new judge.
+
+    Raises:
+        ConfigurationError: source and output are the same file, or the output was judged by another judge.
+        MalformedFile: a line is not a transcript.
+    """
+    source, path = Path(source), Path(path)
+    if source.resolve() == path.resolve():
+        raise ConfigurationError(f"{source} would overwrite itself. Give another file for the new judgements.")
+    fingerprint = judge.fingerprint()
+    done: dict[tuple[str, int], Transcript] = {}
+    if path.exists():
+        for transcript in read_transcripts(path):
+            if dict(transcript.fingerprints.get("judge", {})) != fingerprint:
+                raise ConfigurationError(f"{path} was judged by another judge. Choose another file.")
+            done[transcript.key] = transcript
+    everything = list(read_transcripts(source))
+    missing = [transcript for transcript in everything if transcript.key not in done]
+    advance(len(everything) - len(missing))
+    with TranscriptWriter(path) as writer:
+        for start in range(0, len(missing), max(1, batch_size)):
+            batch = missing[start : start + max(1, batch_size)]
+            again = [one for one in batch if _has_an_end(one) and not _has_judged(fingerprint, one)]
+            judged = dict(zip([one.key for one in again], _judged(again, judge), strict=True))
+            for one in batch:
+                new = judged.get(one.key) or replace(one, fingerprints={**one.fingerprints, "judge": fingerprint})
+                writer.append(new)
+                done[one.key] = new
+            advance(len(batch))
+    return [done[transcript.key] for transcript in everything]
+
+
+def _has_judged(fingerprint: Mapping[str, Any], transcript: Transcript) -> bool:
+    return transcript.reward is not None and dict(transcript.fingerprints.get("judge", {})) == fingerprint
+
+
+def _has_an_end(transcript: Transcript) -> bool:
+    return transcript.end_reason in COMPLETE or transcript.end_reason == "judge_fault"
+
+
+def _judged(transcripts: Sequence[Transcript], judge: Judge) -> list[Transcript]:
+    if not transcripts:
+        return []
+    judgements = judge.score(
+        [one.scenario for one in transcripts],
+        [one.conversation for one in transcripts],
+        seeds=[derive_seed(one.seed, "judge") for one in transcripts],
+    )
+    fingerprint = judge.fingerprint()
+    return [_with(one, judgement, fingerprint) for one, judgement in zip(transcripts, judgements, strict=True)]
+
+
+def _with(transcript: Transcript, judgement: Judgement, fingerprint: Mapping[str, Any]) -> Transcript:
+    end = transcript.end_reason
+    if end == "judge_fault":  # what the conversation itself came to
+        limit = transcript.fingerprints.get("env", {}).get("max_turns")
+        end = "turn_limit" if len(transcript.conversation.said_by("assistant")) == limit else "user_end"
+    return replace(
+        transcript,
+        end_reason="judge_fault" if judgement.value is None else end,
+        reward=judgement.value,
+        fault=judgement.fault,
+        reasons=judgement.reasons,
+        judge_values=judgement.parts,
+        fingerprints={**transcript.fingerprints, "judge": fingerprint},
+        calls=(*(call for call in transcript.calls if call.role != "judge"), *judgement.calls),
+    )

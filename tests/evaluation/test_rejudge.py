@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from typer.testing import CliRunner
+
+from simgym.cli.main import app
+from simgym.conversation import INTENT_PREFIX, Conversation, Scenario
+from simgym.errors import ConfigurationError
+from simgym.evaluation.rejudge import rejudge
+from simgym.judges.base import Judgement
+from simgym.transcripts import ModelCall, Transcript, TranscriptWriter, read_transcripts
+
+TALK = Conversation().add("user", "hi").add("assistant", "hello")
+
+
+class Fixed:
+    """Gives a value to everything, or fails; counts what it is asked."""
+
+    def __init__(self, value, version=1):
+        self.value, self.version, self.asked = value, version, []
+
+    def score(self, scenarios, conversations, *, seeds):
+        self.asked += [scenario.id for scenario in scenarios]
+        call = ModelCall("judge", 1, 0, "new", "new", 1, 1)
+        one = Judgement(self.value, ("new",), None if self.value is not None else "refused: no", calls=(call,))
+        return [one] * len(scenarios)
+
+    def fingerprint(self):
+        return {"judge": "fixed", "version": self.version}
+
+
+@pytest.fixture
+def source(tmp_path):
+    def made(n, end, reward, **changes):
+        calls = tuple(ModelCall(role, 1, 0, "old", "old", 1, 1) for role in ("user", "judge"))
+        prints = {"judge": {"judge": "old"}, "env": {"max_turns": 1 if n % 2 else 5}}
+        return Transcript("UserSim-Replay-v0", Scenario(f"s{n}", f"{INTENT_PREFIX}x", "hi"), n, TALK, end, reward,
+                          fingerprints=prints, calls=calls, **changes)  # fmt: skip
+
+    path = tmp_path / "old.jsonl"
+    with TranscriptWriter(path) as writer:
+        writer.append(made(0, "user_end", 0.2))
+        writer.append(made(1, "judge_fault", None, fault="unparsable"))
+        writer.append(made(2, "judge_fault", None, fault="unparsable"))
+        writer.append(made(3, "simulator_fault", None, fault="empty"))
+        writer.append(made(4, "turn_limit", 0.4))
+    return path
+
+
+def test_conversations_are_judged_again_and_nothing_else_changes(source, tmp_path):
+    judge = Fixed(0.9)
+    found = rejudge(source, judge, tmp_path / "new.jsonl", batch_size=2)
+    assert judge.asked == ["s0", "s1", "s2", "s4"]
+    assert [one.reward for one in found] == [0.9, 0.9, 0.9, None, 0.9]
+    assert [one.end_reason for one in found] == ["user_end", "turn_limit", "user_end", "simulator_fault", "turn_limit"]
+    assert [call.output for call in found[0].calls] == ["old", "new"]
+    assert all(one.fingerprints["judge"]["version"] == 1 for one in found)
+    assert [one.conversation for one in found] == [TALK] * 5
+    assert list(read_transcripts(tmp_path / "new.jsonl")) == found
+
+
+def test_a_second_run_judges_only_what_is_missing(source, tmp_path):
+    first = Fixed(0.9)
+    found = rejudge(source, first, tmp_path / "new.jsonl")
+    lines = (tmp_path / "new.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "new.jsonl").write_text("".join(lines[:2]) + lines[2][:30])
+    second = Fixed(0.9)
+    assert rejudge(source, second, tmp_path / "new.jsonl") == found
+    assert second.asked == ["s2", "s4"]
+    third = Fixed(0.9)
+    rejudge(tmp_path / "new.jsonl", third, tmp_path / "same.jsonl")
+    assert third.asked == []
+    with pytest.raises(ConfigurationError, match="another judge"):
+        rejudge(source, Fixed(0.9, version=2), tmp_path / "new.jsonl")
+    with pytest.raises(ConfigurationError, match="overwrite itself"):
+        rejudge(source, Fixed(0.9), source)
+
+
+def test_a_judge_that_fails_is_marked(source, tmp_path):
+    found = rejudge(source, Fixed(None), tmp_path / "new.jsonl")
+    assert {one.end_reason for one in found} == {"judge_fault", "simulator_fault"}
+    assert all(one.reward is None for one in found)
+    assert found[0].fault == "refused: no"
+
+
+def test_the_command_says_what_changed(source, tmp_path):
+    words = [
+        "rejudge",
+        str(source),
+        "-o",
+        str(tmp_path / "new.jsonl"),
+        "--judge",
+        "relevance",
+        "--judge-model",
+        "scripted:x",
+    ]
+    outcome = CliRunner().invoke(app, words)
+    assert outcome.exit_code == 0, outcome.output
+    assert "mean reward x 100" in outcome.stdout
+    assert "simulator_fault" in outcome.stdout
+    assert replace(next(iter(read_transcripts(tmp_path / "new.jsonl"))), reward=None).scenario.id == "s0"
