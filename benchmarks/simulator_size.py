@@ -49,7 +49,7 @@ def main() -> None:
     rows = []
     for layers in options.layers:
         base = cut(layers, options.folder / f"base_{layers}")
-        run = train(base, options.folder / f"tuned_{layers}", options.steps)
+        run = train(base, options.folder / f"tuned_{layers}_{options.steps}_steps", options.steps)
         log = json.loads((run / "training_log.json").read_text())
         row: dict[str, Any] = {"layers": layers, "steps": log["steps"], "tokens_seen": log["tokens_seen"]}
         for name, simulator in {

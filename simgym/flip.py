@@ -37,13 +37,15 @@ class FlippedExample:
     """User turns left out because the conversation is longer than the bound."""
 
 
-def render(tokenizer: Any, messages: Sequence[Message], next_role: Literal["assistant", "user"] = "assistant") -> str:
+def render(
+    tokenizer: Any, messages: Sequence[Message], next_role: Literal["assistant", "user"] | None = "assistant"
+) -> str:
     """The prompt text that ends where the next turn of `next_role` begins.
 
     Args:
         tokenizer: A transformers tokenizer with a chat template.
         messages: System message first, if there is one.
-        next_role: Whose turn is left open.
+        next_role: Whose turn is left open; None: nobody's, the conversation is finished.
 
     Returns:
         Text with the template's special tokens written out; encode it with `add_special_tokens=False`.
@@ -177,7 +179,7 @@ def _plain(message: Message, special: Sequence[str]) -> dict[str, str]:
     return {"role": message.role, "content": _defused(message.content, special)}
 
 
-def _rendered(tokenizer: Any, plain: Sequence[dict[str, str]], next_role: Literal["assistant", "user"]) -> str:
+def _rendered(tokenizer: Any, plain: Sequence[dict[str, str]], next_role: str | None) -> str:
     """`render` for messages that are defused already."""
     if not getattr(tokenizer, "chat_template", None):
         raise ConfigurationError(
@@ -192,7 +194,7 @@ def _rendered(tokenizer: Any, plain: Sequence[dict[str, str]], next_role: Litera
         text = str(tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=next_role == "assistant"))
     except Exception as error:  # jinja2 templates raise what they like
         raise ConfigurationError(f"The model's chat template refuses the roles {roles}: {error}.") from error
-    if next_role == "assistant":
+    if next_role != "user":
         return text
     head, found, _ = text.rpartition(_MARKER)
     if not found:

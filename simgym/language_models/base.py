@@ -137,6 +137,19 @@ class PromptingModel(LanguageModel, Protocol):
         ...
 
 
+@runtime_checkable
+class ChoosingModel(LanguageModel, Protocol):
+    """A language model that tells how likely each of a few one-token replies is."""
+
+    def choose(self, requests: Sequence[Request], choices: Sequence[str]) -> list[tuple[float, ...]]:
+        """Natural log-probability of each choice as the first token of the reply, for N requests.
+
+        Raises:
+            ConfigurationError: a choice is not a single token.
+        """
+        ...
+
+
 def record_call(
     role: Literal["assistant", "user", "judge"],
     turn: int,

@@ -163,6 +163,22 @@ class TransformersLM:
                     likelihoods[index] = likelihood
         return [likelihood for likelihood in likelihoods if likelihood is not None]
 
+    def choose(self, requests: Sequence[Request], choices: Sequence[str]) -> list[tuple[float, ...]]:
+        """Log-probability of each choice as a reply's first token; see `ChoosingModel.choose`. One forward pass."""
+        with self._lock:
+            loaded = self._ready()
+            tokens = [loaded.encode(choice, loaded.tokenizer) for choice in choices]
+            if wrong := [choice for choice, ids in zip(choices, tokens, strict=True) if len(ids) != 1]:
+                raise ConfigurationError(f"{wrong[0]!r} is not one token for {self.name}. Choose other replies.")
+            heads = [loaded.encode(self.prompt_text(request), loaded.tokenizer) for request in requests]
+            found: list[tuple[float, ...]] = [()] * len(requests)
+            for batch in _batches(range(len(heads)), [len(head) for head in heads], self.max_batch_size):
+                adapters = [self._adapter(loaded, requests[index].adapter) for index in batch]
+                rows = loaded.first_token([heads[i] for i in batch], [ids[0] for ids in tokens], adapters)
+                for index, row in zip(batch, rows, strict=True):
+                    found[index] = row
+        return found
+
     def prompt_text(self, request: Request) -> str:
         """The exact text that `generate` reads for a request; what `score` takes as a prompt."""
         with self._lock:
@@ -309,18 +325,35 @@ class _Loaded:
             completion_tokens=len(row.tokens),
         )
 
+    def first_token(self, heads: list[list[int]], tokens: list[int], adapters: list[str]) -> list[tuple[float, ...]]:
+        import torch
+
+        inputs = self._padded(heads)
+        with torch.inference_mode():
+            logits = self.forward(**inputs, logits_to_keep=1, adapter_names=adapters).logits
+        return [tuple(row) for row in logits[:, -1].float().log_softmax(-1)[:, tokens].tolist()]
+
+    def _padded(self, sequences: list[list[int]]) -> dict[str, Any]:
+        """Left-padded inputs of a forward pass."""
+        import torch
+
+        longest = max(map(len, sequences))
+        padded = [[self.start_token] * (longest - len(ids)) + ids for ids in sequences]
+        mask = torch.tensor([[0] * (longest - len(ids)) + [1] * len(ids) for ids in sequences], device=self.device)
+        return {
+            "input_ids": torch.tensor(padded, device=self.device),
+            "attention_mask": mask,
+            "position_ids": (mask.cumsum(-1) - 1).clamp(min=0),
+        }
+
     def likelihoods(self, heads: list[list[int]], tails: list[list[int]], adapter: str) -> list[Likelihood]:
         import torch
 
         sequences = [head + tail for head, tail in zip(heads, tails, strict=True)]
-        longest, kept = max(map(len, sequences)), max(map(len, tails)) + 1
-        padded = [[self.start_token] * (longest - len(ids)) + ids for ids in sequences]
-        mask = torch.tensor([[0] * (longest - len(ids)) + [1] * len(ids) for ids in sequences], device=self.device)
+        kept = max(map(len, tails)) + 1
         with torch.inference_mode():
             logits = self.forward(
-                input_ids=torch.tensor(padded, device=self.device),
-                attention_mask=mask,
-                position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
+                **self._padded(sequences),
                 logits_to_keep=kept,
                 adapter_names=[adapter] * len(sequences),
             ).logits

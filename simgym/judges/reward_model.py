@@ -1,0 +1,140 @@
+"""A reward model grades: any `AutoModelForSequenceClassification` with one output, from a folder or the Hub.
+
+The conversation goes through the reward model's own chat template, its single logit is the reward, and the logistic
+function makes it a value in [0, 1], centred where you say: reward models are trained on differences, so their zero
+means nothing. Weights are safetensors; code that comes with them runs only if you ask for it.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from simgym.conversation import Conversation, Scenario
+from simgym.errors import ConfigurationError, WeightsError
+from simgym.flip import render
+from simgym.judges.base import Judgement
+from simgym.language_models.weights import resolve_weights
+from simgym.transcripts import ModelCall
+
+
+class RewardModelJudge:
+    """Grades by reward model; implements `Judge`. The hidden intent is not shown: reward models have not seen any."""
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        revision: str | None = None,
+        centre: float = 0.0,
+        scale: float = 1.0,
+        max_batch_size: int = 16,
+        device: str = "cpu",
+        trust_remote_code: bool = False,
+    ) -> None:
+        """Describe the model; it is loaded on the first call.
+
+        Args:
+            model: Folder or Hugging Face id (`owner/model@revision`).
+            revision: Hub revision to pin.
+            centre: Reward that becomes 0.5.
+            scale: Reward above the centre that becomes 0.73, > 0.
+            max_batch_size: Conversations per forward pass, >= 1.
+            device: What torch calls it.
+            trust_remote_code: Run code that comes with the weights.
+
+        Raises:
+            ConfigurationError: a number is out of range.
+        """
+        if scale <= 0 or max_batch_size < 1:
+            raise ConfigurationError(f"scale is {scale} and max_batch_size {max_batch_size}, expected > 0 and >= 1.")
+        self.name, self.revision = model, revision
+        self.centre, self.scale = centre, scale
+        self.max_batch_size, self.device = max_batch_size, device
+        self.trust_remote_code = trust_remote_code
+        self._lock = threading.RLock()
+        self._loaded: tuple[Any, Any] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_lock": None, "_loaded": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.RLock())
+
+    def score(
+        self, scenarios: Sequence[Scenario], conversations: Sequence[Conversation], *, seeds: Sequence[int]
+    ) -> list[Judgement]:
+        """Judge N conversations; no randomness. One that is longer than the context is a fault (`context_overflow`)."""
+        with self._lock:
+            model, tokenizer = self._ready()
+            texts = [render(tokenizer, conversation.messages, None) for conversation in conversations]
+            ids_N = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+            longest = getattr(model.config, "max_position_embeddings", None) or math.inf
+            fitting = sorted((i for i, ids in enumerate(ids_N) if len(ids) <= longest), key=lambda i: len(ids_N[i]))
+            rewards: dict[int, float] = {}
+            for start in range(0, len(fitting), self.max_batch_size):
+                batch = fitting[start : start + self.max_batch_size]
+                rewards.update(zip(batch, self._rewards(model, tokenizer, [ids_N[i] for i in batch]), strict=True))
+        return [
+            self._judgement(rewards.get(index), texts[index], len(ids_N[index]), conversation)
+            for index, conversation in enumerate(conversations)
+        ]
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {
+            "judge": "reward_model",
+            "model": self.name,
+            "revision": self.revision,
+            "centre": self.centre,
+            "scale": self.scale,
+        }
+
+    def _judgement(self, reward: float | None, text: str, tokens: int, conversation: Conversation) -> Judgement:
+        fault = None
+        if reward is None:
+            fault = f"context_overflow: {tokens} tokens"
+        elif not math.isfinite(reward):
+            fault = f"out_of_range: the reward is {reward}"
+        output = "" if reward is None else f"reward {reward:.4f}"
+        turn = len(conversation.said_by("assistant"))
+        call = ModelCall("judge", turn, 0, text, output, tokens, 0, fault)
+        if fault or reward is None:
+            return Judgement(None, fault=fault, calls=(call,))
+        exponent = min(700.0, max(-700.0, -(reward - self.centre) / self.scale))
+        return Judgement(1 / (1 + math.exp(exponent)), (f"Reward {reward:+.2f}.",), calls=(call,))
+
+    def _rewards(self, model: Any, tokenizer: Any, ids_N: list[list[int]]) -> list[float]:
+        import torch
+
+        longest = max(map(len, ids_N))
+        pad = model.config.pad_token_id
+        # right padding: classification heads of decoders read the last token that is not padding
+        padded = torch.tensor([ids + [pad] * (longest - len(ids)) for ids in ids_N], device=self.device)
+        mask = torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for ids in ids_N], device=self.device)
+        with torch.inference_mode():
+            logits = model(input_ids=padded, attention_mask=mask).logits
+        return [float(value) for value in logits[:, 0].float()]
+
+    def _ready(self) -> tuple[Any, Any]:
+        if self._loaded is None:
+            from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+            weights = resolve_weights(self.name, revision=self.revision)
+            common: dict[str, Any] = {"revision": weights.revision, "trust_remote_code": self.trust_remote_code}
+            try:
+                tokenizer = AutoTokenizer.from_pretrained(weights.path, **common)
+                model = AutoModelForSequenceClassification.from_pretrained(weights.path, use_safetensors=True, **common)
+            except (OSError, ValueError) as error:
+                raise WeightsError(
+                    f"Cannot load the reward model {self.name!r}: {str(error).splitlines()[0]}"
+                ) from error
+            if model.config.num_labels != 1:
+                raise ConfigurationError(
+                    f"{self.name} has {model.config.num_labels} outputs, expected one. Is it a reward model?"
+                )
+            if model.config.pad_token_id is None:
+                model.config.pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+            self._loaded = (model.to(self.device).eval(), tokenizer)
+        return self._loaded
