@@ -33,7 +33,9 @@ def realism(
     simulator_option: Annotated[
         list[str] | None, typer.Option(help="[ENV:]KEY=VALUE for the simulators. Repeatable.", show_default=False)
     ] = None,
-    user_max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest user turn, tokens.")] = 128,
+    user_max_new_tokens: Annotated[
+        int, typer.Option(min=1, help="Longest user turn, tokens, the frame of a JSON reply included.")
+    ] = 256,
     seed: options.Seed = 0,
     batch_size: options.BatchSize = 32,
 ) -> None:

@@ -7,7 +7,9 @@ and trail off, which is the point. Conversations that nobody answered and short 
 an opening of some words. What is dropped is counted by reason.
 
 The conversations are split by user like any other log (`splits.assign_users`), so that a simulator trained on the
-train split can be measured on people it has not seen.
+train split can be measured on people whose turns it has not learned. Users are those who open: a person of the test
+split can sit in the assistant's seat of a train conversation, where a simulator reads the words but is not trained to
+write them. `chitchat_strangers` are the people to whom not even that applies.
 """
 
 from __future__ import annotations
@@ -56,6 +58,8 @@ class ChitchatConversations:
     """With their intents, in an order that does not depend on the topic (by a hash of the id)."""
     skipped: Mapping[str, str]
     """Why each of the others was left out, by id."""
+    partners: Mapping[str, str]
+    """User key of the person in the assistant's seat, by id of the conversation."""
 
 
 def chitchat_conversations(path: str | Path | None = None) -> ChitchatConversations:
@@ -80,6 +84,11 @@ def chitchat_conversations(path: str | Path | None = None) -> ChitchatConversati
     return ChitchatConversations(
         conversations=tuple(outcome for _, outcome in ordered if isinstance(outcome, LoggedConversation)),
         skipped={f"chitchat-{identifier}": outcome for identifier, outcome in ordered if isinstance(outcome, str)},
+        partners={
+            outcome.id: _user_key(merge_turns(values[identifier]["messages"])[1][0])
+            for identifier, outcome in ordered
+            if isinstance(outcome, LoggedConversation)
+        },
     )
 
 
@@ -117,6 +126,13 @@ def chitchat_splits(conversations: Sequence[LoggedConversation]) -> dict[str, li
     return {name: [logged for logged in conversations if split_of[logged.user_key] == name] for name in SPLITS}
 
 
+def chitchat_strangers(data: ChitchatConversations) -> set[str]:
+    """User keys of the test split who sit in neither seat of any train conversation."""
+    splits = chitchat_splits(data.conversations)
+    met = {logged.user_key for logged in splits["train"]} | {data.partners[logged.id] for logged in splits["train"]}
+    return {logged.user_key for logged in splits["test"]} - met
+
+
 def merge_turns(messages: Iterable[Iterable[Mapping[str, Any]]]) -> list[tuple[str, str]]:
     """Sender and text of each turn.
 
@@ -151,12 +167,16 @@ def _logged(identifier: str, value: Mapping[str, Any]) -> LoggedConversation | s
     talk = Conversation(tuple(Message(roles[number % 2], text) for number, (_, text) in enumerate(turns)))
     return unusable(talk) or LoggedConversation(
         id=f"chitchat-{identifier}",
-        user_key=hashlib.sha256(turns[0][0].encode()).hexdigest()[:16],
+        user_key=_user_key(turns[0][0]),
         country="",
         language="English",
         conversation=talk,
         intent=f"{INTENT_PREFIX}chat about this question: {prompt}",
     )
+
+
+def _user_key(sender: str) -> str:
+    return hashlib.sha256(sender.encode()).hexdigest()[:16]
 
 
 def _installed() -> Path:

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from simgym.evaluation import turn_metrics as metrics
 from simgym.evaluation.reference import Moment, Reference
@@ -28,6 +29,8 @@ from simgym.statistics.resampling import Rows, bootstrap_statistic
 
 NO_LIKELIHOOD = "the model's likelihoods are not available"
 NO_OPENINGS = "writes no openings"
+_OF_A_TEXT = ("role_flip", "intent_copied", "repeated")
+"""Faults of a turn that says something; see `simulators.faults`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +46,9 @@ class Figure:
     simulated: Estimate | None
     """The simulator's; None if it does not allow the figure."""
     human: Estimate | None
-    """The same of the people; for divergences and the classifier, a random half of their turns against the
-    other half: what comparing as few turns of the same people gives."""
+    """The same of the people. For the classifier a random half of their turns against the other half; for divergences,
+    which small samples bias upwards, both columns compare one half of the people's turns with the other half's moments,
+    once as the people and once as the simulator filled them, so that equals get equal values."""
     why_not: str = ""
     """Why there is no figure of the simulator."""
 
@@ -148,6 +152,8 @@ class _Comparison:
         self.simulated = _Said([turn.text for _, turn in usable], [one.person for one in self.moments])
         side = generator(seed, "halves").permutation(len(spoken)) % 2
         self.halves = tuple(self.human.pick(np.flatnonzero(side == half).tolist()) for half in (0, 1))
+        second = {spoken[i][0].key for i in np.flatnonzero(side == 1)}
+        self.second_half = self.simulated.pick([i for i, one in enumerate(self.moments) if one.key in second])
 
     def likelihood(self) -> tuple[Figure, ...]:
         """Bits per byte and perplexity of what the people said, teacher-forced under the simulator's own prompt."""
@@ -203,7 +209,7 @@ class _Comparison:
                 "length_divergence",
                 "turn length, divergence (bits)",
                 "lower",
-                divergence("length", self.human, self.simulated),
+                divergence("length", self.halves[0], self.second_half),
                 divergence("length halves", *self.halves),
             ),
         )
@@ -232,7 +238,7 @@ class _Comparison:
                 "word_divergence",
                 "words used, divergence (bits)",
                 "lower",
-                divergence("words", self.human, self.simulated),
+                divergence("words", self.halves[0], self.second_half),
                 divergence("words halves", *self.halves),
             ),
         )
@@ -284,28 +290,32 @@ class _Comparison:
         )
 
     def termination(self) -> tuple[Figure, ...]:
-        """Does the simulator leave where the people left? Precision, recall and F1 of leaving."""
+        """Does the simulator leave where the people left? Precision, recall and F1, moments weighted by `weight`."""
         later = [(moment, turn) for moment, turn in self.pairs if moment.history.messages and not turn.fault]
         left = np.array([moment.said is None for moment, _ in later], dtype=bool)
         leaves = np.array([turn.ended for _, turn in later], dtype=bool)
+        weights = np.array([moment.weight for moment, _ in later])
         people = [moment.person for moment, _ in later]
 
         def share(of: str) -> Callable[[Rows], float]:
             def statistic(rows: Rows) -> float:
-                hits = int((left[rows] & leaves[rows]).sum())
-                said, true = int(leaves[rows].sum()), int(left[rows].sum())
+                hits = float((weights * (left & leaves))[rows].sum())
+                said, true = float((weights * leaves)[rows].sum()), float((weights * left)[rows].sum())
                 total = {"precision": said, "recall": true, "f1": (said + true) / 2}[of]
                 return hits / total if total else math.nan
 
             return statistic
+
+        def rate(gone: npt.NDArray[np.bool_]) -> Callable[[Rows], float]:
+            return lambda rows: float((weights * gone)[rows].sum() / weights[rows].sum())
 
         return (
             Figure(
                 "leaves",
                 "leaves, share of later moments",
                 "like people",
-                self._mean("leaves", leaves.astype(float), people),
-                self._mean("left", left.astype(float), people),
+                self._statistic("leaves", rate(leaves), people),
+                self._statistic("left", rate(left), people),
             ),
             *(
                 Figure(
@@ -324,6 +334,9 @@ class _Comparison:
         """Turns that are certainly spoilt (`simulators.faults`); the same check on what the people said."""
         asked = [(moment, turn) for moment, turn in self.pairs if turn.asked]
         people = [moment.person for moment, _ in asked]
+        # what could not be read, or was not said, is in neither role
+        readable = [(m, (t.first_fault or "").partition(":")[0]) for m, t in asked]
+        readable = [(moment, fault) for moment, fault in readable if not fault or fault in _OF_A_TEXT]
         spoken = [moment for moment, _ in self.pairs if moment.said is not None]
         human = [find_fault(moment.said or "", moment.scenario, moment.history) or "" for moment in spoken]
         human_people = [moment.person for moment in spoken]
@@ -334,9 +347,11 @@ class _Comparison:
         return (
             Figure(
                 "role_adherence",
-                "stays in the user's role, first attempt",
+                "stays in the user's role, readable first attempts",
                 "higher",
-                rate("role", [not (turn.first_fault or "").startswith("role_flip") for _, turn in asked], people),
+                rate(
+                    "role", [fault != "role_flip" for _, fault in readable], [moment.person for moment, _ in readable]
+                ),
                 rate("role human", [not fault.startswith("role_flip") for fault in human], human_people),
             ),
             Figure(

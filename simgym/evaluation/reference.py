@@ -3,7 +3,8 @@
 They are the yardstick of realism: a simulator is put in the person's place with the same intent and the same history,
 so that what it says can be compared with what the person said, turn by turn. People are held-out ones: give the
 conversations of a test split. Per conversation there are the first turn, the moment the person left (where the log
-ends with the assistant; a log that ends with the user does not tell), and a few turns in between, drawn by a seed.
+ends with the assistant; a log that ends with the user does not tell), and a few turns in between, drawn by a seed and
+weighted by how many they stand for.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from simgym.seeding import generator
 
 LONGEST_HISTORY = 3000
 """Characters of the history of a moment; later moments of a conversation are left out."""
+LONGEST_TURN = 2000
+"""Characters of what the person said; moments at which a person pasted more are left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,9 @@ class Moment:
     """What the person said; None: the person left."""
     person: str
     """Key of the person: moments of one person depend on each other."""
+    weight: float = 1.0
+    """How many moments of the conversation this one stands for: every departure is used, but only some of the turns in
+    between, so shares of moments must weigh them."""
 
     @property
     def key(self) -> str:
@@ -145,13 +151,14 @@ def _moments(logged: LoggedConversation, source: str, later_turns: int, seed: in
             shown = index
             break
 
-    def moment(index: int, said: str | None) -> Moment:
-        return Moment(scenario, Conversation(messages[:index]), said, logged.user_key)
+    def moment(index: int, said: str | None, weight: float = 1.0) -> Moment:
+        return Moment(scenario, Conversation(messages[:index]), said, logged.user_key, weight)
 
-    turns = list(range(2, min(shown + 1, len(messages)), 2))
+    turns = [i for i in range(2, min(shown + 1, len(messages)), 2) if len(messages[i].content) <= LONGEST_TURN]
     rng = generator(seed, "moments", logged.id)
     drawn = sorted(rng.permutation(len(turns))[:later_turns]) if turns else []
-    found = [moment(0, messages[0].content), *(moment(turns[i], messages[turns[i]].content) for i in drawn)]
+    found = [moment(0, messages[0].content)] if len(messages[0].content) <= LONGEST_TURN else []
+    found += [moment(turns[i], messages[turns[i]].content, len(turns) / len(drawn)) for i in drawn]
     if messages[-1].role == "assistant" and shown == len(messages):
         found.append(moment(len(messages), None))
     return found

@@ -119,7 +119,10 @@ def adherence(goals: Sequence[str], texts: Sequence[str]) -> Floats:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     vectoriser = TfidfVectorizer(sublinear_tf=True, stop_words="english")
-    wanted = vectoriser.fit_transform(goals)
+    try:
+        wanted = vectoriser.fit_transform(goals)
+    except ValueError:  # the goals hold stop words only
+        return np.full(len(texts), np.nan)
     nearness = (vectoriser.transform(texts) @ wanted.T).toarray()
     shares = np.full(len(texts), np.nan)
     for row, own in enumerate(nearness.diagonal()):
@@ -145,7 +148,8 @@ def separability(
         seed: Of the division into folds.
 
     Returns:
-        (N + M,) log-odds and 0/1 labels; None if a kind has fewer than ten texts or there are fewer than three groups.
+        (N + M,) log-odds and 0/1 labels; None if a kind has fewer than ten texts, there are fewer than three groups, or
+        no word or character is in two texts.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
@@ -165,10 +169,13 @@ def separability(
             continue
         vectors: Any = make_union(
             TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 4), sublinear_tf=True, min_df=2),
-            TfidfVectorizer(sublinear_tf=True, token_pattern=r"\S+", min_df=2),  # noqa: S106
+            TfidfVectorizer(sublinear_tf=True, token_pattern=r"\S+"),  # noqa: S106
         )
         model = make_pipeline(vectors, LogisticRegression(C=10.0, max_iter=2000))
-        model.fit(texts[train], labels[train])
+        try:
+            model.fit(texts[train], labels[train])
+        except ValueError:  # nothing is left of a vocabulary
+            return None
         scores[test] = model.decision_function(texts[test])
     return scores, labels
 

@@ -29,6 +29,8 @@ from simgym.language_models.weights import EMBEDDED, Weights, resolve_weights
 from simgym.transcripts import text_hash
 
 _BASE = "__base__"
+_MOST_SCORED = 4096
+"""Positions whose logits are held at a time when texts are scored."""
 
 
 class TransformersLM:
@@ -152,10 +154,16 @@ class TransformersLM:
             likelihoods: list[Likelihood | None] = [None] * len(tails)
             lengths = [len(head) + len(tail) for head, tail in zip(heads, tails, strict=True)]
             for index, length in enumerate(lengths):
+                if len(tails[index]) >= loaded.context_length:
+                    raise ConfigurationError(
+                        f"Continuation {index} has {len(tails[index])} tokens, as many as the context of "
+                        f"{loaded.context_length} or more. Shorten it."
+                    )
                 if length > loaded.context_length:  # keep the end, which is next to what is scored
-                    room = max(1, loaded.context_length - len(tails[index]))
-                    heads[index] = heads[index][-room:]
-            for batch in _batches(range(len(tails)), lengths, self.max_batch_size):
+                    heads[index] = heads[index][len(tails[index]) - loaded.context_length :]
+            # logits are held for the continuations alone, so the longest of a batch bounds its memory
+            size = max(1, min(self.max_batch_size, _MOST_SCORED // max(map(len, tails), default=1)))
+            for batch in _batches(range(len(tails)), lengths, size):
                 scored = loaded.likelihoods(
                     [heads[i] for i in batch], [tails[i] for i in batch], self._adapter(loaded, adapter)
                 )
