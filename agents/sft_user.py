@@ -95,14 +95,13 @@ def make_trainer(data: UserData, training: Any, options: Any) -> tuple[Any, dict
     folder = Path(training.output_dir)
     name = weights_of(options.model_name_or_path)
     tokenizer = AutoTokenizer.from_pretrained(name, revision=options.model_revision)
-    token = add_end_token(tokenizer)
+    model = load_model(name, options)
+    token = add_end_token(tokenizer, model)
     with training.main_process_first(desc="flipping"):
         files = {"train": flipped(data, "train", tokenizer, folder)}
         if data.validation_data:
             files["validation"] = flipped(data, "validation", tokenizer, folder)
         sets = load_dataset("json", data_files={key: str(path) for key, path in files.items()})
-    model = load_model(name, options)
-    add_end_token(tokenizer, model)
     # Examples are ready for the collator; TRL would only look at them again (and cut them in the middle of a turn).
     training.dataset_kwargs = {**(training.dataset_kwargs or {}), "skip_prepare_dataset": True}
     training.max_length = None

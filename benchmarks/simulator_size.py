@@ -2,7 +2,9 @@
 
     python benchmarks/simulator_size.py
 
-The embedded model is cut down to its first 10 and 20 of 30 layers; every depth is fine-tuned by the same recipe on the
+The embedded model is cut down from 30 to 20 and 10 layers: its first ones and its last three are kept, since without the
+last ones what comes out is no longer a distribution over words (a loss of 18 to 19 nats a token on a sentence, uniform
+guessing has 10.8; with three kept 7.9 and 10.4). Every depth is fine-tuned by the same recipe on the
 same examples in the same order, so the token budget is equal, and scored on the same turns of held-out people. The
 role-playing user runs on the same cut-down model without training. Cutting layers off a trained model damages it, and
 a short training mends only part of that: this is an axis of capacity under one recipe, not of models trained at their
@@ -31,6 +33,8 @@ from simgym.simulators.role_play import RolePlay
 from simgym.statistics.resampling import Rows, bootstrap_statistic
 from simgym.transcripts import write_json
 
+LAST = 3
+"""Layers kept at the end."""
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results" / "simulator_size.json"
 
@@ -66,13 +70,14 @@ def main() -> None:
 
 
 def cut(layers: int, folder: Path) -> Path:
-    """The embedded model's first layers, saved as a model of its own."""
+    """The embedded model without the layers in its middle, saved as a model of its own."""
     if not (folder / "model.safetensors").is_file():
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         whole = resolve_weights(EMBEDDED).path
         model = AutoModelForCausalLM.from_pretrained(whole)
-        model.model.layers = model.model.layers[:layers]
+        kept = [*range(layers - LAST), *range(len(model.model.layers) - LAST, len(model.model.layers))]
+        model.model.layers = model.model.layers.__class__(model.model.layers[number] for number in kept)
         model.config.num_hidden_layers = layers
         if getattr(model.config, "layer_types", None):
             model.config.layer_types = model.config.layer_types[:layers]

@@ -124,26 +124,36 @@ def add_end_token(tokenizer: Any, model: Any | None = None) -> int:
     """Make `<|endconversation|>` one special token; its embedding starts as that of the end-of-sequence token.
 
     Args:
-        tokenizer: Changed in place; nothing happens if it has the token.
+        tokenizer: Changed in place. If it has the token already, the model keeps its row: give both together at first.
         model: Its embeddings grow by the row if they are too short; None: only the tokenizer is changed.
 
     Returns:
         The id of the token.
-    """
-    tokenizer.add_special_tokens(
-        {"additional_special_tokens": [END_OF_CONVERSATION]}, replace_extra_special_tokens=False
-    )
-    token = int(tokenizer.convert_tokens_to_ids(END_OF_CONVERSATION))
-    if model is not None:
-        import torch
 
-        known = model.get_input_embeddings().weight.shape[0]
-        if known <= token:
-            model.resize_token_embeddings(token + 1, mean_resizing=False)
-        with torch.no_grad():
-            for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
-                layer.weight[token] = layer.weight[tokenizer.eos_token_id]
+    Raises:
+        ConfigurationError: the tokenizer has no end-of-sequence token.
+    """
+    known = token_id(tokenizer, END_OF_CONVERSATION)
+    if known is None:
+        tokenizer.add_special_tokens(
+            {"additional_special_tokens": [END_OF_CONVERSATION]}, replace_extra_special_tokens=False
+        )
+    token = int(tokenizer.convert_tokens_to_ids(END_OF_CONVERSATION))
+    if model is not None and (known is None or model.get_input_embeddings().weight.shape[0] <= token):
+        _start_row(model, token, tokenizer.eos_token_id)
     return token
+
+
+def _start_row(model: Any, token: int, start: int | None) -> None:
+    import torch
+
+    if start is None:
+        raise ConfigurationError("The tokenizer has no end-of-sequence token to start the new token's row from.")
+    if model.get_input_embeddings().weight.shape[0] <= token:
+        model.resize_token_embeddings(token + 1, mean_resizing=False)
+    with torch.no_grad():
+        for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
+            layer.weight[token] = layer.weight[start]
 
 
 def token_id(tokenizer: Any, token: str) -> int | None:

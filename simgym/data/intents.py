@@ -82,7 +82,7 @@ def read_intent(text: str) -> str | tuple[str, str]:
     if not lines:
         return "empty reply", ""
     intent = " ".join(lines[0].split())
-    if not intent.startswith(INTENT_PREFIX.strip()):
+    if intent != INTENT_PREFIX.strip() and not intent.startswith(INTENT_PREFIX):
         return "does not begin with the fixed phrase", lines[0][:120]
     if len(intent) < len(INTENT_PREFIX) + 3:
         return "nothing after the fixed phrase", ""
