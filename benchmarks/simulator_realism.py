@@ -40,7 +40,7 @@ MAX_NEW_TOKENS = 256
 def main() -> None:
     """Simulate, score, compare, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("--conversations", type=int, default=60)
+    parser.add_argument("--conversations", type=int, default=40)
     parser.add_argument("--later_turns", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=Path("runs/simulator_realism"))
@@ -57,7 +57,7 @@ def main() -> None:
     for name, simulator in simulators.items():
         path = options.folder / f"{name}.jsonl"
         turns[name] = simulate_turns(
-            simulator, people, seed=options.seed, path=path, batch_size=16, advance=_report(name)
+            simulator, people, seed=options.seed, path=path, batch_size=32, advance=_report(name)
         )
         cards.append(score_realism(name, simulator.fingerprint(), people, turns[name], seed=options.seed))
     results = realism_results(people, cards, seed=options.seed, version=__version__)

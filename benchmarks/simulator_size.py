@@ -2,10 +2,9 @@
 
     python benchmarks/simulator_size.py
 
-The embedded model is cut down from 30 to 20 and 10 layers: its first ones and its last three are kept, since without the
-last ones what comes out is no longer a distribution over words (a loss of 18 to 19 nats a token on a sentence, uniform
-guessing has 10.8; with three kept 7.9 and 10.4). Every depth is fine-tuned by the same recipe on the
-same examples in the same order, so the token budget is equal, and scored on the same turns of held-out people. The
+The embedded model is cut down from 30 to 20 and 10 layers: its first ones and its last three are kept, since what
+leaves a layer in the middle is nothing that the output layer could read. Every depth is fine-tuned by the same recipe on
+the same examples in the same order, so the token budget is equal, and scored on the same turns of held-out people. The
 role-playing user runs on the same cut-down model without training. Cutting layers off a trained model damages it, and
 a short training mends only part of that: this is an axis of capacity under one recipe, not of models trained at their
 own size. About half an hour on two cores; what is trained is kept. Prediction before the first run: the fine-tuned
@@ -48,7 +47,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/simulator_size"))
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args()
-    people = load_reference("chitchat", conversations=options.conversations, later_turns=2)
+    people = load_reference("chitchat", conversations=options.conversations, later_turns=1)
     moments = [moment for moment in people.moments if moment.said is not None]
     rows = []
     for layers in options.layers:

@@ -68,6 +68,11 @@ def read_adapter(path: str) -> Adapter:
     lora = {
         name: tensor for name, tensor in weights.items() if not name.endswith(_DELTA) and not name.endswith(_EMBEDDINGS)
     }
+    if not ids and any(name.endswith(_EMBEDDINGS) for name in weights):
+        raise WeightsError(
+            f"The adapter {path} holds whole embeddings, which cannot share a base model. Merge it into its base and "
+            "give the merged folder as model=, or train the rows of added tokens alone (PEFT: trainable_token_indices)."
+        )
     if ids and (rows is None or len(rows) != len(ids)):
         raise WeightsError(f"The adapter {path} adds the tokens {ids} but holds no rows for them. Save it again.")
     return Adapter(config, lora, dict(zip(names, ids, strict=True)), rows if ids else None)

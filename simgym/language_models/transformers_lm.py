@@ -198,9 +198,8 @@ class TransformersLM:
     def load_adapter(self, name: str, path: str) -> None:
         """Add a LoRA adapter from a folder or hub id; usable as `Request(adapter=name)` from now on."""
         with self._lock:
+            self._ready().add_adapter(name, path)
             self.adapters[name] = path
-            if self._loaded is not None:
-                self._loaded.add_adapter(name, path)
 
     def fingerprint(self) -> dict[str, Any]:
         """Identifies weights and numerics without loading them; adapters identify themselves where they are used."""
@@ -373,9 +372,11 @@ class _Loaded:
         return results
 
     def add_adapter(self, name: str, path: str) -> None:
+        """Put an adapter on the model; if it does not fit, the model stays as it was for everybody else."""
         from peft import get_peft_model, set_peft_model_state_dict
 
         adapter = read_adapter(path)
+        tokenizer = self._tokenizer_with(adapter.tokens) if adapter.rows is not None else None
         key = f"adapter{len(self.keys)}"
         try:
             if self.keys:
@@ -386,16 +387,26 @@ class _Loaded:
         except (RuntimeError, ValueError) as error:
             unknown = [str(error).splitlines()[0]]
         if unknown:
+            self._remove(key)
             raise WeightsError(f"The adapter {path} does not fit the model: {unknown[0]}. Is it for another base?")
         self.model.requires_grad_(False)
         self.model.eval()
         self.keys[name] = key
         if adapter.rows is not None:
-            self._add_tokens(key, adapter.tokens, adapter.rows)
+            self._tokenizers[key] = tokenizer
+            self._add_rows(key, adapter.tokens, adapter.rows)
 
-    def _add_tokens(self, adapter: str, tokens: Mapping[str, int], rows: Any) -> None:
-        import torch
+    def _remove(self, key: str) -> None:
+        """Undo a half-finished `add_adapter`."""
+        if key not in getattr(self.model, "peft_config", {}):
+            return
+        if self.keys:
+            self.model.delete_adapter(key)
+            self.model.set_adapter(next(iter(self.keys.values())))
+        else:
+            self.model = self.model.unload()
 
+    def _tokenizer_with(self, tokens: Mapping[str, int]) -> Any:
         tokenizer = copy.deepcopy(self.tokenizer)
         tokenizer.add_special_tokens({"additional_special_tokens": list(tokens)}, replace_extra_special_tokens=False)
         for token, expected in tokens.items():
@@ -404,6 +415,11 @@ class _Loaded:
                     f"The adapter calls {token} token {expected}, but for this base model it is {found}. Is the "
                     "adapter for another base?"
                 )
+        return tokenizer
+
+    def _add_rows(self, adapter: str, tokens: Mapping[str, int], rows: Any) -> None:
+        import torch
+
         base = self.model.get_base_model()
         first = base.get_output_embeddings().weight.shape[0]
         base.resize_token_embeddings(first + len(rows), mean_resizing=False)
@@ -411,7 +427,6 @@ class _Loaded:
             for layer in (base.get_input_embeddings(), base.get_output_embeddings()):
                 layer.weight[first:] = rows.to(layer.weight)
         base.requires_grad_(False)
-        self._tokenizers[adapter] = tokenizer
         self._stored[adapter] = {token: first + number for number, token in enumerate(tokens.values())}
         if (end := tokens.get(END_OF_CONVERSATION)) is not None:
             self.stop_tokens |= {end}

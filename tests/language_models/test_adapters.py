@@ -90,3 +90,38 @@ def test_an_adapter_is_identified_by_its_content(ending, tmp_path):
     assert one != other
     assert str(tmp_path) not in one
     assert adapter_fingerprint("somebody/adapter") == "somebody/adapter"
+
+
+def test_an_adapter_that_does_not_fit_leaves_the_model_as_it_was(tiny_model, tiny_adapter, ending, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = save_tiny_adapter(tmp_path / "misfit", tiny_model, seed=9)
+    weights = load_file(folder / "adapter_model.safetensors")
+    last = sorted(weights)[-1]
+    save_file({**weights, last: torch.zeros(3, 3)}, folder / "adapter_model.safetensors")
+    requests = [ask(None, seed, "assistant") for seed in range(3)]
+    model = TransformersLM(tiny_model)
+    before = model.generate(requests)
+    for wrong in (str(folder), str(tmp_path / "nowhere")):
+        with pytest.raises(WeightsError):
+            model.load_adapter("wrong", wrong)
+        assert model.generate(requests) == before
+    model.load_adapter("good", tiny_adapter)
+    tuned = model.generate([ask("good", 1, "assistant")])
+    with pytest.raises(WeightsError, match="does not fit"):
+        model.load_adapter("wrong", str(folder))
+    assert model.generate([ask("good", 1, "assistant")]) == tuned
+    assert model.generate(requests) == before
+    model.load_adapter("a", ending[0])
+    assert model.generate(requests) == before
+
+
+def test_an_adapter_with_whole_embeddings_is_refused(tiny_model, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = save_tiny_adapter(tmp_path / "whole", tiny_model)
+    weights = load_file(folder / "adapter_model.safetensors")
+    weights["base_model.model.model.embed_tokens.weight"] = torch.zeros(2, 2)
+    save_file(weights, folder / "adapter_model.safetensors")
+    with pytest.raises(WeightsError, match="whole embeddings"):
+        TransformersLM(tiny_model, adapters={"a": str(folder)}).generate([ask("a")])

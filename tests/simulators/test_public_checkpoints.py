@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from simgym.conversation import END_OF_CONVERSATION, INTENT_PREFIX, Conversation, Scenario
-from simgym.flip import add_end_token
 from simgym.language_models.transformers_lm import TransformersLM
 from simgym.simulators.fine_tuned import FineTuned
 
@@ -41,8 +41,10 @@ def save(folder, tiny_model, form, *, end_token=END_OF_CONVERSATION):
     tokenizer.add_special_tokens({"additional_special_tokens": [*tokens, end_token]})
     tokenizer.eos_token = end
     model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    if end_token == END_OF_CONVERSATION:
-        add_end_token(tokenizer, model)
+    with torch.no_grad():  # the checkpoint's own, learned rows
+        rows = model.get_input_embeddings().weight
+        generator = torch.Generator().manual_seed(0)
+        rows[-len(tokens) - 1 :] = 0.3 * torch.randn(rows[-len(tokens) - 1 :].shape, generator=generator)
     model.config.eos_token_id = model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
