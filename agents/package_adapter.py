@@ -58,7 +58,7 @@ def card(log: dict[str, Any], realism: dict[str, Any] | None) -> str:
     """The model card."""
     settings, data = log["settings"], log["data"]["train"]
     evaluations = [(entry["step"], entry["eval_loss"]) for entry in log["history"] if "eval_loss" in entry]
-    seconds = next(entry["train_runtime"] for entry in reversed(log["history"]) if "train_runtime" in entry)
+    seconds = _training_seconds(log["history"])
     return CARD.read_text().format(
         end=END_OF_CONVERSATION,
         kept=data["kept"],
@@ -71,6 +71,7 @@ def card(log: dict[str, Any], realism: dict[str, Any] | None) -> str:
         steps=log["steps"],
         batch=settings["per_device_train_batch_size"] * settings["gradient_accumulation_steps"],
         tokens=log["tokens_seen"],
+        epochs=max(entry["epoch"] for entry in log["history"] if "epoch" in entry),
         lr=settings["learning_rate"],
         schedule=settings["lr_scheduler_type"],
         hours=seconds / 3600,
@@ -78,6 +79,16 @@ def card(log: dict[str, Any], realism: dict[str, Any] | None) -> str:
         realism=_realism(realism),
         **log["versions"],
     )
+
+
+def _training_seconds(history: list[dict[str, Any]]) -> float:
+    """The runtime of all sessions; each counts from its own start, so a smaller number begins a new one."""
+    total = last = 0.0
+    for runtime in (entry["train_runtime"] for entry in history if "train_runtime" in entry):
+        if runtime < last:
+            total += last
+        last = runtime
+    return total + last
 
 
 def _realism(results: dict[str, Any] | None) -> str:

@@ -14,6 +14,7 @@ it is turned off where the device has none. `training_log.json` in the output fo
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import math
 import sys
@@ -81,7 +82,11 @@ def train(data: UserData, training: Any, options: Any) -> None:
 
     folder = Path(training.output_dir)
     trainer, files = make_trainer(data, training, options)
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)) if folder.is_dir() else None)
+    last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    if last and (folder / "training_log.json").is_file() and int(last.rpartition("-")[2]) >= training.max_steps > 0:
+        print(f"{folder} is finished: {training.max_steps} steps. Give another output_dir to train again.", flush=True)
+        return
+    trainer.train(resume_from_checkpoint=last)
     trainer.save_model(str(folder / "final"))
     if trainer.is_world_process_zero():
         write_log(trainer, data, options, folder, files)
@@ -105,7 +110,7 @@ def make_trainer(data: UserData, training: Any, options: Any) -> tuple[Any, dict
     # Examples are ready for the collator; TRL would only look at them again (and cut them in the middle of a turn).
     training.dataset_kwargs = {**(training.dataset_kwargs or {}), "skip_prepare_dataset": True}
     training.max_length = None
-    frozen_head = options.use_peft and training.use_cpu and model.config.tie_word_embeddings
+    frozen_head = options.use_peft and training.use_cpu and has_plain_tied_head(model)
     trainer = trainer_class(frozen_head=frozen_head)(
         model=model,
         args=training,
@@ -122,13 +127,20 @@ def make_trainer(data: UserData, training: Any, options: Any) -> tuple[Any, dict
 
 
 def flipped(data: UserData, split: str, tokenizer: Any, folder: Path) -> Path:
-    """The file of flipped examples, made unless an earlier run has finished it."""
+    """The file of flipped examples, made unless an earlier run has finished it with the same data and settings."""
     path = folder / f"flipped_{split}.jsonl"
-    if not path.exists():
-        conversations = load_conversations(data, split)
-        with StepOutput(path) as output:
-            flip_conversations(conversations, tokenizer, output, max_tokens=data.max_tokens)
-        print(f"{split}: {output.summary()}", flush=True)
+    made_with = folder / f"flipped_{split}.made_with.json"
+    conversations = load_conversations(data, split)
+    digest = hashlib.sha256(str(tokenizer.chat_template).encode())
+    for logged in conversations:
+        digest.update(json.dumps(logged.to_json()).encode())
+    wanted = {"conversations": digest.hexdigest(), "vocabulary": len(tokenizer), "max_tokens": data.max_tokens}
+    if path.exists() and made_with.exists() and json.loads(made_with.read_text()) == wanted:
+        return path
+    with StepOutput(path) as output:
+        flip_conversations(conversations, tokenizer, output, max_tokens=data.max_tokens)
+    made_with.write_text(json.dumps(wanted))
+    print(f"{split}: {output.summary()}", flush=True)
     return path
 
 
@@ -175,6 +187,17 @@ def lora(options: Any, token: int) -> Any:
 def without_embeddings(model: Any) -> None:
     """Keep PEFT from saving the whole embedding matrix because a row was added: the row is in the adapter itself."""
     model.save_pretrained = functools.partial(model.save_pretrained, save_embedding_layers=False)
+
+
+def has_plain_tied_head(model: Any) -> bool:
+    """Whether logits are hidden states times the input embeddings and nothing else, as `FrozenHeadTrainer` has it."""
+    shaping = ("final_logit_softcapping", "logits_scaling", "logit_scale")
+    return (
+        bool(model.config.tie_word_embeddings)
+        and hasattr(model, "model")
+        and getattr(model.get_output_embeddings(), "bias", None) is None
+        and not any(getattr(model.config, name, None) for name in shaping)
+    )
 
 
 def trainer_class(*, frozen_head: bool) -> Any:

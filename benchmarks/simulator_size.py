@@ -3,12 +3,12 @@
     python benchmarks/simulator_size.py
 
 The embedded model is cut down from 30 to 20 and 10 layers: its first ones and its last three are kept, since what
-leaves a layer in the middle is nothing that the output layer could read. Every depth is fine-tuned by the same recipe on
-the same examples in the same order, so the token budget is equal, and scored on the same turns of held-out people. The
-role-playing user runs on the same cut-down model without training. Cutting layers off a trained model damages it, and
-a short training mends only part of that: this is an axis of capacity under one recipe, not of models trained at their
-own size. About half an hour on two cores; what is trained is kept. Prediction before the first run: the fine-tuned
-user gets better with every step of depth, the role-playing one is useless below full depth.
+leaves a layer in the middle is nothing that the output layer could read. Every depth is fine-tuned by the same recipe
+on the same examples in the same order, so the token budget is equal, and scored on the same turns of held-out people.
+The role-playing user runs on the same cut-down model without training. Cutting layers off a trained model damages it,
+and a short training mends only part of that: this is an axis of capacity under one recipe, not of models trained at
+their own size. About half an hour on two cores; what is trained is kept. Prediction before the first run: the fine-
+tuned user gets better with every step of depth, the role-playing one is useless below full depth.
 """
 
 from __future__ import annotations

@@ -73,6 +73,13 @@ def turn_end(tokenizer: Any) -> str:
     return after[: after.index(first)] + first
 
 
+def turn_end_token(tokenizer: Any) -> int | None:
+    """The special token that `turn_end` ends with, or None if the template ends a user turn by plain text."""
+    end = turn_end(tokenizer)
+    found = [token for token in _special_tokens(tokenizer) if end.endswith(token)]
+    return token_id(tokenizer, max(found, key=len)) if found else None
+
+
 def flip(tokenizer: Any, intent: str, messages: Sequence[Message], *, max_tokens: int | None = None) -> FlippedExample:
     """Make a training example of a conversation, seen from the user's seat.
 

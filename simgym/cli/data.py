@@ -107,6 +107,9 @@ def intents(
 ) -> None:
     """Let a model write what each user wanted. Run again to go on and to retry failures."""
     from simgym.data.intents import write_intents
+
+    if conversations.resolve() == output.resolve():
+        raise ConfigurationError(f"{conversations} would overwrite itself. Give another file for the output.")
     from simgym.data.logged import read_logged
     from simgym.language_models.loading import load_language_model
 

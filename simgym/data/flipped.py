@@ -34,7 +34,7 @@ def flip_conversations(
     """
     counts = {"conversations_cut": 0, "turns_cut": 0, "tokens": 0, "user_tokens": 0}
     for logged in conversations:
-        reason = unusable(logged.conversation) or (None if logged.intent else NO_INTENT)
+        reason = unusable(logged.conversation, logged.intent) or (None if logged.intent else NO_INTENT)
         if reason is None:
             try:
                 example = flip(tokenizer, logged.intent, logged.conversation.messages, max_tokens=max_tokens)

@@ -8,18 +8,21 @@ failures of the last run included.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from importlib import resources
 from itertools import islice
 from pathlib import Path
 from string import Template
+from typing import Any
 
 from simgym.conversation import INTENT_PREFIX, Conversation, Message
-from simgym.data.logged import LoggedConversation, StepOutput, StepSummary, read_logged
+from simgym.data.logged import LoggedConversation, StepOutput, StepSummary, beside, read_logged
+from simgym.errors import ConfigurationError
 from simgym.language_models.base import Generation, LanguageModel, Request, Sampling
 from simgym.seeding import derive_seed
-from simgym.transcripts import text_hash
+from simgym.transcripts import text_hash, write_json
 
 LONGEST_INTENT = 600
 """Characters of a usable intent."""
@@ -53,18 +56,32 @@ def write_intents(
 
     Returns:
         Counts of the whole file, earlier runs included.
+
+    Raises:
+        ConfigurationError: the file was made by another model, prompt or seed, or from other conversations.
     """
     path = Path(path)
     template = template or (resources.files("simgym.data") / "prompts" / "intent.txt").read_text(encoding="utf-8")
-    partial = path.with_name(path.name + ".partial")
+    made_with = {"prompt_hash": text_hash(template), "model": model.fingerprint(), "seed": seed}
+    partial = beside(path, ".partial")
+    _refuse_another_run(path, made_with)
     if path.exists():
         path.replace(partial)
     done = _whole_lines(partial)
     with StepOutput(path, resume=True) as output:
-        output.kept = len(done)
         output.forget_skipped()
-        output.details.update(prompt_hash=text_hash(template), model=model.fingerprint())
-        fresh = (logged for logged in conversations if logged.id not in done)
+        output.details.update(made_with)
+        write_json(beside(path, ".made_with.json"), made_with)
+        known: set[str] = set()
+
+        def missing() -> Iterator[LoggedConversation]:
+            for logged in conversations:
+                known.add(logged.id)
+                if logged.id not in done:
+                    yield logged
+
+        fresh = missing()
+        output.kept = len(done)
         while batch := list(islice(fresh, batch_size)):
             for logged, outcome in zip(batch, _intents(batch, model, template, max_attempts, seed), strict=True):
                 if isinstance(outcome, str):
@@ -73,7 +90,24 @@ def write_intents(
                     output.skip(logged.id, *outcome)
             output.flush()
             advance(len(batch))
+        if strangers := done - known:
+            raise ConfigurationError(
+                f"{path} holds {len(strangers)} conversations that are not in the input, e.g. {min(strangers)!r}: it "
+                "was made from another file. Give another output, or remove it."
+            )
     return output.summary()
+
+
+def _refuse_another_run(path: Path, made_with: Mapping[str, Any]) -> None:
+    """Intents of two models or prompts must not be mixed in one file."""
+    header = beside(path, ".made_with.json")
+    if not header.is_file() or not (path.exists() or beside(path, ".partial").exists()):
+        return
+    before = json.loads(header.read_text(encoding="utf-8"))
+    if differing := sorted(key for key in made_with if before.get(key) != made_with[key]):
+        raise ConfigurationError(
+            f"{path} was made with another {', '.join(differing)}. Give another output, or remove it to start over."
+        )
 
 
 def read_intent(text: str) -> str | tuple[str, str]:

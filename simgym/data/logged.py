@@ -87,8 +87,8 @@ class StepSummary:
     """JSON values that only this step has."""
 
 
-def unusable(conversation: Conversation) -> str | None:
-    """Why a conversation cannot be learned from, or None: users first, roles alternate, no empty or broken turns."""
+def unusable(conversation: Conversation, intent: str = "") -> str | None:
+    """Why a conversation cannot be learned from, or None: users first, roles alternate, no empty or broken texts."""
     messages = conversation.messages
     if not messages:
         return "no turns"
@@ -100,7 +100,7 @@ def unusable(conversation: Conversation) -> str | None:
         return "roles out of order"
     if any(not message.content.strip() for message in messages):
         return "empty turn"
-    if any(_SURROGATE.search(message.content) for message in messages):
+    if any(_SURROGATE.search(text) for text in (intent, *(message.content for message in messages))):
         return "lone surrogates"
     return None
 
@@ -114,11 +114,11 @@ def read_logged(path: str | Path) -> Iterator[LoggedConversation]:
     """
     if not Path(path).is_file():
         raise ConfigurationError(f"There is no file {path}. Run the step of `simgym data` that writes it.")
-    with Path(path).open(encoding="utf-8") as lines:
+    with Path(path).open("rb") as lines:  # decoded by json, so that a broken byte is told with its line
         for number, line in enumerate(lines, 1):
             try:
                 yield LoggedConversation.from_json(json.loads(line))
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 raise MalformedFile(
                     f"{path}, line {number}: not a conversation of `simgym data` ({error!r}). For a dataset in "
                     "WildChat's schema run `simgym data preprocess` first."
@@ -141,7 +141,6 @@ class StepOutput:
         self.details: dict[str, Any] = {}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         mode = "a" if resume else "w"
-        # surrogatepass: a skipped row may hold what made it unusable, and the list must still be written
         self._rows: IO[str] = self.partial.open(mode, encoding="utf-8")
         self._reasons: IO[str] = beside(self.path, ".skipped.jsonl").open(mode, encoding="utf-8")
 

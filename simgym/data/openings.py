@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from simgym.conversation import Scenario
-from simgym.data.logged import LoggedConversation, StepOutput
+from simgym.conversation import INTENT_PREFIX, Scenario
+from simgym.data.logged import LoggedConversation, StepOutput, unusable
 from simgym.seeding import derive_seed
 
 FEWEST_OPENING_WORDS = 5
@@ -25,6 +25,13 @@ def unusable_opening(text: str, *, longest: int = LONGEST_OPENING) -> str | None
     if len(_WORD.findall(text)) < FEWEST_OPENING_WORDS:
         return f"opening of fewer than {FEWEST_OPENING_WORDS} words"
     return f"opening of more than {longest} characters" if len(text) > longest else None
+
+
+def unusable_intent(text: str) -> str | None:
+    """Why a text cannot be a scenario's intent, or None."""
+    if not text:
+        return "no intent"
+    return None if text.startswith(INTENT_PREFIX) else "intent without the fixed phrase"
 
 
 def scenario_of(logged: LoggedConversation, source: str) -> Scenario:
@@ -44,8 +51,9 @@ def write_scenarios(
 ) -> None:
     """Keep the conversations that can be scenarios; those without an intent are skipped, too."""
     for logged in conversations:
-        reason = unusable_opening(logged.conversation.messages[0].content, longest=longest)
-        reason = reason or (None if logged.intent else "no intent")
+        reason = unusable(logged.conversation, logged.intent)
+        reason = reason or unusable_opening(logged.conversation.messages[0].content, longest=longest)
+        reason = reason or unusable_intent(logged.intent)
         if reason:
             output.skip(logged.id, reason)
         else:

@@ -53,7 +53,7 @@ def _jsonl_rows(source: str, start: int) -> Iterator[tuple[int, Mapping[str, Any
             if number >= start and line.strip():
                 try:
                     yield number, json.loads(line)
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:
                     raise MalformedFile(f"{source}, row {number}: not JSON ({error}). Mend or remove it.") from error
 
 

@@ -137,6 +137,8 @@ def wildbench_ids(source: str) -> set[str]:
         ConfigurationError: there is no such file, or it has no ids.
     """
     if source.endswith(".txt"):
+        if not Path(source).is_file():
+            raise ConfigurationError(f"There is no file {source}. Expected one session id a line.")
         ids = {line.strip() for line in Path(source).read_text(encoding="utf-8").splitlines()} - {""}
     else:
         rows = read_rows(source, split="test", config="v2")

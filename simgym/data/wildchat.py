@@ -72,6 +72,11 @@ def read_wildchat(
     for number, row in read_rows(source, split=split, revision=revision, start=start):
         if on_row is not None:
             on_row(number)
+        if not isinstance(row, Mapping):
+            if skip is None:
+                raise MalformedFile(f"{source}, row {number}: not in the schema of WildChat, expected a JSON object.")
+            skip(f"row {number}", "bad value", f"a {type(row).__name__}, expected an object")
+            continue
         if missing := [column for column in _COLUMNS if column not in row]:
             raise MalformedFile(
                 f"{source}, row {number}: not in the schema of WildChat, the column {missing[0]!r} is missing. "
@@ -156,6 +161,8 @@ def _logged(row: Mapping[str, Any]) -> LoggedConversation:
     if not row["conversation_hash"]:
         raise TypeError("conversation_hash is empty")
     identifier, country = str(row["conversation_hash"]), str(row.get("country") or "")
+    if _SURROGATE.search(f"{identifier} {country} {row['language']}"):
+        raise TypeError("conversation_hash, country or language hold lone surrogates")
     user = f"{row.get('hashed_ip') or identifier}|{country}"
     return LoggedConversation(
         id=identifier,

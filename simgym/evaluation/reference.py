@@ -20,7 +20,7 @@ import numpy as np
 
 from simgym.conversation import Conversation, Scenario
 from simgym.data.logged import LoggedConversation, read_logged, unusable
-from simgym.data.openings import scenario_of
+from simgym.data.openings import scenario_of, unusable_intent
 from simgym.data.splits import SPLITS
 from simgym.errors import ConfigurationError
 from simgym.seeding import generator
@@ -120,7 +120,9 @@ def make_reference(
     logged: Sequence[LoggedConversation], source: str, *, conversations: int, later_turns: int, seed: int
 ) -> Reference:
     """The human reference of logged conversations with intents; arguments as for `load_reference`."""
-    usable = [one for one in logged if one.intent and unusable(one.conversation) is None]
+    usable = [
+        one for one in logged if unusable(one.conversation, one.intent) is None and not unusable_intent(one.intent)
+    ]
     if not usable:
         raise ConfigurationError(
             f"{source} has no conversation with an intent. Run `simgym data intents` on it first, or give another file."

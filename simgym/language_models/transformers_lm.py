@@ -20,7 +20,7 @@ from typing import Any
 
 from simgym.conversation import END_OF_CONVERSATION
 from simgym.errors import ConfigurationError, WeightsError
-from simgym.flip import render, token_id, turn_end, without_special_tokens
+from simgym.flip import render, token_id, turn_end, turn_end_token, without_special_tokens
 from simgym.language_models.adapters import own_logits, read_adapter
 from simgym.language_models.base import Generation, Likelihood, Request
 from simgym.language_models.constraints import JsonConstraints
@@ -265,6 +265,7 @@ class _Loaded:
         if options.chat_template is not None:
             self.tokenizer.chat_template = options.chat_template
         self.turn_end = turn_end(self.tokenizer) if self.tokenizer.chat_template else ""
+        self.turn_end_token = turn_end_token(self.tokenizer) if self.tokenizer.chat_template else None
         self.stop_tokens = frozenset(self._stop_tokens())
         candidates: tuple[Any, ...] = (self.tokenizer.bos_token_id, *sorted(self.stop_tokens), 0)
         self.start_token = next(int(token) for token in candidates if token is not None)
@@ -283,9 +284,9 @@ class _Loaded:
         return self._tokenizers.get(adapter, self.tokenizer)
 
     def with_turn_end(self, request: Request) -> Request:
-        """A request for a user turn ends where the template ends one; a single token already stops every row."""
+        """A request for a user turn ends where the template ends one; a special token already stops every row."""
         text = self.turn_end
-        if request.next_role != "user" or not text or self.tokenizer.convert_tokens_to_ids(text) in self.stop_tokens:
+        if request.next_role != "user" or not text or self.turn_end_token is not None:
             return request
         return replace(request, sampling=replace(request.sampling, stop=(*request.sampling.stop, text)))
 
@@ -435,7 +436,7 @@ class _Loaded:
         configured = self.model.generation_config.eos_token_id
         found = set(configured if isinstance(configured, list) else [configured])
         found.add(self.tokenizer.eos_token_id)
-        found |= {token_id(self.tokenizer, END_OF_CONVERSATION), token_id(self.tokenizer, self.turn_end)}
+        found |= {token_id(self.tokenizer, END_OF_CONVERSATION), self.turn_end_token}
         return {int(token) for token in found if token is not None}
 
 

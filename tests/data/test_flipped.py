@@ -46,6 +46,7 @@ def test_examples_are_written_and_what_cannot_be_learned_from_is_listed(tmp_path
                 logged("nameless", talk("hello", "hi"), intent=""),
                 logged("empty", talk("hello", " ")),
                 logged("huge", talk("h" * 500, "hi")),
+                logged("broken", talk("hello", "hi"), intent=f"{INTENT_PREFIX}\ud83d"),
             ],
             tokenizer,
             output,
@@ -53,7 +54,8 @@ def test_examples_are_written_and_what_cannot_be_learned_from_is_listed(tmp_path
         )
     rows = {row["id"]: row for row in map(json.loads, path.read_text().splitlines())}
     assert list(rows) == ["a", "cut"]
-    assert listed(path) == {"nameless": "no intent", "empty": "empty turn", "huge": "cannot be rendered"}
+    assert listed(path) == {"nameless": "no intent", "empty": "empty turn", "huge": "cannot be rendered",
+                            "broken": "lone surrogates"}  # fmt: skip
     learned = [token for token in rows["a"]["labels"] if token != MASKED]
     assert tokenizer.decode(learned) == "hello<|end|>bye<|end|>"
     assert len(rows["cut"]["input_ids"]) <= 200
@@ -77,9 +79,12 @@ def test_scenarios_need_an_opening_of_five_words_and_an_intent(tmp_path):
                 logged("short", talk("Hi", "hello")),
                 logged("good", talk("so how do you bake", "hello")),
                 logged("nameless", talk("so how do you bake", "hello"), intent=""),
+                logged("odd", talk("so how do you bake", "hello"), intent="to bake"),
+                logged("empty", Conversation()),
             ],
             output,
             source="a test",
         )
     assert [row["id"] for row in map(json.loads, path.read_text().splitlines())] == ["good"]
-    assert listed(path) == {"short": "opening of fewer than 5 words", "nameless": "no intent"}
+    assert listed(path) == {"short": "opening of fewer than 5 words", "nameless": "no intent",
+                            "odd": "intent without the fixed phrase", "empty": "no turns"}  # fmt: skip

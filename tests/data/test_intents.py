@@ -7,6 +7,7 @@ import pytest
 from simgym.conversation import INTENT_PREFIX, Conversation
 from simgym.data.intents import write_intents
 from simgym.data.logged import LoggedConversation, read_logged
+from simgym.errors import ConfigurationError
 from simgym.language_models.scripted_lm import ScriptedLM
 
 LOGS = [
@@ -27,6 +28,7 @@ def skipped(path):
     [
         ("Sure! Here it is.", "does not begin with the fixed phrase"),
         ("", "empty reply"),
+        (f"{INTENT_PREFIX.strip()}, first, find eggs.", "does not begin with the fixed phrase"),
         (INTENT_PREFIX, "nothing after the fixed phrase"),
         (f"{INTENT_PREFIX}{'bake ' * 200}", "longer than 600 characters"),
     ],
@@ -68,8 +70,11 @@ def test_running_again_keeps_what_is_there_and_retries_failures(tmp_path):
 
 
 def test_what_was_written_survives_a_kill(tmp_path):
+    calls = []
+
     def rule(request):
-        if "bread 4" in request.messages[-1].content:
+        calls.append(request)
+        if len(calls) == 5:
             raise KeyboardInterrupt
         return f"{INTENT_PREFIX}bake bread."
 
@@ -79,11 +84,14 @@ def test_what_was_written_survives_a_kill(tmp_path):
     assert not path.exists()
     with path.with_name("named.jsonl.partial").open("a") as file:
         file.write('{"conversation_hash": "torn')
-    calls = []
+    assert write_intents(LOGS, ScriptedLM(rule), path).kept == 6
+    assert len(calls) == 5 + 2
 
-    def fine(request):
-        calls.append(request)
-        return f"{INTENT_PREFIX}bake bread."
 
-    assert write_intents(LOGS, ScriptedLM(fine), path).kept == 6
-    assert len(calls) == 2
+def test_another_model_or_another_input_is_not_mixed_in(tmp_path):
+    path = tmp_path / "named.jsonl"
+    write_intents(LOGS[:3], ScriptedLM(f"{INTENT_PREFIX}bake bread."), path)
+    with pytest.raises(ConfigurationError, match="made with another model"):
+        write_intents(LOGS[:3], ScriptedLM(f"{INTENT_PREFIX}bake rolls."), path)
+    with pytest.raises(ConfigurationError, match="not in the input"):
+        write_intents(LOGS[1:], ScriptedLM(f"{INTENT_PREFIX}bake bread."), path)

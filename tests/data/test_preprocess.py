@@ -84,6 +84,19 @@ def test_a_conversation_that_cannot_be_learned_from_is_listed_with_its_reason(tm
     assert (summary.kept, reasons(path)) == (1, {"h0": reason})
 
 
+def test_odd_rows_are_listed_and_broken_lines_are_named(tmp_path):
+    path = tmp_path / "clean.jsonl"
+    rows = [row(0), None, 5, row(1, country="\ud83d"), row("\ud83d"), row(2)]
+    summary = preprocess(write(tmp_path / "log.jsonl", rows), path, language=None)
+    assert (summary.kept, summary.skipped) == (2, {"bad value": 4})
+    (tmp_path / "deep.jsonl").write_text("[" * 100_000)
+    with pytest.raises(MalformedFile, match="row 1"):
+        preprocess(str(tmp_path / "deep.jsonl"), tmp_path / "x.jsonl")
+    (tmp_path / "clean.jsonl").write_bytes(b'{"conversation_hash": "\xff"}\n')
+    with pytest.raises(MalformedFile, match="line 1"):
+        list(read_logged(path))
+
+
 def test_a_missing_column_is_an_error_that_names_it(tmp_path):
     rows = [row(0), {"conversation_hash": "h1", "language": "English"}]
     with pytest.raises(MalformedFile, match=r"row 2: .*'conversation' is missing"):

@@ -31,6 +31,13 @@ FORMS = {
         "<|eot_id|>",
         "<|start_header_id|>user<|end_header_id|>\n\n",
     ),
+    "mistral": (
+        "{% for m in messages %}{% if m.role == 'assistant' %}{{ ' ' + m.content + '</s>' }}{% else %}"
+        "{{ '[INST] ' + m.content + ' [/INST]' }}{% endif %}{% endfor %}",
+        ["</s>", "[INST]", "[/INST]"],
+        "[/INST]",
+        "[INST] ",
+    ),
 }
 
 
