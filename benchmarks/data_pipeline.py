@@ -2,10 +2,10 @@
 
     python benchmarks/data_pipeline.py
 
-Synthetic conversations in WildChat's schema: words drawn from a Zipf-like distribution, 40 % in other languages, one in
-twenty openings from one of twenty scripts that repeat themselves, 2.5 conversations a user. Each size runs in a process
-of its own, so that peak memory is its own; the memory of the same process before the first step is subtracted. Intents
-are a fixed text, since writing them costs what the model costs. Prediction before the first run: time is linear (every
+Synthetic conversations in WildChat's schema: words drawn from a Zipf-like distribution, 40 % in other languages, one
+in twenty openings from one of twenty scripts that repeat themselves, 2.5 conversations a user. Each step of each size
+runs in a process of its own, so that peak memory is its own; that of the process before it is subtracted. Intents are
+a fixed text, since writing them costs what the model costs. Prediction before the first run: time is linear (every
 step is one or a few passes), and memory grows by the index of ids and users, a few hundred bytes a conversation.
 
 The exponent printed last is the slope of log(time) over log(conversations) between the two largest sizes: 1 is linear.
@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 SIZES = (1_000, 10_000, 100_000)
+STEPS = ("preprocess", "split", "flip")
 RESULTS = Path(__file__).parent / "results" / "data_pipeline.json"
 _WORDS = 20_000
 
@@ -61,41 +62,34 @@ def write_synthetic(path: Path, count: int, seed: int = 0) -> None:
             file.write(json.dumps(row) + "\n")
 
 
-def measure(source: Path) -> dict[str, Any]:
-    """Run the three steps in this process."""
+def measure(step: str, source: Path) -> dict[str, Any]:
+    """Run one step in this process, whose peak memory is therefore that of the step."""
     from transformers import AutoTokenizer
 
     from simgym.data.flipped import flip_conversations
     from simgym.data.logged import StepOutput, read_logged
-    from simgym.data.preprocess import FrequentNgrams, preprocess
+    from simgym.data.preprocess import preprocess
     from simgym.data.splits import split_conversations
     from simgym.flip import add_end_token
     from simgym.language_models.weights import EMBEDDED, resolve_weights
 
-    tokenizer = AutoTokenizer.from_pretrained(resolve_weights(EMBEDDED).path)
-    add_end_token(tokenizer)
-    tokenizer("warm up")
-    FrequentNgrams().add("one two three four five six seven eight")
-    folder, before, seconds, peaks = source.parent, _peak_mib(), {}, {}
-
-    def timed(step: str, run: Any) -> Any:
-        started = time.perf_counter()
-        outcome = run()
-        seconds[step], peaks[step] = time.perf_counter() - started, _peak_mib() - before
-        return outcome
-
+    folder, found = source.parent, {}
     clean = folder / "clean.jsonl"
-    summary = timed("preprocess", lambda: preprocess(str(source), clean))
-    timed("split", lambda: split_conversations(read_logged(clean), read_logged(clean), folder))
-
-    def flip_all() -> None:
+    if step == "flip":
+        tokenizer = AutoTokenizer.from_pretrained(resolve_weights(EMBEDDED).path)
+        add_end_token(tokenizer)
+        tokenizer("warm up")
+    before, started = _peak_mib(), time.perf_counter()
+    if step == "preprocess":
+        summary = preprocess(str(source), clean)
+        found = {"read": summary.read, "kept": summary.kept, "skipped": dict(summary.skipped)}
+    elif step == "split":
+        split_conversations(read_logged(clean), read_logged(clean), folder)
+    else:
         with StepOutput(folder / "flipped.jsonl") as output:
             named = (replace(logged, intent="You are a user.") for logged in read_logged(folder / "train.jsonl"))
             flip_conversations(named, tokenizer, output, max_tokens=2048)
-
-    timed("flip", flip_all)
-    return {"read": summary.read, "kept": summary.kept, "skipped": dict(summary.skipped),
-            "seconds": seconds, "peak_mib": peaks, "base_mib": before}  # fmt: skip
+    return {**found, "seconds": time.perf_counter() - started, "peak_mib": _peak_mib() - before, "base_mib": before}
 
 
 def main() -> None:
@@ -104,38 +98,44 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("--source", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--step", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.source:
-        print(json.dumps(measure(options.source)))
+    if options.step:
+        print(json.dumps(measure(options.step, options.source)))
         return
     rows = []
     for size in options.sizes:
+        row: dict[str, Any] = {"conversations": size}
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder) / "wildchat.jsonl"
             write_synthetic(source, size)
-            command = [sys.executable, __file__, "--source", str(source)]
-            run = subprocess.run(command, check=True, capture_output=True, text=True)
-            row = {"conversations": size, **json.loads(run.stdout.splitlines()[-1])}
+            for step in STEPS:
+                command = [sys.executable, __file__, "--source", str(source), "--step", step]
+                run = subprocess.run(command, check=True, capture_output=True, text=True)
+                row[step] = json.loads(run.stdout.splitlines()[-1])
         rows.append(row)
-        total, peak = sum(row["seconds"].values()), max(row["peak_mib"].values())
-        steps = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in row["seconds"].items())
-        print(
-            f"{size:>7} conversations: {size / total:.0f}/s ({steps}), peak {peak:.0f} MiB above the start", flush=True
-        )
+        words = [f"{step} {row[step]['seconds']:.1f} s, {row[step]['peak_mib']:.0f} MiB" for step in STEPS]
+        print(f"{size:>7} conversations: {size / _seconds(row):.0f}/s ({'; '.join(words)})", flush=True)
     results: dict[str, Any] = {"rows": rows}
     if len(rows) > 1:
         small, large = rows[-2], rows[-1]
-        ratio = large["conversations"] / small["conversations"]
-        results["time_exponent"] = math.log(sum(large["seconds"].values()) / sum(small["seconds"].values()), ratio)
-        grown = max(large["peak_mib"].values()) - max(small["peak_mib"].values())
-        results["bytes_per_conversation"] = grown * 2**20 / (large["conversations"] - small["conversations"])
-        results["hours_per_million"] = sum(large["seconds"].values()) * 1e6 / large["conversations"] / 3600
-        print(
-            f"time ~ n^{results['time_exponent']:.2f}; memory grows by {results['bytes_per_conversation']:.0f} bytes a "
-            f"conversation; {results['hours_per_million']:.1f} hours per million"
+        more = large["conversations"] - small["conversations"]
+        results["time_exponent"] = math.log(
+            _seconds(large) / _seconds(small), large["conversations"] / small["conversations"]
         )
+        results["hours_per_million"] = _seconds(large) * 1e6 / large["conversations"] / 3600
+        results["bytes_per_conversation"] = {
+            step: (large[step]["peak_mib"] - small[step]["peak_mib"]) * 2**20 / more for step in STEPS
+        }
+        grown = ", ".join(f"{step} {value:.0f}" for step, value in results["bytes_per_conversation"].items())
+        print(f"time ~ n^{results['time_exponent']:.2f}; {results['hours_per_million']:.2f} hours per million")
+        print(f"memory grows by so many bytes a conversation: {grown}")
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def _seconds(row: dict[str, Any]) -> float:
+    return float(sum(row[step]["seconds"] for step in STEPS))
 
 
 def _peak_mib() -> float:

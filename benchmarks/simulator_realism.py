@@ -2,12 +2,13 @@
 
     python benchmarks/simulator_realism.py
 
-Both simulators run on the embedded 135M model with their default sampling and bounds that allow turns of the same length; people are
-the test split of chitchat-dataset, whose turns the adapter was not trained to write; some of them answer in train
-conversations, so the main figure is given for the others alone, too. Prints the scorecard of `simgym realism` and
-the two comparisons it is made for: by how much fewer bits per byte the fine-tuned user needs for what people said
-(paired by turn, interval over people), and whose turns a classifier tells from people's less easily. About half an hour
-on two cores; an interrupted run goes on. Prediction before the first run: 18 % fewer bits, and an AUC nearer to 0.5.
+Both simulators run on the embedded 135M model with their default sampling and bounds that allow turns of the same
+length; people are the test split of chitchat-dataset, whose turns the adapter was not trained to write; some of them
+answer in train conversations, so the main figure is given for the others alone, too. Prints the scorecard of `simgym
+realism` and the two comparisons it is made for: by how much fewer bits per byte the fine-tuned user needs for what
+people said (paired by turn, interval over people), and whose turns a classifier tells from people's less easily. About
+half an hour on two cores; an interrupted run goes on. Prediction before the first run: 18 % fewer bits, and an AUC
+nearer to 0.5.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +15,7 @@ from simgym.cli.terminal import plain, stderr
 from simgym.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from simgym.data.logged import StepSummary
+    from simgym.data.logged import LoggedConversation, StepSummary
 
 data = typer.Typer(
     no_args_is_help=True,
@@ -29,7 +29,10 @@ Output = Annotated[Path, typer.Option("-o", "--output", help="The file to write.
 
 @data.command()
 def preprocess(
-    source: Annotated[str, typer.Argument(help="Hugging Face id in WildChat's schema, or a JSONL or Parquet file.")],
+    source: Annotated[
+        str,
+        typer.Argument(help="Hugging Face id in WildChat's schema, or JSONL or Parquet files (a pattern, a folder)."),
+    ],
     output: Output,
     language: Annotated[str, typer.Option(help="Keep this language; `all` keeps every one.")] = "English",
     threshold: Annotated[int, typer.Option(min=1, help="First turns that a 7-gram may occur in.")] = 100,
@@ -87,9 +90,10 @@ def split(
     from simgym.data.splits import split_conversations, wildbench_ids
 
     forced = wildbench_ids(wildbench) if wildbench else set()
-    summary = split_conversations(
-        read_logged(conversations), read_logged(conversations), output, forced_test=forced, seed=seed
-    )
+    with _progress() as advance:
+        users = _told(read_logged(conversations), advance, "finding users")
+        rows = _told(read_logged(conversations), advance, "writing")
+        summary = split_conversations(users, rows, output, forced_test=forced, seed=seed)
     for name, count in summary.conversations.items():
         typer.echo(f"{name}: {count} conversations of {summary.users[name]} users")
     if wildbench:
@@ -179,6 +183,16 @@ def scenarios(
     with StepOutput(output) as step:
         write_scenarios(read_logged(conversations), step, source=source, longest=longest)
     _print(step.summary(), output)
+
+
+def _told(
+    conversations: Iterable[LoggedConversation], advance: Callable[[str, int], object], phase: str
+) -> Iterator[LoggedConversation]:
+    """The conversations, counted as they pass."""
+    for number, logged in enumerate(conversations, 1):
+        yield logged
+        if number % 1000 == 0:
+            advance(phase, number)
 
 
 @contextmanager

@@ -60,7 +60,7 @@ class FrequentNgrams:
     @property
     def any_candidates(self) -> bool:
         """Whether the second pass is needed at all."""
-        return bool((self._cells > self.threshold).any())
+        return bool(self._cells.max() > self.threshold)
 
     def count(self, text: str) -> None:
         """Second pass: count a text's 7-grams exactly where their cell is over the threshold."""

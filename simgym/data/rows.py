@@ -1,4 +1,4 @@
-"""Rows of a dataset, one at a time: a local JSONL or Parquet file, or the Hugging Face Hub.
+"""Rows of a dataset, one at a time: local JSONL or Parquet files, or the Hugging Face Hub.
 
 Nothing is downloaded or read whole. Parquet and the Hub go through `datasets`; JSONL does not, because `datasets`
 guesses one schema per block of lines and cannot say which line is broken.
@@ -7,16 +7,18 @@ guesses one schema per block of lines and cannot say which line is broken.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from simgym.errors import ConfigurationError, MalformedFile
 
+_ENDINGS = (".jsonl", ".parquet")
+
 
 def is_file_name(source: str) -> bool:
-    """Whether a source is meant as a local file."""
-    return Path(source).suffix in (".jsonl", ".parquet")
+    """Whether a source is meant as local files: a `.jsonl` or `.parquet` file or pattern, or a folder."""
+    return Path(source).suffix in _ENDINGS or Path(source).is_dir()
 
 
 def read_rows(
@@ -25,8 +27,9 @@ def read_rows(
     """Rows with their numbers, from 1.
 
     Args:
-        source: Hugging Face id, or a `.jsonl` or `.parquet` file.
-        split: Split of a dataset on the Hub; a local file is read whole.
+        source: Hugging Face id, a `.jsonl` or `.parquet` file, a pattern such as `data/train-*.parquet`, or a folder of
+            such files. Several files are read in the order of their names and numbered through.
+        split: Split of a dataset on the Hub; local files are read whole.
         revision: Hub revision to pin.
         config: Configuration of a dataset on the Hub.
         start: Number of the first row wanted; earlier ones are passed over without being looked at.
@@ -36,32 +39,51 @@ def read_rows(
         MalformedFile: a row cannot be read; the message names the source and the row.
     """
     if not is_file_name(source):
-        rows = _hub_rows(source, split, revision, config, start)
-    elif not Path(source).is_file():
-        raise ConfigurationError(f"There is no file {source}. Give a JSONL or Parquet file, or a Hugging Face id.")
-    elif source.endswith(".jsonl"):
-        yield from _jsonl_rows(source, start)
+        yield from enumerate(_hub_rows(source, split, revision, config, start), start)
         return
+    files = _files(source)
+    if files[0].suffix == ".jsonl":
+        yield from _jsonl_rows(files, start)
     else:
-        rows = _parquet_rows(source, start)
-    yield from enumerate(rows, start)
+        yield from enumerate(_parquet_rows(source, files, start), start)
 
 
-def _jsonl_rows(source: str, start: int) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    with Path(source).open(encoding="utf-8", errors="surrogateescape") as lines:
-        for number, line in enumerate(lines, 1):
-            if number >= start and line.strip():
+def _files(source: str) -> list[Path]:
+    path = Path(source)
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        found = sorted(one for one in path.iterdir() if one.suffix in _ENDINGS)
+    else:
+        found = sorted(path.parent.glob(path.name))
+    if not found:
+        raise ConfigurationError(f"There is no file {source}. Give a JSONL or Parquet file, or a Hugging Face id.")
+    if len({one.suffix for one in found}) > 1:
+        raise ConfigurationError(f"{source} holds JSONL and Parquet files. Give a pattern that matches one kind.")
+    return found
+
+
+def _jsonl_rows(files: Sequence[Path], start: int) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    number = 0
+    for file in files:
+        with file.open(encoding="utf-8", errors="surrogateescape") as lines:
+            for line in lines:
+                number += 1
+                if number < start or not line.strip():
+                    continue
                 try:
-                    yield number, json.loads(line)
+                    row = json.loads(line)
                 except (ValueError, RecursionError) as error:
-                    raise MalformedFile(f"{source}, row {number}: not JSON ({error}). Mend or remove it.") from error
+                    raise MalformedFile(f"{file}, row {number}: not JSON ({error}). Mend or remove it.") from error
+                yield number, row
 
 
-def _parquet_rows(source: str, start: int) -> Iterator[Mapping[str, Any]]:
+def _parquet_rows(source: str, files: Sequence[Path], start: int) -> Iterator[Mapping[str, Any]]:
     from datasets import load_dataset
 
     try:
-        yield from load_dataset("parquet", data_files=source, split="train", streaming=True).skip(start - 1)
+        names = [str(file) for file in files]
+        yield from load_dataset("parquet", data_files=names, split="train", streaming=True).skip(start - 1)
     except (ValueError, OSError) as error:
         raise MalformedFile(f"{source} cannot be read as Parquet: {_first_line(error)}") from error
 

@@ -112,8 +112,11 @@ def split_conversations(
         shares=shares,
         seed=seed,
     )
+    paths = {name: Path(folder) / f"{name}.jsonl" for name in SPLITS}
+    for path in paths.values():  # a run that is stopped must not leave splits of two divisions side by side
+        path.unlink(missing_ok=True)
     with ExitStack() as stack:
-        outputs = {name: stack.enter_context(StepOutput(Path(folder) / f"{name}.jsonl")) for name in SPLITS}
+        outputs = {name: stack.enter_context(StepOutput(path)) for name, path in paths.items()}
         for logged in again:
             outputs[assigned.split_of[logged.user_key]].keep(logged.to_json())
         users = Counter(assigned.split_of.values())

@@ -92,3 +92,17 @@ def test_sources_that_cannot_be_used_are_refused(tmp_path):
     (tmp_path / "broken.parquet").write_text("not parquet")
     with pytest.raises(MalformedFile, match="cannot be read as Parquet"):
         wildchat_scenarios(str(tmp_path / "broken.parquet"))
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_shards_are_read_through_in_the_order_of_their_names(tmp_path, kind):
+    for shard, numbers in {"b": [2, 3], "a": [0, 1]}.items():
+        write(tmp_path / f"train-{shard}.{kind}", [row(number) for number in numbers])
+    for source in (str(tmp_path), str(tmp_path / f"train-*.{kind}")):
+        assert [one.id for one in read_wildchat(source)] == ["h0", "h1", "h2", "h3"]
+        assert [one.id for one in read_wildchat(source, start=4)] == ["h3"]
+    write(tmp_path / ("other.jsonl" if kind == "parquet" else "other.parquet"), [row(9)])
+    with pytest.raises(ConfigurationError, match="one kind"):
+        list(read_wildchat(str(tmp_path)))
+    with pytest.raises(ConfigurationError, match="There is no file"):
+        list(read_wildchat(str(tmp_path / "valid-*.jsonl")))
