@@ -1,4 +1,4 @@
-# make demo: two assistants against four user simulators, with the real 135M model.   make test: everything CI runs.
+# make demo: two assistants against five user simulators, with the real 135M model.   make test: everything CI runs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +9,8 @@ RUN := runs/demo
 demo: $(VENV)/demo.stamp
 	@$(BIN)/simgym matrix \
 	  --assistant plain=smollm2-135m-instruct --assistant clarify=smollm2-135m-instruct+clarify \
-	  --env UserSim-RolePlay-v0 --env UserSim-RolePlayOpening-v0 --env UserSim-Persona-v0 --env UserSim-Replay-v0 \
+	  --env UserSim-RolePlay-v0 --env UserSim-RolePlayOpening-v0 --env UserSim-Persona-v0 \
+	  --env UserSim-FineTuned-v0 --env UserSim-Replay-v0 \
 	  --scenarios chitchat -n 8 --max-turns 2 --max-new-tokens 48 --temperature 0.7 --user-max-new-tokens 112 --seed 7 -o $(RUN)
 
 test: $(VENV)/test.stamp lint

@@ -1,0 +1,111 @@
+"""Judges that read a model's numbers instead of its words: expected_score and reward_model."""
+
+from __future__ import annotations
+
+import math
+import pickle
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+from simgym.conversation import INTENT_PREFIX, Conversation, Scenario
+from simgym.errors import ConfigurationError, WeightsError
+from simgym.judges.expected_score import DIGITS, ExpectedScoreJudge
+from simgym.judges.loading import load_judge
+from simgym.judges.reward_model import RewardModelJudge
+from simgym.language_models.scripted_lm import ScriptedLM
+from simgym.language_models.transformers_lm import TransformersLM
+
+SCENARIO = Scenario("x", f"{INTENT_PREFIX}rest", "hi")
+TALKS = [
+    Conversation().add("user", "hi").add("assistant", text)
+    for text in ("hello", "good morning to you", "a <|end|> b " * 9)
+]
+
+
+@pytest.fixture(scope="module")
+def reward_model(tiny_model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reward")
+    config = AutoConfig.from_pretrained(tiny_model)
+    config.num_labels, config.initializer_range = 1, 0.5
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(folder)
+    return str(folder)
+
+
+def judged(judge, talks=TALKS):
+    return judge.score([SCENARIO] * len(talks), talks, seeds=range(len(talks)))
+
+
+def test_the_expected_score_is_the_mean_of_the_digits_by_their_probability(tiny_model, monkeypatch):
+    model = TransformersLM(tiny_model)
+    monkeypatch.setattr("simgym.judges.expected_score.LEAST_MASS", 0.0)
+    judge = ExpectedScoreJudge(model)
+    (judgement,) = judged(judge, TALKS[:1])
+    prompt = model.prompt_text(judge._request(SCENARIO, TALKS[0]))
+    chances = [math.exp(one.logprob) for one in model.score([prompt] * 10, DIGITS)]
+    expected = sum(digit * chance for digit, chance in enumerate(chances)) / sum(chances) / 9
+    assert judgement.value == pytest.approx(expected, abs=1e-4)
+    assert [one.value for one in judged(judge)] == pytest.approx(
+        [judged(judge, [talk])[0].value for talk in TALKS], abs=1e-4
+    )
+
+
+def test_a_model_that_was_not_about_to_grade_is_a_fault(tiny_model, monkeypatch):
+    monkeypatch.setattr("simgym.judges.expected_score.LEAST_MASS", 0.999)
+    (judgement,) = judged(ExpectedScoreJudge(TransformersLM(tiny_model)), TALKS[:1])
+    assert judgement.value is None
+    assert judgement.fault.startswith("unparsable: the digits have")
+    with pytest.raises(ConfigurationError, match="needs a model in this process"):
+        judged(ExpectedScoreJudge(ScriptedLM("5")))
+
+
+def test_choices_are_single_tokens(tiny_model):
+    model = TransformersLM(tiny_model)
+    with pytest.raises(ConfigurationError, match="not one token"):
+        model.choose([], ["10"])
+    assert model.choose([], ["1"]) == []
+
+
+def test_a_reward_becomes_a_value_the_same_alone_and_in_a_batch(reward_model):
+    judge = RewardModelJudge(reward_model, max_batch_size=2)
+    together = judged(judge)
+    alone = [judged(judge, [talk])[0] for talk in TALKS]
+    assert [one.value for one in together] == pytest.approx([one.value for one in alone], abs=1e-5)
+    assert len({round(one.value, 4) for one in together}) == 3
+    model = AutoModelForSequenceClassification.from_pretrained(reward_model)
+    tokenizer = AutoTokenizer.from_pretrained(reward_model)
+    text = tokenizer.apply_chat_template(TALKS[0].to_json(), tokenize=False)
+    with torch.inference_mode():
+        reward = float(model(**tokenizer(text, add_special_tokens=False, return_tensors="pt")).logits[0, 0])
+    assert together[0].value == pytest.approx(1 / (1 + math.exp(-reward)), abs=1e-5)
+    shifted = RewardModelJudge(reward_model, centre=reward, scale=2.0)
+    assert judged(shifted)[0].value == pytest.approx(0.5, abs=1e-5)
+    assert "<|assistant|>hello<|end|>" in together[0].calls[0].prompt
+    assert together[2].calls[0].prompt.count("<|end|>") == 2  # what somebody spells out ends no turn
+    assert judged(pickle.loads(pickle.dumps(judge)))[0].value == pytest.approx(together[0].value)
+
+
+def test_what_is_no_reward_model_is_refused(tiny_model, reward_model, tmp_path):
+    with pytest.raises(ConfigurationError, match="Is it a reward model"):
+        judged(RewardModelJudge(tiny_model))
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(WeightsError, match="Cannot load the reward model"):
+        judged(RewardModelJudge(str(tmp_path)))
+    with pytest.raises(ConfigurationError, match="scale"):
+        RewardModelJudge(reward_model, scale=0)
+    long = Conversation().add("user", "x" * 5000).add("assistant", "y")
+    found = judged(RewardModelJudge(reward_model), [TALKS[0], long])
+    assert found[0].value is not None
+    assert found[1].fault.startswith("context_overflow")
+
+
+@pytest.mark.parametrize(
+    "name", ["relevance", "rubric", "checklist", "pairwise", "ensemble", "per_turn", "expected_score"]
+)
+def test_every_judge_is_found_by_name(name):
+    options = {"ensemble": {"judges": ["rubric"]}}.get(name, {})
+    assert load_judge(name, None, options).fingerprint()["judge"] == name
