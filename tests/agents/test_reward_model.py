@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from simgym.evaluation.judge_validation import judge_pairs, read_pairs, validate
+from simgym.judges.reward_model import RewardModelJudge
+
+pytest.importorskip("trl", reason="the extra simgym[train] is not installed")
+
+RECIPE = Path(__file__).resolve().parents[2] / "agents" / "reward_model.py"
+
+
+def test_what_is_trained_is_a_judge_that_prefers_what_it_was_shown(tiny_model, tmp_path):
+    pairs = tmp_path / "pairs.jsonl"
+    with pairs.open("w") as file:
+        for number in range(24):
+            better, worse = "yes! " * (1 + number % 3), "no? " * (1 + (number + 1) % 3)
+            file.write(json.dumps({"instruction": f"q{number}", "better": better, "worse": worse}) + "\n")
+    command = [sys.executable, str(RECIPE), "--model_name_or_path", tiny_model, "--train_data", str(pairs),
+               "--output_dir", str(tmp_path / "run"), "--max_steps", "30", "--learning_rate", "0.01", "--report_to",
+               "none", "--per_device_train_batch_size", "8", "--balance_length", "true", "--disable_tqdm", "true",
+               "--save_strategy", "no", "--dtype", "float32"]  # fmt: skip
+    outcome = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    assert outcome.returncode == 0, outcome.stderr[-3000:]
+    assert "pairs after balancing" in outcome.stdout
+    verdicts = judge_pairs(RewardModelJudge(str(tmp_path / "run" / "final")), read_pairs(pairs))
+    assert validate("trained", {}, verdicts, resamples=19).accuracy.value > 0.9
