@@ -6,7 +6,7 @@ conversation is dropped if its first user turn holds a 7-gram of words that occu
 Counting every 7-gram of a million first turns exactly would need tens of gigabytes. So the source is read once into a
 local file while a table of 2^26 one-byte cells counts hashed 7-grams; a cell counts at least as much as each 7-gram in
 it, so only 7-grams in cells over the threshold can be frequent. Those few are counted exactly in a second pass over the
-local file, and a third writes what remains. Memory is the table (64 MiB), the ids seen (about 100 bytes a conversation)
+local file, and a third writes what remains. Memory is the table (64 MiB), the ids seen (8 bytes and a set's slot each)
 and the exact counts; the result is that of exact counting, but for collisions of 64-bit hashes. A run that was
 interrupted goes on at the row where it last saved its place.
 """

@@ -237,6 +237,8 @@ def _check_judgement(name: str, judgement: Judgement) -> None:
         )
     if judgement.value is not None and not 0 <= judgement.value <= 1:
         _fail(f"{name}.score returned the value {judgement.value}, expected a number in [0, 1]")
+    if not all(isinstance(part, float) and 0 <= part <= 1 for part in judgement.parts):
+        _fail(f"{name}.score returned the parts {judgement.parts}, expected numbers in [0, 1]")
 
 
 def _check_calls(what: str, calls: Sequence[ModelCall], role: str) -> None:
