@@ -15,7 +15,7 @@ from simgym.cli.terminal import plain, shown, stderr, stdout
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from simgym.evaluation.realism import Scorecard
+    from simgym.evaluation.scorecard import Scorecard
 
 
 def realism(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from simgym.evaluation import turn_metrics as metrics
 from simgym.evaluation.reference import Moment, Reference
+from simgym.evaluation.scorecard import Figure, Scorecard
 from simgym.evaluation.simulated_turns import SimulatedTurn
 from simgym.evaluation.turn_metrics import Floats
 from simgym.seeding import derive_seed, generator
@@ -29,58 +30,10 @@ from simgym.statistics.resampling import Rows, bootstrap_statistic
 
 NO_LIKELIHOOD = "the model's likelihoods are not available"
 NO_OPENINGS = "writes no openings"
+_HALVINGS = 10
+"""Random halvings of the people's turns over which their own classifier AUC is averaged."""
 _OF_A_TEXT = ("role_flip", "intent_copied", "repeated")
 """Faults of a turn that says something; see `simulators.faults`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One row of the scorecard."""
-
-    name: str
-    """Key, as in results.json."""
-    title: str
-    """What it is, in words."""
-    aim: str
-    """`lower`, `higher`, `like people` or the number that is best: how to read it."""
-    simulated: Estimate | None
-    """The simulator's; None if it does not allow the figure."""
-    human: Estimate | None
-    """The same of the people. For the classifier a random half of their turns against the other half; for divergences,
-    which small samples bias upwards, both columns compare one half of the people's turns with the other half's moments,
-    once as the people and once as the simulator filled them, so that equals get equal values."""
-    why_not: str = ""
-    """Why there is no figure of the simulator."""
-
-
-@dataclass(frozen=True, slots=True)
-class Scorecard:
-    """One simulator."""
-
-    simulator: str
-    """Its name in this comparison."""
-    figures: tuple[Figure, ...]
-    """In the order of the table."""
-    first_faults: Mapping[str, int]
-    """What was wrong with first attempts, by kind."""
-    lasting_faults: Mapping[str, int]
-    """What was wrong after the last attempt; there is no turn then."""
-    turns: int
-    """Turns asked for."""
-    fingerprint: Mapping[str, Any]
-    """Of the simulator."""
-
-    def figure(self, name: str) -> Figure:
-        """The figure called `name`.
-
-        Raises:
-            KeyError: there is none.
-        """
-        return next(figure for figure in self.figures if figure.name == name)
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON values; what does not exist is None, never NaN."""
-        return asdict(self)
 
 
 def score_realism(
@@ -185,7 +138,7 @@ class _Comparison:
             "classifier AUC, human or simulated",
             "0.5",
             self._auc("auc", self.human, self.simulated),
-            self._auc("auc halves", *self.halves),
+            self._auc_of_halves(),
         )
 
     def length(self) -> tuple[Figure, ...]:
@@ -379,7 +332,8 @@ class _Comparison:
     def _statistic(
         self, what: str, statistic: Callable[[Rows], float], people: Sequence[str], **options: Any
     ) -> Estimate:
-        return bootstrap_statistic(statistic, people, seed=self._seed(what), resamples=self.resamples, **options)
+        options.setdefault("resamples", self.resamples)
+        return bootstrap_statistic(statistic, people, seed=self._seed(what), **options)
 
     def _divergence(self, what: str, first: _Said, second: _Said, counts: Floats, others: Floats) -> Estimate:
         """Of two tables of counts, one row a text; texts of both kinds are resampled together, by person."""
@@ -398,8 +352,28 @@ class _Comparison:
         found = metrics.separability(first.texts, second.texts, people, seed=self._seed(what) % 2**32)
         if found is None:
             return Estimate(None, None, None, len(set(people)), "too few turns", None)
-        scores, labels = found
-        return self._statistic(what, lambda rows: metrics.auc(scores[rows], labels[rows]), people, bounds=(0.0, 1.0))
+        return self._statistic(what, lambda rows: metrics.separation_auc(found, rows), people, bounds=(0.0, 1.0))
+
+    def _auc_of_halves(self) -> Estimate:
+        """People against people: mean AUC over random halvings of their turns, since one halving says little."""
+        found = []
+        for number in range(_HALVINGS):
+            side = generator(self.seed, "auc halves", number).permutation(len(self.human.texts)) % 2
+            order = np.argsort(side, kind="stable")
+            halves = [self.human.pick(order[side[order] == half].tolist()) for half in (0, 1)]
+            people = [*halves[0].people, *halves[1].people]
+            seed = derive_seed(self.seed, "auc halves", number) % 2**32
+            separated = metrics.separability(halves[0].texts, halves[1].texts, people, seed=seed)
+            if separated is None:
+                return Estimate(None, None, None, len(set(people)), "too few turns", None)
+            found.append(separated.pick(np.argsort(order)))
+
+        def statistic(rows: Rows) -> float:
+            return float(np.mean([metrics.separation_auc(one, rows) for one in found]))
+
+        # ten times the work of any other figure, so fewer resamples
+        fewer = min(self.resamples, 199)
+        return self._statistic("auc halves", statistic, self.human.people, resamples=fewer, bounds=(0.0, 1.0))
 
     def _pairwise(self, what: str, said: _Said) -> Estimate | None:
         if not said.texts:

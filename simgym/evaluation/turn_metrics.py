@@ -12,6 +12,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,22 @@ WINDOW = 50
 """Words of the moving window of the type-token ratio."""
 
 Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Separation:
+    """What a classifier says of texts that it was not trained on."""
+
+    scores: Floats
+    """(N + M,) log-odds of being of the second kind."""
+    labels: npt.NDArray[np.intp]
+    """(N + M,) 0 for the first kind, 1 for the second."""
+    folds: npt.NDArray[np.intp]
+    """(N + M,) which classifier gave the score; -1 for none."""
+
+    def pick(self, rows: npt.NDArray[np.intp]) -> Separation:
+        """Some of the texts, in another order."""
+        return Separation(self.scores[rows], self.labels[rows], self.folds[rows])
 
 
 def words(text: str) -> list[str]:
@@ -134,7 +151,7 @@ def adherence(goals: Sequence[str], texts: Sequence[str]) -> Floats:
 
 def separability(
     first: Sequence[str], second: Sequence[str], groups: Sequence[Hashable], *, folds: int = 5, seed: int = 0
-) -> tuple[Floats, npt.NDArray[np.intp]] | None:
+) -> Separation | None:
     """How sure a small classifier is that each text is of the second kind, when trained on other groups.
 
     Logistic regression on TF-IDF of character 1- to 4-grams and of words, cross-validated by group, so that nothing
@@ -148,8 +165,8 @@ def separability(
         seed: Of the division into folds.
 
     Returns:
-        (N + M,) log-odds and 0/1 labels; None if a kind has fewer than ten texts, there are fewer than three groups, or
-        no word or character is in two texts.
+        Log-odds, labels and folds of all N + M texts; None if a kind has fewer than ten texts, there are fewer than
+        three groups, or no word or character is in two texts.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
@@ -162,22 +179,39 @@ def separability(
     group = np.array([numbers[label] for label in groups])
     if min(len(first), len(second)) < 10 or len(numbers) < 3:
         return None
-    scores = np.full(len(texts), np.nan)
+    scores, fold_of = np.full(len(texts), np.nan), np.full(len(texts), -1, dtype=np.intp)
     splitter = StratifiedGroupKFold(min(folds, len(numbers)), shuffle=True, random_state=seed)
-    for train, test in splitter.split(texts, labels, group):
+    for fold, (train, test) in enumerate(splitter.split(texts, labels, group)):
         if len(set(labels[train])) < 2:
             continue
         vectors: Any = make_union(
             TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 4), sublinear_tf=True, min_df=2),
             TfidfVectorizer(sublinear_tf=True, token_pattern=r"\S+"),  # noqa: S106
         )
-        model = make_pipeline(vectors, LogisticRegression(C=10.0, max_iter=2000))
+        model = make_pipeline(vectors, LogisticRegression(C=10.0, max_iter=2000, class_weight="balanced"))
         try:
             model.fit(texts[train], labels[train])
         except ValueError:  # nothing is left of a vocabulary
             return None
-        scores[test] = model.decision_function(texts[test])
-    return scores, labels
+        scores[test], fold_of[test] = model.decision_function(texts[test]), fold
+    return Separation(scores, labels, fold_of)
+
+
+def separation_auc(found: Separation, rows: npt.NDArray[np.intp]) -> float:
+    """Area under the ROC curve of some texts, compared within folds; NaN if no fold has both kinds.
+
+    Pooling folds would bias it downwards: where a fold happens to hold more of a kind, its classifier has seen less of
+    it and gives lower scores to all.
+    """
+    total = pairs = 0.0
+    for fold in np.unique(found.folds[rows]):
+        inside = rows[found.folds[rows] == fold]
+        positives = int(found.labels[inside].sum())
+        weight = positives * (len(inside) - positives)
+        if fold >= 0 and weight:
+            total += weight * auc(found.scores[inside], found.labels[inside])
+            pairs += weight
+    return total / pairs if pairs else math.nan
 
 
 def auc(scores: Floats, labels: npt.NDArray[np.intp]) -> float:

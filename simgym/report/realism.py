@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simgym.evaluation.realism import Figure, Scorecard
 from simgym.evaluation.reference import Moment, Reference
+from simgym.evaluation.scorecard import Figure, Scorecard
 from simgym.evaluation.simulated_turns import SimulatedTurn
 from simgym.report.page import page_templates, write_page
 from simgym.statistics.intervals import Estimate
