@@ -71,6 +71,7 @@ def train(data: RewardData, training: Any, options: Any) -> None:
         use_safetensors=True,
     )
     model.config.pad_token_id = tokenizer.pad_token_id
+    options.lora_task_type = "SEQ_CLS"  # the score head is new, and is learned along with the adapter
     trainer = RewardTrainer(
         model=model,
         args=training,

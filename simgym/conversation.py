@@ -133,9 +133,20 @@ class Scenario:
         )
 
 
-def written_out(conversation: Conversation) -> str:
-    """A conversation as plain text, one `USER:` or `ASSISTANT:` paragraph a message."""
-    return "\n".join(f"{message.role.upper()}: {message.content}" for message in conversation.messages)
+def written_out(conversation: Conversation, *, indented: bool = False) -> str:
+    """A conversation as plain text, one `USER:` or `ASSISTANT:` paragraph a message.
+
+    Args:
+        conversation: What was said.
+        indented: Indent all but the first line of a message, so that no words of one can look like another's turn.
+    """
+    between = "\n    " if indented else "\n"
+    said = [
+        between.join(message.content.splitlines()) if indented else message.content for message in conversation.messages
+    ]
+    return "\n".join(
+        f"{message.role.upper()}: {text}" for message, text in zip(conversation.messages, said, strict=True)
+    )
 
 
 def read_scenarios(path: str | Path) -> list[Scenario]:

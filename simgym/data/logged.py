@@ -87,6 +87,11 @@ class StepSummary:
     """JSON values that only this step has."""
 
 
+def has_surrogates(text: str) -> bool:
+    """Whether a text holds a lone surrogate, which no UTF-8 file can."""
+    return _SURROGATE.search(text) is not None
+
+
 def unusable(conversation: Conversation, intent: str = "") -> str | None:
     """Why a conversation cannot be learned from, or None: users first, roles alternate, no empty or broken texts."""
     messages = conversation.messages
@@ -100,7 +105,7 @@ def unusable(conversation: Conversation, intent: str = "") -> str | None:
         return "roles out of order"
     if any(not message.content.strip() for message in messages):
         return "empty turn"
-    if any(_SURROGATE.search(text) for text in (intent, *(message.content for message in messages))):
+    if any(has_surrogates(text) for text in (intent, *(message.content for message in messages))):
         return "lone surrogates"
     return None
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from simgym.conversation import INTENT_PREFIX, Conversation, Message, Scenario
+from simgym.data.logged import has_surrogates
 from simgym.data.rows import read_rows
 from simgym.errors import ConfigurationError, MalformedFile
 
@@ -91,12 +92,17 @@ def load_wildbench(
     tasks: dict[str, WildBenchTask] = {}
     skipped: dict[str, str] = {}
     for number, row in read_rows(source, split="test", config="v2", revision=revision):
+        if not isinstance(row, Mapping):
+            raise MalformedFile(f"{source}, row {number}: not in WildBench's schema, expected an object.")
         if missing := [column for column in _COLUMNS if column not in row]:
             raise MalformedFile(
                 f"{source}, row {number}: not in WildBench's schema, the column {missing[0]!r} is missing. "
                 f"Needed: {', '.join(_COLUMNS)}."
             )
-        identifier = str(row["session_id"])
+        identifier = str(row["session_id"] or "")
+        if not identifier:
+            skipped[f"row {number}"] = "no session id"
+            continue
         if identifier in tasks or identifier in skipped:
             raise MalformedFile(f"{source}, row {number}: session id {identifier!r} comes twice.")
         task = _task(identifier, row)
@@ -119,17 +125,22 @@ def _task(identifier: str, row: Mapping[str, Any]) -> WildBenchTask | str:
         return f"bad conversation: {error!r}"[:200]
     if not talk or talk[-1].role != "user" or not talk[-1].content.strip():
         return "does not end with a user turn"
-    items = row["checklist"]
-    if not isinstance(items, list | tuple) or not (checklist := tuple(str(one) for one in items if str(one).strip())):
+    items = row["checklist"] if isinstance(row["checklist"], list | tuple) else ()
+    checklist = tuple(one for one in items if isinstance(one, str) and one.strip())
+    if not checklist:
         return "no checklist"
-    tags = [row["primary_tag"], *(row.get("secondary_tags") or ())]
+    intent = str(row.get("intent") or "")
+    if has_surrogates("".join([intent, *checklist, *(message.content for message in talk)])):
+        return "lone surrogates"
+    secondary = row.get("secondary_tags")
+    tags = [row["primary_tag"], *(secondary if isinstance(secondary, list | tuple) else ())]
     references = row.get("references")
     return WildBenchTask(
         id=identifier,
         conversation=Conversation(talk),
-        intent=str(row.get("intent") or ""),
+        intent=intent,
         checklist=checklist,
-        groups=tuple(dict.fromkeys(GROUPS[tag] for tag in tags if tag in GROUPS)),
+        groups=tuple(dict.fromkeys(GROUPS[tag] for tag in tags if isinstance(tag, str) and tag in GROUPS)),
         references={key: str(text) for key, text in references.items() if text}
         if isinstance(references, Mapping)
         else {},

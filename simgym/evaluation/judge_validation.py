@@ -108,7 +108,7 @@ def read_pairs(path: str | Path, *, limit: int | None = None, seed: int = 0) -> 
     if not Path(path).is_file():
         raise ConfigurationError(f"There is no file {path}. Expected JSONL with instruction, better and worse.")
     pairs = []
-    with Path(path).open(encoding="utf-8") as lines:
+    with Path(path).open("rb") as lines:  # decoded by json, so that a broken byte is told with its line
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
@@ -117,6 +117,7 @@ def read_pairs(path: str | Path, *, limit: int | None = None, seed: int = 0) -> 
                 instruction, better, worse = (row[key] for key in ("instruction", "better", "worse"))
                 if not all(isinstance(text, str) and text.strip() for text in (instruction, better, worse)):
                     raise TypeError("instruction, better and worse must be texts that are not empty")
+                (instruction + better + worse).encode()  # a lone surrogate could not be written anywhere
                 subset = str(row.get("worse_model") or row.get("subset") or "all")
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise MalformedFile(f"{path}, line {number}: not a pair ({error!r}).") from error

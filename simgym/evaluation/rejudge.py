@@ -1,12 +1,13 @@
 """Stored conversations judged again, by another judge or another version of one, without holding them again.
 
-What is judged are conversations that came to their end; those cut off by a fault of assistant or simulator stay as they
-are. The new transcripts go to a file of their own, appended one by one: a second run judges only what is missing, and
-transcripts that the same judge version has scored already are copied.
+What is judged are conversations that came to their end; those cut off by a fault of assistant or simulator stay as
+they are. The new transcripts go to a file of their own, appended one by one: a second run judges only what is missing
+or what the judge has failed on, and transcripts that the same judge version has scored already are copied.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -39,20 +40,28 @@ def rejudge(
         The transcripts in the order of the source, with reward, reasons and judge calls of the new judge.
 
     Raises:
-        ConfigurationError: source and output are the same file, or the output was judged by another judge.
+        ConfigurationError: source and output are the same file, the source holds two runs, or the output holds other
+            conversations or was judged by another judge.
         MalformedFile: a line is not a transcript.
     """
     source, path = Path(source), Path(path)
     if source.resolve() == path.resolve():
         raise ConfigurationError(f"{source} would overwrite itself. Give another file for the new judgements.")
-    fingerprint = judge.fingerprint()
-    done: dict[tuple[str, int], Transcript] = {}
-    if path.exists():
-        for transcript in read_transcripts(path):
-            if dict(transcript.fingerprints.get("judge", {})) != fingerprint:
-                raise ConfigurationError(f"{path} was judged by another judge. Choose another file.")
-            done[transcript.key] = transcript
+    fingerprint: dict[str, Any] = json.loads(json.dumps(judge.fingerprint()))
     everything = list(read_transcripts(source))
+    by_key = {transcript.key: transcript for transcript in everything}
+    if len(by_key) < len(everything):
+        raise ConfigurationError(f"{source} holds a scenario with the same seed twice. Judge each run by itself.")
+    done: dict[tuple[str, int], Transcript] = {}
+    for transcript in read_transcripts(path) if path.exists() else ():
+        if dict(transcript.fingerprints.get("judge", {})) != fingerprint:
+            raise ConfigurationError(f"{path} was judged by another judge. Choose another file.")
+        if transcript.key not in by_key or by_key[transcript.key].conversation != transcript.conversation:
+            raise ConfigurationError(f"{path} holds other conversations than {source}. Choose another file.")
+        if transcript.end_reason != "judge_fault":  # what the judge failed on is judged again
+            done[transcript.key] = transcript
+    if path.exists():
+        _keep_only(path, done)
     missing = [transcript for transcript in everything if transcript.key not in done]
     advance(len(everything) - len(missing))
     with TranscriptWriter(path) as writer:
@@ -66,6 +75,16 @@ def rejudge(
                 done[one.key] = new
             advance(len(batch))
     return [done[transcript.key] for transcript in everything]
+
+
+def _keep_only(path: Path, done: Mapping[tuple[str, int], Transcript]) -> None:
+    """Write a file anew with the finished transcripts alone, whole or not at all."""
+    draft = path.with_name(f".{path.name}.draft")
+    draft.unlink(missing_ok=True)
+    with TranscriptWriter(draft) as writer:
+        for transcript in done.values():
+            writer.append(transcript)
+    draft.replace(path)
 
 
 def _has_judged(fingerprint: Mapping[str, Any], transcript: Transcript) -> bool:
@@ -84,7 +103,7 @@ def _judged(transcripts: Sequence[Transcript], judge: Judge) -> list[Transcript]
         [one.conversation for one in transcripts],
         seeds=[derive_seed(one.seed, "judge") for one in transcripts],
     )
-    fingerprint = judge.fingerprint()
+    fingerprint = json.loads(json.dumps(judge.fingerprint()))
     return [_with(one, judgement, fingerprint) for one, judgement in zip(transcripts, judgements, strict=True)]
 
 

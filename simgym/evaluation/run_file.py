@@ -78,7 +78,7 @@ class RunFile:
 
     def _read(self, path: Path) -> None:
         cut_torn_line(path)
-        with path.open(encoding="utf-8") as lines:
+        with path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
                 try:
                     row = json.loads(line)

@@ -27,7 +27,7 @@ from simgym.evaluation.wildbench_results import Compared, Graded, Outcome
 from simgym.judges.checklist import ChecklistJudge
 from simgym.judges.pairwise import PairwiseJudge
 from simgym.judges.parsing import read_grade
-from simgym.judges.rubrics import load_rubric
+from simgym.judges.rubrics import load_rubric, quoted
 from simgym.language_models.base import Request, Sampling
 from simgym.language_models.loading import LanguageModelSpec, load_language_model
 from simgym.seeding import derive_seed
@@ -59,6 +59,8 @@ class Answer:
     """Whether it used up its tokens."""
     fault: str | None
     """Why there is no answer; None if there is one."""
+    asked: str
+    """Hash of what was asked; an answer to an older version of the task is not judged."""
 
 
 def task_hash(tasks: Sequence[WildBenchTask]) -> str:
@@ -93,9 +95,9 @@ def answer_tasks(
     """
     header = {"assistant": assistant.fingerprint(), "seed": seed}
     with RunFile(Path(folder) / ANSWERS, header) as file:
-        # the key says which task, the hash what it said: a task that was changed is asked again
-        done = {row["key"] for row in file.rows.values() if row["asked"] in _asked(tasks)}
-        pending = [task for task in tasks if task.id not in done]
+        # a task that was changed, or whose answer failed, is asked again
+        done = {row["key"]: row["asked"] for row in file.rows.values() if row["fault"] is None}
+        pending = [task for task in tasks if done.get(task.id) != _content(task)]
         advance(len(tasks) - len(pending))
         for batch in _batches(pending, batch_size):
             turns = assistant.respond(
@@ -104,8 +106,7 @@ def answer_tasks(
             for task, turn in zip(batch, turns, strict=True):
                 written = sum(call.completion_tokens for call in turn.calls[-1:])
                 cut_off = max_new_tokens is not None and written >= max_new_tokens
-                answer = Answer(task.id, turn.text, cut_off, turn.fault)
-                file.append({**asdict(answer), "asked": _content(task)})
+                file.append(asdict(Answer(task.id, turn.text, cut_off, turn.fault, _content(task))))
             advance(len(batch))
         return [_answer(file.rows[task.id]) for task in tasks]
 
@@ -153,7 +154,8 @@ def judge_answers(
 
     Args:
         tasks: What was asked.
-        answers: By task id. A task without an answer, or with a faulty one, is a row with a fault.
+        answers: By task id. A task without an answer, with a faulty one, or with one to another version of the task is
+            a row with a fault.
         protocol: How to judge.
         model: The judging model.
         folder: Of the run; the file is `PROTOCOL.jsonl` (or `reward-REFERENCE.jsonl`).
@@ -181,10 +183,9 @@ def judge_answers(
             row, said = file.rows.get(task.id), _hash(answer.text if answer else "")
             if row is not None and row["fault"] is None and row["answer"] == said:
                 continue
-            if answer is None or answer.fault is not None:
-                fault = "no_answer" if answer is None else f"assistant: {answer.fault}"
+            if fault := _unusable(task, answer):
                 file.append({"key": task.id, "fault": fault, "length": 0, "cut_off": False, "answer": said})
-            else:
+            elif answer is not None:
                 pending.append((task, answer))
         advance(len(tasks) - len(pending))
         for batch in _batches(pending, batch_size):
@@ -222,7 +223,8 @@ def satisfied(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[int, int
 
 class _Checklist:
     def __init__(self, model: LanguageModelSpec, tasks: Sequence[WildBenchTask], reference: Any) -> None:
-        self._judge = ChecklistJudge(model, items={task.id: task.checklist for task in tasks})
+        items = {task.id: task.checklist for task in tasks}
+        self._judge = ChecklistJudge(model, items=items, rubric="wildbench_checklist")
 
     def fingerprint(self) -> dict[str, Any]:
         return self._judge.fingerprint()
@@ -250,7 +252,9 @@ class _Score:
         requests = []
         for task, answer in pairs:
             items = "\n".join(f"- {item}" for item in task.checklist)
-            text = self._rubric.fill(conversation=written_out(task.conversation), answer=answer.text, items=items)
+            text = self._rubric.fill(
+                conversation=written_out(task.conversation, indented=True), answer=quoted(answer.text), items=items
+            )
             sampling, of_task = Sampling(temperature=0.0, max_new_tokens=512), derive_seed(seed, "score", task.id)
             requests.append(Request((Message("user", text),), sampling, seed=of_task, json_schema=_SCHEMA))
         for reply in load_language_model(self._model).generate(requests):
@@ -271,7 +275,7 @@ class _Reward:
         return {**self._judge.fingerprint(), "references_hash": _hash(json.dumps(texts))}
 
     def judge(self, pairs: Sequence[tuple[WildBenchTask, Answer]], seed: int) -> Iterator[dict[str, Any]]:
-        known = [pair for pair in pairs if pair[0].id in self._reference and not self._reference[pair[0].id].fault]
+        known = [pair for pair in pairs if not _unusable(pair[0], self._reference.get(pair[0].id))]
         others = [self._reference[task.id].text for task, _ in known]
         found = self._judge.compare(
             [task.scenario for task, _ in known],
@@ -299,11 +303,16 @@ _JUDGES: Mapping[str, Any] = {"checklist": _Checklist, "score": _Score, "reward"
 
 
 def _answer(row: Mapping[str, Any]) -> Answer:
-    return Answer(str(row["key"]), str(row["text"]), bool(row["cut_off"]), row["fault"])
+    return Answer(str(row["key"]), str(row["text"]), bool(row["cut_off"]), row["fault"], str(row["asked"]))
 
 
-def _asked(tasks: Sequence[WildBenchTask]) -> set[str]:
-    return {_content(task) for task in tasks}
+def _unusable(task: WildBenchTask, answer: Answer | None) -> str | None:
+    """Why an answer cannot be judged, or None."""
+    if answer is None:
+        return "no_answer"
+    if answer.asked != _content(task):
+        return "stale_answer: the task was changed since"
+    return f"assistant: {answer.fault}" if answer.fault is not None else None
 
 
 def _content(task: WildBenchTask) -> str:
@@ -311,7 +320,7 @@ def _content(task: WildBenchTask) -> str:
 
 
 def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def _batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

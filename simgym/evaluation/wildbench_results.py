@@ -135,7 +135,7 @@ def wb_reward(
     """WB-Reward against one reference, in [-1, 1].
 
     Args:
-        compared: One a task.
+        compared: One a task, or one for each order in which it was judged; a task's reward is their mean.
         penalty: K, characters: a slight win by an answer longer by more is a tie. None: no penalty.
         official: Count a task without outcome as 0 in the overall mean.
         seed: Of the intervals.
@@ -145,14 +145,25 @@ def wb_reward(
     def mean(several: Sequence[float]) -> Estimate:
         return bootstrap_mean(several, seed=seed, resamples=resamples)
 
+    of_task: dict[str, list[Compared]] = {}
+    for one in compared:
+        of_task.setdefault(one.task_id, []).append(one)
+    judged = {key: several for key, several in of_task.items() if all(one.outcome is not None for one in several)}
     rewards = [
-        (one.groups, REWARDS[penalised(one.outcome, one.length, one.reference_length, penalty)])
-        for one in compared
-        if one.outcome is not None
+        (
+            several[0].groups,
+            sum(
+                REWARDS[penalised(one.outcome, one.length, one.reference_length, penalty)]
+                for one in several
+                if one.outcome is not None
+            )
+            / len(several),
+        )
+        for several in judged.values()
     ]
-    missing = [one.fault or "no_reference" for one in compared if one.outcome is None]
+    missing = [several[0].fault or "no_reference" for key, several in of_task.items() if key not in judged]
     values = [reward for _, reward in rewards] + ([0.0] * len(missing) if official else [])
-    lengths = [one.length for one in compared if one.outcome is not None and one.length > 0]
+    lengths = [several[0].length for several in judged.values() if several[0].length > 0]
     return Summary(
         overall=mean(values),
         **_grouped(rewards, mean),

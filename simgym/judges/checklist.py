@@ -14,7 +14,7 @@ from simgym.conversation import Conversation, Message, Scenario, written_out
 from simgym.errors import ConfigurationError
 from simgym.judges.base import Judgement
 from simgym.judges.parsing import read_checklist
-from simgym.judges.rubrics import load_rubric
+from simgym.judges.rubrics import load_rubric, quoted
 from simgym.language_models.base import Request, Sampling, record_call
 from simgym.language_models.loading import LanguageModelSpec, load_language_model
 from simgym.language_models.weights import EMBEDDED
@@ -46,7 +46,8 @@ class ChecklistJudge:
         Args:
             model: The judging model.
             items: Questions for all conversations, or by scenario id.
-            rubric: Built-in name, or path of a text file with `$intent`, `$conversation`, `$items` and `$count`.
+            rubric: Built-in name, or path of a text file with `$items` and any of `$intent`, `$conversation` (whole),
+                `$history` (without the last message), `$answer` (the last message) and `$count`.
 
         Raises:
             ConfigurationError: there are no items.
@@ -57,7 +58,7 @@ class ChecklistJudge:
             )
         self.model_spec = model
         self.items = items
-        self.rubric = load_rubric(rubric, ("intent", "conversation", "items", "count"))
+        self.rubric = load_rubric(rubric, ("items",), ("intent", "conversation", "history", "answer", "count"))
 
     def score(
         self, scenarios: Sequence[Scenario], conversations: Sequence[Conversation], *, seeds: Sequence[int]
@@ -108,7 +109,9 @@ class ChecklistJudge:
         items = self._items(scenario)
         text = self.rubric.fill(
             intent=scenario.intent,
-            conversation=written_out(conversation),
+            conversation=written_out(conversation, indented=True),
+            history=written_out(Conversation(conversation.messages[:-1]), indented=True),
+            answer=quoted(conversation.messages[-1].content) if conversation.messages else "",
             items="\n".join(f"{number}. {item}" for number, item in enumerate(items, 1)),
             count=str(len(items)),
         )

@@ -6,6 +6,7 @@ the parts are kept in the judgement, so that disagreement and the course of a co
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -36,7 +37,7 @@ class EnsembleJudge:
             raise ConfigurationError("The ensemble needs a list of judges, expected at least one.")
         self.judges = [_load(judge) for judge in judges]
         self.weights = [float(weight) for weight in (weights or [1.0] * len(judges))]
-        if len(self.weights) != len(self.judges) or min(self.weights) <= 0:
+        if len(self.weights) != len(self.judges) or not all(0 < one < math.inf for one in self.weights):
             raise ConfigurationError(f"Got {len(self.weights)} weights, expected {len(self.judges)} positive ones.")
 
     def score(

@@ -37,7 +37,7 @@ class ExpectedScoreJudge:
             rubric: Built-in name, or path of a text file with `$intent` and `$conversation` that asks for a digit.
         """
         self.model_spec = model
-        self.rubric = load_rubric(rubric, ("intent", "conversation"))
+        self.rubric = load_rubric(rubric, ("conversation",), ("intent",))
 
     def score(
         self, scenarios: Sequence[Scenario], conversations: Sequence[Conversation], *, seeds: Sequence[int]
@@ -62,12 +62,13 @@ class ExpectedScoreJudge:
             mass = sum(chances)
             value = sum(digit * chance for digit, chance in enumerate(chances)) / mass / 9 if mass else 0.0
             fault = None if mass >= LEAST_MASS else f"unparsable: the digits have {mass:.3f} of the probability"
+            fault = fault if logprobs else "context_overflow: the conversation does not fit the model's context"
             call = ModelCall(
                 role="judge",
                 turn=len(conversation.said_by("assistant")),
                 seed=request.seed,
                 prompt=request.messages[0].content,
-                output=" ".join(f"{digit}:{chance:.3f}" for digit, chance in zip(DIGITS, chances, strict=True)),
+                output=" ".join(f"{digit}:{chance:.3f}" for digit, chance in zip(DIGITS, chances, strict=False)),
                 prompt_tokens=0,
                 completion_tokens=0,
                 fault=fault,
@@ -84,5 +85,5 @@ class ExpectedScoreJudge:
         }
 
     def _request(self, scenario: Scenario, conversation: Conversation) -> Request:
-        text = self.rubric.fill(intent=scenario.intent, conversation=written_out(conversation))
+        text = self.rubric.fill(intent=scenario.intent, conversation=written_out(conversation, indented=True))
         return Request((Message("user", text),), Sampling(temperature=0.0, max_new_tokens=1))

@@ -16,7 +16,7 @@ from simgym.conversation import Conversation, Message, Scenario, written_out
 from simgym.errors import ConfigurationError
 from simgym.judges.base import Judgement
 from simgym.judges.parsing import VERDICTS, read_verdict
-from simgym.judges.rubrics import load_rubric
+from simgym.judges.rubrics import load_rubric, quoted
 from simgym.language_models.base import Request, Sampling, record_call
 from simgym.language_models.loading import LanguageModelSpec, load_language_model
 from simgym.language_models.weights import EMBEDDED
@@ -86,7 +86,7 @@ class PairwiseJudge:
         """
         self.model_spec = model
         self.references = dict(references or {})
-        self.rubric = load_rubric(rubric, ("intent", "conversation", "first", "second"))
+        self.rubric = load_rubric(rubric, ("first", "second"), ("intent", "conversation"))
         self.sampling = Sampling(temperature=0.0, max_new_tokens=max_new_tokens)
 
     def compare(
@@ -137,7 +137,8 @@ class PairwiseJudge:
         if not self.references:
             raise ConfigurationError("The pairwise judge has no references to compare with. Pass references=.")
         triples = list(zip(scenarios, conversations, seeds, strict=True))
-        known = [index for index, (scenario, _, _) in enumerate(triples) if scenario.id in self.references]
+        answered = [bool(talk.messages) and talk.messages[-1].role == "assistant" for _, talk, _ in triples]
+        known = [i for i, (scenario, _, _) in enumerate(triples) if answered[i] and scenario.id in self.references]
         compared = dict(
             zip(
                 known,
@@ -154,7 +155,8 @@ class PairwiseJudge:
         judgements = []
         for index, (scenario, _, _) in enumerate(triples):
             if (one := compared.get(index)) is None:
-                judgements.append(Judgement(None, fault=f"no_reference: none for scenario {scenario.id}"))
+                why = f"no_reference: none for scenario {scenario.id}" if answered[index] else "no_turns: no answer"
+                judgements.append(Judgement(None, fault=why))
             else:
                 judgements.append(Judgement(one.outcome, one.reasons, one.fault, parts=one.verdicts, calls=one.calls))
         return judgements
@@ -169,5 +171,10 @@ class PairwiseJudge:
         }
 
     def _request(self, scenario: Scenario, history: Conversation, first: str, second: str, seed: int) -> Request:
-        text = self.rubric.fill(intent=scenario.intent, conversation=written_out(history), first=first, second=second)
+        text = self.rubric.fill(
+            intent=scenario.intent,
+            conversation=written_out(history, indented=True),
+            first=quoted(first),
+            second=quoted(second),
+        )
         return Request((Message("user", text),), self.sampling, seed=seed, json_schema=REPLY_SCHEMA)

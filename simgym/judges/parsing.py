@@ -1,8 +1,9 @@
 """From a judge's reply to what it says, or a fault; there is no default grade, verdict or item.
 
-Replies are JSON objects where the backend can be held to a schema, and read tolerantly where it cannot: text before and
-after the object (such as a code fence) is ignored. Faults begin with a type: `refused: ...` (the model will not judge),
-`unparsable: ...` or `out_of_range: ...`; those of the model itself (`timeout: ...`, `server: ...`) come with the reply.
+Replies are JSON objects where the backend can be held to a schema, and read tolerantly where it cannot: text before
+and after the object (such as a code fence) is ignored. Two objects that disagree, one of which may be a quotation of
+what an assistant wrote, are a fault. Faults begin with a type: `refused: ...` (the model will not judge), `unparsable:
+...` or `out_of_range: ...`; those of the model itself (`timeout: ...`, `server: ...`) come with the reply.
 """
 
 from __future__ import annotations
@@ -52,10 +53,12 @@ def read_grade(reply: str, *, lowest: float = LOWEST_GRADE, highest: float = HIG
 
     A score written as a text of digits counts as a number; anything else, or a number outside the range, is a fault.
     """
-    for value in _objects(reply):
-        if "score" in value:
-            return _grade(value["score"], str(value.get("thought", "")), lowest, highest)
-    return Grade(None, "", _unreadable(reply, "a score"))
+    found = [value for value in _objects(reply) if "score" in value]
+    if not found:
+        return Grade(None, "", _unreadable(reply, "a score"))
+    if any(repr(value["score"]) != repr(found[0]["score"]) for value in found):
+        return Grade(None, "", "unparsable: several objects with different scores")
+    return _grade(found[0]["score"], str(found[0].get("thought", "")), lowest, highest)
 
 
 def read_checklist(reply: str, count: int) -> Checked:
@@ -76,28 +79,33 @@ def read_checklist(reply: str, count: int) -> Checked:
 
 def read_verdict(reply: str) -> Grade:
     """How much better A is than B, in [0, 1]: the `choice` in the first JSON object that has one."""
-    for value in _objects(reply):
-        if "choice" in value:
-            thought, choice = str(value.get("reason", "")), str(value["choice"]).strip().upper()
-            if choice in VERDICTS:
-                return Grade(VERDICTS[choice], thought, None)
-            return Grade(None, thought, f"unparsable: choice is {choice[:20]!r}")
-    return Grade(None, "", _unreadable(reply, "a choice"))
+    found = [value for value in _objects(reply) if "choice" in value]
+    if not found:
+        return Grade(None, "", _unreadable(reply, "a choice"))
+    if any(repr(value["choice"]) != repr(found[0]["choice"]) for value in found):
+        return Grade(None, "", "unparsable: several objects with different choices")
+    thought, choice = str(found[0].get("reason", "")), str(found[0]["choice"]).strip().upper()
+    if choice in VERDICTS:
+        return Grade(VERDICTS[choice], thought, None)
+    return Grade(None, thought, f"unparsable: choice is {choice[:20]!r}")
 
 
 def _objects(reply: str) -> Iterator[dict[str, Any]]:
-    decoder = json.JSONDecoder(strict=False)
-    for start in (index for index, character in enumerate(reply) if character == "{"):
+    """The JSON objects in a reply that are not inside another one."""
+    decoder, start = json.JSONDecoder(strict=False), reply.find("{")
+    while start >= 0:
         try:
-            value, _ = decoder.raw_decode(reply[start:])
+            value, length = decoder.raw_decode(reply[start:])
         except (ValueError, RecursionError):
+            start = reply.find("{", start + 1)
             continue
         if isinstance(value, dict):
             yield value
+        start = reply.find("{", start + length)
 
 
 def _unreadable(reply: str, what: str) -> str:
-    if _REFUSAL.search(reply[:200]):
+    if _REFUSAL.search(reply.partition("{")[0][:200]):
         return f"refused: {' '.join(reply.split())[:80]}"
     return f"unparsable: no JSON object with {what}"
 

@@ -48,8 +48,10 @@ class RewardModelJudge:
         Raises:
             ConfigurationError: a number is out of range.
         """
-        if scale <= 0 or max_batch_size < 1:
-            raise ConfigurationError(f"scale is {scale} and max_batch_size {max_batch_size}, expected > 0 and >= 1.")
+        if not 0 < scale < math.inf or not math.isfinite(centre) or max_batch_size < 1:
+            raise ConfigurationError(
+                f"centre is {centre}, scale {scale}, max_batch_size {max_batch_size}; expected finite, > 0, >= 1."
+            )
         self.name, self.revision = model, revision
         self.centre, self.scale = centre, scale
         self.max_batch_size, self.device = max_batch_size, device

@@ -57,7 +57,7 @@ class RubricJudge:
         self.models: list[LanguageModelSpec] = list(model) if several else [model]  # type: ignore[arg-type,list-item]
         if not self.models:
             raise ConfigurationError("The rubric judge has no model, expected at least one.")
-        self.rubric = load_rubric(rubric, ("intent", "conversation"))
+        self.rubric = load_rubric(rubric, ("conversation",), ("intent",))
         self.sampling = Sampling(temperature=0.0, max_new_tokens=max_new_tokens)
 
     def score(
@@ -101,5 +101,5 @@ class RubricJudge:
         }
 
     def _request(self, scenario: Scenario, conversation: Conversation, seed: int) -> Request:
-        text = self.rubric.fill(intent=scenario.intent, conversation=written_out(conversation))
+        text = self.rubric.fill(intent=scenario.intent, conversation=written_out(conversation, indented=True))
         return Request((Message("user", text),), self.sampling, seed=seed, json_schema=REPLY_SCHEMA)

@@ -35,28 +35,39 @@ class Rubric:
         return {"rubric": self.name, "rubric_hash": text_hash(self.text)}
 
 
-def load_rubric(rubric: str, placeholders: Sequence[str]) -> Rubric:
+def load_rubric(rubric: str, needed: Sequence[str], optional: Sequence[str] = ()) -> Rubric:
     """A rubric by built-in name or by path.
 
+    Args:
+        rubric: Name or path.
+        needed: Placeholders that it must have, so that no judge grades blind.
+        optional: Placeholders that it may have.
+
     Raises:
-        ConfigurationError: there is no such rubric, or it has a placeholder that is not among `placeholders`.
+        ConfigurationError: there is no such rubric, or its placeholders are not these.
     """
     folder = resources.files("simgym.judges") / "prompts"
-    if not Path(rubric).suffix and (folder / f"{rubric}.txt").is_file():
-        return Rubric(rubric, (folder / f"{rubric}.txt").read_text(encoding="utf-8"))
+    shipped = not Path(rubric).suffix and (folder / f"{rubric}.txt").is_file()
     try:
-        text = Path(rubric).read_text(encoding="utf-8")
-        Template(text).substitute(dict.fromkeys(placeholders, ""))
-    except OSError as error:
-        known = ", ".join(
-            sorted(one.name.removesuffix(".txt") for one in folder.iterdir() if one.name.endswith(".txt"))
-        )
-        raise ConfigurationError(
-            f"There is no rubric file {rubric} ({error.strerror}). Built-in rubrics: {known}."
-        ) from error
+        file = folder / f"{rubric}.txt" if shipped else Path(rubric)
+        text = file.read_text(encoding="utf-8")
+        Template(text).substitute(dict.fromkeys((*needed, *optional), ""))
+    except (OSError, UnicodeDecodeError) as error:
+        names = (one.name for one in folder.iterdir() if one.name.endswith(".txt"))
+        known = ", ".join(sorted(name.removesuffix(".txt") for name in names))
+        raise ConfigurationError(f"There is no rubric file {rubric} ({error}). Built-in rubrics: {known}.") from error
     except (KeyError, ValueError) as error:
-        listed = ", ".join(f"${name}" for name in placeholders)
+        listed = ", ".join(f"${name}" for name in (*needed, *optional))
         raise ConfigurationError(
-            f"The rubric {rubric} has an unknown or broken placeholder ({error}). Known: {listed}."
+            f"The rubric {rubric} has an unknown or broken placeholder ({error}). Known to this judge: {listed}."
         ) from error
-    return Rubric("own", text)
+    if missing := [name for name in needed if f"${name}" not in text and f"${{{name}}}" not in text]:
+        raise ConfigurationError(
+            f"The rubric {rubric} lacks the placeholder ${missing[0]}, so the judge would not see it."
+        )
+    return Rubric(rubric if shipped else "own", text)
+
+
+def quoted(text: str) -> str:
+    """A message indented, so that nothing in it can look like a heading of the prompt."""
+    return "\n".join(f"    {line}" for line in text.splitlines())

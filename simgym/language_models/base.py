@@ -144,6 +144,8 @@ class ChoosingModel(LanguageModel, Protocol):
     def choose(self, requests: Sequence[Request], choices: Sequence[str]) -> list[tuple[float, ...]]:
         """Natural log-probability of each choice as the first token of the reply, for N requests.
 
+        Empty for a request that does not fit the context.
+
         Raises:
             ConfigurationError: a choice is not a single token.
         """

@@ -180,7 +180,8 @@ class TransformersLM:
                 raise ConfigurationError(f"{wrong[0]!r} is not one token for {self.name}. Choose other replies.")
             heads = [loaded.encode(self.prompt_text(request), loaded.tokenizer) for request in requests]
             found: list[tuple[float, ...]] = [()] * len(requests)
-            for batch in _batches(range(len(heads)), [len(head) for head in heads], self.max_batch_size):
+            fitting = [index for index, head in enumerate(heads) if len(head) < loaded.context_length]
+            for batch in _batches(fitting, [len(head) for head in heads], self.max_batch_size):
                 adapters = [self._adapter(loaded, requests[index].adapter) for index in batch]
                 rows = loaded.first_token([heads[i] for i in batch], [ids[0] for ids in tokens], adapters)
                 for index, row in zip(batch, rows, strict=True):

@@ -1,7 +1,8 @@
 """Do two judges agree? Raw agreement, kappa, alpha and correlations of paired ratings, each with an interval.
 
-Kappa is scikit-learn's (Cohen 1960; quadratic weights: Cohen 1968), alpha the package `krippendorff`'s (Krippendorff
-2004; the extra `stats`), correlations scipy's. Intervals are percentile bootstraps over items or clusters of items.
+Kappa is scikit-learn's (Cohen 1960), with quadratic weights (Cohen 1968) its closed form for any numbers; alpha is the
+package `krippendorff`'s (Krippendorff 2004; the extra `stats`). Intervals are percentile bootstraps over items or
+clusters of items.
 """
 
 from __future__ import annotations
@@ -89,21 +90,22 @@ def agreement(
     )
 
 
-def cohen_kappa(first: Any, second: Any, *, weights: Literal["linear", "quadratic"] | None = None) -> float:
-    """Cohen's kappa; NaN if both judges gave one rating only. Weights are distances on the scale of the ratings."""
-    values = np.unique(np.concatenate([first, second]))
+def cohen_kappa(first: Any, second: Any, *, weights: Literal["quadratic"] | None = None) -> float:
+    """Cohen's kappa; NaN if both judges gave one rating only.
+
+    With quadratic weights a disagreement counts as the squared distance of the ratings themselves, so no list of
+    possible ratings is needed: 1 - mean (x_i - y_i)^2 / mean over all i and j of (x_i - y_j)^2.
+    """
+    x, y = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    values = np.unique(np.concatenate([x, y]))
     if len(values) < 2:
         return math.nan
-    from sklearn.metrics import cohen_kappa_score
-
     if weights is None:
-        codes = [np.searchsorted(values, one) for one in (first, second)]
-        return float(cohen_kappa_score(*codes))
-    # scikit-learn weighs by the index of a label; equally spaced labels make that the distance of the ratings
-    step = np.diff(values).min()
-    grid = np.arange(round((values[-1] - values[0]) / step) + 1)
-    codes = [np.rint((np.asarray(one) - values[0]) / step).astype(int) for one in (first, second)]
-    return float(cohen_kappa_score(*codes, weights=weights, labels=grid))
+        from sklearn.metrics import cohen_kappa_score
+
+        return float(cohen_kappa_score(np.searchsorted(values, x), np.searchsorted(values, y)))
+    by_chance = x.var() + y.var() + (x.mean() - y.mean()) ** 2
+    return float(1 - ((x - y) ** 2).mean() / by_chance)
 
 
 def krippendorff_alpha(ratings: Any, level_of_measurement: Level = "interval") -> float:

@@ -8,12 +8,16 @@ terms for single instructions, which need many systems. Fitted by statsmodels (e
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
 
 from simgym.statistics._statsmodels import load
 from simgym.statistics.intervals import Estimate
+
+_CERTAIN = 1e-3
+"""Fitted probabilities this near to 0 or 1 mean that nothing but length is at work."""
 
 
 def length_controlled_win_rate(
@@ -28,23 +32,32 @@ def length_controlled_win_rate(
         level: Nominal coverage of the interval (delta method on the logit, HC1 errors).
 
     Returns:
-        No value with fewer than ten outcomes, or if all are the same.
+        No value with fewer than ten outcomes, if all are the same, or if length all but decides them.
 
     Raises:
         ValueError: the sequences differ in length.
     """
+    if len({len(outcomes), len(lengths), len(other_lengths)}) > 1:
+        raise ValueError(
+            f"Got {len(outcomes)} outcomes, {len(lengths)} and {len(other_lengths)} lengths, expected as many."
+        )
     wins = np.asarray(outcomes, dtype=np.float64)
     gap = np.asarray(lengths, dtype=np.float64) - np.asarray(other_lengths, dtype=np.float64)
-    if wins.shape != gap.shape:
-        raise ValueError(f"Got {wins.size} outcomes and {gap.size} lengths, expected as many.")
     if wins.size < 10 or np.ptp(wins) == 0:
         return Estimate(None, None, None, wins.size, "too few different outcomes", None, level)
     spread = gap.std()
     squashed = np.tanh(gap / spread) if spread > 0 else np.zeros_like(gap)
     design = np.column_stack([np.ones_like(gap), squashed]) if np.ptp(squashed) else np.ones((wins.size, 1))
     api = load("api")
-    fitted = api.GLM(wins, design, family=api.families.Binomial()).fit(cov_type="HC1")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # separation is looked for below
+        fitted = api.GLM(wins, design, family=api.families.Binomial()).fit(cov_type="HC1")
     low, high = fitted.conf_int(alpha=1 - level)[0]
+    certain = (fitted.fittedvalues < _CERTAIN) | (fitted.fittedvalues > 1 - _CERTAIN)
+    if not np.isfinite([low, high]).all() or certain.mean() > 0.5:
+        return Estimate(
+            None, None, None, wins.size, "length decides the outcome, so the rest is not known", None, level
+        )
     value, low, high = (1 / (1 + math.exp(-float(logit))) for logit in (fitted.params[0], low, high))
     method = "logistic regression on tanh of the standardised length difference, HC1 errors"
     return Estimate(value, low, high, wins.size, method, None, level)

@@ -92,6 +92,7 @@ def win_rate(
     if values.size and not ((values >= 0) & (values <= 1)).all():
         raise ValueError("An outcome is not in [0, 1]. Give 1 for a win, 0.5 for a tie, 0 for a loss.")
     if clusters is not None:
+        _as_many(values, clusters)
         return bootstrap_statistic(
             lambda rows: float(values[rows].mean()), clusters, seed=seed, resamples=resamples, bounds=(0.0, 1.0)
         )
@@ -115,8 +116,11 @@ def mean_difference(
     spread) the interval is a percentile bootstrap over clusters or items; `method` says which it was.
 
     Raises:
-        ValueError: the two sequences differ in length.
+        ValueError: the sequences differ in length.
     """
+    _as_many(first, second)
+    if clusters is not None:
+        _as_many(first, clusters)
     differences = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
     if clusters is None and len(differences) >= 3 and np.ptp(differences) > 0:
         from scipy.stats import bootstrap
@@ -150,10 +154,12 @@ def mcnemar(first_only: int, second_only: int, *, exact: bool = True) -> Test:
         second_only: Items on which only the second does.
         exact: Binomial; else chi-squared with continuity correction.
     """
+    method = "McNemar, exact" if exact else "McNemar, chi-squared with continuity correction"
+    if first_only + second_only == 0:
+        return Test(0.0, 1.0, 0, method)  # nothing speaks against equality
     from simgym.statistics._statsmodels import load
 
     outcome = load("stats.contingency_tables").mcnemar([[0, first_only], [second_only, 0]], exact=exact)
-    method = "McNemar, exact" if exact else "McNemar, chi-squared with continuity correction"
     return Test(float(outcome.statistic), float(outcome.pvalue), first_only + second_only, method)
 
 
@@ -182,7 +188,8 @@ def bradley_terry(
         level: Nominal coverage, in (0, 1).
 
     Raises:
-        ValueError: the reference did not play, or a player has won or lost everything, so that no strength exists.
+        ValueError: the reference did not play, or there are players between whom no strength exists, because the one
+            group has won everything against the other, or never met it.
     """
     players = sorted({name for first, second, _ in games for name in (first, second)} - {reference})
     if not any(reference in game[:2] for game in games):
@@ -194,10 +201,7 @@ def bradley_terry(
             design[row, column[first]] += 1
         if second in column:
             design[row, column[second]] -= 1
-    for name in players:
-        own = np.where(design[:, column[name]] > 0, outcomes, 1 - outcomes)[design[:, column[name]] != 0]
-        if own.min() == own.max() and own.min() in (0.0, 1.0):
-            raise ValueError(f"{name!r} has won or lost every comparison, so its strength is infinite. Leave it out.")
+    _check_comparable(games, [*players, reference])
     from simgym.statistics._statsmodels import load
 
     api = load("api")
@@ -217,3 +221,27 @@ def bradley_terry(
     }
     strengths[reference] = Estimate(0.0, None, None, n, "reference", None, level)
     return Strengths(strengths, reference, len(games))
+
+
+def _check_comparable(games: Sequence[tuple[str, str, float]], players: Sequence[str]) -> None:
+    """Strengths are finite only if everybody took something off everybody over some chain of games (Ford 1957)."""
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import connected_components
+
+    number = {name: row for row, name in enumerate(players)}
+    took = np.zeros((len(players), len(players)))
+    for first, second, outcome in games:
+        took[number[first], number[second]] += outcome
+        took[number[second], number[first]] += 1 - outcome
+    count, group = connected_components(csr_array(took > 0), directed=True, connection="strong")
+    if count > 1:
+        apart = [name for name in players if group[number[name]] != group[number[players[-1]]]]
+        raise ValueError(
+            f"{', '.join(apart)} cannot be compared with {players[-1]}: the ones have won or lost every game against "
+            "the others, or there is none. Leave them out."
+        )
+
+
+def _as_many(first: Any, second: Any) -> None:
+    if len(first) != len(second):
+        raise ValueError(f"Got {len(first)} and {len(second)} items, expected as many.")

@@ -75,6 +75,8 @@ def detectable_win_rate(
     inflation = design_effect(per_cluster, icc)
     n = clusters * per_cluster / inflation
     effect = load("stats.power").NormalIndPower(ddof=0).solve_power(None, nobs1=n, power=power, alpha=alpha, ratio=0)
+    if effect > math.pi / 2:
+        raise ValueError(f"{clusters} clusters detect no win rate with power {power}. Plan for more.")
     rate = math.sin(math.asin(math.sqrt(0.5)) + float(effect) / 2) ** 2
     return Plan(clusters, per_cluster, inflation, rate, power, alpha, "z-test of a proportion, arcsine effect size")
 
@@ -94,5 +96,7 @@ def detectable_difference(
     """
     inflation = design_effect(per_cluster, icc)
     worth = n * per_cluster / inflation
+    if worth < 3:
+        raise ValueError(f"{n} clusters are worth {worth:.1f} observations, expected at least 3. Plan for more.")
     effect = load("stats.power").TTestPower().solve_power(None, nobs=worth, power=power, alpha=alpha)
     return Plan(n, per_cluster, inflation, float(effect) * deviation, power, alpha, "t-test of paired differences")

@@ -48,6 +48,7 @@ def bootstrap_statistic(
     """
     if not 0 < level < 1:
         raise ValueError(f"level is {level}, expected a number in (0, 1), e.g. 0.95.")
+    clusters = list(clusters)
     labels = {label: number for number, label in enumerate(dict.fromkeys(clusters))}
     member = np.array([labels[label] for label in clusters], dtype=np.intp)
     n = len(labels)

@@ -78,6 +78,28 @@ def test_a_second_run_judges_only_what_is_missing(source, tmp_path):
         rejudge(source, Fixed(0.9), source)
 
 
+def test_two_runs_are_not_mixed(source, tmp_path):
+    rejudge(source, Fixed(0.9), tmp_path / "new.jsonl")
+    other = tmp_path / "other.jsonl"
+    with TranscriptWriter(other) as writer:
+        for one in read_transcripts(source):
+            writer.append(replace(one, conversation=TALK.add("user", "and?")))
+    with pytest.raises(ConfigurationError, match="other conversations"):
+        rejudge(other, Fixed(0.9), tmp_path / "new.jsonl")
+    other.write_text(source.read_text() + other.read_text())
+    with pytest.raises(ConfigurationError, match="same seed twice"):
+        rejudge(other, Fixed(0.9), tmp_path / "both.jsonl")
+
+
+def test_what_the_judge_failed_on_is_judged_again(source, tmp_path):
+    rejudge(source, Fixed(None), tmp_path / "new.jsonl")
+    second = Fixed(0.5)
+    found = rejudge(source, second, tmp_path / "new.jsonl")
+    assert second.asked == ["s0", "s1", "s2", "s4"]
+    assert [one.reward for one in found] == [0.5, 0.5, 0.5, None, 0.5]
+    assert len(list(read_transcripts(tmp_path / "new.jsonl"))) == 5
+
+
 def test_a_judge_that_fails_is_marked(source, tmp_path):
     found = rejudge(source, Fixed(None), tmp_path / "new.jsonl")
     assert {one.end_reason for one in found} == {"judge_fault", "simulator_fault"}

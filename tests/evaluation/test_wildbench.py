@@ -58,7 +58,7 @@ class Judge(ScriptedLM):
         if any(word in text for word in self.failing):
             return "I'm sorry, I can't."
         if "exactly" in text:
-            good = "long" not in text.split("The chat:")[1]
+            good = "long" not in text.split("The last message:")[1]
             return json.dumps({"items": [{"reason": "", "satisfied": True}, {"reason": "", "satisfied": good}]})
         if "assistant A" in text:
             first = text.split("Message of assistant A:")[1].split("Message of assistant B:")[0]
@@ -74,19 +74,25 @@ def test_rows_that_are_no_tasks_are_listed_and_groups_are_counted_once(tmp_path)
         row(3, conversation_input=[{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]),
         row(4, conversation_input=None),
         row(5, conversation_input=[{"content": "no role"}]),
-        row(6, secondary_tags=None, references=None),
+        row(7, session_id=None),
+        row(8, intent="\ud83d"),
+        row(6, secondary_tags=5, references=None, checklist=[None, "Is it short?"]),
     ]
     found = load_wildbench(write(tmp_path / "w.jsonl", rows))
     assert [task.id for task in found.tasks] == ["t0", "t6"]
+    assert found.tasks[1].checklist == ("Is it short?",)
     assert found.tasks[0].groups == ("Information/Advice seeking", "Creative Tasks")
     assert found.skipped["t1"] == found.skipped["t2"] == "no checklist"
     assert found.skipped["t3"] == found.skipped["t4"] == "does not end with a user turn"
     assert found.skipped["t5"].startswith("bad conversation")
+    assert (found.skipped["row 7"], found.skipped["t8"]) == ("no session id", "lone surrogates")
     assert set(WEIGHTS) == set(GROUPS.values())
     with pytest.raises(MalformedFile, match="comes twice"):
         load_wildbench(write(tmp_path / "w.jsonl", [row(0), row(0)]))
     with pytest.raises(MalformedFile, match="'checklist' is missing"):
         load_wildbench(write(tmp_path / "w.jsonl", [{"session_id": "x", "conversation_input": []}]))
+    with pytest.raises(MalformedFile, match="expected an object"):
+        load_wildbench(write(tmp_path / "w.jsonl", [None]))
     with pytest.raises(ConfigurationError, match="no usable task"):
         load_wildbench(write(tmp_path / "w.jsonl", [row(1, checklist=[])]))
 
@@ -104,6 +110,28 @@ def test_answers_are_asked_for_once_and_again_when_the_task_changed(tmp_path, so
     assert len(asked) == 8
     with pytest.raises(ConfigurationError, match="another assistant"):
         answer_tasks(LanguageModelAssistant(ScriptedLM("other")), tasks, folder=tmp_path / "run")
+
+
+def test_failed_answers_are_asked_again_and_stale_ones_are_not_judged(tmp_path, source):
+    tasks, silent = load_wildbench(source).tasks[:4], []
+
+    def rule(request):
+        return "" if "request 2:" in request.messages[-1].content and not silent else "bread"
+
+    assistant = LanguageModelAssistant(ScriptedLM(rule))
+    assert [one.fault for one in answer_tasks(assistant, tasks, folder=tmp_path)] == [None, None, "empty", None]
+    silent.append(True)
+    answers = answer_tasks(assistant, tasks, folder=tmp_path)
+    assert all(one.fault is None for one in answers)
+    changed = [replace(tasks[0], conversation=tasks[1].conversation), *tasks[1:]]
+    by_id = {answer.key: answer for answer in answers}
+    rows = judge_answers(changed, by_id, protocol="score", model=Judge(), folder=tmp_path)
+    assert [rows[task.id]["fault"] for task in changed] == [
+        "stale_answer: the task was changed since",
+        None,
+        None,
+        None,
+    ]
 
 
 def test_failed_judgements_are_rows_of_their_own_and_are_tried_again(tmp_path, source):

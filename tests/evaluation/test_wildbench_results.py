@@ -109,3 +109,19 @@ def test_length_control_takes_away_what_length_alone_won():
     assert always.value == pytest.approx(0.75)
     assert raw > 0.4
     assert length_controlled_win_rate([1.0] * 50, [1] * 50, [2] * 50).value is None
+
+
+def test_two_orders_are_one_task():
+    rows = [Compared(str(n), outcome) for n in range(20) for outcome in ("win", "lose")]
+    found = wb_reward([*rows, *(Compared(f"missing {n}", None) for n in range(20))], resamples=99)
+    assert (found.overall.value, found.counted) == (0, 20)
+    better = [Compared(str(n), outcome) for n in range(20) for outcome in ("win", "tie")]
+    missing = [Compared(f"missing {n}", None) for n in range(20)]
+    assert wb_reward([*better, *missing], official=True, resamples=99).overall.value == pytest.approx(0.125)
+
+
+def test_where_length_decides_everything_no_rate_is_made_up():
+    outcomes = [1.0 if n % 2 else 0.0 for n in range(40)]
+    found = length_controlled_win_rate(outcomes, [500 if n % 2 else 100 for n in range(40)], [300] * 40)
+    assert found.value is None
+    json.dumps(found.to_json(), allow_nan=False)

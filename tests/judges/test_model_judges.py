@@ -59,6 +59,8 @@ def test_a_model_that_was_not_about_to_grade_is_a_fault(tiny_model, monkeypatch)
     (judgement,) = judged(ExpectedScoreJudge(TransformersLM(tiny_model)), TALKS[:1])
     assert judgement.value is None
     assert judgement.fault.startswith("unparsable: the digits have")
+    long = Conversation().add("user", "x" * 5000).add("assistant", "y")
+    assert judged(ExpectedScoreJudge(TransformersLM(tiny_model)), [long])[0].fault.startswith("context_overflow")
     with pytest.raises(ConfigurationError, match="needs a model in this process"):
         judged(ExpectedScoreJudge(ScriptedLM("5")))
 

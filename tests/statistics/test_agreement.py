@@ -70,3 +70,10 @@ def test_two_judges_of_wildbench_agree_more_with_themselves_than_with_each_other
     assert between.alpha.value < within.alpha.value
     assert between.spearman.value > 0.6
     assert between.raw.n == len(set(sessions))
+
+
+def test_ratings_may_be_any_numbers():
+    rng = np.random.default_rng(0)
+    first = rng.random(200)
+    found = agreement(first, first + 1e-9 * rng.random(200), resamples=19)
+    assert found.kappa_quadratic.value == pytest.approx(1)

@@ -87,5 +87,17 @@ def test_bradley_terry_finds_the_strengths_that_made_the_games():
     assert plain.strengths["b"].value == pytest.approx(fitted.strengths["b"].value)
     with pytest.raises(ValueError, match="did not play"):
         bradley_terry(games, reference="z")
-    with pytest.raises(ValueError, match="won or lost every"):
-        bradley_terry([("a", "b", 1.0), ("b", "a", 0.0)], reference="a")
+    for apart in ([("a", "b", 1.0), ("b", "a", 0.0)], [("a", "b", 0.5), ("c", "d", 0.5)], [("b", "a", 0.0)] * 9):
+        with pytest.raises(ValueError, match="cannot be compared"):
+            bradley_terry(apart, reference="a")
+
+
+def test_sequences_of_different_lengths_are_refused_and_no_evidence_is_no_difference():
+    for wrong in (
+        lambda: win_rate([1, 1, 0], clusters=["a"]),
+        lambda: mean_difference([1, 2, 3.5], [1]),
+        lambda: mean_difference([1, 2], [1, 1], ["a"]),
+    ):
+        with pytest.raises(ValueError, match="expected as many"):
+            wrong()
+    assert mcnemar(0, 0).p_value == mcnemar(0, 0, exact=False).p_value == 1

@@ -29,3 +29,9 @@ def test_the_detectable_difference_shrinks_with_the_root_of_n():
     small, large = detectable_difference(50, 10.0), detectable_difference(200, 10.0)
     assert small.effect / large.effect == pytest.approx(2, rel=0.05)
     assert large.effect == pytest.approx(10 * 2.8 / np.sqrt(200), rel=0.02)
+
+
+def test_too_few_people_for_any_effect_is_a_sentence():
+    for wrong in (lambda: detectable_win_rate(2), lambda: detectable_difference(1, 1.0)):
+        with pytest.raises(ValueError, match="Plan for more"):
+            wrong()
