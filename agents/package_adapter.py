@@ -100,19 +100,25 @@ def _realism(results: dict[str, Any] | None) -> str:
     for mine, other in zip(ours["figures"], theirs["figures"], strict=True):
         cells = [_in_words(estimate) for estimate in (mine["simulated"], other["simulated"], mine["human"])]
         rows.append(f"| {mine['title']} | {' | '.join(cells)} |")
-    fewer, source = results["comparison"]["fewer_bits_per_byte_percent"], results["reference"]
+    source = results["reference"]
+    fewer, strangers = (results["comparison"][key] for key in ("fewer_bits_per_byte_percent", "strangers"))
+    people = f"{source['conversations']} conversations of {source['people']} people, {source['moments']} moments"
     return f"""
 ## Beside people, and beside the same base model told to play the user
 
-{source["conversations"]} conversations of {source["people"]} people whom it was not trained on, {source["moments"]}
-moments (`python benchmarks/simulator_realism.py`; 95 % intervals over people). For what people said it needs
-{fewer["value"]:.1f} % [{fewer["low"]:.1f}, {fewer["high"]:.1f}] fewer bits per byte than the role-playing user.
+{people}: people whose turns it was not trained to write (`python benchmarks/simulator_realism.py`; 95 %
+intervals over people). For what they said it needs {_percent(fewer)} fewer bits per byte than the role-playing
+user; {_percent(strangers)} for the {strangers["n"]} people who sit in neither seat of a train conversation.
 
 | | this adapter | role-play | people |
 |---|---|---|---|
 {chr(10).join(rows)}
 
 """
+
+
+def _percent(estimate: dict[str, Any]) -> str:
+    return f"{estimate['value']:.1f} % [{estimate['low']:.1f}, {estimate['high']:.1f}]"
 
 
 def _in_words(estimate: dict[str, Any] | None) -> str:
