@@ -63,6 +63,7 @@ def read_adapter(path: str) -> Adapter:
         )
     ids = _token_ids(config)
     config.trainable_token_indices, config.inference_mode = None, True
+    config.base_model_name_or_path = None  # what it is called elsewhere; whether it fits is seen when it is put on
     rows = next((tensor for name, tensor in weights.items() if name.endswith(_DELTA)), None)
     names = _token_names(folder, ids)
     lora = {

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import threading
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -381,10 +382,12 @@ class _Loaded:
         tokenizer = self._tokenizer_with(adapter.tokens) if adapter.rows is not None else None
         key = f"adapter{len(self.keys)}"
         try:
-            if self.keys:
-                self.model.add_adapter(key, adapter.config)
-            else:
-                self.model = get_peft_model(self.model, adapter.config, adapter_name=key)
+            with warnings.catch_warnings():  # of peft about transformers' future, nothing a reader could act on
+                warnings.simplefilter("ignore", FutureWarning)
+                if self.keys:
+                    self.model.add_adapter(key, adapter.config)
+                else:
+                    self.model = get_peft_model(self.model, adapter.config, adapter_name=key)
             unknown = set_peft_model_state_dict(self.model, dict(adapter.weights), key).unexpected_keys
         except (RuntimeError, ValueError) as error:
             unknown = [str(error).splitlines()[0]]
