@@ -43,6 +43,11 @@ class Verbs(TyperGroup):
                 raise
             complain(str(error))
             raise typer.Exit(2) from error
+        except ImportError as error:
+            if "simgym[" not in str(error):  # statistics raise plain ImportErrors; any other is a bug
+                raise
+            complain(str(error))
+            raise typer.Exit(2) from error
         except KeyboardInterrupt as interrupt:
             kept = " What was finished is kept; run the same command again to go on."
             complain(f"Interrupted.{kept if ctx.invoked_subcommand in _RESUMABLE else ''}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -14,6 +16,18 @@ from simgym.transcripts import Transcript
 _LINES_PER_RUN = 10
 """In a log: about so many lines, whatever the length of the run."""
 _SECONDS_BETWEEN_LINES = 60.0
+
+
+@contextmanager
+def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar over `total` pieces of work, advanced by calling what it gives; nothing where stderr is no terminal."""
+    console = stderr()
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=20), MofNCompleteColumn())
+    with Progress(
+        *columns, TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task(plain(what), total=total)
+        yield lambda count: bar.update(task, advance=count)
 
 
 class ConversationProgress:

@@ -10,7 +10,7 @@ import typer
 
 from simgym.cli import options
 from simgym.cli.matrix import read_columns
-from simgym.cli.terminal import plain, shown, stderr, stdout
+from simgym.cli.terminal import plain, shown, stdout
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -44,9 +44,8 @@ def realism(
     Simulators are put in the place of held-out people at the same moments of their conversations. What was simulated is
     kept: the same command again goes on where it stopped.
     """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-
     from simgym import __version__
+    from simgym.cli.progress import counting
     from simgym.evaluation.realism import score_realism
     from simgym.evaluation.reference import load_reference
     from simgym.evaluation.simulated_turns import simulate_turns
@@ -59,23 +58,14 @@ def realism(
     registered = {name: simulator_of(name) for name in names}
     arguments = read_columns(names, model or [], simulator_option or [], user_max_new_tokens)
     people = load_reference(reference, conversations=conversations, later_turns=later_turns, seed=seed)
-    console = stderr()
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=20), MofNCompleteColumn())
     turns, cards = {}, []
-    with Progress(
-        *columns, TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        for name in names:
-            simulator = load_simulator(registered[name], None, arguments[name])
-            task = bar.add_task(short_name(name), total=len(people.moments))
-
-            def advance(count: int, task: TaskID = task) -> None:
-                bar.update(task, advance=count)
-
-            path = output / "turns" / f"{short_name(name)}.jsonl"
+    for name in names:
+        simulator = load_simulator(registered[name], None, arguments[name])
+        path = output / "turns" / f"{short_name(name)}.jsonl"
+        with counting(short_name(name), len(people.moments)) as advance:
             found = simulate_turns(simulator, people, seed=seed, path=path, batch_size=batch_size, advance=advance)
-            turns[short_name(name)] = found
-            cards.append(score_realism(short_name(name), simulator.fingerprint(), people, found, seed=seed))
+        turns[short_name(name)] = found
+        cards.append(score_realism(short_name(name), simulator.fingerprint(), people, found, seed=seed))
     results = realism_results(people, cards, seed=seed, version=__version__)
     write_json(output / "results.json", results)
     write_realism_report(output / "report.html", results, people, cards, turns)

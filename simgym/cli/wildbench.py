@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,11 +40,12 @@ def run(
 ) -> None:
     """Let an assistant answer the tasks."""
     from simgym.assistants.language_model_assistant import assistant_from_text
+    from simgym.cli.progress import counting
     from simgym.evaluation.wildbench import answer_tasks
 
     _, answering = assistant_from_text(assistant, options.sampling(max_new_tokens, temperature))
     chosen = _load(tasks, n)
-    with _progress("answering", len(chosen)) as advance:
+    with counting("answering", len(chosen)) as advance:
         answers = answer_tasks(
             answering,
             chosen,
@@ -79,6 +79,7 @@ def score(
     json: options.Json = False,
 ) -> None:
     """Judge the answers of a run. Failed judgements are tried again by a second run."""
+    from simgym.cli.progress import counting
     from simgym.evaluation import wildbench as bench
     from simgym.evaluation import wildbench_results as results
     from simgym.transcripts import write_json
@@ -89,7 +90,7 @@ def score(
     answers, _ = bench.read_answers(folder)
     others = bench.read_answers(reference)[0] if reference is not None else None
     name = reference.name if reference is not None else ""
-    with _progress("judging", len(chosen)) as advance:
+    with counting("judging", len(chosen)) as advance:
         rows = bench.judge_answers(
             chosen,
             answers,
@@ -188,14 +189,3 @@ def _percent(estimate: Estimate) -> str:
     if estimate.low is None or estimate.high is None:
         return f"{100 * estimate.value:.1f} %"
     return f"{100 * estimate.value:.1f} % [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}] ({estimate.n})"
-
-
-@contextmanager
-def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    console = stderr()
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda count: bar.update(task, advance=count)

@@ -220,3 +220,13 @@ def test_doctor_finds_the_core_and_runs_a_model(run, tiny_model):
     broken = run("doctor", "--check-model", "--model", "no-such-model")
     assert broken.exit_code == 1
     assert "Unknown model" in broken.stdout
+
+
+def test_a_missing_optional_package_is_a_sentence(run, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "krippendorff", None)
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text("".join(f'{{"instruction": "{n}", "better": "yes {n}", "worse": "no"}}\n' for n in range(4)))
+    words = ["judge", "validate", pairs, "--judge-model", "scripted:x", "--retest", 4]
+    outcome = run(*words)
+    assert outcome.exit_code == 2
+    assert "pip install 'simgym[stats]'" in outcome.stderr
