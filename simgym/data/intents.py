@@ -62,7 +62,8 @@ def write_intents(
     """
     path = Path(path)
     template = template or (resources.files("simgym.data") / "prompts" / "intent.txt").read_text(encoding="utf-8")
-    made_with = {"prompt_hash": text_hash(template), "model": model.fingerprint(), "seed": seed}
+    settings = {"prompt_hash": text_hash(template), "model": model.fingerprint(), "seed": seed}
+    made_with: dict[str, Any] = json.loads(json.dumps(settings))  # as it will be read back
     partial = beside(path, ".partial")
     _refuse_another_run(path, made_with)
     if path.exists():

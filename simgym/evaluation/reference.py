@@ -88,8 +88,8 @@ def load_reference(source: str, *, conversations: int = 50, later_turns: int = 3
     """The human reference of a data set.
 
     Args:
-        source: `chitchat` (its test split: people that the shipped simulator was not trained on), `chitchat:SPLIT`, or
-            a file of `simgym data` with intents, such as the `test.jsonl` of `simgym data split`.
+        source: `chitchat` (its test split: people whose turns the shipped simulator was not trained to write),
+            `chitchat:SPLIT`, or a file of `simgym data` with intents, such as the `test.jsonl` of `simgym data split`.
         conversations: Use so many, drawn by the seed, a conversation of everybody before the second of anybody; fewer
             if there are not as many.
         later_turns: Moments per conversation in which the person went on talking.
