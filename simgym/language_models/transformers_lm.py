@@ -12,24 +12,21 @@ drawn number may swap when the batch shape changes.
 
 from __future__ import annotations
 
-import copy
 import threading
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any
 
-from simgym.conversation import END_OF_CONVERSATION
-from simgym.errors import ConfigurationError, WeightsError
-from simgym.flip import render, token_id, turn_end, turn_end_token, without_special_tokens
-from simgym.language_models.adapters import own_logits, read_adapter
+import numpy as np
+
+from simgym.errors import ConfigurationError
+from simgym.flip import render
 from simgym.language_models.base import Generation, Likelihood, Request
-from simgym.language_models.constraints import JsonConstraints
-from simgym.language_models.decoding import Row, decode
-from simgym.language_models.weights import EMBEDDED, Weights, resolve_weights
+from simgym.language_models.decoding import Row
+from simgym.language_models.loaded_model import BASE, LoadedModel
+from simgym.language_models.weights import EMBEDDED
 from simgym.transcripts import text_hash
 
-_BASE = "__base__"
 _MOST_SCORED = 4096
 """Positions whose logits are held at a time when texts are scored."""
 
@@ -75,7 +72,7 @@ class TransformersLM:
         self.chat_template = chat_template
         self.trust_remote_code = trust_remote_code
         self._lock = threading.RLock()
-        self._loaded: _Loaded | None = None
+        self._loaded: LoadedModel | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_lock": None, "_loaded": None}
@@ -189,6 +186,34 @@ class TransformersLM:
                     found[index] = row
         return found
 
+    def hidden_states(self, texts: Sequence[str], *, layers: Sequence[int]) -> list[HiddenStates]:
+        """What the base model makes of N texts on the way; no adapter is applied.
+
+        The forward pass ends at the deepest of `layers`, so that a middle layer costs a fraction of a whole one. A
+        text that is longer than the context loses its beginning.
+
+        Args:
+            texts: N texts, special tokens spelt out; none is added. None is empty.
+            layers: K layer numbers, 1 to the number of layers; k is the output of the kth.
+
+        Raises:
+            ConfigurationError: a text is empty, or there is no such layer.
+        """
+        with self._lock:
+            loaded = self._ready()
+            deepest = len(loaded.layers())
+            if not layers or not all(1 <= layer <= deepest for layer in layers):
+                raise ConfigurationError(f"layers is {list(layers)}, expected numbers from 1 to {deepest}.")
+            if empty := [index for index, text in enumerate(texts) if not text]:
+                raise ConfigurationError(f"Text {empty[0]} is empty. There is nothing to read.")
+            encoded = [loaded.encode_with_offsets(text) for text in texts]
+            found: list[HiddenStates | None] = [None] * len(texts)
+            for batch in _batches(range(len(texts)), [len(ids) for ids, _ in encoded], self.max_batch_size):
+                states_N = loaded.hidden_states([encoded[index][0] for index in batch], layers)
+                for index, states in zip(batch, states_N, strict=True):
+                    found[index] = HiddenStates(states, encoded[index][1])
+        return [states for states in found if states is not None]
+
     def prompt_text(self, request: Request) -> str:
         """The exact text that `generate` reads for a request; what `score` takes as a prompt."""
         with self._lock:
@@ -214,258 +239,34 @@ class TransformersLM:
             **({"chat_template": text_hash(self.chat_template)} if self.chat_template else {}),
         }
 
-    def _row(self, loaded: _Loaded, request: Request, ids: list[int]) -> Row:
+    def _row(self, loaded: LoadedModel, request: Request, ids: list[int]) -> Row:
         matcher = loaded.constraints().matcher(request.json_schema) if request.json_schema is not None else None
         return Row(ids, request.sampling, request.seed, self._adapter(loaded, request.adapter), matcher)
 
-    def _adapter(self, loaded: _Loaded, name: str | None) -> str:
+    def _adapter(self, loaded: LoadedModel, name: str | None) -> str:
         if name is not None and name not in self.adapters:
             known = ", ".join(self.adapters) or "none"
             raise ConfigurationError(f"No adapter {name!r} is loaded. Loaded: {known}. Use load_adapter(name, path).")
-        return loaded.keys[name] if name is not None else _BASE
+        return loaded.keys[name] if name is not None else BASE
 
-    def _ready(self) -> _Loaded:
+    def _ready(self) -> LoadedModel:
         with self._lock:
             if self._loaded is None:
-                self._loaded = _Loaded(self)
+                self._loaded = LoadedModel(self)
             return self._loaded
 
 
-class _Loaded:
-    """Model and tokenizer in memory, and the few things computed from them."""
+@dataclass(frozen=True, slots=True)
+class HiddenStates:
+    """What layers of a model make of one text."""
 
-    def __init__(self, options: TransformersLM) -> None:
-        import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-        from transformers.utils import logging
-
-        weights: Weights = resolve_weights(options.name, revision=options.revision)
-        self.device = torch.device(_device(options.device))
-        dtype = _dtype(options.dtype, self.device)
-        common: dict[str, Any] = {"revision": weights.revision, "trust_remote_code": options.trust_remote_code}
-        bars_were_on = logging.is_progress_bar_enabled()
-        logging.disable_progress_bar()  # a bar for half a second of loading hides what the user wants to see
-        try:
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(weights.path, **common)
-            self.model: Any = AutoModelForCausalLM.from_pretrained(
-                weights.path, dtype=dtype, use_safetensors=True, **common
-            )
-        except (OSError, ValueError) as error:
-            raise WeightsError(
-                f"Cannot load the model {options.name!r}: {str(error).splitlines()[0]} "
-                "Check the name and the network, or give a local folder."
-            ) from error
-        finally:
-            if bars_were_on:
-                logging.enable_progress_bar()
-        self.model.to(self.device).eval()
-        self.model.requires_grad_(False)
-        config = self.model.config.get_text_config()
-        longest: int = getattr(config, "max_position_embeddings", 2048)
-        self.context_length = options.context_length or longest
-        self.vocabulary_size = int(self.model.get_output_embeddings().weight.shape[0])
-        if options.chat_template is not None:
-            self.tokenizer.chat_template = options.chat_template
-        self.turn_end = turn_end(self.tokenizer) if self.tokenizer.chat_template else ""
-        self.turn_end_token = turn_end_token(self.tokenizer) if self.tokenizer.chat_template else None
-        self.stop_tokens = frozenset(self._stop_tokens())
-        candidates: tuple[Any, ...] = (self.tokenizer.bos_token_id, *sorted(self.stop_tokens), 0)
-        self.start_token = next(int(token) for token in candidates if token is not None)
-        self._constraints: JsonConstraints | None = None
-        self.keys: dict[str, str] = {}  # adapter name -> name for PEFT, which allows no dots (paths have some)
-        self._tokenizers: dict[str, Any] = {}
-        self._stored: dict[str, dict[int, int]] = {}
-        for name, path in options.adapters.items():
-            self.add_adapter(name, path)
-
-    def encode(self, text: str, tokenizer: Any) -> list[int]:
-        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    def tokenizer_of(self, adapter: str) -> Any:
-        """The tokenizer of an adapter, which may know more tokens than the model's own."""
-        return self._tokenizers.get(adapter, self.tokenizer)
-
-    def with_turn_end(self, request: Request) -> Request:
-        """A request for a user turn ends where the template ends one; a special token already stops every row."""
-        text = self.turn_end
-        if request.next_role != "user" or not text or self.turn_end_token is not None:
-            return request
-        return replace(request, sampling=replace(request.sampling, stop=(*request.sampling.stop, text)))
-
-    def forward(self, *, adapter_names: list[str], **inputs: Any) -> Any:
-        if self.keys:
-            inputs["adapter_names"] = adapter_names
-        output = self.model(**inputs)
-        if self._stored:
-            stored = [self._stored.get(name, {}) for name in adapter_names]
-            output.logits = own_logits(output.logits, self.vocabulary_size, stored)
-        return output
-
-    def constraints(self) -> JsonConstraints:
-        if self._constraints is None:
-            self._constraints = JsonConstraints(self.tokenizer, self.vocabulary_size, sorted(self.stop_tokens))
-        return self._constraints
-
-    def decode(self, rows: list[Row]) -> None:
-        decode(
-            self.forward,
-            rows,
-            device=self.device,
-            pad_token=self.start_token,
-            stop_tokens=self.stop_tokens,
-            text_of=lambda ids: str(self.tokenizer.decode(ids, skip_special_tokens=True)),
-            mask=self.constraints().mask if any(row.matcher is not None for row in rows) else None,
-        )
-
-    def generation(self, request: Request, prompt: str, row: Row) -> Generation:
-        tokenizer = self.tokenizer_of(row.adapter)
-        text = str(tokenizer.decode(row.tokens, skip_special_tokens=not request.kept_tokens))
-        if request.kept_tokens:
-            text = without_special_tokens(tokenizer, text, request.kept_tokens)
-        for stop in request.sampling.stop:
-            text = text.split(stop)[0]
-        return Generation(
-            text=text,
-            token_ids=tuple(row.tokens),
-            logprobs=tuple(row.logprobs),
-            finish_reason=row.finish_reason or "length",
-            prompt=prompt,
-            prompt_token_ids=tuple(row.prompt),
-            prompt_tokens=len(row.prompt),
-            completion_tokens=len(row.tokens),
-        )
-
-    def first_token(self, heads: list[list[int]], tokens: list[int], adapters: list[str]) -> list[tuple[float, ...]]:
-        import torch
-
-        inputs = self._padded(heads)
-        with torch.inference_mode():
-            logits = self.forward(**inputs, logits_to_keep=1, adapter_names=adapters).logits
-        return [tuple(row) for row in logits[:, -1].float().log_softmax(-1)[:, tokens].tolist()]
-
-    def _padded(self, sequences: list[list[int]]) -> dict[str, Any]:
-        """Left-padded inputs of a forward pass."""
-        import torch
-
-        longest = max(map(len, sequences))
-        padded = [[self.start_token] * (longest - len(ids)) + ids for ids in sequences]
-        mask = torch.tensor([[0] * (longest - len(ids)) + [1] * len(ids) for ids in sequences], device=self.device)
-        return {
-            "input_ids": torch.tensor(padded, device=self.device),
-            "attention_mask": mask,
-            "position_ids": (mask.cumsum(-1) - 1).clamp(min=0),
-        }
-
-    def likelihoods(self, heads: list[list[int]], tails: list[list[int]], adapter: str) -> list[Likelihood]:
-        import torch
-
-        sequences = [head + tail for head, tail in zip(heads, tails, strict=True)]
-        kept = max(map(len, tails)) + 1
-        with torch.inference_mode():
-            logits = self.forward(
-                **self._padded(sequences),
-                logits_to_keep=kept,
-                adapter_names=[adapter] * len(sequences),
-            ).logits
-            results = []
-            for row, (head, tail) in enumerate(zip(heads, tails, strict=True)):
-                logprobs = logits[row, -len(tail) - 1 : -1].float().log_softmax(-1)
-                chosen = logprobs.gather(-1, torch.tensor(tail, device=self.device)[:, None])
-                results.append(Likelihood(min(0.0, float(chosen.sum())), len(tail), len(head)))
-        return results
-
-    def add_adapter(self, name: str, path: str) -> None:
-        """Put an adapter on the model; if it does not fit, the model stays as it was for everybody else."""
-        from peft import get_peft_model, set_peft_model_state_dict
-
-        adapter = read_adapter(path)
-        tokenizer = self._tokenizer_with(adapter.tokens) if adapter.rows is not None else None
-        key = f"adapter{len(self.keys)}"
-        try:
-            with warnings.catch_warnings():  # of peft about transformers' future, nothing a reader could act on
-                warnings.simplefilter("ignore", FutureWarning)
-                if self.keys:
-                    self.model.add_adapter(key, adapter.config)
-                else:
-                    self.model = get_peft_model(self.model, adapter.config, adapter_name=key)
-            unknown = set_peft_model_state_dict(self.model, dict(adapter.weights), key).unexpected_keys
-        except (RuntimeError, ValueError) as error:
-            unknown = [str(error).splitlines()[0]]
-        if unknown:
-            self._remove(key)
-            raise WeightsError(f"The adapter {path} does not fit the model: {unknown[0]}. Is it for another base?")
-        self.model.requires_grad_(False)
-        self.model.eval()
-        self.keys[name] = key
-        if adapter.rows is not None:
-            self._tokenizers[key] = tokenizer
-            self._add_rows(key, adapter.tokens, adapter.rows)
-
-    def _remove(self, key: str) -> None:
-        """Undo a half-finished `add_adapter`."""
-        if key not in getattr(self.model, "peft_config", {}):
-            return
-        if self.keys:
-            self.model.delete_adapter(key)
-            self.model.set_adapter(next(iter(self.keys.values())))
-        else:
-            self.model = self.model.unload()
-
-    def _tokenizer_with(self, tokens: Mapping[str, int]) -> Any:
-        tokenizer = copy.deepcopy(self.tokenizer)
-        tokenizer.add_special_tokens({"additional_special_tokens": list(tokens)}, replace_extra_special_tokens=False)
-        for token, expected in tokens.items():
-            if (found := tokenizer.convert_tokens_to_ids(token)) != expected:
-                raise WeightsError(
-                    f"The adapter calls {token} token {expected}, but for this base model it is {found}. Is the "
-                    "adapter for another base?"
-                )
-        return tokenizer
-
-    def _add_rows(self, adapter: str, tokens: Mapping[str, int], rows: Any) -> None:
-        import torch
-
-        base = self.model.get_base_model()
-        first = base.get_output_embeddings().weight.shape[0]
-        base.resize_token_embeddings(first + len(rows), mean_resizing=False)
-        with torch.no_grad():
-            for layer in (base.get_input_embeddings(), base.get_output_embeddings()):
-                layer.weight[first:] = rows.to(layer.weight)
-        base.requires_grad_(False)
-        self._stored[adapter] = {token: first + number for number, token in enumerate(tokens.values())}
-        if (end := tokens.get(END_OF_CONVERSATION)) is not None:
-            self.stop_tokens |= {end}
-
-    def _stop_tokens(self) -> set[int]:
-        configured = self.model.generation_config.eos_token_id
-        found = set(configured if isinstance(configured, list) else [configured])
-        found.add(self.tokenizer.eos_token_id)
-        found |= {token_id(self.tokenizer, END_OF_CONVERSATION), self.turn_end_token}
-        return {int(token) for token in found if token is not None}
+    states: np.ndarray[Any, np.dtype[np.float32]]
+    """Shape (K, L, D): K layers, L tokens, D hidden size."""
+    offsets: np.ndarray[Any, np.dtype[np.int64]]
+    """Shape (L, 2): where each token begins and ends in the text, characters."""
 
 
 def _batches(indices: Sequence[int] | range, lengths: Sequence[int], size: int) -> list[list[int]]:
     """Indices grouped by similar length, at most `size` each: padding is work for nothing."""
     ordered = sorted(indices, key=lambda index: lengths[index])
     return [ordered[start : start + size] for start in range(0, len(ordered), size)]
-
-
-def _device(name: str) -> str:
-    import torch
-
-    if name != "auto":
-        return name
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def _dtype(name: str, device: Any) -> Any:
-    import torch
-
-    if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    known = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-    if name not in known:
-        raise ConfigurationError(f"dtype is {name!r}, expected auto, {', '.join(known)}.")
-    return known[name]

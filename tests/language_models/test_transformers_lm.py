@@ -174,3 +174,34 @@ def test_the_real_model_answers_and_a_batch_changes_nothing(smollm):
     assert [g.text for g in together] == [g.text for g in alone]
     assert "cat" in together[0].text.lower()
     assert lm.fingerprint()["model"] == smollm
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.text(st.characters(codec="ascii"), min_size=1, max_size=40), min_size=1, max_size=5))
+def test_hidden_states_are_those_of_transformers_whatever_else_is_in_the_batch(lm, texts):
+    import torch
+
+    found = lm.hidden_states(texts, layers=[1, 2])
+    for text, read in zip(texts, found, strict=True):
+        ids = lm.tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
+        with torch.inference_mode():
+            # the last of `hidden_states` is normalized by transformers, so only the first layer is compared
+            expected = lm.model(ids, output_hidden_states=True, adapter_names=["__base__"]).hidden_states[1][0]
+        assert read.states.shape == (2, ids.shape[1], 32)
+        assert read.states[0] == pytest.approx(expected.numpy(), abs=1e-4)
+        assert [text[begin:end] for begin, end in read.offsets] == list(text)  # a byte-level tokenizer
+
+
+def test_reading_a_middle_layer_leaves_the_model_as_it_was(lm):
+    before = lm.generate([ask("hello", temperature=0)])
+    assert lm.hidden_states(["hello"], layers=[1])[0].states.shape == (1, 5, 32)
+    assert lm.generate([ask("hello", temperature=0)]) == before
+
+
+def test_hidden_states_of_nothing_or_of_no_layer_are_refused(lm):
+    assert lm.hidden_states([], layers=[1]) == []
+    with pytest.raises(ConfigurationError, match="Text 1 is empty"):
+        lm.hidden_states(["a", ""], layers=[1])
+    for layers in ([], [0], [3]):
+        with pytest.raises(ConfigurationError, match="from 1 to 2"):
+            lm.hidden_states(["a"], layers=layers)

@@ -1,0 +1,241 @@
+"""The embedded reward model: a linear head on what the shared base model makes of question and answer.
+
+One forward pass over the conversation, ended at a middle layer, gives hidden states; those of each assistant turn, of
+its last tokens, and of the user turn before it are averaged, and a linear head reads off a reward. The value is the
+mean over the assistant turns of the reward squashed to [0, 1]. The head was trained by `agents/embedded_reward.py` to
+prefer strong models' answers to a small model's and to spoilt ones (Bradley-Terry, lengths balanced); its card, with
+what it gets right and wrong on pairs by people's and other models' hands, lies beside the weights. It adds nothing to
+the memory of a simulator or assistant that runs on the same base.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simgym.conversation import Conversation, Message, Scenario
+from simgym.errors import ConfigurationError, WeightsError
+from simgym.flip import defuse, render
+from simgym.judges.base import Judgement
+from simgym.language_models.loading import LanguageModelSpec, load_language_model
+from simgym.language_models.transformers_lm import HiddenStates, TransformersLM
+from simgym.transcripts import ModelCall, text_hash
+
+SHIPPED_HEAD = Path(__file__).with_name("heads") / "smollm2-135m-helpfulness"
+"""Trained by `agents/embedded_reward.py`; its README.md is the model card."""
+LONGEST_QUESTION, LONGEST_ANSWER = 700, 1000
+"""Characters of a user's and an assistant's turn that are read: as many as in training."""
+ENDING = 8
+"""Tokens whose average tells how an answer ends."""
+
+Floats = np.ndarray[Any, np.dtype[np.float32]]
+Span = tuple[int, int]
+"""First and last character (exclusive) in the rendered conversation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """Where a user turn and the assistant turn after it stand in a rendered conversation."""
+
+    question: Span
+    answer: Span
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A linear reward on pooled hidden states of size D."""
+
+    layer: int
+    """Which layer's output is read; 1 is the first."""
+    base: str
+    """Name of the base model."""
+    mean: Floats
+    """Shape (3, D), of question, answer and ending in training."""
+    deviation: Floats
+    """Shape (3, D), standard deviations, > 0."""
+    weight: Floats
+    """Shape (3 D,), for the standardized answer, its product with the question, and the ending."""
+    centre: float
+    """Reward that becomes 0.5."""
+    scale: float
+    """Reward above the centre that becomes 0.73."""
+
+    def rewards(self, pooled: Floats) -> Floats:
+        """Rewards of N exchanges from their pooled states, shape (N, 3, D)."""
+        found: Floats = self.features(pooled, self.mean, self.deviation) @ self.weight
+        return found
+
+    @staticmethod
+    def features(pooled: Floats, mean: Floats, deviation: Floats) -> Floats:
+        """What the head weighs, shape (N, 3 D): the product is what can tell an answer from one to something else."""
+        question, answer, ending = np.moveaxis((pooled - mean) / deviation, 1, 0)
+        return np.concatenate([answer, question * answer, ending], axis=1)
+
+
+def read_head(folder: str | Path) -> Head:
+    """The head in a folder: `head.safetensors` and `head.json`.
+
+    Raises:
+        WeightsError: a file is missing or does not hold a head.
+    """
+    from safetensors.numpy import load_file
+
+    try:
+        tensors = load_file(Path(folder) / "head.safetensors")
+        settings = json.loads((Path(folder) / "head.json").read_text(encoding="utf-8"))
+        head = Head(
+            layer=int(settings["layer"]),
+            base=str(settings["base"]),
+            centre=float(settings["centre"]),
+            scale=float(settings["scale"]),
+            **{name: tensors[name].astype(np.float32) for name in ("mean", "deviation", "weight")},
+        )
+        head.rewards(np.zeros((1, *head.mean.shape), dtype=np.float32))
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise WeightsError(
+            f"{folder} holds no reward head: {error!r}. Make one with agents/embedded_reward.py."
+        ) from error
+    return head
+
+
+class RewardHeadJudge:
+    """Grades every assistant turn by the embedded reward model; implements `Judge`. The intent is not read."""
+
+    def __init__(self, model: LanguageModelSpec | None = None, *, head: str | None = None) -> None:
+        """Choose the head; it is loaded on the first call.
+
+        Args:
+            model: The base model the head was trained on, in process; None: the one the head names.
+            head: Folder of the head; None: the one simgym ships.
+        """
+        self.folder = Path(head) if head is not None else SHIPPED_HEAD
+        self.model_spec = model
+        self._head: Head | None = None
+
+    def score(
+        self, scenarios: Sequence[Scenario], conversations: Sequence[Conversation], *, seeds: Sequence[int]
+    ) -> list[Judgement]:
+        """Judge N conversations in one batched pass; no randomness. `parts` are the values of the assistant turns.
+
+        A conversation whose turns do not all fit the context, or in which the assistant says nothing, is a fault.
+        """
+        head, model = self._ready()
+        texts_N, exchanges_N = [], []
+        for conversation in conversations:
+            text, exchanges = rendered(model.tokenizer, conversation.messages)
+            texts_N.append(text)
+            exchanges_N.append(exchanges)
+        judged = [index for index, exchanges in enumerate(exchanges_N) if exchanges]
+        states_N = model.hidden_states([texts_N[index] for index in judged], layers=[head.layer])
+        read = dict(zip(judged, states_N, strict=True))
+        return [
+            self._judgement(head, text, exchanges, read.get(index))
+            for index, (text, exchanges) in enumerate(zip(texts_N, exchanges_N, strict=True))
+        ]
+
+    def fingerprint(self) -> dict[str, Any]:
+        head, model = self._ready()
+        return {
+            "judge": "reward_head",
+            "measures": "how much an answer resembles a strong model's rather than a small model's or a spoilt one",
+            "head": self.folder.name,
+            "weights": text_hash(head.weight.tobytes().hex()),
+            "model": model.fingerprint(),
+            "layer": head.layer,
+            "centre": head.centre,
+            "scale": head.scale,
+        }
+
+    def _judgement(self, head: Head, text: str, exchanges: list[Exchange], read: HiddenStates | None) -> Judgement:
+        turn = len(exchanges)
+        pooled = [pool(read, one) for one in exchanges] if read is not None else []
+        kept = [one for one in pooled if one is not None]
+        fault = None
+        if read is None:
+            fault = "unparsable: the assistant said nothing"
+        elif len(kept) < len(exchanges):
+            fault = f"context_overflow: only the last {len(read.offsets)} tokens were read"
+        rewards = [] if fault else [float(one) for one in head.rewards(np.concatenate(kept))]
+        if not all(map(math.isfinite, rewards)):
+            fault = f"out_of_range: the rewards are {rewards}"
+        tokens = len(read.offsets) if read is not None else 0
+        output = ", ".join(f"{reward:+.3f}" for reward in rewards)
+        call = ModelCall("judge", turn, 0, text, output, tokens, 0, fault)
+        if fault:
+            return Judgement(None, fault=fault, calls=(call,))
+        values = [squash((reward - head.centre) / head.scale) for reward in rewards]
+        reason = f"Rewards of the turns: {output}."
+        return Judgement(sum(values) / len(values), (reason,), parts=tuple(values), calls=(call,))
+
+    def _ready(self) -> tuple[Head, TransformersLM]:
+        if self._head is None:
+            self._head = read_head(self.folder)
+        model = load_language_model(self.model_spec if self.model_spec is not None else self._head.base)
+        if not isinstance(model, TransformersLM):
+            raise ConfigurationError(
+                f"The judge reward_head reads hidden states and needs its base model {self._head.base} in process, "
+                f"not a {type(model).__name__}. Leave the judge's model out."
+            )
+        if model.name != self._head.base:
+            raise ConfigurationError(
+                f"The reward head {self.folder.name} was trained on {self._head.base}, not on {model.name}. Leave the "
+                "judge's model out, or train a head for it with agents/embedded_reward.py."
+            )
+        return self._head, model
+
+
+def rendered(tokenizer: Any, messages: Sequence[Message]) -> tuple[str, list[Exchange]]:
+    """The conversation as the model reads it, and where its exchanges stand.
+
+    Turns are shortened to `LONGEST_QUESTION` and `LONGEST_ANSWER` characters, so that no turn costs without bound.
+    """
+    longest = {"user": LONGEST_QUESTION, "assistant": LONGEST_ANSWER}
+    short = [
+        Message(one.role, defuse(tokenizer, one.content.strip()[: longest[one.role]]))
+        for one in messages
+        if one.role in longest
+    ]
+    text = render(tokenizer, short, None)
+    spans: list[Span] = []
+    for number, message in enumerate(short):
+        begin = len(render(tokenizer, short[:number], message.role))  # type: ignore[arg-type]  # no system message here
+        if not text.startswith(message.content, begin):
+            raise ConfigurationError("The base model's chat template alters messages, so that turns cannot be found.")
+        spans.append((begin, begin + len(message.content)))
+    question: Span = (0, 0)
+    exchanges = []
+    for message, span in zip(short, spans, strict=True):
+        if message.role == "assistant":
+            exchanges.append(Exchange(question, span))
+        else:
+            question = span
+    return text, exchanges
+
+
+def pool(read: HiddenStates, exchange: Exchange, layer: int = 0) -> Floats | None:
+    """Mean states of question, answer and the answer's end, shape (1, 3, D); None if their tokens were not read.
+
+    Args:
+        read: States of the rendered conversation.
+        exchange: Where to look.
+        layer: Which of the layers that were read.
+    """
+    starts = read.offsets[:, 0]
+    states = read.states[layer]
+    question, answer = (
+        states[(starts >= first) & (starts < last)] for first, last in (exchange.question, exchange.answer)
+    )
+    if not len(question) or not len(answer):
+        return None
+    return np.stack([question.mean(0), answer.mean(0), answer[-ENDING:].mean(0)])[None]
+
+
+def squash(exponent: float) -> float:
+    """The logistic function, bounded against overflow."""
+    return 1 / (1 + math.exp(-min(700.0, max(-700.0, exponent))))
