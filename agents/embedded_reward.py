@@ -26,8 +26,9 @@ import numpy as np
 from simgym.conversation import Message
 from simgym.evaluation.run_file import RunFile
 from simgym.flip import render
-from simgym.judges.reward_head import ENDING, LONGEST_ANSWER, LONGEST_QUESTION, Exchange, Head, pool, rendered
+from simgym.judges.reward_head import Head
 from simgym.language_models.base import Request, Sampling
+from simgym.language_models.pooling import ENDING, LONGEST_ANSWER, LONGEST_QUESTION, Exchange, pool, rendered
 from simgym.language_models.transformers_lm import TransformersLM
 from simgym.seeding import derive_seed, generator
 

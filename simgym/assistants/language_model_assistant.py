@@ -43,11 +43,21 @@ class LanguageModelAssistant:
         self.sampling = sampling
 
     def respond(self, conversations: Sequence[Conversation], *, seeds: Sequence[int]) -> list[AssistantTurn]:
+        return self.answer(conversations, [self.system_prompt] * len(conversations), seeds=seeds)
+
+    def answer(
+        self, conversations: Sequence[Conversation], system_prompts: Sequence[str | None], *, seeds: Sequence[int]
+    ) -> list[AssistantTurn]:
+        """As `respond`, each of the N conversations with a system prompt of its own; None: without one."""
         model = load_language_model(self.model_spec)
-        head = (Message("system", self.system_prompt),) if self.system_prompt else ()
         requests = [
-            Request((*head, *conversation.messages), self.sampling, seed=seed, adapter=self.adapter)
-            for conversation, seed in zip(conversations, seeds, strict=True)
+            Request(
+                (*((Message("system", prompt),) if prompt else ()), *conversation.messages),
+                self.sampling,
+                seed=seed,
+                adapter=self.adapter,
+            )
+            for conversation, prompt, seed in zip(conversations, system_prompts, seeds, strict=True)
         ]
         turns = []
         for conversation, request, generation in zip(conversations, requests, model.generate(requests), strict=True):
@@ -87,11 +97,16 @@ def assistant_from_text(text: str, sampling: Sampling) -> tuple[str, LanguageMod
     model, _, prompt = (rest if equals else text).partition("+")
     if not model or (equals and not name):
         raise ConfigurationError(f"The assistant {text!r} has no model. Expected [NAME=]MODEL[+PROMPT].")
-    system_prompt = _system_prompt(prompt) if prompt else None
+    system_prompt = read_prompt(prompt) if prompt else None
     return (name if equals else text), LanguageModelAssistant(model, system_prompt=system_prompt, sampling=sampling)
 
 
-def _system_prompt(name: str) -> str:
+def read_prompt(name: str) -> str:
+    """The system prompt that is shipped under that name, or the content of that file.
+
+    Raises:
+        ConfigurationError: there is neither.
+    """
     folder = resources.files("simgym.assistants") / "prompts"
     shipped = folder / f"{name}.txt"
     if shipped.is_file():

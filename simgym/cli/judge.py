@@ -21,7 +21,7 @@ JudgeOption = Annotated[
 def validate(
     pairs: Annotated[Path, typer.Argument(help="JSONL with instruction, better, worse and optionally worse_model.")],
     judge: Annotated[
-        list[str] | None, typer.Option(help="Name of a judge. Repeatable.", show_default="relevance")
+        list[str] | None, typer.Option(help="Name of a judge. Repeatable.", show_default="reward_head")
     ] = None,
     judge_model: options.JudgeModel = None,
     judge_option: JudgeOption = None,
@@ -42,7 +42,7 @@ def validate(
     arguments = options.read_pairs(judge_option or (), "--judge-option")
     chosen = read_pairs(pairs, limit=n, seed=seed)
     verdicts, found = {}, []
-    for name in dict.fromkeys(judge or ["relevance"]):
+    for name in dict.fromkeys(judge or ["reward_head"]):
         loaded: Any = load_judge(name, model, arguments)
         with stderr().status(f"{plain(name)}: {len(chosen)} pairs"):
             verdicts[name] = judge_pairs(loaded, chosen, seed=seed, batch_size=batch_size)

@@ -174,6 +174,11 @@ def _what_to_know(fingerprints: Mapping[str, Any]) -> list[str]:
             "The judge measures relevance: whether the replies fit the user's words. It sees neither correctness nor "
             "tone nor effort, so the matrix does not say which assistant is more helpful."
         )
+    if fingerprints["judge"].get("judge") == "reward_head":
+        notes.append(
+            "The judge is a small reward model: it tells answers like a strong model's from a small model's and from "
+            "spoilt ones. Facts it does not check, and on close pairs it is often wrong (see its model card)."
+        )
     if EMBEDDED in repr(fingerprints):
         notes.append(
             "Roles are played by the embedded 135M model, whose users and replies are weak: the run shows that the "

@@ -28,7 +28,7 @@ Model = Annotated[
         show_default=False,
     ),
 ]
-Judge = Annotated[str | None, typer.Option(help="relevance, rubric, or a plug-in's.", show_default="relevance")]
+Judge = Annotated[str | None, typer.Option(help="reward_head, relevance, rubric ...", show_default="reward_head")]
 JudgeModel = Annotated[
     str | None, typer.Option(help="Model of the judge. Default: the embedded one.", show_default=False)
 ]

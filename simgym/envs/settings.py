@@ -35,7 +35,7 @@ class ConversationSettings:
     """Model of the simulator; None: the simulator's own default (the embedded 135M model)."""
     scenarios: str | Sequence[Scenario] = "everyday"
     """Name of a set (`everyday`, `chitchat`), path of a JSONL file, or scenarios."""
-    judge: str | Judge = "relevance"
+    judge: str | Judge = "reward_head"
     """Who judges the finished conversation: a registered name or an instance."""
     judge_model: LanguageModelSpec | None = None
     """Model of the judge; None: the judge's own default. Does not follow `model`, so that judges stay comparable."""

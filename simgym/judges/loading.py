@@ -18,7 +18,7 @@ def load_judge(
     """The judge called `judge`, or the instance itself.
 
     Args:
-        judge: A registered name (`relevance`, `rubric`, or a plug-in's), or a `Judge`.
+        judge: A registered name (`reward_head`, `rubric`, or a plug-in's), or a `Judge`.
         model: Passed on to judges that take a model; None: their own default.
         options: Further constructor arguments.
 

@@ -19,32 +19,16 @@ from typing import Any
 
 import numpy as np
 
-from simgym.conversation import Conversation, Message, Scenario
+from simgym.conversation import Conversation, Scenario
 from simgym.errors import ConfigurationError, WeightsError
-from simgym.flip import defuse, render
 from simgym.judges.base import Judgement
 from simgym.language_models.loading import LanguageModelSpec, load_language_model
+from simgym.language_models.pooling import Exchange, Floats, pool, rendered
 from simgym.language_models.transformers_lm import HiddenStates, TransformersLM
 from simgym.transcripts import ModelCall, text_hash
 
 SHIPPED_HEAD = Path(__file__).with_name("heads") / "smollm2-135m-helpfulness"
 """Trained by `agents/embedded_reward.py`; its README.md is the model card."""
-LONGEST_QUESTION, LONGEST_ANSWER = 700, 1000
-"""Characters of a user's and an assistant's turn that are read: as many as in training."""
-ENDING = 8
-"""Tokens whose average tells how an answer ends."""
-
-Floats = np.ndarray[Any, np.dtype[np.float32]]
-Span = tuple[int, int]
-"""First and last character (exclusive) in the rendered conversation."""
-
-
-@dataclass(frozen=True, slots=True)
-class Exchange:
-    """Where a user turn and the assistant turn after it stand in a rendered conversation."""
-
-    question: Span
-    answer: Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +127,7 @@ class RewardHeadJudge:
         head, model = self._ready()
         return {
             "judge": "reward_head",
-            "measures": "how much an answer resembles a strong model's rather than a small model's or a spoilt one",
+            "measures": "whether replies are more like a strong model's than like a small model's or spoilt ones",
             "head": self.folder.name,
             "weights": text_hash(head.weight.tobytes().hex()),
             "model": model.fingerprint(),
@@ -188,52 +172,6 @@ class RewardHeadJudge:
                 "judge's model out, or train a head for it with agents/embedded_reward.py."
             )
         return self._head, model
-
-
-def rendered(tokenizer: Any, messages: Sequence[Message]) -> tuple[str, list[Exchange]]:
-    """The conversation as the model reads it, and where its exchanges stand.
-
-    Turns are shortened to `LONGEST_QUESTION` and `LONGEST_ANSWER` characters, so that no turn costs without bound.
-    """
-    longest = {"user": LONGEST_QUESTION, "assistant": LONGEST_ANSWER}
-    short = [
-        Message(one.role, defuse(tokenizer, one.content.strip()[: longest[one.role]]))
-        for one in messages
-        if one.role in longest
-    ]
-    text = render(tokenizer, short, None)
-    spans: list[Span] = []
-    for number, message in enumerate(short):
-        begin = len(render(tokenizer, short[:number], message.role))  # type: ignore[arg-type]  # no system message here
-        if not text.startswith(message.content, begin):
-            raise ConfigurationError("The base model's chat template alters messages, so that turns cannot be found.")
-        spans.append((begin, begin + len(message.content)))
-    question: Span = (0, 0)
-    exchanges = []
-    for message, span in zip(short, spans, strict=True):
-        if message.role == "assistant":
-            exchanges.append(Exchange(question, span))
-        else:
-            question = span
-    return text, exchanges
-
-
-def pool(read: HiddenStates, exchange: Exchange, layer: int = 0) -> Floats | None:
-    """Mean states of question, answer and the answer's end, shape (1, 3, D); None if their tokens were not read.
-
-    Args:
-        read: States of the rendered conversation.
-        exchange: Where to look.
-        layer: Which of the layers that were read.
-    """
-    starts = read.offsets[:, 0]
-    states = read.states[layer]
-    question, answer = (
-        states[(starts >= first) & (starts < last)] for first, last in (exchange.question, exchange.answer)
-    )
-    if not len(question) or not len(answer):
-        return None
-    return np.stack([question.mean(0), answer.mean(0), answer[-ENDING:].mean(0)])[None]
 
 
 def squash(exponent: float) -> float:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from simgym.assistants.base import Assistant
+from simgym.assistants.base import Assistant, AssistantTurn
 from simgym.conversation import Scenario
 from simgym.envs.conversation_env import ConversationEnv
 from simgym.envs.episodes import Episode, Episodes
@@ -136,23 +136,30 @@ def _converse(
             [episode.conversation for episode in running],
             seeds=[derive_seed(episode.seed, "assistant", episode.turn) for episode in running],
         )
-        speaking: list[Episode] = []
-        said: list[str] = []
-        for episode, turn in zip(running, turns, strict=True):
-            episode.calls += turn.calls
-            fault = turn.fault
-            if fault is None:
-                try:
-                    said.append(settings.check_action(turn.text))
-                    speaking.append(episode)
-                except InvalidAction as error:
-                    fault = f"invalid: {error}"
-            if fault is not None:
-                overflow = fault.startswith("context_overflow")
-                episode.end_reason = "context_overflow" if overflow else "assistant_fault"
-                episode.fault = fault
-        if speaking:
-            episodes.advance(speaking, said)
+        take_turns(episodes, settings, running, turns)
+
+
+def take_turns(
+    episodes: Episodes, settings: ConversationSettings, running: Sequence[Episode], turns: Sequence[AssistantTurn]
+) -> None:
+    """Let the assistant speak in N running conversations; one whose turn is a fault or no valid action ends with it."""
+    speaking: list[Episode] = []
+    said: list[str] = []
+    for episode, turn in zip(running, turns, strict=True):
+        episode.calls += turn.calls
+        fault = turn.fault
+        if fault is None:
+            try:
+                said.append(settings.check_action(turn.text))
+                speaking.append(episode)
+            except InvalidAction as error:
+                fault = f"invalid: {error}"
+        if fault is not None:
+            overflow = fault.startswith("context_overflow")
+            episode.end_reason = "context_overflow" if overflow else "assistant_fault"
+            episode.fault = fault
+    if speaking:
+        episodes.advance(speaking, said)
 
 
 def _transcript(

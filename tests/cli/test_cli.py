@@ -13,7 +13,7 @@ from simgym.conversation import INTENT_PREFIX, Conversation, Scenario
 from simgym.registration import ENVIRONMENTS
 from simgym.transcripts import Transcript, TranscriptWriter, read_transcripts
 
-SCRIPTED = ["--model", "scripted:seed", "--judge-model", "scripted:echo", "--max-turns", "2"]
+SCRIPTED = ["--model", "scripted:seed", "--judge", "relevance", "--judge-model", "scripted:echo", "--max-turns", "2"]
 
 
 @pytest.fixture
@@ -111,7 +111,8 @@ def test_a_matrix_leaves_results_and_a_report_and_fits_the_terminal(run, tmp_pat
         "matrix", "--assistant", "plain=scripted:seed", "--assistant", "asking=scripted:echo+clarify",
         "--env", "UserSim-RolePlay-v0", "--env", "UserSim-Persona-v0", "--model", "scripted:seed",
         "--model", "UserSim-Persona-v0=scripted:echo", "--simulator-option", "UserSim-Persona-v0:temperature=0.5",
-        "--judge-model", "scripted:echo", "--max-turns", 2, "-n", 2, "-o", tmp_path / "m", "--no-show-conversation",
+        "--judge", "relevance", "--judge-model", "scripted:echo", "--max-turns", 2, "-n", 2,
+        "-o", tmp_path / "m", "--no-show-conversation",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     results = json.loads((tmp_path / "m" / "results.json").read_text())
@@ -129,7 +130,8 @@ def test_a_matrix_leaves_results_and_a_report_and_fits_the_terminal(run, tmp_pat
 def test_a_matrix_works_with_a_real_model(run, tmp_path, tiny_model):
     result = run(
         "matrix", "--assistant", f"tiny={tiny_model}", "--env", "UserSim-RolePlayOpening-v0", "--model", tiny_model,
-        "--judge-model", tiny_model, "--max-turns", 1, "--max-new-tokens", 4, "-n", 2, "-o", tmp_path / "m",
+        "--judge", "relevance", "--judge-model", tiny_model, "--max-turns", 1,
+        "--max-new-tokens", 4, "-n", 2, "-o", tmp_path / "m",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "RolePlayOpening" in result.stdout
@@ -191,6 +193,8 @@ def test_chat_as_user_shows_every_answer(run):
         "user",
         "--assistant",
         "scripted:seed",
+        "--judge",
+        "relevance",
         "--judge-model",
         "scripted:echo",
         "--max-turns",
@@ -226,7 +230,7 @@ def test_a_missing_optional_package_is_a_sentence(run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "krippendorff", None)
     pairs = tmp_path / "pairs.jsonl"
     pairs.write_text("".join(f'{{"instruction": "{n}", "better": "yes {n}", "worse": "no"}}\n' for n in range(4)))
-    words = ["judge", "validate", pairs, "--judge-model", "scripted:x", "--retest", 4]
+    words = ["judge", "validate", pairs, "--judge", "relevance", "--judge-model", "scripted:x", "--retest", 4]
     outcome = run(*words)
     assert outcome.exit_code == 2
     assert "pip install 'simgym[stats]'" in outcome.stderr

@@ -18,7 +18,7 @@ from simgym.language_models.scripted_lm import ScriptedLM
 from simgym.registration import ENVIRONMENTS
 from simgym.simulators.base import UserTurn
 
-SCRIPTED = {"judge_model": "scripted:echo"}
+SCRIPTED = {"judge": "relevance", "judge_model": "scripted:echo"}
 
 
 def make(env_id, scenarios, model, **options):
@@ -54,7 +54,7 @@ class Scripted:
 def test_gymnasiums_own_checker_passes_for_every_id(env_id, scenarios, tiny_model, tmp_path, monkeypatch, capsys):
     path = tmp_path / "scenarios.jsonl"
     path.write_text("\n".join(json.dumps(scenario.to_json()) for scenario in scenarios))
-    options = {"scenarios": str(path), "judge_model": "scripted:echo", "max_turns": 2}
+    options = {"scenarios": str(path), "judge": "relevance", "judge_model": "scripted:echo", "max_turns": 2}
     if env_id == "UserSim-Human-v0":
         monkeypatch.setattr("builtins.input", lambda prompt: "hello there")
     elif env_id == "UserSim-FineTuned-v0":

@@ -7,7 +7,7 @@ import pytest
 import simgym  # noqa: F401  # registers the environments
 from simgym.errors import ConfigurationError, EpisodeError, InvalidAction
 
-SCRIPTED = {"judge_model": "scripted:echo"}
+SCRIPTED = {"judge": "relevance", "judge_model": "scripted:echo"}
 
 
 def make(n, scenarios, env_id="UserSim-Replay-v0", **options):

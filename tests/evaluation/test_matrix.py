@@ -8,7 +8,7 @@ from simgym.conversation import Scenario
 from simgym.errors import ConfigurationError
 from simgym.evaluation.matrix import evaluate_matrix
 
-OPTIONS = {"judge_model": "scripted:echo", "max_turns": 2}
+OPTIONS = {"judge": "relevance", "judge_model": "scripted:echo", "max_turns": 2}
 COLUMNS = ["UserSim-Replay-v0", "UserSim-RolePlayOpening-v0"]
 
 

@@ -18,7 +18,10 @@ FEW = Sampling(max_new_tokens=8)
 
 
 def make(scenarios, env_id="UserSim-Replay-v0", **options):
-    return gym.make(env_id, **{"scenarios": scenarios, "judge_model": "scripted:echo", "max_turns": 2, **options})
+    return gym.make(
+        env_id,
+        **{"scenarios": scenarios, "judge": "relevance", "judge_model": "scripted:echo", "max_turns": 2, **options},
+    )
 
 
 def hashes(transcripts):
@@ -44,8 +47,8 @@ def test_batch_size_and_a_vector_environment_change_nothing(scenarios, tiny_mode
     together = collect(assistant, make(scenarios, **options), seed=3, batch_size=6)
     assert hashes(alone) == hashes(together)
     options.pop("env_id")
-    vector = gym.make_vec("UserSim-FineTuned-v0", num_envs=2, scenarios=scenarios, judge_model="scripted:echo",
-                          max_turns=2, vectorization_mode="vector_entry_point", **options)  # fmt: skip
+    vector = gym.make_vec("UserSim-FineTuned-v0", num_envs=2, scenarios=scenarios, judge="relevance",
+                          judge_model="scripted:echo", max_turns=2, vectorization_mode="vector_entry_point", **options)  # fmt: skip
     assert hashes(collect(assistant, vector, seed=3)) == hashes(alone)
 
 

@@ -1,0 +1,384 @@
+"""Train an assistant by PPO against a simulated user: a small policy learns which way of answering helps when.
+
+    python agents/ppo.py --config agents/configs/ppo_laptop.yaml --env_id UserSim-Persona-v0 --seed 0
+
+stable-baselines3's PPO over `TextVecEnv`: the actions are `Strategies` (or `Candidates`) that a frozen language model
+carries out, the observations its own hidden states. Afterwards the trained policy, the policy it started from and every
+fixed strategy hold the same conversations on held-out scenarios, and are compared in pairs. The output folder gets
+`log.jsonl` (a line an update), `policy/` (load it with `simgym.integrations.stable_baselines3.load_policy`), every
+conversation of the comparison, `result.json` and `curves.png`. The same command again goes on from the last finished
+update, or conversation; updates draw all randomness from the seed and their number, so that a run that was interrupted
+gives what one without interruption gives.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import sys
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simgym.assistants.choices import STRATEGIES, Candidates, Choices, Strategies
+from simgym.conversation import Scenario
+from simgym.integrations.numeric import ConversationFeatures
+from simgym.integrations.stable_baselines3 import PolicyAssistant, TextVecEnv
+from simgym.language_models.base import Sampling
+from simgym.seeding import derive_seed
+
+
+@dataclass
+class Settings:
+    """Everything that decides a run."""
+
+    env_id: str = "UserSim-Persona-v0"
+    """Who plays the user."""
+    output_dir: str = "runs/ppo"
+    """Where to write; the environment and the seed are appended."""
+    scenarios: str = "everyday"
+    """Scenario set; a fifth is held out, the same whoever plays the user."""
+    held_out: int = 40
+    """Held-out scenarios in the comparison."""
+    max_turns: int = 2
+    """Assistant turns of a conversation."""
+    model: str = "smollm2-135m-instruct"
+    """Who writes the assistant's turns, frozen."""
+    judge: str = "reward_head"
+    """Who gives the reward."""
+    judge_model: str | None = None
+    """Model of the judge; none: its own."""
+    simulator_options: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of the simulator."""
+    choices: str = "strategies"
+    """`strategies` or `candidates`."""
+    strategies: list[str] = field(default_factory=lambda: list(STRATEGIES))
+    """Which strategies there are to choose from."""
+    candidates: int = 4
+    """How many replies there are to choose from."""
+    temperature: float = 0.7
+    """Of the assistant's replies."""
+    max_new_tokens: int = 80
+    """Longest assistant turn."""
+    layer: int = 12
+    """Layer whose states are observed."""
+    components: int = 16
+    """Principal components of them that the policy sees."""
+    num_envs: int = 16
+    """Conversations at a time."""
+    n_steps: int = 4
+    """Turns of each in one update."""
+    updates: int = 30
+    """PPO updates."""
+    learning_rate: float = 1e-3
+    """Of Adam."""
+    n_epochs: int = 8
+    """Passes over the turns of one update."""
+    ent_coef: float = 0.01
+    """Weight of the entropy bonus."""
+    clip_range: float = 0.2
+    """PPO's clipping of the probability ratio."""
+    net_arch: list[int] = field(default_factory=lambda: [32])
+    """Hidden layers of policy and value function."""
+    seed: int = 0
+    """Decides everything random."""
+
+
+def main() -> None:
+    """Parse the settings, train, compare."""
+    from trl import TrlParser
+
+    (settings,) = TrlParser((Settings,)).parse_args_and_config(sys.argv[1:])
+    folder = Path(settings.output_dir) / f"{settings.env_id}-seed{settings.seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    check_settings(settings, folder)
+    train, test = split(settings)
+    run = Run(settings, folder, train)
+    run.learn()
+    compare(run, test)
+
+
+def check_settings(settings: Settings, folder: Path) -> None:
+    """A folder belongs to one run; more updates or held-out scenarios are no other run."""
+    path = folder / "settings.json"
+    ours = asdict(settings)
+    if path.is_file():
+        theirs = json.loads(path.read_text(encoding="utf-8"))
+        grows = {"updates", "held_out", "output_dir"}
+        if differing := sorted(name for name in ours if name not in grows and ours[name] != theirs.get(name)):
+            raise SystemExit(f"{folder} was made with another {', '.join(differing)}. Give another output_dir.")
+    path.write_text(json.dumps(ours, indent=1) + "\n", encoding="utf-8")
+
+
+def split(settings: Settings) -> tuple[list[Scenario], list[Scenario]]:
+    """Scenarios to train on and to test on, by their ids alone."""
+    from simgym.data.scenario_sets import load_scenarios
+
+    every = load_scenarios(settings.scenarios)
+    order = sorted(every, key=lambda scenario: derive_seed(0, "held out", scenario.id))
+    held_out = {scenario.id for scenario in order[: len(order) // 5]}
+    test = [scenario for scenario in order if scenario.id in held_out][: settings.held_out]
+    if len(test) < 2:
+        raise SystemExit(
+            f"{settings.scenarios} leaves {len(test)} held-out scenarios, expected 2 or more for an interval."
+        )
+    return [scenario for scenario in every if scenario.id not in held_out], test
+
+
+class Run:
+    """One training run and its checkpoint."""
+
+    def __init__(self, settings: Settings, folder: Path, scenarios: list[Scenario]) -> None:
+        from stable_baselines3 import PPO
+
+        self.settings, self.folder = settings, folder
+        sampling = Sampling(temperature=settings.temperature, max_new_tokens=settings.max_new_tokens)
+        self.sampling = sampling
+        self.choices: Choices = (
+            Candidates(settings.model, count=settings.candidates, sampling=sampling)
+            if settings.choices == "candidates"
+            else Strategies(settings.model, names=settings.strategies, sampling=sampling)
+        )
+        raw = ConversationFeatures(settings.model, layer=settings.layer, max_turns=settings.max_turns)
+        features = raw.fitted([one.opening or one.goal for one in scenarios], size=settings.components)
+        self.env = TextVecEnv(
+            settings.env_id,
+            self.choices,
+            features,
+            num_envs=settings.num_envs,
+            seed=settings.seed,
+            scenarios=scenarios,
+            max_turns=settings.max_turns,
+            judge=settings.judge,
+            judge_model=settings.judge_model,
+            simulator_options=settings.simulator_options,
+        )
+        self.model = PPO(
+            "MlpPolicy",
+            self.env,
+            n_steps=settings.n_steps,
+            batch_size=settings.n_steps * settings.num_envs,
+            n_epochs=settings.n_epochs,
+            learning_rate=settings.learning_rate,
+            ent_coef=settings.ent_coef,
+            clip_range=settings.clip_range,
+            gamma=1.0,
+            gae_lambda=1.0,
+            policy_kwargs={"net_arch": list(settings.net_arch)},
+            seed=settings.seed,
+            device="cpu",
+        )
+        self.initial = copy.deepcopy(self.model.policy)
+        self.done = 0
+        self._load()
+
+    def learn(self) -> None:
+        """The updates that are missing; a checkpoint after each."""
+        from stable_baselines3.common.utils import set_random_seed
+
+        while self.done < self.settings.updates:
+            started = time.monotonic()
+            watch = Watch()
+            set_random_seed(derive_seed(self.settings.seed, "update", self.done) % 2**32)
+            self.model.learn(
+                self.settings.n_steps * self.settings.num_envs, callback=watch.callback(), reset_num_timesteps=False
+            )
+            self.done += 1
+            self._save()
+            row = {
+                "update": self.done,
+                **watch.figures(self.choices.count),
+                "entropy": -float(self.model.logger.name_to_value.get("train/entropy_loss", float("nan"))),
+                "faults": dict(self.env.faults),
+                "seconds": round(time.monotonic() - started, 1),
+            }
+            with (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
+                log.write(json.dumps(row) + "\n")
+            print(json.dumps(row), flush=True)
+        self.assistant().save(self.folder / "policy")
+
+    def assistant(self, *, initial: bool = False) -> PolicyAssistant:
+        """The policy as an assistant: trained and at its most probable, or as it began and drawing."""
+        policy = self.initial if initial else self.model.policy
+        return PolicyAssistant(policy, self.choices, self.env.features, deterministic=not initial)
+
+    def _save(self) -> None:
+        import torch
+
+        state = {
+            "policy": self.model.policy.state_dict(),
+            "optimizer": self.model.policy.optimizer.state_dict(),
+            "env": json.dumps(self.env.state()),
+            "done": self.done,
+            "num_timesteps": self.model.num_timesteps,
+        }
+        torch.save(state, self.folder / "checkpoint.part")
+        os.replace(self.folder / "checkpoint.part", self.folder / "checkpoint.pt")
+
+    def _load(self) -> None:
+        import torch
+
+        path = self.folder / "checkpoint.pt"
+        if path.is_file():
+            state = torch.load(path, weights_only=True)
+            self.model.policy.load_state_dict(state["policy"])
+            self.model.policy.optimizer.load_state_dict(state["optimizer"])
+            self.env.restore(json.loads(state["env"]))
+            self.done, self.model.num_timesteps = state["done"], state["num_timesteps"]
+        log = self.folder / "log.jsonl"
+        if log.is_file():  # an update that was logged but not finished is done again
+            lines = log.read_text(encoding="utf-8").splitlines()[: self.done]
+            log.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+
+
+class Watch:
+    """What happens in one update."""
+
+    def __init__(self) -> None:
+        self.rewards: list[float] = []
+        self.lengths: list[int] = []
+        self.actions: Counter[int] = Counter()
+
+    def callback(self) -> Any:
+        """A callback for `learn`."""
+        from stable_baselines3.common.callbacks import BaseCallback
+
+        watch = self
+
+        class Callback(BaseCallback):
+            def _on_step(self) -> bool:
+                watch.actions.update(int(action) for action in self.locals["actions"])
+                for info in self.locals["infos"]:
+                    if (episode := info.get("episode_record")) is not None and episode.reward is not None:
+                        watch.rewards.append(episode.reward)
+                        watch.lengths.append(sum(map(len, episode.conversation.said_by("assistant"))))
+                return True
+
+        return Callback()
+
+    def figures(self, count: int) -> dict[str, Any]:
+        """Mean reward and length in characters of the conversations that ended, and how often what was chosen."""
+        return {
+            "episodes": len(self.rewards),
+            "reward": float(np.mean(self.rewards)) if self.rewards else None,
+            "assistant_characters": float(np.mean(self.lengths)) if self.lengths else None,
+            "chosen": [self.actions[number] for number in range(count)],
+        }
+
+
+def compare(run: Run, scenarios: list[Scenario]) -> None:
+    """The trained policy beside the one it began as (close to a uniform choice) and every fixed choice."""
+    import gymnasium
+
+    from simgym.rollout.collect import collect
+
+    settings = run.settings
+    env = gymnasium.make(
+        settings.env_id,
+        scenarios=scenarios,
+        max_turns=settings.max_turns,
+        judge=settings.judge,
+        judge_model=settings.judge_model,
+        simulator_options=settings.simulator_options,
+    )
+    assistants: dict[str, Any] = {"trained": run.assistant(), "initial": run.assistant(initial=True)}
+    if isinstance(run.choices, Strategies):
+        assistants |= {f"always {name}": Fixed(run.choices, number) for number, name in enumerate(run.choices.names)}
+    else:
+        assistants["always the first"] = Fixed(run.choices, 0)
+    found = {}
+    for name, assistant in assistants.items():
+        # what is fixed does not depend on the run's seed, so runs side by side share it
+        base = run.folder if name in ("trained", "initial") else run.folder.parent / f"{settings.env_id}-fixed"
+        base.mkdir(exist_ok=True)
+        path = base / f"{name.replace(' ', '_')}.jsonl"
+        found[name] = collect(assistant, env, seed=1, path=path, batch_size=40)
+        print(name, summary(found[name]), flush=True)
+    result = {"settings": asdict(settings), "assistants": {name: summary(one) for name, one in found.items()}}
+    result["trained_minus"] = {name: difference(found["trained"], found[name]) for name in found if name != "trained"}
+    result["chosen_by_trained"] = chosen_by_turn(run, found["trained"])
+    (run.folder / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    plot(run.folder, result)
+
+
+class Fixed:
+    """Always the same choice; implements `Assistant`."""
+
+    def __init__(self, choices: Choices, number: int) -> None:
+        self.choices, self.number = choices, number
+
+    def respond(self, conversations: Any, *, seeds: Any) -> Any:
+        offers = self.choices.offer(conversations, seeds=seeds)
+        return self.choices.take(conversations, offers, [self.number] * len(offers), seeds)
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {"assistant": "fixed", "choice": self.number, "choices": self.choices.to_json()}
+
+
+def summary(transcripts: list[Any]) -> dict[str, Any]:
+    """Mean reward over scenarios with its interval, length, and what does not count."""
+    from simgym.rollout.collect import count_exclusions
+    from simgym.statistics.intervals import bootstrap_mean
+
+    counted = [one for one in transcripts if one.counts]
+    lengths = [sum(map(len, one.conversation.said_by("assistant"))) for one in counted]
+    return {
+        "reward": asdict(bootstrap_mean([one.reward for one in counted], seed=0)),
+        "assistant_characters": float(np.mean(lengths)) if lengths else None,
+        "excluded": count_exclusions(transcripts),
+    }
+
+
+def difference(first: list[Any], second: list[Any]) -> dict[str, Any]:
+    """Mean of first - second over the conversations (scenario and seed) that count in both."""
+    from simgym.statistics.intervals import bootstrap_mean
+
+    both = [(one.reward - two.reward) for one, two in zip(first, second, strict=True) if one.counts and two.counts]
+    return asdict(bootstrap_mean(both, seed=0))
+
+
+def chosen_by_turn(run: Run, transcripts: list[Any]) -> list[list[int]]:
+    """How often the trained policy chose what in each turn, shape (turns, choices)."""
+    counts = np.zeros((run.settings.max_turns, run.choices.count), dtype=int)
+    assistant = run.assistant()
+    for turn in range(run.settings.max_turns):
+        talks = []
+        for one in transcripts:
+            messages = one.conversation.messages
+            at = [number for number, message in enumerate(messages) if message.role == "assistant"]
+            if len(at) > turn:
+                talks.append(type(one.conversation)(messages[: at[turn]]))
+        if talks and not run.choices.seen:
+            seen = assistant.features(talks, [()] * len(talks))
+            counts[turn] += np.bincount(assistant.probabilities(seen).argmax(1), minlength=run.choices.count)
+    return counts.tolist()
+
+
+def plot(folder: Path, result: dict[str, Any]) -> None:
+    """Learning curve, and held-out rewards with their intervals."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    left.plot([row["update"] for row in rows], [row["reward"] for row in rows], marker=".")
+    left.set(xlabel="update", ylabel="mean reward of finished conversations", title=folder.name)
+    names = list(result["assistants"])
+    values = [result["assistants"][name]["reward"] for name in names]
+    middle = np.array([value["value"] for value in values])
+    ends = np.abs(np.array([[value["low"], value["high"]] for value in values]).T - middle)
+    right.errorbar(middle, range(len(names)), xerr=ends, fmt="o", capsize=3)
+    right.set(yticks=range(len(names)), yticklabels=names, xlabel="held-out reward, 95 % interval")
+    right.invert_yaxis()
+    figure.savefig(folder / "curves.png", dpi=120)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import json
+import warnings
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from stable_baselines3 import PPO
+from stable_baselines3.common.env_checker import check_env
+
+import simgym  # noqa: F401  # registers the environments
+from simgym.assistants.base import Assistant
+from simgym.assistants.choices import STRATEGIES, Candidates, Strategies
+from simgym.conversation import INTENT_PREFIX, Conversation, Message, Scenario
+from simgym.errors import ConfigurationError, WeightsError
+from simgym.integrations.numeric import CandidateActions, ConversationFeatures, EmbedObservation, StrategyActions
+from simgym.integrations.stable_baselines3 import SETTINGS, PolicyAssistant, TextVecEnv, load_policy
+from simgym.judges.base import Judgement
+from simgym.language_models.base import Sampling
+from simgym.language_models.scripted_lm import ScriptedLM
+from simgym.rollout.collect import collect
+
+SHORT = Sampling(max_new_tokens=4)
+
+
+class Fitting:
+    """1 if the answer suits the question: brief where the user shouts, stepwise where they do not."""
+
+    def __init__(self, failing: str = "never") -> None:
+        self.failing = failing
+
+    def score(self, scenarios, conversations, *, seeds):
+        return [
+            Judgement(None, fault="unparsable: on purpose")
+            if self.failing in scenario.id
+            else Judgement(float(("A" in said.messages[0].content) == (said.messages[1].content == "brief")))
+            for scenario, said in zip(scenarios, conversations, strict=True)
+        ]
+
+    def fingerprint(self):
+        return {"judge": "fitting"}
+
+
+def told(request):
+    """What the system prompt asks for."""
+    return "brief" if "one or two short" in request.messages[0].content else "steps"
+
+
+WRITER = ScriptedLM(told)
+
+
+def users(count=20):
+    words = ["AAAA AAAA AAAA", "zzz zzz"]
+    return [
+        Scenario(
+            id=f"s{number}",
+            intent=f"{INTENT_PREFIX}be answered in the way that suits what is being said by the person here",
+            opening=words[number % 2],
+            source="made for a test",
+            history=(Message("user", words[number % 2]), Message("assistant", "x")),
+        )
+        for number in range(count)
+    ]
+
+
+@pytest.fixture(scope="module")
+def features(tiny_model):
+    raw = ConversationFeatures(tiny_model, layer=1, max_turns=1)
+    return raw.fitted(["AAAA", "AA AA", "zzz", "z z z", "z", "A"], size=3)
+
+
+def vec_env(features, **options):
+    strategies = Strategies(WRITER, names=("brief", "steps"))
+    given = {"num_envs": 8, "max_turns": 1, "scenarios": users(), "judge": Fitting(), **options}
+    return TextVecEnv("UserSim-Replay-v0", strategies, features, **given)
+
+
+@pytest.mark.parametrize("wrapper", [StrategyActions, CandidateActions])
+def test_the_numeric_environment_passes_the_checker_of_stable_baselines3(wrapper, tiny_model, scenarios):
+    env = gym.make("UserSim-Replay-v0", scenarios=scenarios, max_turns=2, judge=Fitting())
+    features = ConversationFeatures(tiny_model, layer=1, max_turns=2)
+    numeric = EmbedObservation(wrapper(env, tiny_model, sampling=SHORT), features)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        check_env(numeric)
+    shown = 4 if wrapper is CandidateActions else 0
+    assert numeric.observation_space.shape == (32 * (1 + shown) + 2,)
+
+
+def test_a_conversation_is_the_same_alone_and_in_the_batched_vec_env(tiny_model, scenarios):
+    features = ConversationFeatures(tiny_model, layer=1, max_turns=2)
+    settings = {"scenarios": scenarios, "max_turns": 2, "judge": Fitting()}
+    choices = Candidates(tiny_model, count=2, sampling=SHORT)
+    many = TextVecEnv("UserSim-Replay-v0", choices, features, num_envs=3, seed=5, **settings)
+    seen, actions = [many.reset()], []
+    for number in range(2):
+        actions.append([number % 2, 1, 0])
+        many.step_async(np.array(actions[-1]))
+        after, rewards, dones, infos = many.step_wait()
+        seen.append(after)
+    assert dones.all()
+    alone = EmbedObservation(CandidateActions(gym.make("UserSim-Replay-v0", **settings), tiny_model, count=2,
+                                              sampling=SHORT), features)  # fmt: skip
+    for row in range(3):
+        observation, _ = alone.reset(seed=infos[row]["seed"])
+        assert observation == pytest.approx(seen[0][row], abs=1e-4)
+        for number in range(2):
+            observation, reward, _, _, _ = alone.step(actions[number][row])
+        assert reward == rewards[row]
+        assert alone.unwrapped.episode.conversation == infos[row]["episode_record"].conversation
+
+
+def test_ppo_learns_to_choose_by_what_the_user_says_and_the_policy_is_an_assistant(features):
+    env = vec_env(features)
+    model = PPO("MlpPolicy", env, n_steps=16, batch_size=64, learning_rate=3e-3, gamma=1.0, seed=0, device="cpu")
+    model.learn(1500)
+    assistant = PolicyAssistant(model.policy, env.choices, env.features)
+    assert isinstance(assistant, Assistant)
+    world = gym.make("UserSim-Replay-v0", scenarios=users(), max_turns=1, judge=Fitting())
+    learned = np.mean([one.reward for one in collect(assistant, world)])
+    assert learned == 1.0  # always brief or always steps gets a half
+
+
+def test_a_policy_that_was_saved_acts_as_before(tiny_model, features, tmp_path):
+    choices = Strategies(tiny_model, names=("brief", "steps"), sampling=SHORT)
+    env = TextVecEnv(
+        "UserSim-Replay-v0", choices, features, num_envs=2, max_turns=1, scenarios=users(), judge=Fitting()
+    )
+    model = PPO("MlpPolicy", env, n_steps=4, batch_size=8, seed=0, device="cpu", policy_kwargs={"net_arch": [8]})
+    for deterministic in (True, False):
+        assistant = PolicyAssistant(model.policy, choices, features, deterministic=deterministic)
+        assistant.save(tmp_path / "policy")
+        again = load_policy(tmp_path / "policy", tiny_model)
+        talks = [Conversation().add("user", text) for text in ("AAAA", "zz z", "something else")]
+        assert again.respond(talks, seeds=[1, 2, 3]) == assistant.respond(talks, seeds=[1, 2, 3])
+        assert again.fingerprint() == assistant.fingerprint()
+
+
+def test_a_policy_whose_words_or_model_changed_is_refused(tiny_model, features, tmp_path):
+    choices = Strategies(tiny_model, names=("brief", "steps"), sampling=SHORT)
+    env = TextVecEnv(
+        "UserSim-Replay-v0", choices, features, num_envs=2, max_turns=1, scenarios=users(), judge=Fitting()
+    )
+    model = PPO("MlpPolicy", env, n_steps=4, batch_size=8, device="cpu")
+    PolicyAssistant(model.policy, choices, features).save(tmp_path)
+    with pytest.raises(ConfigurationError, match="trained on"):
+        load_policy(tmp_path, {"kind": "transformers", "model": tiny_model, "dtype": "bfloat16"})
+    settings = json.loads((tmp_path / SETTINGS).read_text())
+    settings["choices"]["prompts"][1] = "0" * 64
+    (tmp_path / SETTINGS).write_text(json.dumps(settings))
+    with pytest.raises(ConfigurationError, match="other words for steps"):
+        load_policy(tmp_path, tiny_model)
+    (tmp_path / SETTINGS).write_text("{}")
+    with pytest.raises(WeightsError, match="holds no policy"):
+        load_policy(tmp_path, tiny_model)
+
+
+def test_a_judge_that_fails_is_counted_and_moves_the_policy_in_no_direction(features):
+    """Half of the conversations have no judgement; rewards and updates stay finite, and the other half is learned."""
+    env = vec_env(features, judge=Fitting(failing="1"))
+    model = PPO("MlpPolicy", env, n_steps=16, batch_size=64, learning_rate=3e-3, gamma=1.0, seed=0, device="cpu")
+    model.learn(1500)
+    (kind,) = env.faults
+    assert kind == "judge_fault: unparsable"
+    assert env.faults[kind] > 100
+    assert np.isfinite(model.rollout_buffer.advantages).all()
+    shouting = [Conversation().add("user", "AAAA AAAA AAAA")]
+    assistant = PolicyAssistant(model.policy, env.choices, env.features)
+    assert assistant.respond(shouting, seeds=[0])[0].text == "brief"
+
+
+def test_episodes_do_not_depend_on_what_the_policy_does(features):
+    one, other = vec_env(features, seed=3), vec_env(features, seed=3)
+    for env in (one, other):
+        env.reset()
+    ids = []
+    for env, action in ((one, 0), (other, 1)):
+        env.step_async(np.full(8, action))
+        ids.append([info["scenario_id"] for info in env.step_wait()[3]])
+        assert env.episodes_begun == [2] * 8
+    assert ids[0] == ids[1]
+
+
+def test_wrong_choices_are_sentences(tiny_model):
+    with pytest.raises(ConfigurationError, match="Did you mean 'strategy_brief'"):
+        Strategies(names=("strategy_brif",))
+    with pytest.raises(ConfigurationError, match="list of names"):
+        Strategies(names="brief")
+    with pytest.raises(ConfigurationError, match="2 or more"):
+        Candidates(count=1)
+    with pytest.raises(ConfigurationError, match="StrategyActions"):
+        EmbedObservation(gym.make("UserSim-RolePlay-v0"))
+    assert len(set(Strategies(names=STRATEGIES).prompts)) == len(STRATEGIES)
