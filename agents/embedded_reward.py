@@ -4,20 +4,22 @@
     simgym judge validate held_out.jsonl --judge reward_head --judge-option head=runs/embedded_reward/head
 
 Better are strong models' answers to real openings (`arena_answers.jsonl`, rows `{"id", "opening", "topic", "answers":
-{model: text}}`). Worse are the embedded model's own answers to the same openings, terse ones, a strong answer's start
-that it carries on, strong answers to something else, and strong answers that are cut off, repetitive, padded, shuffled
-or garbled. A better answer is cut at the end of a sentence to about the worse one's length, so that length predicts
-nothing. The layer and the strength of the prior are chosen by cross-validation over topics, on these pairs alone; pairs
-that validate judges are never read here. Every stage writes what it has finished, and the same command goes on.
+{model: text}}`, the stronger of two models first). Worse are the embedded model's own answers to the same openings,
+terse ones, a strong answer's start that it carries on, strong answers to something else, strong answers that are cut
+off, repetitive, padded, shuffled or garbled, and, for finer differences, the weaker of the two models' answers. A
+better answer is cut at the end of a sentence to about the worse one's length, so that length predicts nothing. The
+layer and the strength of the prior are chosen by cross-validation over topics, on these pairs alone; pairs that
+validate judges are never read here. Every stage writes what it has finished, and the same command goes on.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +28,21 @@ import numpy as np
 from simgym.conversation import Message
 from simgym.evaluation.run_file import RunFile
 from simgym.flip import render
-from simgym.judges.reward_head import Head
+from simgym.judges.reward_head import TENSORS, Head
 from simgym.language_models.base import Request, Sampling
-from simgym.language_models.pooling import ENDING, LONGEST_ANSWER, LONGEST_QUESTION, Exchange, pool, rendered
+from simgym.language_models.pooling import ENDING, LONGEST_ANSWER, LONGEST_QUESTION, Exchange, match, pool, rendered
 from simgym.language_models.transformers_lm import TransformersLM
 from simgym.seeding import derive_seed, generator
 
 TERSE = "Answer in one short sentence, without any details."
 LAYERS = (8, 12, 16, 20)
-"""Candidates; the judge reads one of them, and deeper ones cost more."""
-PRIORS = (0.001, 0.01, 0.1, 1.0)
+"""Candidates for the layer that is averaged; deeper ones cost more."""
+MATCH_LAYER = 4
+"""Layer that is matched word by word."""
+PRIORS = (0.001, 0.01, 0.1)
 """Inverse strengths of the L2 prior (`C` of scikit-learn)."""
+MATCH_WEIGHT = 10.0
+"""How much weaker the prior is on the three matches, as a factor of their scale: there are few of them."""
 FILLER = (
     "That is a great question, and there is a lot to say about it.",
     "There are many things to consider here, and every situation is different.",
@@ -84,8 +90,8 @@ def main() -> None:
     with RunFile(options.output / "samples.jsonl", {"base": model.fingerprint(), "version": 1}) as file:
         sample(model, sources, file)
     texts = [text for source in sources for text in texts_of(source, sources, file.rows)]
-    pooled = read_texts(model, sources, texts, options.output / "states")
-    head, log = fit(sources, texts, pooled, model.name)
+    read = read_texts(model, sources, texts, options.output / "read")
+    head, log = fit(sources, texts, read, model.name)
     write(head, log, options.output / "head")
 
 
@@ -241,69 +247,164 @@ SPOILT: dict[str, Callable[[str, Source, np.random.Generator], str]] = {
 }
 
 
+@dataclass(frozen=True)
+class Read:
+    """What the model makes of a text at each of its ends."""
+
+    pooled: np.ndarray[Any, Any]
+    """Shape (ends, layers, 3, D)."""
+    matched: np.ndarray[Any, Any]
+    """Shape (ends, 3)."""
+
+
 def read_texts(
     model: TransformersLM, sources: Sequence[Source], texts: Sequence[Text], folder: Path, chunk: int = 160
-) -> list[np.ndarray[Any, Any]]:
-    """Pooled states of every end of every text, shape (ends, layers, 3, D) each; a chunk a file."""
+) -> list[Read]:
+    """Read every text once; a file a chunk."""
     from safetensors.numpy import load_file, save_file
 
     folder.mkdir(parents=True, exist_ok=True)
     openings = {one.key: one.opening for one in sources}
-    found: list[np.ndarray[Any, Any]] = []
+    found: list[Read] = []
     for start in range(0, len(texts), chunk):
         part, path = texts[start : start + chunk], folder / f"{start:05d}.safetensors"
         if not path.is_file():
             read = read_chunk(model, [(openings[one.source], one) for one in part])
-            save_file({str(number): states for number, states in enumerate(read)}, path)
+            tensors = {f"{number}.pooled": one.pooled for number, one in enumerate(read)}
+            tensors |= {f"{number}.match": one.matched for number, one in enumerate(read)}
+            save_file(tensors, folder / "part")
+            os.replace(folder / "part", path)
             print(f"read: {min(start + chunk, len(texts))} of {len(texts)}", flush=True)
         stored = load_file(path)
-        found.extend(stored[str(number)] for number in range(len(part)))
+        found += [Read(stored[f"{number}.pooled"], stored[f"{number}.match"]) for number in range(len(part))]
     return found
 
 
-def read_chunk(model: TransformersLM, texts: Sequence[tuple[str, Text]]) -> list[np.ndarray[Any, Any]]:
-    """Pooled states of some texts."""
-    made = [
-        rendered(model.tokenizer, [Message("user", opening), Message("assistant", one.words)]) for opening, one in texts
-    ]
-    states = model.hidden_states([text for text, _ in made], layers=LAYERS)
-    pooled = []
+def read_chunk(model: TransformersLM, texts: Sequence[tuple[str, Text]]) -> list[Read]:
+    """Read some texts after their openings."""
+    talks = [(Message("user", opening), Message("assistant", one.words)) for opening, one in texts]
+    made = [rendered(model.tokenizer, talk) for talk in talks]
+    states = model.hidden_states([text for text, _ in made], layers=[*LAYERS, MATCH_LAYER])
+    found = []
     for (_, one), (_, (exchange,)), read in zip(texts, made, states, strict=True):
         first = exchange.answer[0]
-        rows = [
-            [pool(read, Exchange(exchange.question, (first, first + end)), layer)[0] for layer in range(len(LAYERS))]
-            for end in one.ends
+        cuts = [Exchange(exchange.question, (first, first + end)) for end in one.ends]
+        pooled = [[pool(read, cut, layer)[0] for layer in range(len(LAYERS))] for cut in cuts]
+        matched = [match(read, cut, len(LAYERS))[0] for cut in cuts]
+        found.append(Read(np.array(pooled, dtype=np.float32), np.array(matched, dtype=np.float32)))
+    return found
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two texts about equally long, the first better."""
+
+    topic: str
+    kind: str
+    """What makes the second worse."""
+    better: tuple[int, int]
+    """Number of the text, and of its end."""
+    worse: tuple[int, int]
+    """The same."""
+
+
+def make_pairs(sources: Sequence[Source], texts: Sequence[Text]) -> list[Pair]:
+    """Every strong answer with every worse one to the same opening, and the stronger model with the other."""
+    topics = {one.key: one.topic for one in sources}
+    by_source: dict[str, list[int]] = {}
+    for number, text in enumerate(texts):
+        by_source.setdefault(text.source, []).append(number)
+    pairs = []
+    for key, numbers in by_source.items():
+        worse = [number for number in numbers if texts[number].kind != "strong"]
+        strong = [number for number in numbers if texts[number].kind == "strong"]
+        pairs += [
+            Pair(topics[key], texts[other].kind, (one, end), (other, 0))
+            for one in strong
+            for end, other in enumerate(worse)
         ]
-        pooled.append(np.array(rows, dtype=np.float32))
-    return pooled
+        first, second = strong
+        longest = sorted(range(len(worse)), key=lambda end: -texts[worse[end]].ends[0])[:3]
+        pairs += [Pair(topics[key], "weaker_model", (first, end), (second, end)) for end in longest]
+    return pairs
+
+
+def better_is_longer(texts: Sequence[Text], pairs: Sequence[Pair]) -> float:
+    """Share of pairs, ties a half."""
+    gaps = [texts[pair.better[0]].ends[pair.better[1]] - texts[pair.worse[0]].ends[pair.worse[1]] for pair in pairs]
+    return float(np.mean([0.5 if not gap else gap > 0 for gap in gaps]))
+
+
+def sides(pairs: Sequence[Pair], read: Sequence[Read], layer: int) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+    """Pooled states (pairs, 3, D) and matches (pairs, 3), of the better and of the worse answers."""
+
+    def side(chosen: Sequence[tuple[int, int]]) -> tuple[Any, Any]:
+        return (
+            np.stack([read[text].pooled[end, layer] for text, end in chosen]),
+            np.stack([read[text].matched[end] for text, end in chosen]),
+        )
+
+    return side([pair.better for pair in pairs]), side([pair.worse for pair in pairs])
+
+
+def fitted(pairs: Sequence[Pair], read: Sequence[Read], layer: int, prior: float, base: str = "") -> Head:
+    """Logistic regression on differences, which is the Bradley-Terry likelihood."""
+    from sklearn.linear_model import LogisticRegression
+
+    better, worse = sides(pairs, read, layer)
+    pooled, matched = (np.concatenate(both) for both in zip(better, worse, strict=True))
+    moments = {
+        "mean": pooled.mean(0),
+        "deviation": pooled.std(0) + 1e-6,
+        "match_mean": matched.mean(0),
+        "match_deviation": matched.std(0) + 1e-6,
+    }
+    empty = Head(layer=LAYERS[layer], match_layer=MATCH_LAYER, base=base, weight=np.zeros(0), centre=0.0, scale=1.0,
+                 **moments)  # fmt: skip
+    difference = empty.features(*better) - empty.features(*worse)
+    spread = difference.std(0) + 1e-6
+    spread[-matched.shape[1] :] /= MATCH_WEIGHT
+    sign = np.where(np.arange(len(pairs)) % 2 == 0, 1, -1)
+    model = LogisticRegression(C=prior, fit_intercept=False, max_iter=2000)
+    model.fit(difference / spread * sign[:, None], sign)
+    return replace(empty, weight=(model.coef_[0] / spread).astype(np.float32))
+
+
+def cross_validated(pairs: Sequence[Pair], read: Sequence[Read], layer: int, prior: float) -> np.ndarray[Any, Any]:
+    """Whether each pair is decided rightly by a head that saw nothing of its topic."""
+    from sklearn.model_selection import GroupKFold
+
+    right = np.zeros(len(pairs))
+    for train, test in GroupKFold(4).split(pairs, groups=[pair.topic for pair in pairs]):
+        head = fitted([pairs[one] for one in train], read, layer, prior)
+        better, worse = (head.rewards(*side) for side in sides([pairs[one] for one in test], read, layer))
+        right[test] = better > worse
+    return right
 
 
 def fit(
-    sources: Sequence[Source], texts: Sequence[Text], pooled: Sequence[np.ndarray[Any, Any]], base: str
+    sources: Sequence[Source], texts: Sequence[Text], read: Sequence[Read], base: str
 ) -> tuple[Head, dict[str, Any]]:
     """The head, and what was seen on the way."""
     pairs = make_pairs(sources, texts)
-    longer = [pairs_longer(texts, pair) for pair in pairs]
-    print(f"{len(pairs)} pairs; the better answer is the longer one in {100 * np.mean(longer):.1f} %", flush=True)
-    trials = [
-        (accuracy_by_kind(texts, pairs, cross_validated(pairs, pooled, layer, prior)), layer, prior)
-        for layer in range(len(LAYERS))
-        for prior in PRIORS
-    ]
-    for kinds, layer, prior in trials:
-        print(LAYERS[layer], prior, {kind: round(value, 3) for kind, value in kinds.items()}, flush=True)
+    longer = better_is_longer(texts, pairs)
+    print(f"{len(pairs)} pairs; the better answer is the longer one in {100 * longer:.1f} %", flush=True)
+    trials = []
+    for layer in range(len(LAYERS)):
+        for prior in PRIORS:
+            kinds = accuracy_by_kind(pairs, cross_validated(pairs, read, layer, prior))
+            trials.append((kinds, layer, prior))
+            print(LAYERS[layer], prior, {kind: round(value, 3) for kind, value in kinds.items()}, flush=True)
     kinds, layer, prior = max(trials, key=lambda trial: trial[0]["mean of kinds"])
-    mean, deviation, weight = fitted(pairs, pooled, layer, prior)
-    head = Head(LAYERS[layer], base, mean, deviation, weight, 0.0, 1.0)
-    better, worse = (head.rewards(rows) for rows in sides(pairs, pooled, layer))
-    centre = float((np.median(better) + np.median(worse)) / 2)
-    scale = float((np.median(better) - np.median(worse)) / 2)
-    head = Head(LAYERS[layer], base, mean, deviation, weight, centre, scale)
+    head = fitted(pairs, read, layer, prior, base)
+    better, worse = (float(np.median(head.rewards(*side))) for side in sides(pairs, read, layer))
+    head = replace(head, centre=(better + worse) / 2, scale=(better - worse) / 2)
     log = {
         "openings": len(sources),
         "pairs": len(pairs),
-        "better_is_longer": float(np.mean(longer)),
+        "better_is_longer": longer,
         "layer": LAYERS[layer],
+        "match_layer": MATCH_LAYER,
         "prior": prior,
         "ending_tokens": ENDING,
         "cross_validated_accuracy": kinds,
@@ -315,76 +416,9 @@ def fit(
     return head, log
 
 
-@dataclass(frozen=True)
-class Pair:
-    """Two texts about equally long, the first better."""
-
-    topic: str
-    better: int
-    worse: int
-    end: int
-    """Which end of the better text."""
-
-
-def make_pairs(sources: Sequence[Source], texts: Sequence[Text]) -> list[Pair]:
-    """Every strong answer with every worse one to the same opening."""
-    topics = {one.key: one.topic for one in sources}
-    by_source: dict[str, list[int]] = {}
-    for number, text in enumerate(texts):
-        by_source.setdefault(text.source, []).append(number)
-    pairs = []
-    for key, numbers in by_source.items():
-        worse = [number for number in numbers if texts[number].kind != "strong"]
-        strong = [number for number in numbers if texts[number].kind == "strong"]
-        pairs += [Pair(topics[key], one, other, end) for one in strong for end, other in enumerate(worse)]
-    return pairs
-
-
-def pairs_longer(texts: Sequence[Text], pair: Pair) -> bool:
-    return texts[pair.better].ends[pair.end] > texts[pair.worse].ends[0]
-
-
-def sides(pairs: Sequence[Pair], pooled: Sequence[np.ndarray[Any, Any]], layer: int) -> tuple[Any, Any]:
-    """States of the better and of the worse answers, shape (pairs, 3, D) each."""
-    better = np.stack([pooled[pair.better][pair.end, layer] for pair in pairs])
-    return better, np.stack([pooled[pair.worse][0, layer] for pair in pairs])
-
-
-def fitted(
-    pairs: Sequence[Pair], pooled: Sequence[np.ndarray[Any, Any]], layer: int, prior: float
-) -> tuple[Any, Any, Any]:
-    """Means, deviations and weights: logistic regression on differences, which is the Bradley-Terry likelihood."""
-    from sklearn.linear_model import LogisticRegression
-
-    better, worse = sides(pairs, pooled, layer)
-    both = np.concatenate([better, worse])
-    mean, deviation = both.mean(0), both.std(0) + 1e-6
-    difference = Head.features(better, mean, deviation) - Head.features(worse, mean, deviation)
-    spread = difference.std(0) + 1e-6
-    sign = np.where(np.arange(len(pairs)) % 2 == 0, 1, -1)
-    model = LogisticRegression(C=prior, fit_intercept=False, max_iter=2000)
-    model.fit(difference / spread * sign[:, None], sign)
-    return mean, deviation, (model.coef_[0] / spread).astype(np.float32)
-
-
-def cross_validated(
-    pairs: Sequence[Pair], pooled: Sequence[np.ndarray[Any, Any]], layer: int, prior: float
-) -> np.ndarray[Any, Any]:
-    """Whether each pair is decided rightly by a head that saw nothing of its topic."""
-    from sklearn.model_selection import GroupKFold
-
-    right = np.zeros(len(pairs))
-    for train, test in GroupKFold(4).split(pairs, groups=[pair.topic for pair in pairs]):
-        mean, deviation, weight = fitted([pairs[one] for one in train], pooled, layer, prior)
-        head = Head(LAYERS[layer], "", mean, deviation, weight, 0.0, 1.0)
-        better, worse = (head.rewards(rows) for rows in sides([pairs[one] for one in test], pooled, layer))
-        right[test] = better > worse
-    return right
-
-
-def accuracy_by_kind(texts: Sequence[Text], pairs: Sequence[Pair], right: np.ndarray[Any, Any]) -> dict[str, float]:
+def accuracy_by_kind(pairs: Sequence[Pair], right: np.ndarray[Any, Any]) -> dict[str, float]:
     """Share of right decisions by what makes the worse answer worse, and their mean."""
-    kinds = [texts[pair.worse].kind for pair in pairs]
+    kinds = [pair.kind for pair in pairs]
     shares = {
         kind: float(np.mean([hit for hit, one in zip(right, kinds, strict=True) if one == kind]))
         for kind in sorted(set(kinds))
@@ -397,11 +431,8 @@ def write(head: Head, log: dict[str, Any], folder: Path) -> None:
     from safetensors.numpy import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(
-        {name: getattr(head, name).astype(np.float32) for name in ("mean", "deviation", "weight")},
-        folder / "head.safetensors",
-    )
-    settings = {name: getattr(head, name) for name in ("base", "layer", "centre", "scale")}
+    save_file({name: getattr(head, name).astype(np.float32) for name in TENSORS}, folder / "head.safetensors")
+    settings = {name: getattr(head, name) for name in ("base", "layer", "match_layer", "centre", "scale")}
     (folder / "head.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
     (folder / "training_log.json").write_text(json.dumps(log, indent=1) + "\n", encoding="utf-8")
     print(f"wrote {folder}")

@@ -1,8 +1,9 @@
 """The embedded reward model: a linear head on what the shared base model makes of question and answer.
 
-One forward pass over the conversation, ended at a middle layer, gives hidden states; those of each assistant turn, of
-its last tokens, and of the user turn before it are averaged, and a linear head reads off a reward. The value is the
-mean over the assistant turns of the reward squashed to [0, 1]. The head was trained by `agents/embedded_reward.py` to
+One forward pass over the conversation, ended before the last layers, gives hidden states; those of each assistant turn,
+of its last tokens, and of the user turn before it are averaged, an early layer's tell how well the words of both turns
+fit (`pooling.match`), and a linear head reads off a reward. The value is the mean over the assistant turns of the
+reward squashed to [0, 1]. The head was trained by `agents/embedded_reward.py` to
 prefer strong models' answers to a small model's and to spoilt ones (Bradley-Terry, lengths balanced); its card, with
 what it gets right and wrong on pairs by people's and other models' hands, lies beside the weights. It adds nothing to
 the memory of a simulator or assistant that runs on the same base.
@@ -23,12 +24,14 @@ from simgym.conversation import Conversation, Scenario
 from simgym.errors import ConfigurationError, WeightsError
 from simgym.judges.base import Judgement
 from simgym.language_models.loading import LanguageModelSpec, load_language_model
-from simgym.language_models.pooling import Exchange, Floats, pool, rendered
+from simgym.language_models.pooling import Exchange, Floats, match, pool, rendered
 from simgym.language_models.transformers_lm import HiddenStates, TransformersLM
 from simgym.transcripts import ModelCall, text_hash
 
 SHIPPED_HEAD = Path(__file__).with_name("heads") / "smollm2-135m-helpfulness"
 """Trained by `agents/embedded_reward.py`; its README.md is the model card."""
+TENSORS = ("mean", "deviation", "match_mean", "match_deviation", "weight")
+"""What `head.safetensors` holds; see `Head`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,30 +39,36 @@ class Head:
     """A linear reward on pooled hidden states of size D."""
 
     layer: int
-    """Which layer's output is read; 1 is the first."""
+    """Which layer's output is averaged; 1 is the first."""
+    match_layer: int
+    """Which layer's output is matched word by word."""
     base: str
     """Name of the base model."""
     mean: Floats
     """Shape (3, D), of question, answer and ending in training."""
     deviation: Floats
     """Shape (3, D), standard deviations, > 0."""
+    match_mean: Floats
+    """Shape (3,), of the matches in training."""
+    match_deviation: Floats
+    """Shape (3,), > 0."""
     weight: Floats
-    """Shape (3 D,), for the standardized answer, its product with the question, and the ending."""
+    """Shape (3 D + 3,), for the standardized answer, its product with the question, the ending, and the matches."""
     centre: float
     """Reward that becomes 0.5."""
     scale: float
     """Reward above the centre that becomes 0.73."""
 
-    def rewards(self, pooled: Floats) -> Floats:
-        """Rewards of N exchanges from their pooled states, shape (N, 3, D)."""
-        found: Floats = self.features(pooled, self.mean, self.deviation) @ self.weight
-        return found
+    def features(self, pooled: Floats, matched: Floats) -> Floats:
+        """What is weighed, shape (N, 3 D + 3), of N exchanges with pooled states (N, 3, D) and matches (N, 3)."""
+        question, answer, ending = np.moveaxis((pooled - self.mean) / self.deviation, 1, 0)
+        fit = (matched - self.match_mean) / self.match_deviation
+        return np.concatenate([answer, question * answer, ending, fit], axis=1)
 
-    @staticmethod
-    def features(pooled: Floats, mean: Floats, deviation: Floats) -> Floats:
-        """What the head weighs, shape (N, 3 D): the product is what can tell an answer from one to something else."""
-        question, answer, ending = np.moveaxis((pooled - mean) / deviation, 1, 0)
-        return np.concatenate([answer, question * answer, ending], axis=1)
+    def rewards(self, pooled: Floats, matched: Floats) -> Floats:
+        """Rewards of N exchanges, shape (N,)."""
+        found: Floats = self.features(pooled, matched) @ self.weight
+        return found
 
 
 def read_head(folder: str | Path) -> Head:
@@ -75,12 +84,13 @@ def read_head(folder: str | Path) -> Head:
         settings = json.loads((Path(folder) / "head.json").read_text(encoding="utf-8"))
         head = Head(
             layer=int(settings["layer"]),
+            match_layer=int(settings["match_layer"]),
             base=str(settings["base"]),
             centre=float(settings["centre"]),
             scale=float(settings["scale"]),
-            **{name: tensors[name].astype(np.float32) for name in ("mean", "deviation", "weight")},
+            **{name: tensors[name].astype(np.float32) for name in TENSORS},
         )
-        head.rewards(np.zeros((1, *head.mean.shape), dtype=np.float32))
+        head.rewards(np.zeros((1, *head.mean.shape), dtype=np.float32), np.zeros((1, 3), dtype=np.float32))
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise WeightsError(
             f"{folder} holds no reward head: {error!r}. Make one with agents/embedded_reward.py."
@@ -116,7 +126,7 @@ class RewardHeadJudge:
             texts_N.append(text)
             exchanges_N.append(exchanges)
         judged = [index for index, exchanges in enumerate(exchanges_N) if exchanges]
-        states_N = model.hidden_states([texts_N[index] for index in judged], layers=[head.layer])
+        states_N = model.hidden_states([texts_N[index] for index in judged], layers=[head.layer, head.match_layer])
         read = dict(zip(judged, states_N, strict=True))
         return [
             self._judgement(head, text, exchanges, read.get(index))
@@ -138,14 +148,14 @@ class RewardHeadJudge:
 
     def _judgement(self, head: Head, text: str, exchanges: list[Exchange], read: HiddenStates | None) -> Judgement:
         turn = len(exchanges)
-        pooled = [pool(read, one) for one in exchanges] if read is not None else []
-        kept = [one for one in pooled if one is not None]
+        found = [(pool(read, one, 0), match(read, one, 1)) for one in exchanges] if read is not None else []
+        kept = [(pooled, matched) for pooled, matched in found if pooled is not None and matched is not None]
         fault = None
         if read is None:
             fault = "unparsable: the assistant said nothing"
         elif len(kept) < len(exchanges):
             fault = f"context_overflow: only the last {len(read.offsets)} tokens were read"
-        rewards = [] if fault else [float(one) for one in head.rewards(np.concatenate(kept))]
+        rewards = [] if fault else head.rewards(*(np.concatenate(side) for side in zip(*kept, strict=True))).tolist()
         if not all(map(math.isfinite, rewards)):
             fault = f"out_of_range: the rewards are {rewards}"
         tokens = len(read.offsets) if read is not None else 0

@@ -1,7 +1,8 @@
-"""Conversations as a few vectors: hidden states averaged over what was asked, answered, and how the answer ends.
+"""Conversations as a few numbers: hidden states averaged over what was asked, answered, and how the answer ends.
 
 The reward head judges by them and the numeric observations of RL libraries are made of them. `rendered` says where the
-turns stand in the text that the model reads, `pool` averages the states of one exchange.
+turns stand in the text that the model reads, `pool` averages the states of one exchange, and `match` says how far the
+words of the question find their like in the answer.
 """
 
 from __future__ import annotations
@@ -73,11 +74,34 @@ def pool(read: HiddenStates, exchange: Exchange, layer: int = 0) -> Floats | Non
         exchange: Where to look.
         layer: Which of the layers that were read.
     """
-    starts = read.offsets[:, 0]
-    states = read.states[layer]
-    question, answer = (
-        states[(starts >= first) & (starts < last)] for first, last in (exchange.question, exchange.answer)
-    )
+    question, answer = _sides(read, exchange, layer)
     if not len(question) or not len(answer):
         return None
     return np.stack([question.mean(0), answer.mean(0), answer[-ENDING:].mean(0)])[None]
+
+
+def match(read: HiddenStates, exchange: Exchange, layer: int = 0) -> Floats | None:
+    """How well question and answer fit word by word, shape (1, 3); None if their tokens were not read.
+
+    Each token's cosine similarity with the nearest one on the other side (late interaction, as in ColBERT, arXiv
+    2004.12832): the mean over the question's tokens, over the answer's, and over the quarter of the question's tokens
+    that fit best. An early layer still knows the words; arguments as for `pool`.
+    """
+    question, answer = (
+        side / np.maximum(np.linalg.norm(side, axis=1, keepdims=True), 1e-6) for side in _sides(read, exchange, layer)
+    )
+    if not len(question) or not len(answer):
+        return None
+    similar = question @ answer.T
+    nearest = similar.max(1)
+    best = np.sort(nearest)[-max(1, len(nearest) // 4) :]
+    return np.array([[nearest.mean(), similar.max(0).mean(), best.mean()]], dtype=np.float32)
+
+
+def _sides(read: HiddenStates, exchange: Exchange, layer: int) -> tuple[Floats, Floats]:
+    """States of the question's and the answer's tokens, shape (L, D) each."""
+    starts, states = read.offsets[:, 0], read.states[layer]
+    question, answer = (
+        states[(starts >= first) & (starts < last)] for first, last in (exchange.question, exchange.answer)
+    )
+    return question, answer

@@ -48,7 +48,8 @@ def test_batch_size_and_a_vector_environment_change_nothing(scenarios, tiny_mode
     assert hashes(alone) == hashes(together)
     options.pop("env_id")
     vector = gym.make_vec("UserSim-FineTuned-v0", num_envs=2, scenarios=scenarios, judge="relevance",
-                          judge_model="scripted:echo", max_turns=2, vectorization_mode="vector_entry_point", **options)  # fmt: skip
+                          judge_model="scripted:echo", max_turns=2, vectorization_mode="vector_entry_point",
+                          **options)  # fmt: skip
     assert hashes(collect(assistant, vector, seed=3)) == hashes(alone)
 
 

@@ -1,0 +1,207 @@
+"""GRPO over whole conversations: a `rollout_func` for TRL's `GRPOTrainer` that steps all conversations together.
+
+    trainer = GRPOTrainer(
+        model, judge_reward, args=config,
+        train_dataset=scenario_dataset(scenarios),
+        rollout_func=make_rollout_func("UserSim-FineTuned-v0", scenarios=scenarios, max_turns=3),
+    )
+
+A prompt is the id of a scenario. The rollouts of a group meet the same user: they share scenario, persona, opening and
+all randomness of the user's side, so that they differ by what the policy says alone. The user speaks in the template's
+own *user* role. What is trained on is what was sampled: token ids come from the generation, a later prompt is the
+earlier tokens with the user's turn behind them, and nothing is decoded and tokenized again; tokens that the policy did
+not write have 0 in `env_mask`. A rollout without a judgement has the reward None, which TRL leaves out of the group's
+mean and gives no advantage; `Rollouts.faults` counts them.
+
+Generation is TRL's own (`transformers` here; its vLLM modes take the same path, and were not run by us).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from simgym.assistants.base import AssistantTurn
+from simgym.conversation import Message, Scenario
+from simgym.envs.conversation_env import ConversationEnv
+from simgym.envs.episodes import Episode
+from simgym.errors import ConfigurationError
+from simgym.flip import defuse, render
+from simgym.rollout.collect import take_turns
+from simgym.seeding import derive_seed
+
+_REPLY = "AssistantReplyMarkerZq7"
+
+
+@dataclass(slots=True)
+class Rollout:
+    """One conversation as tokens."""
+
+    episode: Episode
+    """The conversation itself."""
+    prompt_ids: list[int]
+    """Tokens before the policy's first word."""
+    completion_ids: list[int] = field(default_factory=list)
+    """Everything behind: the policy's turns as sampled, and the user's between them."""
+    env_mask: list[int] = field(default_factory=list)
+    """1 where the policy wrote."""
+    logprobs: list[float] = field(default_factory=list)
+    """Of the sampled tokens under the policy that sampled them, 0 elsewhere; empty if the backend does not tell."""
+
+
+class Rollouts:
+    """Plays the scenarios that TRL asks for; what `make_rollout_func` returns."""
+
+    def __init__(self, env: ConversationEnv, *, seed: int, system_prompt: str | None) -> None:
+        self.env = env
+        self.seed = seed
+        self.system_prompt = system_prompt
+        self.faults: Counter[str] = Counter()
+        """Rollouts without a reward, by kind of fault, since the beginning."""
+        self.latest: list[Episode] = []
+        """The conversations of the latest call, in order; for logs."""
+
+    def __call__(self, prompts: Sequence[Sequence[Mapping[str, str]]], trainer: Any) -> dict[str, list[Any]]:
+        """Hold one conversation a prompt.
+
+        Args:
+            prompts: N prompts of `scenario_dataset`; those of a group are alike.
+            trainer: The `GRPOTrainer`; generates, and tells the step.
+
+        Returns:
+            `prompt_ids`, `completion_ids`, `env_mask` (N lists of tokens each), `logprobs` (the same, or None if the
+            backend does not tell), and for the reward function `judge_reward` (in [0, 1] or None), `end_reason`,
+            `turns`, `scenario_id` and `conversation`.
+
+        Raises:
+            ConfigurationError: there is no such scenario, or the chat template has no user role.
+        """
+        tokenizer = getattr(trainer.processing_class, "tokenizer", trainer.processing_class)
+        training = trainer.model.training
+        step = trainer.state.global_step if training else "evaluation"
+        rollouts = self._open(tokenizer, [prompt[-1]["content"] for prompt in prompts], step)
+        while running := [one for one in rollouts if one.episode.end_reason is None]:
+            ids_N, logprobs_N = trainer._generate_single_turn([_so_far(one) for one in running], None, {}, 1)
+            turns = []
+            for number, (one, ids) in enumerate(zip(running, ids_N, strict=True)):
+                one.completion_ids += ids
+                one.env_mask += [1] * len(ids)
+                if logprobs_N is not None:
+                    one.logprobs += logprobs_N[number]
+                text = str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
+                turns.append(AssistantTurn(text, None if text else "empty"))
+            heard = {id(one): len(one.episode.conversation.messages) for one in running}
+            take_turns(self.env.episodes, self.env.settings, [one.episode for one in running], turns)
+            for one in running:
+                if one.episode.end_reason is None:
+                    said = one.episode.conversation.messages[heard[id(one)] + 1]
+                    self._hear(tokenizer, one, said, trainer)
+        return self._output(tokenizer, rollouts)
+
+    def _open(self, tokenizer: Any, ids: Sequence[str], step: int | str) -> list[Rollout]:
+        """Conversations that begin, one opening for all rollouts of a scenario."""
+        seeds = {one: derive_seed(self.seed, "grpo", step, one) for one in ids}
+        scenarios = [self.env.episodes.scenario(seed, one) for one, seed in seeds.items()]
+        opened = dict(zip(seeds, self.env.episodes.start(scenarios, list(seeds.values())), strict=True))
+        rollouts = []
+        for one in ids:
+            episode = Episode.from_json(opened[one].to_json())  # a fork: each goes its own way from here
+            text = render(tokenizer, [*self._system(), *episode.conversation.messages], "assistant")
+            rollouts.append(Rollout(episode, list(tokenizer(text, add_special_tokens=False)["input_ids"])))
+        return rollouts
+
+    def _system(self) -> list[Message]:
+        return [Message("system", self.system_prompt)] if self.system_prompt else []
+
+    def _hear(self, tokenizer: Any, one: Rollout, said: Message, trainer: Any) -> None:
+        """Put the user's turn behind what was sampled, and what opens the policy's next turn."""
+        behind = _tokens_between(tokenizer, said.content)
+        written = one.completion_ids[-1]
+        if behind and written == behind[0]:  # the policy ended its turn itself
+            behind = behind[1:]
+        longest = getattr(trainer.model.config, "max_position_embeddings", None)
+        room = trainer.args.max_completion_length
+        if longest is not None and len(_so_far(one)) + len(behind) + room > longest:
+            one.episode.end_reason = "context_overflow"
+            one.episode.fault = f"context_overflow: no room for {room} tokens in {longest}"
+            return
+        one.completion_ids += behind
+        one.env_mask += [0] * len(behind)
+        if one.logprobs:
+            one.logprobs += [0.0] * len(behind)
+
+    def _output(self, tokenizer: Any, rollouts: Sequence[Rollout]) -> dict[str, list[Any]]:
+        self.latest = [one.episode for one in rollouts]
+        for one in rollouts:
+            if one.episode.reward is None:
+                self.faults[f"{one.episode.end_reason}: {(one.episode.fault or 'unknown').split(':')[0]}"] += 1
+            if not one.completion_ids:  # the opening failed: nothing to learn from, and TRL wants a token
+                one.completion_ids, one.env_mask = [tokenizer.eos_token_id], [0]
+        told = any(one.logprobs for one in rollouts)
+        return {
+            "prompt_ids": [one.prompt_ids for one in rollouts],
+            "completion_ids": [one.completion_ids for one in rollouts],
+            "env_mask": [one.env_mask for one in rollouts],
+            "logprobs": [one.logprobs or [0.0] * len(one.env_mask) for one in rollouts] if told else None,  # type: ignore[dict-item]
+            "judge_reward": [one.episode.reward for one in rollouts],
+            "end_reason": [one.episode.end_reason for one in rollouts],
+            "turns": [one.episode.turn for one in rollouts],
+            "scenario_id": [one.episode.scenario.id for one in rollouts],
+            "conversation": [one.episode.conversation.to_json() for one in rollouts],
+        }
+
+
+def make_rollout_func(
+    env_id: str, *, scenarios: Sequence[Scenario], seed: int = 0, system_prompt: str | None = None, **settings: Any
+) -> Rollouts:
+    """A `rollout_func` for TRL's `GRPOTrainer`.
+
+    Args:
+        env_id: Who plays the user, `UserSim-...`.
+        scenarios: Those of the training and the evaluation dataset together.
+        seed: Decides all randomness of the users, together with the trainer's step; in evaluation the step does not
+            count, so that every evaluation meets the same users. The policy's own sampling follows TRL's seed.
+        system_prompt: Of the policy; None: what its chat template does without one.
+        settings: Arguments of the environment: `judge`, `max_turns`, `model` (of the user), and so on.
+
+    Raises:
+        ConfigurationError: `env_id` is no simgym environment, or an argument is wrong.
+    """
+    import gymnasium
+
+    base = gymnasium.make(env_id, scenarios=list(scenarios), **settings).unwrapped
+    if not isinstance(base, ConversationEnv):
+        raise ConfigurationError(f"{env_id} is a {type(base).__name__}, expected one of simgym's (UserSim-...).")
+    return Rollouts(base, seed=seed, system_prompt=system_prompt)
+
+
+def scenario_dataset(scenarios: Sequence[Scenario]) -> Any:
+    """A `datasets.Dataset` whose prompts are scenario ids, for `train_dataset` and `eval_dataset`."""
+    from datasets import Dataset
+
+    return Dataset.from_list([{"prompt": [{"role": "user", "content": one.id}]} for one in scenarios])
+
+
+def judge_reward(judge_reward: Sequence[float | None], **columns: Any) -> list[float | None]:
+    """TRL's reward function: what the judge said; None where there is no judgement."""
+    log: Callable[[str, float], None] | None = columns.get("log_metric")
+    if log is not None and judge_reward:
+        log("simgym/unjudged", sum(one is None for one in judge_reward) / len(judge_reward))
+        turns = columns.get("turns") or [0]
+        log("simgym/turns", sum(turns) / len(turns))
+    return list(judge_reward)
+
+
+def _so_far(one: Rollout) -> list[int]:
+    return one.prompt_ids + one.completion_ids
+
+
+def _tokens_between(tokenizer: Any, said: str) -> list[int]:
+    """The template's tokens from the end of one assistant turn to the beginning of the next, a user's turn between."""
+    talk = [Message("user", "x"), Message("assistant", _REPLY), Message("user", defuse(tokenizer, said))]
+    _, found, behind = render(tokenizer, talk, "assistant").rpartition(_REPLY)
+    if not found:
+        raise ConfigurationError("The model's chat template alters assistant turns, so no user turn can follow them.")
+    return list(tokenizer(behind, add_special_tokens=False)["input_ids"])

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import warnings
+
+import pytest
+
+from simgym.conversation import Conversation
+from simgym.errors import ConfigurationError
+from simgym.integrations.trl import judge_reward, make_rollout_func, scenario_dataset
+from simgym.judges.base import Judgement
+
+trl = pytest.importorskip("trl", reason="the extra simgym[train] is not installed")
+
+
+class Vowels:
+    """A judge that any model can please: the share of vowels; fails on the scenario it is told to."""
+
+    def __init__(self, failing=None):
+        self.failing = failing
+
+    def score(self, scenarios, conversations, *, seeds):
+        found = []
+        for scenario, conversation in zip(scenarios, conversations, strict=True):
+            said = "".join(conversation.said_by("assistant"))
+            share = sum(letter in "aeiou" for letter in said) / max(1, len(said))
+            failed = scenario.id == self.failing
+            found.append(Judgement(None, fault="refused: on purpose") if failed else Judgement(share))
+        return found
+
+    def fingerprint(self):
+        return {"judge": "vowels"}
+
+
+def make_trainer(tiny_model, scenarios, folder, *, rollouts, **options):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    config = trl.GRPOConfig(
+        output_dir=str(folder), use_cpu=True, bf16=False, report_to="none", per_device_train_batch_size=8,
+        num_generations=4, max_completion_length=6, max_steps=1, logging_steps=1, save_strategy="no", disable_tqdm=True,
+        **options,
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return trl.GRPOTrainer(
+            AutoModelForCausalLM.from_pretrained(tiny_model, dtype="float32"),
+            judge_reward,
+            args=config,
+            train_dataset=scenario_dataset(scenarios),
+            processing_class=AutoTokenizer.from_pretrained(tiny_model),
+            rollout_func=rollouts,
+        )
+
+
+@pytest.fixture
+def watched(monkeypatch):
+    """What TRL's generation gave, call by call."""
+    calls = []
+    original = trl.GRPOTrainer._generate_single_turn
+
+    def generate(self, prompt_ids, *more):
+        ids, logprobs = original(self, prompt_ids, *more)
+        calls.append((prompt_ids, ids))
+        return ids, logprobs
+
+    monkeypatch.setattr(trl.GRPOTrainer, "_generate_single_turn", generate)
+    return calls
+
+
+def test_what_is_trained_on_is_what_was_sampled_and_users_are_masked(tiny_model, scenarios, tmp_path, watched):
+    rollouts = make_rollout_func("UserSim-Replay-v0", scenarios=scenarios, judge=Vowels(), max_turns=2)
+    trainer = make_trainer(tiny_model, scenarios, tmp_path, rollouts=rollouts)
+    tokenizer = trainer.processing_class
+    prompts = [[{"role": "user", "content": one.id}] for one in scenarios[:2] for _ in range(4)]
+    output = rollouts(prompts, trainer)
+    assert len(watched) == 2
+    for row, episode in enumerate(rollouts.latest):
+        whole = output["prompt_ids"][row] + output["completion_ids"][row]
+        mask = [0] * len(output["prompt_ids"][row]) + output["env_mask"][row]
+        assert len(mask) == len(whole)
+        sampled = [token for token, ours in zip(whole, mask, strict=True) if ours]
+        assert sampled == [token for _, ids in watched for token in ids[row]]
+        # the second turn was sampled after exactly the tokens that stand before it
+        second = watched[1][1][row]
+        assert watched[1][0][row] + second == whole
+        user = [token for token, ours in zip(output["completion_ids"][row], output["env_mask"][row], strict=True)
+                if not ours]  # fmt: skip
+        (said,) = episode.conversation.said_by("user")[1:]
+        assert tokenizer.decode(user) in (f"<|end|><|user|>{said}<|end|><|assistant|>",
+                                          f"<|user|>{said}<|end|><|assistant|>")  # fmt: skip
+        assert "".join(episode.conversation.said_by("assistant")) != ""
+        assert output["judge_reward"][row] == episode.reward
+
+
+def test_rollouts_of_a_group_meet_the_same_user_and_steps_meet_others(tiny_model, scenarios, tmp_path):
+    rollouts = make_rollout_func("UserSim-FineTuned-v0", scenarios=scenarios, judge=Vowels(), max_turns=2,
+                                 model=tiny_model, simulator_options={"max_new_tokens": 5})  # fmt: skip
+    trainer = make_trainer(tiny_model, scenarios, tmp_path, rollouts=rollouts)
+    prompts = [[{"role": "user", "content": one.id}] for one in scenarios[:2] for _ in range(4)]
+    trainer.model.train()
+    rollouts(prompts, trainer)
+    seeds = [episode.seed for episode in rollouts.latest]
+    assert len(set(seeds[:4])) == len(set(seeds[4:])) == 1
+    assert seeds[0] != seeds[4]
+    trainer.state.global_step = 1
+    rollouts(prompts, trainer)
+    assert {episode.seed for episode in rollouts.latest}.isdisjoint(seeds)
+    trainer.model.eval()
+    rollouts(prompts, trainer)
+    first = [episode.seed for episode in rollouts.latest]
+    trainer.state.global_step = 7
+    rollouts(prompts, trainer)
+    assert [episode.seed for episode in rollouts.latest] == first
+
+
+def test_a_step_of_grpo_trains_and_leaves_failed_judgements_out(tiny_model, scenarios, tmp_path):
+    rollouts = make_rollout_func("UserSim-Replay-v0", scenarios=scenarios[:2], judge=Vowels(failing="s0"), max_turns=2)
+    trainer = make_trainer(tiny_model, scenarios[:2], tmp_path, rollouts=rollouts, learning_rate=1e-2)
+    before = {name: value.clone() for name, value in trainer.model.named_parameters()}
+    trainer.train()
+    assert any((before[name] != value).any() for name, value in trainer.model.named_parameters())
+    assert all(value.isfinite().all() for value in trainer.model.parameters())
+    log = next(row for row in trainer.state.log_history if "reward" in row)
+    assert rollouts.faults == {"judge_fault: refused": 4}
+    assert log["simgym/unjudged"] == 0.5
+    judged = [one.reward for one in rollouts.latest if one.reward is not None]
+    assert log["reward"] == pytest.approx(sum(judged) / 4)  # not halved by zeros
+    advantages = dict(zip([one.scenario.id for one in rollouts.latest], trainer._logs["advantages"], strict=False))
+    assert advantages["s0"] == 0
+
+
+def test_a_group_in_which_every_judgement_failed_moves_nothing(tiny_model, scenarios, tmp_path):
+    rollouts = make_rollout_func("UserSim-Replay-v0", scenarios=scenarios[:1], judge=Vowels(failing="s0"), max_turns=1)
+    trainer = make_trainer(tiny_model, scenarios[:1] * 2, tmp_path, rollouts=rollouts, learning_rate=1e-2)
+    before = {name: value.clone() for name, value in trainer.model.named_parameters()}
+    trainer.train()
+    assert all((before[name] == value).all() for name, value in trainer.model.named_parameters())
+    assert rollouts.faults == {"judge_fault: refused": 8}
+
+
+def test_a_context_that_is_full_ends_a_conversation(tiny_model, scenarios, tmp_path):
+    rollouts = make_rollout_func("UserSim-Replay-v0", scenarios=scenarios, judge=Vowels(), max_turns=2)
+    trainer = make_trainer(tiny_model, scenarios, tmp_path, rollouts=rollouts)
+    trainer.model.config.max_position_embeddings = 60
+    output = rollouts([[{"role": "user", "content": "s0"}]], trainer)
+    assert output["end_reason"] == ["context_overflow"]
+    assert output["judge_reward"] == [None]
+    assert set(output["env_mask"][0]) == {1}
+
+
+def test_wrong_input_is_a_sentence(tiny_model, scenarios, tmp_path):
+    rollouts = make_rollout_func("UserSim-Replay-v0", scenarios=scenarios, judge=Vowels(), max_turns=1)
+    trainer = make_trainer(tiny_model, scenarios, tmp_path, rollouts=rollouts)
+    with pytest.raises(ConfigurationError, match="Unknown scenario 'nobody'"):
+        rollouts([[{"role": "user", "content": "nobody"}]], trainer)
+    trainer.processing_class.chat_template = (
+        "{% for m in messages %}{% if m['role'] == 'user' and loop.index > 1 %}{{ raise_exception('no second user') }}"
+        "{% endif %}{{ m['content'] }}{% endfor %}"
+    )
+    two = make_rollout_func("UserSim-Replay-v0", scenarios=scenarios, judge=Vowels(), max_turns=2)
+    with pytest.raises(ConfigurationError, match="refuses the roles"):
+        two([[{"role": "user", "content": "s0"}]], trainer)
+    assert Conversation().messages == ()
