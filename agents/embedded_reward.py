@@ -39,9 +39,9 @@ LAYERS = (8, 12, 16, 20)
 """Candidates for the layer that is averaged; deeper ones cost more."""
 MATCH_LAYER = 4
 """Layer that is matched word by word."""
-PRIORS = (0.001, 0.01, 0.1)
+PRIORS = (0.0003, 0.001, 0.003)
 """Inverse strengths of the L2 prior (`C` of scikit-learn)."""
-MATCH_WEIGHT = 10.0
+MATCH_WEIGHT = 30.0
 """How much weaker the prior is on the three matches, as a factor of their scale: there are few of them."""
 FILLER = (
     "That is a great question, and there is a lot to say about it.",

@@ -1,8 +1,9 @@
 """Does the embedded reward model know the better of two answers, and an answer from one to another question?
 
-    python benchmarks/embedded_reward.py --pairs judge_pairs.jsonl [--head runs/embedded_reward/head] [--relevance 300]
+    python benchmarks/embedded_reward.py --pairs judge_pairs.jsonl [--head runs/embedded_reward/head] [--relevance 120]
 
-Pairs are `{"instruction", "better", "worse", "worse_model"}` that the judge was never trained on. Off-topic pairs are
+Pairs are `{"instruction", "better", "worse", "worse_model"}` that the judge was never trained on, without those whose
+instructions were looked at while its features were chosen. Off-topic pairs are
 made of them: an instruction's better answer against the better answer to another instruction, the nearest in length of
 ten. Beside the judge: length alone, and the relevance judge on `--relevance` of the pairs of either kind (it needs ten
 times as long). The rank correlation with length says whether the judge has learned to like length.
@@ -21,6 +22,8 @@ from simgym.seeding import generator
 from simgym.statistics.agreement import spearman
 from simgym.transcripts import write_json
 
+LOOKED_AT = 300
+"""Pairs (drawn with seed 0) that were looked at while the features of the head were chosen; not used here."""
 RESULTS = Path(__file__).with_name("results") / "embedded_reward.json"
 
 
@@ -33,15 +36,22 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="use so many pairs")
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args()
-    pairs = read_pairs(options.pairs, limit=options.limit)
-    strangers = off_topic(pairs)
+    pairs, strangers = fresh(options.pairs)
+    pairs, strangers = pairs[: options.limit], strangers[: options.limit]
     head = {"head": options.head} if options.head else {}
     results = {"reward_head": judged(load_judge("reward_head", None, head), "reward_head", pairs, strangers)}
-    if options.relevance:
-        some = read_pairs(options.pairs, limit=options.relevance)
-        relevance = load_judge("relevance")
-        results["relevance"] = judged(relevance, "relevance", some, strangers[: options.relevance])
     write_json(options.output, results)
+    if options.relevance:
+        some = pairs[:: max(1, len(pairs) // options.relevance)]
+        results["relevance"] = judged(load_judge("relevance"), "relevance", some, strangers[: options.relevance])
+        write_json(options.output, results)
+
+
+def fresh(path: Path) -> tuple[list[Pair], list[Pair]]:
+    """Pairs and off-topic pairs of instructions that nobody looked at while the features were chosen."""
+    seen = {one.instruction for one in read_pairs(path, limit=LOOKED_AT)}
+    pairs = [one for one in read_pairs(path) if one.instruction not in seen]
+    return pairs, off_topic(pairs)
 
 
 def off_topic(pairs: list[Pair]) -> list[Pair]:

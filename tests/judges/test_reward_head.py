@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 from simgym.conversation import Conversation, Message, Scenario
 from simgym.errors import ConfigurationError, WeightsError
 from simgym.judges.loading import load_judge
-from simgym.judges.reward_head import SHIPPED_HEAD, RewardHeadJudge, read_head
+from simgym.judges.reward_head import SHIPPED_HEAD, TENSORS, RewardHeadJudge, read_head
 from simgym.language_models.pooling import rendered
 from simgym.language_models.transformers_lm import TransformersLM
 from simgym.testing.checks import check_judge
@@ -33,10 +33,14 @@ def tiny_head(tiny_model, tmp_path_factory):
     tensors = {
         "mean": np.zeros((3, 32), np.float32),
         "deviation": np.ones((3, 32), np.float32),
-        "weight": rng.normal(size=96).astype(np.float32),
+        "match_mean": np.zeros(3, np.float32),
+        "match_deviation": np.ones(3, np.float32),
+        "weight": rng.normal(size=99).astype(np.float32),
     }
     save_file(tensors, folder / "head.safetensors")
-    (folder / "head.json").write_text(json.dumps({"base": tiny_model, "layer": 1, "centre": 0.0, "scale": 9.0}))
+    (folder / "head.json").write_text(
+        json.dumps({"base": tiny_model, "layer": 1, "match_layer": 2, "centre": 0.0, "scale": 9.0})
+    )
     return str(folder)
 
 
@@ -103,8 +107,8 @@ def test_a_head_for_another_model_or_no_head_is_refused(tiny_head, tmp_path):
         RewardHeadJudge("other-model", head=tiny_head).fingerprint()
     with pytest.raises(WeightsError, match="holds no reward head"):
         read_head(tmp_path)
-    (tmp_path / "head.json").write_text('{"layer": 1, "base": "x", "centre": 0, "scale": 1}')
-    save_file({name: np.zeros((2, 2), np.float32) for name in ("mean", "deviation", "weight")},
+    (tmp_path / "head.json").write_text('{"layer": 1, "match_layer": 1, "base": "x", "centre": 0, "scale": 1}')
+    save_file({name: np.zeros((2, 2), np.float32) for name in TENSORS},
               tmp_path / "head.safetensors")  # fmt: skip
     with pytest.raises(WeightsError, match="holds no reward head"):
         read_head(tmp_path)

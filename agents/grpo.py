@@ -1,0 +1,192 @@
+"""Train an assistant by GRPO on whole conversations with a simulated user.
+
+    python agents/grpo.py --config agents/configs/grpo_laptop.yaml
+    accelerate launch agents/grpo.py --config agents/configs/grpo_paper_3b.yaml
+
+TRL's `GRPOTrainer` with simgym's rollout function: all conversations of a batch are stepped together, rollouts of
+a group meet the same user, what the user says is masked. Settings are those of TRL (`GRPOConfig`, `ModelConfig`) plus
+the ones of `UserSettings` below, in YAML, as flags, or both. Every `eval_steps` the policy meets the same validation
+scenarios and users; `checkpoint.json` names the step at the onset of the plateau (`simgym.statistics.plateau`).
+`log.jsonl` gets every figure, `conversations.jsonl` a few conversations of every logged step. The same command again
+goes on from the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from simgym.conversation import Scenario
+from simgym.integrations.trl import judge_reward, make_rollout_func, scenario_dataset
+from simgym.seeding import derive_seed
+from simgym.statistics.plateau import plateau_onset
+
+
+@dataclass
+class UserSettings:
+    """Who plays the user, who judges, and on what."""
+
+    env_id: str = "UserSim-FineTuned-v0"
+    """Who plays the user."""
+    scenarios: str = "everyday"
+    """Scenario set; a fifth is held out."""
+    validation: int = 16
+    """Held-out scenarios that every validation uses."""
+    max_turns: int = 2
+    """Assistant turns of a conversation."""
+    user_model: str | None = None
+    """Model of the user: a name, `openai:NAME`, or JSON; none: the environment's own."""
+    judge: str = "reward_head"
+    """Who gives the reward."""
+    judge_model: str | None = None
+    """Model of the judge; as `user_model`."""
+    judge_options: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of the judge."""
+    simulator_options: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of the simulator."""
+    system_prompt: str | None = None
+    """Of the policy; none: what its chat template does without one."""
+    sample_conversations: int = 2
+    """Conversations written to `conversations.jsonl` at every logged step."""
+
+
+def main() -> None:
+    """Parse the settings, then train."""
+    from trl import GRPOConfig, ModelConfig, TrlParser
+
+    arguments = [*device_flags(), *sys.argv[1:]]
+    users, training, model = TrlParser((UserSettings, GRPOConfig, ModelConfig)).parse_args_and_config(arguments)
+    train(users, training, model)
+
+
+def device_flags() -> list[str]:
+    """What this machine cannot do: training on a GPU, and bfloat16. The reader's own flags come later, and win."""
+    import torch
+
+    if torch.cuda.is_available():
+        return [] if torch.cuda.is_bf16_supported() else ["--bf16", "false"]
+    return ["--bf16", "false", "--use_cpu", "true"]
+
+
+def train(users: UserSettings, training: Any, options: Any) -> None:
+    """Train; resumes from the last checkpoint in the output folder."""
+    from transformers.trainer_utils import get_last_checkpoint
+
+    folder = Path(training.output_dir)
+    last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    # the initial model, which the plateau is measured from; once, for it draws random numbers
+    training.eval_on_start = last is None and training.eval_strategy != "no"
+    trainer = make_trainer(users, training, options)
+    trainer.train(resume_from_checkpoint=last)
+    trainer.save_model(str(folder / "final"))
+    if trainer.is_world_process_zero():
+        write_summary(trainer, folder)
+
+
+def make_trainer(users: UserSettings, training: Any, options: Any) -> Any:
+    """The trainer, ready to start."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import GRPOTrainer, get_peft_config
+
+    from simgym.cli.options import read_model
+    from simgym.language_models.weights import resolve_weights
+
+    train_set, validation = split(users)
+    weights = resolve_weights(options.model_name_or_path, revision=options.model_revision)
+    tokenizer = AutoTokenizer.from_pretrained(weights.path, revision=weights.revision)
+    model = AutoModelForCausalLM.from_pretrained(
+        weights.path, revision=weights.revision, dtype=options.dtype, use_safetensors=True
+    )
+    if options.use_peft:
+        share_weights(model, options.model_name_or_path)
+    settings: dict[str, Any] = {
+        "model": read_model(users.user_model) if users.user_model else None,
+        "judge_model": read_model(users.judge_model) if users.judge_model else None,
+    }
+    rollouts = make_rollout_func(
+        users.env_id,
+        scenarios=[*train_set, *validation],
+        seed=training.seed,
+        system_prompt=users.system_prompt,
+        max_turns=users.max_turns,
+        judge=users.judge,
+        judge_options=users.judge_options,
+        simulator_options=users.simulator_options,
+        **{name: value for name, value in settings.items() if value is not None},
+    )
+    trainer = GRPOTrainer(
+        model=model,
+        reward_funcs=judge_reward,
+        args=training,
+        train_dataset=scenario_dataset(train_set),
+        eval_dataset=scenario_dataset(validation),
+        processing_class=tokenizer,
+        rollout_func=rollouts,
+        peft_config=get_peft_config(options),
+    )
+    trainer.add_callback(make_log(Path(training.output_dir), rollouts, users.sample_conversations))
+    return trainer
+
+
+def split(users: UserSettings) -> tuple[list[Scenario], list[Scenario]]:
+    """Scenarios to train and to validate on, by their ids alone: the same for every simulator."""
+    from simgym.data.scenario_sets import load_scenarios
+
+    every = load_scenarios(users.scenarios)
+    order = sorted(every, key=lambda scenario: derive_seed(0, "held out", scenario.id))
+    held_out = order[: max(1, len(order) // 5)]
+    ids = {scenario.id for scenario in held_out}
+    return [scenario for scenario in every if scenario.id not in ids], held_out[: users.validation]
+
+
+def share_weights(model: Any, name: str) -> None:
+    """Let the frozen weights under the policy's adapter be those that users and judges of the same model hold."""
+    import torch
+
+    from simgym.language_models.loading import load_language_model
+
+    shared = dict(load_language_model(name).model.named_parameters())
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            other = shared.get(key)
+            if other is not None and other.shape == parameter.shape and other.dtype == parameter.dtype:
+                parameter.data = other.data
+
+
+def make_log(folder: Path, rollouts: Any, sampled: int) -> Any:
+    """A callback that writes figures and conversations as they come."""
+    from transformers import TrainerCallback
+
+    class Log(TrainerCallback):
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **more: Any) -> None:
+            if not state.is_world_process_zero:
+                return
+            folder.mkdir(parents=True, exist_ok=True)
+            row = {"step": state.global_step, **(logs or {}), "faults": dict(rollouts.faults)}
+            with (folder / "log.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+            print(
+                json.dumps({key: row[key] for key in ("step", "reward", "eval_reward", "kl") if key in row}), flush=True
+            )
+            with (folder / "conversations.jsonl").open("a", encoding="utf-8") as file:
+                for episode in rollouts.latest[:sampled]:
+                    file.write(json.dumps({"step": state.global_step, **episode.to_json()}) + "\n")
+
+    return Log()
+
+
+def write_summary(trainer: Any, folder: Path) -> None:
+    """Which checkpoint to take, and the validation curve that says so."""
+    curve = {row["step"]: row["eval_reward"] for row in trainer.state.log_history if "eval_reward" in row}
+    finite = {step: reward for step, reward in curve.items() if reward == reward}
+    chosen = list(finite)[plateau_onset(list(finite.values()))] if finite else None
+    summary = {"validation_reward": finite, "plateau_onset": chosen, "log": trainer.state.log_history}
+    (folder / "checkpoint.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    print(f"validation reward by step: {finite}; the plateau begins at {chosen}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

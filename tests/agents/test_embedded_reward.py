@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from simgym.judges.reward_head import SHIPPED_HEAD, RewardHeadJudge
+from simgym.seeding import generator
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def load(name):
+    specification = importlib.util.spec_from_file_location(f"{name}_recipe", ROOT / "agents" / f"{name}.py")
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[specification.name] = module
+    specification.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    return load("embedded_reward")
+
+
+WORDS = "First of all, this is a sentence. It is followed by one more; and by others! Is that enough? Perhaps it is."
+
+
+@pytest.mark.parametrize("kind", ["cut_off", "repeated", "padded", "shuffled", "garbled"])
+def test_spoilt_answers_differ_from_what_they_were_made_of_and_are_about_as_long(recipe, kind):
+    for seed in range(20):
+        words = WORDS * (1 + seed % 4)
+        spoilt = recipe.SPOILT[kind](words, None, generator(seed, kind))
+        assert spoilt != words
+        assert 0.2 * len(words) < len(spoilt) < 1.6 * len(words) + 90
+
+
+def test_sentences_end_where_they_end(recipe):
+    assert WORDS[: recipe.sentence_end(WORDS, 30)] == "First of all, this is a sentence."
+    assert recipe.sentence_end(WORDS, 10_000) == len(WORDS)
+    assert recipe.sentence_end("no end at all", 5) == len("no end at all")
+
+
+def test_the_recipe_makes_a_judge(recipe, tiny_model, tmp_path, monkeypatch):
+    rows = [
+        {"id": f"{number}", "opening": f"question {number}?", "topic": f"t{number % 8}",
+         "answers": {"strong": f"{number} is an answer. " * 9, "less": f"an answer is {number}. " * 9}}
+        for number in range(16)
+    ]  # fmt: skip
+    path = tmp_path / "answers.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setattr(recipe, "LAYERS", (1, 2))
+    monkeypatch.setattr(recipe, "MATCH_LAYER", 1)
+    monkeypatch.setattr(recipe, "PRIORS", (0.01,))
+    monkeypatch.setattr(recipe, "TransformersLM", lambda model=tiny_model: TransformersLM(model))
+    from simgym.language_models.transformers_lm import TransformersLM
+
+    command = ["embedded_reward.py", "--data", str(path), "--output", str(tmp_path / "run")]
+    monkeypatch.setattr(sys, "argv", command)
+    recipe.main()
+    head = tmp_path / "run" / "head"
+    log = json.loads((head / "training_log.json").read_text())
+    assert log["pairs"] == 16 * (2 * 6 + 3)
+    assert log["cross_validated_accuracy"]["terse"] > 0.9  # noise by a random model against sentences
+    before = (head / "head.safetensors").read_bytes()
+    recipe.main()  # nothing is sampled or read again
+    assert (head / "head.safetensors").read_bytes() == before
+    assert RewardHeadJudge(head=str(head)).fingerprint()["model"]["model"] == tiny_model
+
+
+def test_lengths_are_balanced_and_validation_is_not_trained_on(recipe, shared_data):
+    sources = recipe.read_sources(shared_data / "arena_answers.jsonl")
+    log = json.loads((SHIPPED_HEAD / "training_log.json").read_text())
+    assert log["openings"] == len(sources)
+    assert 0.45 < log["better_is_longer"] < 0.55
+    rows = [json.loads(line) for line in (shared_data / "judge_pairs.jsonl").read_text().splitlines()]
+    assert {row["instruction"] for row in rows}.isdisjoint(source.opening for source in sources)
+
+
+def test_the_card_says_what_the_logs_say():
+    package = load("package_reward_head")
+    log = json.loads((SHIPPED_HEAD / "training_log.json").read_text())
+    validation = json.loads(package.VALIDATION.read_text())
+    size = (SHIPPED_HEAD / "head.safetensors").stat().st_size
+    card = (SHIPPED_HEAD / "README.md").read_text()
+    assert card == package.card(log, validation, size)
+    for subset, estimate in validation["reward_head"]["pairs"]["by_subset"].items():
+        assert f"| against {subset} | {estimate['value']:.2f} [" in card
+    weights = np.asarray(package.SHIPPED_HEAD.joinpath("head.safetensors").stat().st_size)
+    assert weights < 100_000
