@@ -33,8 +33,13 @@ from simgym.language_models.base import Request, Sampling
 from simgym.language_models.pooling import ENDING, LONGEST_ANSWER, LONGEST_QUESTION, Exchange, match, pool, rendered
 from simgym.language_models.transformers_lm import TransformersLM
 from simgym.seeding import derive_seed, generator
+from simgym.transcripts import text_hash
 
-TERSE = "Answer in one short sentence, without any details."
+TOLD = {
+    "terse": "Answer in one short sentence, without any details.",
+    "plain": "Answer in one short paragraph of plain sentences. Do not use lists, headings or bold type.",
+}
+"""System prompts that make the base model answer in another manner."""
 LAYERS = (8, 12, 16, 20)
 """Candidates for the layer that is averaged; deeper ones cost more."""
 MATCH_LAYER = 4
@@ -107,12 +112,12 @@ def read_sources(path: Path) -> list[Source]:
 
 def sample(model: TransformersLM, sources: Sequence[Source], file: RunFile, batch_size: int = 40) -> None:
     """What the base model says itself: its own answer, a terse one, and a strong answer's start carried on."""
-    for kind in ("own", "continued", "terse"):
+    for kind in ("own", "continued", "terse", "plain", "raw"):
         todo = [one for one in sources if f"{one.key}:{kind}" not in file.rows]
         todo.sort(key=lambda one: len(one.opening))
         for start in range(0, len(todo), batch_size):
             batch = todo[start : start + batch_size]
-            texts = carried_on(model, batch) if kind == "continued" else answered(model, batch, kind)
+            texts = written(model, batch, kind) if kind in ("continued", "raw") else answered(model, batch, kind)
             for one, text in zip(batch, texts, strict=True):
                 file.append({"key": f"{one.key}:{kind}", "text": text})
             print(f"{kind}: {start + len(batch)} of {len(todo)}", flush=True)
@@ -120,8 +125,8 @@ def sample(model: TransformersLM, sources: Sequence[Source], file: RunFile, batc
 
 def answered(model: TransformersLM, batch: Sequence[Source], kind: str) -> list[str]:
     """The model's answers, in full or told to be terse."""
-    sampling = Sampling(0.8, 0.95, 160 if kind == "own" else 60)
-    head = (Message("system", TERSE),) if kind == "terse" else ()
+    sampling = Sampling(0.4 if kind == "plain" else 0.8, 0.95, {"own": 160, "terse": 60, "plain": 110}[kind])
+    head = (Message("system", TOLD[kind]),) if kind in TOLD else ()
     requests = [
         Request((*head, Message("user", one.opening)), sampling, derive_seed(0, 0, f"{one.key}:{kind}"))
         for one in batch
@@ -129,20 +134,24 @@ def answered(model: TransformersLM, batch: Sequence[Source], kind: str) -> list[
     return [one.text for one in model.generate(requests)]
 
 
-def carried_on(model: TransformersLM, batch: Sequence[Source]) -> list[str]:
-    """A strong answer's first 25 to 60 tokens and up to 110 of the base model's."""
+def written(model: TransformersLM, batch: Sequence[Source], kind: str) -> list[str]:
+    """A strong answer's first 25 to 60 tokens carried on, or (raw) what follows a question outside any chat."""
     import torch
 
     tokenizer = model.tokenizer
     prompts, starts = [], []
-    for number, one in enumerate(batch):
+    for one in batch:
+        if kind == "raw":
+            starts.append("")
+            prompts.append(f"Question: {one.opening}\n\nAnswer:")
+            continue
         rng = np.random.default_rng(derive_seed(0, 0, f"{one.key}:continued"))
         words = one.answers[int(rng.integers(len(one.answers)))]
         ids = tokenizer(words, add_special_tokens=False)["input_ids"][: int(rng.integers(25, 60))]
         starts.append(tokenizer.decode(ids).rpartition(" ")[0])
-        prompts.append(render(tokenizer, [Message("user", one.opening)], "assistant") + starts[number])
+        prompts.append(render(tokenizer, [Message("user", one.opening)], "assistant") + starts[-1])
     tokenizer.padding_side = "left"
-    inputs = tokenizer(prompts, add_special_tokens=False, return_tensors="pt", padding=True)
+    inputs = tokenizer(prompts, add_special_tokens=False, return_tensors="pt", padding=True).to(model.model.device)
     torch.manual_seed(derive_seed(0, 0, batch[0].key))
     with torch.inference_mode():
         out = model.model.generate(
@@ -150,11 +159,11 @@ def carried_on(model: TransformersLM, batch: Sequence[Source]) -> list[str]:
             do_sample=True,
             temperature=0.8,
             top_p=0.95,
-            max_new_tokens=110,
+            max_new_tokens=90 if kind == "raw" else 110,
             pad_token_id=tokenizer.pad_token_id,
         )
     new = tokenizer.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-    return [start + text for start, text in zip(starts, new, strict=True)]
+    return [(start + text).split("\nQuestion:")[0] for start, text in zip(starts, new, strict=True)]
 
 
 def texts_of(source: Source, sources: Sequence[Source], samples: dict[str, dict[str, Any]]) -> list[Text]:
@@ -182,7 +191,17 @@ def texts_of(source: Source, sources: Sequence[Source], samples: dict[str, dict[
         Text(source.key, "strong", words, tuple(matching_end(words, text, rng) for text in worse))
         for words in (answer.strip()[:LONGEST_ANSWER] for answer in source.answers)
     ]
+    for kind in ("plain", "raw"):
+        add(kind, samples[f"{source.key}:{kind}"]["text"])
+    words = without_markdown(source.answers[int(rng.integers(len(source.answers)))])[:LONGEST_ANSWER].strip()
+    strong.append(Text(source.key, "strong", words, tuple(matching_end(words, text, rng) for text in worse)))
     return [*worse, *strong]
+
+
+def without_markdown(words: str) -> str:
+    """The same answer as plain sentences: a strong answer is not better because of its lists and headings."""
+    lines = [re.sub(r"^\s*(#+|[-*+]|\d+[.)])\s+", "", line).strip() for line in words.splitlines()]
+    return re.sub(r"[*_`]{1,3}", "", " ".join(line for line in lines if line and not line.startswith("```")))
 
 
 def sentence_end(words: str, target: int) -> int:
@@ -260,24 +279,24 @@ class Read:
 def read_texts(
     model: TransformersLM, sources: Sequence[Source], texts: Sequence[Text], folder: Path, chunk: int = 160
 ) -> list[Read]:
-    """Read every text once; a file a chunk."""
+    """Read every text once; a file a text, named by the hash of what was read."""
     from safetensors.numpy import load_file, save_file
 
     folder.mkdir(parents=True, exist_ok=True)
     openings = {one.key: one.opening for one in sources}
-    found: list[Read] = []
-    for start in range(0, len(texts), chunk):
-        part, path = texts[start : start + chunk], folder / f"{start:05d}.safetensors"
-        if not path.is_file():
-            read = read_chunk(model, [(openings[one.source], one) for one in part])
-            tensors = {f"{number}.pooled": one.pooled for number, one in enumerate(read)}
-            tensors |= {f"{number}.match": one.matched for number, one in enumerate(read)}
-            save_file(tensors, folder / "part")
+    named = [
+        (folder / text_hash(repr((openings[one.source], one.words, one.ends, LAYERS, MATCH_LAYER))), one)
+        for one in texts
+    ]
+    todo = [(path, one) for path, one in named if not path.is_file()]
+    for start in range(0, len(todo), chunk):
+        part = todo[start : start + chunk]
+        found = read_chunk(model, [(openings[one.source], one) for _, one in part])
+        for (path, _), read in zip(part, found, strict=True):
+            save_file({"pooled": read.pooled, "matched": read.matched}, folder / "part")
             os.replace(folder / "part", path)
-            print(f"read: {min(start + chunk, len(texts))} of {len(texts)}", flush=True)
-        stored = load_file(path)
-        found += [Read(stored[f"{number}.pooled"], stored[f"{number}.match"]) for number in range(len(part))]
-    return found
+        print(f"read: {min(start + chunk, len(todo))} of {len(todo)}", flush=True)
+    return [Read(**load_file(path)) for path, _ in named]
 
 
 def read_chunk(model: TransformersLM, texts: Sequence[tuple[str, Text]]) -> list[Read]:
@@ -321,10 +340,12 @@ def make_pairs(sources: Sequence[Source], texts: Sequence[Text]) -> list[Pair]:
         pairs += [
             Pair(topics[key], texts[other].kind, (one, end), (other, 0))
             for one in strong
-            for end, other in enumerate(worse)
+            for end, other in zip(
+                range(len(texts[one].ends)), worse, strict=False
+            )  # the later kinds have fewer matches
         ]
-        first, second = strong
-        longest = sorted(range(len(worse)), key=lambda end: -texts[worse[end]].ends[0])[:3]
+        first, second = strong[:2]
+        longest = sorted(range(len(texts[first].ends)), key=lambda end: -texts[worse[end]].ends[0])[:3]
         pairs += [Pair(topics[key], "weaker_model", (first, end), (second, end)) for end in longest]
     return pairs
 

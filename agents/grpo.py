@@ -8,18 +8,21 @@ a group meet the same user, what the user says is masked. Settings are those of 
 the ones of `UserSettings` below, in YAML, as flags, or both. Every `eval_steps` the policy meets the same validation
 scenarios and users; `checkpoint.json` names the step at the onset of the plateau (`simgym.statistics.plateau`).
 `log.jsonl` gets every figure, `conversations.jsonl` a few conversations of every logged step. The same command again
-goes on from the last checkpoint.
+goes on from the last checkpoint, exactly as long as the first pass over the scenarios lasts: in later ones TRL's
+sampler begins its order anew.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from simgym.conversation import Scenario
+from simgym.integrations.checkpoints import last_complete_checkpoint
 from simgym.integrations.trl import judge_reward, make_rollout_func, scenario_dataset
 from simgym.seeding import derive_seed
 from simgym.statistics.plateau import plateau_onset
@@ -43,10 +46,10 @@ class UserSettings:
     """Who gives the reward."""
     judge_model: str | None = None
     """Model of the judge; as `user_model`."""
-    judge_options: dict[str, Any] = field(default_factory=dict)
-    """Further arguments of the judge."""
-    simulator_options: dict[str, Any] = field(default_factory=dict)
-    """Further arguments of the simulator."""
+    judge_options: str | None = None
+    """Further arguments of the judge, JSON (or a mapping in YAML)."""
+    simulator_options: str | None = None
+    """Further arguments of the simulator, as `judge_options`."""
     system_prompt: str | None = None
     """Of the policy; none: what its chat template does without one."""
     sample_conversations: int = 2
@@ -73,10 +76,9 @@ def device_flags() -> list[str]:
 
 def train(users: UserSettings, training: Any, options: Any) -> None:
     """Train; resumes from the last checkpoint in the output folder."""
-    from transformers.trainer_utils import get_last_checkpoint
 
     folder = Path(training.output_dir)
-    last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    last = last_complete_checkpoint(folder)
     # the initial model, which the plateau is measured from; once, for it draws random numbers
     training.eval_on_start = last is None and training.eval_strategy != "no"
     trainer = make_trainer(users, training, options)
@@ -92,16 +94,23 @@ def make_trainer(users: UserSettings, training: Any, options: Any) -> Any:
     from trl import GRPOTrainer, get_peft_config
 
     from simgym.cli.options import read_model
-    from simgym.language_models.weights import resolve_weights
+    from simgym.language_models.weights import EMBEDDED, resolve_weights
 
     train_set, validation = split(users)
     weights = resolve_weights(options.model_name_or_path, revision=options.model_revision)
     tokenizer = AutoTokenizer.from_pretrained(weights.path, revision=weights.revision)
     model = AutoModelForCausalLM.from_pretrained(
-        weights.path, revision=weights.revision, dtype=options.dtype, use_safetensors=True
+        weights.path,
+        revision=weights.revision,
+        dtype=options.dtype,
+        attn_implementation=options.attn_implementation,
+        trust_remote_code=options.trust_remote_code,
+        use_safetensors=True,
     )
-    if options.use_peft:
-        share_weights(model, options.model_name_or_path)
+    name = options.model_name_or_path
+    in_process = name in (users.user_model or EMBEDDED, users.judge_model or EMBEDDED)
+    if options.use_peft and in_process and options.model_revision is None and not training.use_vllm:
+        share_weights(model, name)  # vLLM's path merges the adapter into the base weights for a while
     settings: dict[str, Any] = {
         "model": read_model(users.user_model) if users.user_model else None,
         "judge_model": read_model(users.judge_model) if users.judge_model else None,
@@ -113,8 +122,8 @@ def make_trainer(users: UserSettings, training: Any, options: Any) -> Any:
         system_prompt=users.system_prompt,
         max_turns=users.max_turns,
         judge=users.judge,
-        judge_options=users.judge_options,
-        simulator_options=users.simulator_options,
+        judge_options=mapping(users.judge_options),
+        simulator_options=mapping(users.simulator_options),
         **{name: value for name, value in settings.items() if value is not None},
     )
     trainer = GRPOTrainer(
@@ -129,6 +138,11 @@ def make_trainer(users: UserSettings, training: Any, options: Any) -> Any:
     )
     trainer.add_callback(make_log(Path(training.output_dir), rollouts, users.sample_conversations))
     return trainer
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    """Settings from YAML (a mapping already) or from a flag (JSON)."""
+    return json.loads(value) if isinstance(value, str) else dict(value or {})
 
 
 def split(users: UserSettings) -> tuple[list[Scenario], list[Scenario]]:
@@ -161,6 +175,15 @@ def make_log(folder: Path, rollouts: Any, sampled: int) -> Any:
     from transformers import TrainerCallback
 
     class Log(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+            """What was logged behind the checkpoint is done, and logged, again."""
+            for name in ("log.jsonl", "conversations.jsonl"):
+                if (folder / name).is_file():
+                    rows = kept_rows(folder / name, state.global_step)
+                    (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+                    if rows and "faults" in rows[-1]:
+                        rollouts.faults.update(rows[-1]["faults"])
+
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **more: Any) -> None:
             if not state.is_world_process_zero:
                 return
@@ -178,12 +201,30 @@ def make_log(folder: Path, rollouts: Any, sampled: int) -> Any:
     return Log()
 
 
+def kept_rows(path: Path, step: int) -> list[dict[str, Any]]:
+    """Rows up to a step; none of a run that begins anew, and none that a kill tore."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return [row for row in rows if row["step"] <= step] if step else []
+
+
 def write_summary(trainer: Any, folder: Path) -> None:
     """Which checkpoint to take, and the validation curve that says so."""
     curve = {row["step"]: row["eval_reward"] for row in trainer.state.log_history if "eval_reward" in row}
-    finite = {step: reward for step, reward in curve.items() if reward == reward}
+    # TRL logs None (or NaN) for an evaluation without any judgement
+    finite = {step: reward for step, reward in curve.items() if reward is not None and math.isfinite(reward)}
     chosen = list(finite)[plateau_onset(list(finite.values()))] if finite else None
-    summary = {"validation_reward": finite, "plateau_onset": chosen, "log": trainer.state.log_history}
+    path = folder / f"checkpoint-{chosen}"
+    summary = {
+        "validation_reward": finite,
+        "plateau_onset": chosen,
+        "checkpoint": path.name if path.is_dir() else "base model" if chosen == 0 else None,
+        "log": trainer.state.log_history,
+    }
     (folder / "checkpoint.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     print(f"validation reward by step: {finite}; the plateau begins at {chosen}", flush=True)
 

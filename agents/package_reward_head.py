@@ -58,7 +58,8 @@ def _validation(results: dict[str, Any] | None) -> str:
     judges = {name: results[name] for name in ("reward_head", "relevance") if name in results}
     ours = results["reward_head"]["pairs"]
     subsets = [(f"against {name}", "pairs", name) for name in ours["by_subset"]]
-    lines = [f"| | {' | '.join(judges)} | length alone |", "|---|" + "---|" * (len(judges) + 1)]
+    titles = [f"{name} ({judge['pairs']['pairs']} pairs)" for name, judge in judges.items()]
+    lines = [f"| | {' | '.join(titles)} | length alone |", "|---|" + "---|" * (len(judges) + 1)]
     for title, part, subset in [*subsets, ("another question's answer", "off_topic", "off_topic")]:
         cells = [_in_words(judge[part]["by_subset"][subset]) for judge in judges.values()]
         alone = results["reward_head"][part]["length_alone"][subset]
@@ -69,7 +70,7 @@ def _validation(results: dict[str, Any] | None) -> str:
     return f"""
 ## On pairs that it was never trained on
 
-{ours["pairs"]:,} pairs of AlpacaEval outputs (`python benchmarks/embedded_reward.py`): a concise GPT-4 against weaker
+Pairs of AlpacaEval outputs (`python benchmarks/embedded_reward.py`): a concise GPT-4 against weaker
 models, on instructions that nobody looked at while the features were chosen. Share decided rightly, 95 % intervals
 over instructions. Rank correlation of value and length: {_in_words(value)}.
 

@@ -53,8 +53,8 @@ class Settings:
     """Who gives the reward."""
     judge_model: str | None = None
     """Model of the judge; none: its own."""
-    simulator_options: dict[str, Any] = field(default_factory=dict)
-    """Further arguments of the simulator."""
+    simulator_options: str | None = None
+    """Further arguments of the simulator, JSON (or a mapping in YAML)."""
     choices: str = "strategies"
     """`strategies` or `candidates`."""
     strategies: list[str] = field(default_factory=lambda: list(STRATEGIES))
@@ -115,6 +115,11 @@ def check_settings(settings: Settings, folder: Path) -> None:
     path.write_text(json.dumps(ours, indent=1) + "\n", encoding="utf-8")
 
 
+def mapping(value: Any) -> dict[str, Any]:
+    """Settings from YAML (a mapping already) or from a flag (JSON)."""
+    return json.loads(value) if isinstance(value, str) else dict(value or {})
+
+
 def split(settings: Settings) -> tuple[list[Scenario], list[Scenario]]:
     """Scenarios to train on and to test on, by their ids alone."""
     from simgym.data.scenario_sets import load_scenarios
@@ -156,7 +161,7 @@ class Run:
             max_turns=settings.max_turns,
             judge=settings.judge,
             judge_model=settings.judge_model,
-            simulator_options=settings.simulator_options,
+            simulator_options=mapping(settings.simulator_options),
         )
         self.model = PPO(
             "MlpPolicy",
@@ -189,7 +194,6 @@ class Run:
                 self.settings.n_steps * self.settings.num_envs, callback=watch.callback(), reset_num_timesteps=False
             )
             self.done += 1
-            self._save()
             row = {
                 "update": self.done,
                 **watch.figures(self.choices.count),
@@ -199,6 +203,7 @@ class Run:
             }
             with (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
                 log.write(json.dumps(row) + "\n")
+            self._save()
             print(json.dumps(row), flush=True)
         self.assistant().save(self.folder / "policy")
 
@@ -284,7 +289,7 @@ def compare(run: Run, scenarios: list[Scenario]) -> None:
         max_turns=settings.max_turns,
         judge=settings.judge,
         judge_model=settings.judge_model,
-        simulator_options=settings.simulator_options,
+        simulator_options=mapping(settings.simulator_options),
     )
     assistants: dict[str, Any] = {"trained": run.assistant(), "initial": run.assistant(initial=True)}
     if isinstance(run.choices, Strategies):
@@ -296,7 +301,8 @@ def compare(run: Run, scenarios: list[Scenario]) -> None:
         # what is fixed does not depend on the run's seed, so runs side by side share it
         base = run.folder if name in ("trained", "initial") else run.folder.parent / f"{settings.env_id}-fixed"
         base.mkdir(exist_ok=True)
-        path = base / f"{name.replace(' ', '_')}.jsonl"
+        updates = f"_{settings.updates}" if name == "trained" else ""
+        path = base / f"{name.replace(' ', '_')}{updates}.jsonl"
         found[name] = collect(assistant, env, seed=1, path=path, batch_size=40)
         print(name, summary(found[name]), flush=True)
     result = {"settings": asdict(settings), "assistants": {name: summary(one) for name, one in found.items()}}
@@ -366,7 +372,8 @@ def plot(folder: Path, result: dict[str, Any]) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    log = folder / "log.jsonl"
+    rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.is_file() else []
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     left.plot([row["update"] for row in rows], [row["reward"] for row in rows], marker=".")
     left.set(xlabel="update", ylabel="mean reward of finished conversations", title=folder.name)

@@ -19,6 +19,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import simgym  # noqa: F401  # registers the environments
 from simgym.language_models.weights import resolve_weights
 
+UNTEMPERED = {"do_sample": True, "temperature": 1.0, "top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0}
+"""The log-probabilities below are those of this sampling, whatever the model's own defaults."""
+
 
 def reinforce(policy: Any, tokenizer: Any, env: Any, *, updates: int, learning_rate: float, tokens: int) -> list[float]:
     """Train the policy in place; the mean reward of each update."""
@@ -33,17 +36,15 @@ def reinforce(policy: Any, tokenizer: Any, env: Any, *, updates: int, learning_r
                 talks, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
             )
             with torch.no_grad():
-                written = policy.generate(**inputs, do_sample=True, top_k=0, max_new_tokens=tokens)
+                written = policy.generate(**inputs, **UNTEMPERED, max_new_tokens=tokens)
             start = inputs["input_ids"].shape[1]
             replies = tokenizer.batch_decode(written[:, start:], skip_special_tokens=True)
             replies = [text if text.strip() else "..." for text in replies]
             mask = torch.cat([inputs["attention_mask"], torch.ones_like(written[:, start:])], dim=1)
             logits = policy(written, attention_mask=mask).logits[:, start - 1 : -1]
             each = logits.log_softmax(-1).gather(-1, written[:, start:, None])[..., 0]
-            ended = (written[:, start:] == policy.generation_config.eos_token_id).cumsum(1)
-            ours = (ended - (written[:, start:] == policy.generation_config.eos_token_id).int() == 0) & ~torch.tensor(
-                over
-            )[:, None]
+            ends = torch.isin(written[:, start:], torch.tensor(policy.generation_config.eos_token_id)).int()
+            ours = (ends.cumsum(1) - ends == 0) & ~torch.tensor(over)[:, None]  # up to the first end, while it runs
             logprobs.append((each * ours).sum(1))
             observation, gained, terminated, truncated, _ = env.step(tuple(replies))
             rewards, over = np.where(over, rewards, rewards + gained), terminated | truncated

@@ -54,9 +54,9 @@ def train(data: RewardData, training: Any, options: Any) -> None:
     """Train; resumes from the last checkpoint in the output folder."""
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
-    from transformers.trainer_utils import get_last_checkpoint
     from trl import RewardTrainer, get_peft_config
 
+    from simgym.integrations.checkpoints import last_complete_checkpoint
     from simgym.language_models.weights import resolve_weights
 
     weights = resolve_weights(options.model_name_or_path, revision=options.model_revision)
@@ -80,7 +80,7 @@ def train(data: RewardData, training: Any, options: Any) -> None:
         peft_config=get_peft_config(options),
     )
     folder = Path(training.output_dir)
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)) if folder.is_dir() else None)
+    trainer.train(resume_from_checkpoint=last_complete_checkpoint(folder))
     if options.use_peft:
         trainer.model = trainer.model.merge_and_unload()  # a judge loads one folder
     trainer.save_model(str(folder / "final"))

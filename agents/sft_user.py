@@ -26,6 +26,7 @@ from typing import Any
 from simgym.data.flipped import flip_conversations
 from simgym.data.logged import LoggedConversation, StepOutput, read_logged
 from simgym.flip import add_end_token
+from simgym.integrations.checkpoints import last_complete_checkpoint
 
 
 @dataclass
@@ -78,11 +79,10 @@ def device_flags() -> list[str]:
 
 def train(data: UserData, training: Any, options: Any) -> None:
     """Fine-tune; resumes from the last checkpoint in the output folder."""
-    from transformers.trainer_utils import get_last_checkpoint
 
     folder = Path(training.output_dir)
     trainer, files = make_trainer(data, training, options)
-    last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    last = last_complete_checkpoint(folder)
     if last and (folder / "training_log.json").is_file() and int(last.rpartition("-")[2]) >= training.max_steps > 0:
         print(f"{folder} is finished: {training.max_steps} steps. Give another output_dir to train again.", flush=True)
         return

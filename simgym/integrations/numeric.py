@@ -19,6 +19,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from simgym.assistants.base import AssistantTurn
 from simgym.assistants.choices import Candidates, Choices, Offer, Strategies
 from simgym.conversation import Conversation, Message
 from simgym.envs.conversation_env import ConversationEnv
@@ -143,11 +144,12 @@ class ConversationFeatures:
             replies = [turn.text or "." for turn in offer] or ["."]
             jobs += [(row, (*latest, Message("assistant", reply))) for reply in replies]
         made = [rendered(model.tokenizer, messages) for _, messages in jobs]
-        read_N = model.hidden_states([text for text, _ in made], layers=[self.layer])
+        # a conversation whose opening failed has no user turn to read, and is all zeros
+        read_N = iter(model.hidden_states([text for text, _ in made if text], layers=[self.layer]))
         found: list[list[Floats]] = [[] for _ in conversations]
-        for (row, _), (_, exchanges), read in zip(jobs, made, read_N, strict=True):
-            pooled = pool(read, exchanges[-1])
-            question, answer = pooled[0, :2] if pooled is not None else np.zeros((2, read.states.shape[-1]))
+        for (row, _), (text, exchanges) in zip(jobs, made, strict=True):
+            pooled = pool(next(read_N), exchanges[-1]) if text else None
+            question, answer = pooled[0, :2] if pooled is not None else np.zeros((2, self._width()), dtype=np.float32)
             if not found[row]:
                 found[row].append(question)
             if offers[row]:
@@ -212,7 +214,9 @@ class ChoiceActions(gymnasium.Wrapper[dict[str, Any], Any, dict[str, Any], Any])
 
     def _offer(self) -> None:
         episode = self.episode
-        if episode.end_reason is None:
+        if episode.end_reason is not None and not episode.conversation.messages:  # the opening failed
+            self.offers = (AssistantTurn("", "none"),) * self.choices.seen
+        elif episode.end_reason is None:
             self.offers = self.choices.offer([episode.conversation], seeds=[assistant_seed(episode)])[0]
 
 

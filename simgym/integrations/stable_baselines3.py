@@ -5,9 +5,9 @@
     assistant = PolicyAssistant(model.policy, vec_env.choices, vec_env.features)
 
 stable-baselines3 takes no text, so actions are the numbers of choices and observations are vectors of features (see
-`simgym.integrations.numeric`). `TextVecEnv` steps all conversations with one model call a role. A conversation that a
-fault leaves without a reward is *truncated*: PPO then takes the value that it expects for the one that is missing, so
-that the fault pulls the policy in no direction; `faults` counts them by kind.
+`simgym.integrations.numeric`). `TextVecEnv` steps all conversations with one model call a role. stable-baselines3 can
+leave no step out, so a conversation that a fault leaves without a reward gets the mean of the latest rewards, which
+pulls the policy in no direction; `info["reward_imputed"]` tells, and `faults` counts them by kind.
 
 A saved policy is a folder of safetensors and JSON, and nothing in it is unpickled.
 """
@@ -15,7 +15,7 @@ A saved policy is a folder of safetensors and JSON, and nothing in it is unpickl
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -41,9 +41,13 @@ optional_import("stable_baselines3", "train")  # says which extra brings it
 from stable_baselines3.common.vec_env import VecEnv  # noqa: E402
 
 Array = np.ndarray[Any, Any]
+ACTIVATIONS = ("Tanh", "ReLU", "GELU", "SiLU", "ELU", "LeakyReLU")
+"""Activation functions of policies that can be saved."""
 POLICY, SETTINGS = "policy.safetensors", "policy.json"
 _MOST_OPENINGS = 20
 """Openings that may fail in a row before a simulator is taken to be broken."""
+_LATEST, _UNKNOWN_REWARD = 256, 0.5
+"""Rewards whose mean stands for a missing one, and what does before there are any: the middle of their range."""
 
 
 class TextVecEnv(VecEnv):
@@ -83,6 +87,7 @@ class TextVecEnv(VecEnv):
         """How many episodes each row has begun."""
         self.faults: Counter[str] = Counter()
         """Conversations without a reward, by kind of fault."""
+        self._latest: deque[float] = deque(maxlen=_LATEST)
         self._restored = False
         self._rows: list[Episode] = []
         self._offers: list[Offer] = []
@@ -93,10 +98,13 @@ class TextVecEnv(VecEnv):
         super().__init__(num_envs, features.space(choices), gymnasium.spaces.Discrete(choices.count))
 
     def reset(self) -> Array:
-        """Begin N new conversations, or go on with those of `restore`."""
+        """Begin N new conversations (after `seed(s)` the first ones of that seed), or go on with those of `restore`."""
         if not self._restored:
+            if (seed := self._seeds[0]) is not None:
+                self.seed_, self.episodes_begun = seed, [0] * self.num_envs
             self._rows = self._begin(range(self.num_envs))
         self._restored = False
+        self._reset_seeds()
         self._look(range(self.num_envs))
         return self._seen.copy()
 
@@ -120,12 +128,15 @@ class TextVecEnv(VecEnv):
         for row in ended:
             episode = self._rows[row]
             infos[row]["episode_record"] = episode
-            infos[row]["TimeLimit.truncated"] = episode.reward is None
+            infos[row]["TimeLimit.truncated"] = False
             infos[row]["terminal_observation"] = self._seen[row].copy()
+            infos[row]["reward_imputed"] = episode.reward is None
             if episode.reward is None:
                 self.faults[f"{episode.end_reason}: {(episode.fault or 'unknown').split(':')[0]}"] += 1
+                rewards[row] = np.mean(self._latest) if self._latest else _UNKNOWN_REWARD
             else:
                 rewards[row] = episode.reward
+                self._latest.append(episode.reward)
         for row, episode in zip(ended, self._begin(ended), strict=True):
             self._rows[row] = episode
         self._look(range(self.num_envs))
@@ -137,6 +148,7 @@ class TextVecEnv(VecEnv):
             "rows": [episode.to_json() for episode in self._rows],
             "episodes_begun": list(self.episodes_begun),
             "faults": dict(self.faults),
+            "latest_rewards": list(self._latest),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -150,6 +162,7 @@ class TextVecEnv(VecEnv):
         self._rows = [Episode.from_json(row) for row in state["rows"]]
         self.episodes_begun = list(state["episodes_begun"])
         self.faults = Counter(state["faults"])
+        self._latest = deque(state["latest_rewards"], maxlen=_LATEST)
         self._restored = True
 
     def _begin(self, rows: Sequence[int]) -> list[Episode]:
@@ -247,8 +260,18 @@ class PolicyAssistant:
             "deterministic": self.deterministic,
         }
 
+    def _activation(self) -> str:
+        name = str(self.policy.activation_fn.__name__)
+        if name not in ACTIVATIONS:
+            raise ConfigurationError(f"The policy uses {name}, expected one of {', '.join(ACTIVATIONS)}.")
+        return name
+
     def save(self, folder: str | Path) -> None:
-        """Write a folder that `load_policy` reads: weights as safetensors, settings as JSON."""
+        """Write a folder that `load_policy` reads: weights as safetensors, settings as JSON.
+
+        Raises:
+            ConfigurationError: the policy has an activation function that could not be restored.
+        """
         from safetensors.numpy import save_file
 
         folder = Path(folder)
@@ -262,6 +285,7 @@ class PolicyAssistant:
             "choices": self.choices.to_json(),
             "features": self.features.to_json(),
             "net_arch": self.policy.net_arch,
+            "activation": self._activation(),
             "deterministic": self.deterministic,
         }
         (folder / SETTINGS).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
@@ -280,6 +304,7 @@ def load_policy(folder: str | Path, model: LanguageModelSpec = EMBEDDED) -> Poli
     """
     import gymnasium.spaces
     import torch
+    from safetensors import SafetensorError
     from safetensors.numpy import load_file
     from stable_baselines3.common.policies import ActorCriticPolicy
 
@@ -294,17 +319,21 @@ def load_policy(folder: str | Path, model: LanguageModelSpec = EMBEDDED) -> Poli
         features = ConversationFeatures(
             model, layer=stored["layer"], max_turns=stored["max_turns"], projection=projection
         )
-        if features.to_json() != stored:
-            raise ConfigurationError(f"The policy in {folder} was trained on {stored['model']}. Give that model.")
+        writer = settings["choices"]["writer"]["model"]
+        if features.to_json() != stored or choices.to_json()["writer"]["model"] != writer:
+            raise ConfigurationError(f"The policy in {folder} was trained on {writer}. Give that model.")
+        if settings["activation"] not in ACTIVATIONS:
+            raise ValueError(settings["activation"])
         policy = ActorCriticPolicy(
             features.space(choices),
             gymnasium.spaces.Discrete(choices.count),
             lambda _: 0.0,
             net_arch=settings["net_arch"],
+            activation_fn=getattr(torch.nn, settings["activation"]),
         )
         weights = {name.removeprefix("policy."): value for name, value in tensors.items() if name.startswith("policy.")}
         policy.load_state_dict({name: torch.as_tensor(value) for name, value in weights.items()})
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         if isinstance(error, ConfigurationError):
             raise
         raise WeightsError(f"{folder} holds no policy: {error!r}. Save one with PolicyAssistant.save.") from error

@@ -29,6 +29,7 @@ from simgym.envs.conversation_env import ConversationEnv
 from simgym.envs.episodes import Episode
 from simgym.errors import ConfigurationError
 from simgym.flip import defuse, render
+from simgym.plugins import optional_import
 from simgym.rollout.collect import take_turns
 from simgym.seeding import derive_seed
 
@@ -81,9 +82,13 @@ class Rollouts:
         tokenizer = getattr(trainer.processing_class, "tokenizer", trainer.processing_class)
         training = trainer.model.training
         step = trainer.state.global_step if training else "evaluation"
-        rollouts = self._open(tokenizer, [prompt[-1]["content"] for prompt in prompts], step)
-        while running := [one for one in rollouts if one.episode.end_reason is None]:
-            ids_N, logprobs_N = trainer._generate_single_turn([_so_far(one) for one in running], None, {}, 1)
+        rollouts = self._open(tokenizer, [prompt[-1]["content"] for prompt in prompts], step, trainer)
+        while _anybody(running := [one for one in rollouts if one.episode.end_reason is None], trainer):
+            # where generation is collective, a process whose conversations are over still takes part, for nothing
+            asked = [_so_far(one) for one in running] or [rollouts[0].prompt_ids]
+            ids_N, logprobs_N = trainer._generate_single_turn(asked, None, {}, 1)
+            if not running:
+                continue
             turns = []
             for number, (one, ids) in enumerate(zip(running, ids_N, strict=True)):
                 one.completion_ids += ids
@@ -98,9 +103,9 @@ class Rollouts:
                 if one.episode.end_reason is None:
                     said = one.episode.conversation.messages[heard[id(one)] + 1]
                     self._hear(tokenizer, one, said, trainer)
-        return self._output(tokenizer, rollouts)
+        return self._output(tokenizer, rollouts, trainer)
 
-    def _open(self, tokenizer: Any, ids: Sequence[str], step: int | str) -> list[Rollout]:
+    def _open(self, tokenizer: Any, ids: Sequence[str], step: int | str, trainer: Any) -> list[Rollout]:
         """Conversations that begin, one opening for all rollouts of a scenario."""
         seeds = {one: derive_seed(self.seed, "grpo", step, one) for one in ids}
         scenarios = [self.env.episodes.scenario(seed, one) for one, seed in seeds.items()]
@@ -108,8 +113,12 @@ class Rollouts:
         rollouts = []
         for one in ids:
             episode = Episode.from_json(opened[one].to_json())  # a fork: each goes its own way from here
+            if episode.end_reason is not None:  # the opening failed
+                rollouts.append(Rollout(episode, [tokenizer.eos_token_id]))
+                continue
             text = render(tokenizer, [*self._system(), *episode.conversation.messages], "assistant")
             rollouts.append(Rollout(episode, list(tokenizer(text, add_special_tokens=False)["input_ids"])))
+            self._check_room(rollouts[-1], [], trainer)
         return rollouts
 
     def _system(self) -> list[Message]:
@@ -121,25 +130,30 @@ class Rollouts:
         written = one.completion_ids[-1]
         if behind and written == behind[0]:  # the policy ended its turn itself
             behind = behind[1:]
-        longest = getattr(trainer.model.config, "max_position_embeddings", None)
-        room = trainer.args.max_completion_length
-        if longest is not None and len(_so_far(one)) + len(behind) + room > longest:
-            one.episode.end_reason = "context_overflow"
-            one.episode.fault = f"context_overflow: no room for {room} tokens in {longest}"
+        self._check_room(one, behind, trainer)
+        if one.episode.end_reason is not None:
             return
         one.completion_ids += behind
         one.env_mask += [0] * len(behind)
         if one.logprobs:
             one.logprobs += [0.0] * len(behind)
 
-    def _output(self, tokenizer: Any, rollouts: Sequence[Rollout]) -> dict[str, list[Any]]:
+    def _check_room(self, one: Rollout, behind: Sequence[int], trainer: Any) -> None:
+        """End a conversation in whose context another turn does not fit."""
+        longest = getattr(trainer.model.config, "max_position_embeddings", None)
+        room = trainer.args.max_completion_length
+        if longest is not None and len(_so_far(one)) + len(behind) + room > longest:
+            one.episode.end_reason = "context_overflow"
+            one.episode.fault = f"context_overflow: no room for {room} tokens in {longest}"
+
+    def _output(self, tokenizer: Any, rollouts: Sequence[Rollout], trainer: Any) -> dict[str, list[Any]]:
         self.latest = [one.episode for one in rollouts]
         for one in rollouts:
             if one.episode.reward is None:
                 self.faults[f"{one.episode.end_reason}: {(one.episode.fault or 'unknown').split(':')[0]}"] += 1
             if not one.completion_ids:  # the opening failed: nothing to learn from, and TRL wants a token
                 one.completion_ids, one.env_mask = [tokenizer.eos_token_id], [0]
-        told = any(one.logprobs for one in rollouts)
+        told = trainer.use_vllm or any(one.logprobs for one in rollouts)
         return {
             "prompt_ids": [one.prompt_ids for one in rollouts],
             "completion_ids": [one.completion_ids for one in rollouts],
@@ -192,6 +206,13 @@ def judge_reward(judge_reward: Sequence[float | None], **columns: Any) -> list[f
         turns = columns.get("turns") or [0]
         log("simgym/turns", sum(turns) / len(turns))
     return list(judge_reward)
+
+
+def _anybody(running: Sequence[Rollout], trainer: Any) -> bool:
+    """Whether a conversation goes on in this process or another."""
+    if trainer.accelerator.num_processes == 1:
+        return bool(running)
+    return any(optional_import("accelerate.utils", "train").gather_object([bool(running)]))
 
 
 def _so_far(one: Rollout) -> list[int]:

@@ -77,6 +77,7 @@ def read_head(folder: str | Path) -> Head:
     Raises:
         WeightsError: a file is missing or does not hold a head.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     try:
@@ -91,7 +92,7 @@ def read_head(folder: str | Path) -> Head:
             **{name: tensors[name].astype(np.float32) for name in TENSORS},
         )
         head.rewards(np.zeros((1, *head.mean.shape), dtype=np.float32), np.zeros((1, 3), dtype=np.float32))
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+    except (OSError, ValueError, KeyError, TypeError, IndexError, SafetensorError) as error:
         raise WeightsError(
             f"{folder} holds no reward head: {error!r}. Make one with agents/embedded_reward.py."
         ) from error

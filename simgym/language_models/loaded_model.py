@@ -6,9 +6,10 @@ whoever calls holds the lock of the `TransformersLM`.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -178,8 +179,8 @@ class LoadedModel:
             for layer in set(layers)
         ]
         try:
-            with torch.inference_mode():
-                self.forward(**self._padded(sequences), logits_to_keep=1, adapter_names=[BASE] * len(sequences))
+            with torch.inference_mode(), self._base_alone() as base:
+                base(**self._padded(sequences), logits_to_keep=1, use_cache=False)
         except _Deepest:
             pass
         finally:
@@ -187,6 +188,18 @@ class LoadedModel:
                 hook.remove()
         stacked = torch.stack([found[layer] for layer in layers], dim=1).float().cpu().numpy()
         return [row[:, -len(ids) :] for row, ids in zip(stacked, sequences, strict=True)]
+
+    @contextlib.contextmanager
+    def _base_alone(self) -> Iterator[Any]:
+        """The base model without any adapter, for a pass that may be broken off: PEFT's own hooks would stay behind."""
+        if not self.keys:
+            yield self.model
+            return
+        try:
+            with self.model.disable_adapter():
+                yield self.model.get_base_model()
+        finally:
+            self.model.requires_grad_(False)  # PEFT makes the active adapter trainable when it is enabled again
 
     def _padded(self, sequences: list[list[int]]) -> dict[str, Any]:
         """Left-padded inputs of a forward pass."""

@@ -45,10 +45,12 @@ def rendered(tokenizer: Any, messages: Sequence[Message]) -> tuple[str, list[Exc
     """
     longest = {"user": LONGEST_QUESTION, "assistant": LONGEST_ANSWER}
     short = [
-        Message(one.role, defuse(tokenizer, one.content.strip()[: longest[one.role]]))
+        Message(one.role, defuse(tokenizer, one.content.strip()[: longest[one.role]].strip()))
         for one in itertools.dropwhile(lambda one: one.role != "user", messages)
         if one.role in longest
     ]
+    if not short:
+        return "", []
     text = render(tokenizer, short, None)
     spans: list[Span] = []
     for number, message in enumerate(short):

@@ -14,8 +14,9 @@ import numpy as np
 def plateau_onset(rewards: Sequence[float], *, window: int = 3, tolerance: float = 0.1) -> int:
     """The first checkpoint that is about as good as the best.
 
-    The curve is smoothed by a centred mean of `window` values (fewer at its ends); the onset is the first index whose
-    smoothed value lies within `tolerance` of the whole gain below the smoothed maximum.
+    The curve behind the first value is smoothed by a centred mean of `window` values (fewer, but as many on both sides,
+    near its ends); the onset is the first index whose smoothed value lies within `tolerance` of the whole gain below
+    the smoothed maximum.
 
     Args:
         rewards: Validation rewards in the order of training, the initial model's first; at least one, all finite.
@@ -33,7 +34,9 @@ def plateau_onset(rewards: Sequence[float], *, window: int = 3, tolerance: float
         raise ValueError("Got no rewards, or one that is not finite. Leave evaluations that failed out.")
     if window < 1 or window % 2 == 0 or not 0 <= tolerance < 1:
         raise ValueError(f"window is {window} and tolerance {tolerance}, expected an odd number >= 1 and [0, 1).")
-    half = window // 2
-    smooth = np.array([curve[max(0, at - half) : at + half + 1].mean() for at in range(curve.size)])
+    smooth = curve.copy()
+    for at in range(1, curve.size):
+        half = min(window // 2, at - 1, curve.size - 1 - at)
+        smooth[at] = curve[at - half : at + half + 1].mean()
     missing = tolerance * (smooth.max() - smooth[0])
     return int(np.argmax(smooth >= smooth.max() - missing - 1e-12))  # equal up to rounding

@@ -20,6 +20,7 @@ from simgym.judges.base import Judgement
 from simgym.language_models.base import Sampling
 from simgym.language_models.scripted_lm import ScriptedLM
 from simgym.rollout.collect import collect
+from simgym.simulators.base import UserTurn
 
 SHORT = Sampling(max_new_tokens=4)
 
@@ -147,6 +148,10 @@ def test_a_policy_whose_words_or_model_changed_is_refused(tiny_model, features, 
     with pytest.raises(ConfigurationError, match="trained on"):
         load_policy(tmp_path, {"kind": "transformers", "model": tiny_model, "dtype": "bfloat16"})
     settings = json.loads((tmp_path / SETTINGS).read_text())
+    settings["activation"] = "Bilinear"
+    (tmp_path / SETTINGS).write_text(json.dumps(settings))
+    with pytest.raises(WeightsError, match="holds no policy"):
+        load_policy(tmp_path, tiny_model)
     settings["choices"]["prompts"][1] = "0" * 64
     (tmp_path / SETTINGS).write_text(json.dumps(settings))
     with pytest.raises(ConfigurationError, match="other words for steps"):
@@ -165,9 +170,55 @@ def test_a_judge_that_fails_is_counted_and_moves_the_policy_in_no_direction(feat
     assert kind == "judge_fault: unparsable"
     assert env.faults[kind] > 100
     assert np.isfinite(model.rollout_buffer.advantages).all()
+    judged, imputed = [], []
+    for _ in range(5):
+        env.step_async(np.zeros(8))
+        _, rewards, _, infos = env.step_wait()
+        for reward, info in zip(rewards, infos, strict=True):
+            (imputed if info["reward_imputed"] else judged).append(float(reward))
+    assert set(judged) == {0.0, 1.0}
+    assert all(0.3 < reward < 1 for reward in imputed)  # the mean of what was judged lately, not 0
     shouting = [Conversation().add("user", "AAAA AAAA AAAA")]
     assistant = PolicyAssistant(model.policy, env.choices, env.features)
     assert assistant.respond(shouting, seeds=[0])[0].text == "brief"
+
+
+class Silent:
+    """A simulator that cannot open."""
+
+    def open(self, scenarios, *, seeds):
+        return [UserTurn("", fault="timeout: on purpose") for _ in scenarios]
+
+    def reply(self, scenarios, conversations, *, seeds):
+        raise AssertionError
+
+    def fingerprint(self):
+        return {"simulator": "silent"}
+
+
+@pytest.mark.parametrize("wrapper", [StrategyActions, CandidateActions])
+def test_an_opening_that_failed_is_told_by_the_first_step(wrapper, tiny_model):
+    env = gym.make("UserSim-Replay-v0", simulator=Silent(), scenarios=users(), max_turns=1, judge=Fitting())
+    numeric = EmbedObservation(wrapper(env, tiny_model, sampling=SHORT), ConversationFeatures(tiny_model, layer=1))
+    observation, _ = numeric.reset(seed=0)
+    assert observation.shape == numeric.observation_space.shape
+    _, reward, terminated, truncated, info = numeric.step(0)
+    assert np.isnan(reward)
+    assert (terminated, truncated) == (False, True)
+    assert info["fault"]
+
+
+def test_a_simulator_that_never_opens_stops_the_training(features):
+    with pytest.raises(ConfigurationError, match="failed to open"):
+        vec_env(features, simulator=Silent()).reset()
+
+
+def test_a_seed_that_is_given_later_counts_from_the_next_reset(features):
+    env, other = vec_env(features, seed=1), vec_env(features, seed=9)
+    env.reset()
+    env.seed(9)
+    assert (env.reset() == other.reset()).all()
+    assert [row.seed for row in env._rows] == [row.seed for row in other._rows]
 
 
 def test_episodes_do_not_depend_on_what_the_policy_does(features):

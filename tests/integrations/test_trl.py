@@ -8,6 +8,7 @@ from simgym.conversation import Conversation
 from simgym.errors import ConfigurationError
 from simgym.integrations.trl import judge_reward, make_rollout_func, scenario_dataset
 from simgym.judges.base import Judgement
+from simgym.simulators.base import UserTurn
 
 trl = pytest.importorskip("trl", reason="the extra simgym[train] is not installed")
 
@@ -135,6 +136,30 @@ def test_a_group_in_which_every_judgement_failed_moves_nothing(tiny_model, scena
     trainer.train()
     assert all((before[name] == value).all() for name, value in trainer.model.named_parameters())
     assert rollouts.faults == {"judge_fault: refused": 8}
+
+
+class Silent:
+    """A simulator that cannot open some scenarios."""
+
+    def open(self, scenarios, *, seeds):
+        return [
+            UserTurn("", fault="timeout: on purpose") if scenario.id == "s0" else UserTurn("hello")
+            for scenario in scenarios
+        ]
+
+    def reply(self, scenarios, conversations, *, seeds):
+        return [UserTurn("and?") for _ in scenarios]
+
+    def fingerprint(self):
+        return {"simulator": "silent"}
+
+
+def test_an_opening_that_failed_is_counted_and_the_others_go_on(tiny_model, scenarios, tmp_path):
+    rollouts = make_rollout_func("UserSim-Replay-v0", simulator=Silent(), scenarios=scenarios[:2], judge=Vowels())
+    trainer = make_trainer(tiny_model, scenarios[:2], tmp_path, rollouts=rollouts)
+    trainer.train()
+    assert rollouts.faults == {"simulator_fault: timeout": 4}
+    assert sum(one.reward is not None for one in rollouts.latest) == 4
 
 
 def test_a_context_that_is_full_ends_a_conversation(tiny_model, scenarios, tmp_path):
