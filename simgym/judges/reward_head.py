@@ -91,6 +91,8 @@ def read_head(folder: str | Path) -> Head:
             scale=float(settings["scale"]),
             **{name: tensors[name].astype(np.float32) for name in TENSORS},
         )
+        if not (head.deviation > 0).all() or not (head.match_deviation > 0).all():
+            raise ValueError("a deviation is not positive")
         head.rewards(np.zeros((1, *head.mean.shape), dtype=np.float32), np.zeros((1, 3), dtype=np.float32))
     except (OSError, ValueError, KeyError, TypeError, IndexError, SafetensorError) as error:
         raise WeightsError(
@@ -122,7 +124,7 @@ class RewardHeadJudge:
         """
         head, model = self._ready()
         texts_N, exchanges_N = [], []
-        for conversation in conversations:
+        for _, conversation in zip(scenarios, conversations, strict=True):
             text, exchanges = rendered(model.tokenizer, conversation.messages)
             texts_N.append(text)
             exchanges_N.append(exchanges)

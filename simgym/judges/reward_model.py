@@ -71,7 +71,10 @@ class RewardModelJudge:
         """Judge N conversations; no randomness. One that is longer than the context is a fault (`context_overflow`)."""
         with self._lock:
             model, tokenizer = self._ready()
-            texts = [render(tokenizer, conversation.messages, None) for conversation in conversations]
+            texts = [
+                render(tokenizer, conversation.messages, None)
+                for _, conversation in zip(scenarios, conversations, strict=True)
+            ]
             ids_N = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
             longest = getattr(model.config, "max_position_embeddings", None) or math.inf
             fitting = sorted((i for i, ids in enumerate(ids_N) if len(ids) <= longest), key=lambda i: len(ids_N[i]))
