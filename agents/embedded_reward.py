@@ -10,6 +10,11 @@ off, repetitive, padded, shuffled or garbled, and, for finer differences, the we
 better answer is cut at the end of a sentence to about the worse one's length, so that length predicts nothing. The
 layer and the strength of the prior are chosen by cross-validation over topics, on these pairs alone; pairs that
 validate judges are never read here. Every stage writes what it has finished, and the same command goes on.
+
+Tried without gain (on the 300 pairs that the results of `benchmarks/embedded_reward.py` leave out): the base model's
+answers in one plain paragraph, and what it writes behind "Question: ... Answer:" outside a chat, as further worse
+answers; strong answers without their Markdown as better ones; pairs of every length with every other; matches that
+count only up to their mean. What would help is worse answers by larger models: see the benchmark's ceiling.
 """
 
 from __future__ import annotations
@@ -35,11 +40,7 @@ from simgym.language_models.transformers_lm import TransformersLM
 from simgym.seeding import derive_seed, generator
 from simgym.transcripts import text_hash
 
-TOLD = {
-    "terse": "Answer in one short sentence, without any details.",
-    "plain": "Answer in one short paragraph of plain sentences. Do not use lists, headings or bold type.",
-}
-"""System prompts that make the base model answer in another manner."""
+TERSE = "Answer in one short sentence, without any details."
 LAYERS = (8, 12, 16, 20)
 """Candidates for the layer that is averaged; deeper ones cost more."""
 MATCH_LAYER = 4
@@ -112,12 +113,12 @@ def read_sources(path: Path) -> list[Source]:
 
 def sample(model: TransformersLM, sources: Sequence[Source], file: RunFile, batch_size: int = 40) -> None:
     """What the base model says itself: its own answer, a terse one, and a strong answer's start carried on."""
-    for kind in ("own", "continued", "terse", "plain", "raw"):
+    for kind in ("own", "continued", "terse"):
         todo = [one for one in sources if f"{one.key}:{kind}" not in file.rows]
         todo.sort(key=lambda one: len(one.opening))
         for start in range(0, len(todo), batch_size):
             batch = todo[start : start + batch_size]
-            texts = written(model, batch, kind) if kind in ("continued", "raw") else answered(model, batch, kind)
+            texts = carried_on(model, batch) if kind == "continued" else answered(model, batch, kind)
             for one, text in zip(batch, texts, strict=True):
                 file.append({"key": f"{one.key}:{kind}", "text": text})
             print(f"{kind}: {start + len(batch)} of {len(todo)}", flush=True)
@@ -125,8 +126,8 @@ def sample(model: TransformersLM, sources: Sequence[Source], file: RunFile, batc
 
 def answered(model: TransformersLM, batch: Sequence[Source], kind: str) -> list[str]:
     """The model's answers, in full or told to be terse."""
-    sampling = Sampling(0.4 if kind == "plain" else 0.8, 0.95, {"own": 160, "terse": 60, "plain": 110}[kind])
-    head = (Message("system", TOLD[kind]),) if kind in TOLD else ()
+    sampling = Sampling(0.8, 0.95, 160 if kind == "own" else 60)
+    head = (Message("system", TERSE),) if kind == "terse" else ()
     requests = [
         Request((*head, Message("user", one.opening)), sampling, derive_seed(0, 0, f"{one.key}:{kind}"))
         for one in batch
@@ -134,17 +135,13 @@ def answered(model: TransformersLM, batch: Sequence[Source], kind: str) -> list[
     return [one.text for one in model.generate(requests)]
 
 
-def written(model: TransformersLM, batch: Sequence[Source], kind: str) -> list[str]:
-    """A strong answer's first 25 to 60 tokens carried on, or (raw) what follows a question outside any chat."""
+def carried_on(model: TransformersLM, batch: Sequence[Source]) -> list[str]:
+    """A strong answer's first 25 to 60 tokens and up to 110 of the base model's."""
     import torch
 
     tokenizer = model.tokenizer
     prompts, starts = [], []
     for one in batch:
-        if kind == "raw":
-            starts.append("")
-            prompts.append(f"Question: {one.opening}\n\nAnswer:")
-            continue
         rng = np.random.default_rng(derive_seed(0, 0, f"{one.key}:continued"))
         words = one.answers[int(rng.integers(len(one.answers)))]
         ids = tokenizer(words, add_special_tokens=False)["input_ids"][: int(rng.integers(25, 60))]
@@ -159,11 +156,11 @@ def written(model: TransformersLM, batch: Sequence[Source], kind: str) -> list[s
             do_sample=True,
             temperature=0.8,
             top_p=0.95,
-            max_new_tokens=90 if kind == "raw" else 110,
+            max_new_tokens=110,
             pad_token_id=tokenizer.pad_token_id,
         )
     new = tokenizer.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-    return [(start + text).split("\nQuestion:")[0] for start, text in zip(starts, new, strict=True)]
+    return [start + text for start, text in zip(starts, new, strict=True)]
 
 
 def texts_of(source: Source, sources: Sequence[Source], samples: dict[str, dict[str, Any]]) -> list[Text]:
@@ -191,17 +188,7 @@ def texts_of(source: Source, sources: Sequence[Source], samples: dict[str, dict[
         Text(source.key, "strong", words, tuple(matching_end(words, text, rng) for text in worse))
         for words in (answer.strip()[:LONGEST_ANSWER] for answer in source.answers)
     ]
-    for kind in ("plain", "raw"):
-        add(kind, samples[f"{source.key}:{kind}"]["text"])
-    words = without_markdown(source.answers[int(rng.integers(len(source.answers)))])[:LONGEST_ANSWER].strip()
-    strong.append(Text(source.key, "strong", words, tuple(matching_end(words, text, rng) for text in worse)))
     return [*worse, *strong]
-
-
-def without_markdown(words: str) -> str:
-    """The same answer as plain sentences: a strong answer is not better because of its lists and headings."""
-    lines = [re.sub(r"^\s*(#+|[-*+]|\d+[.)])\s+", "", line).strip() for line in words.splitlines()]
-    return re.sub(r"[*_`]{1,3}", "", " ".join(line for line in lines if line and not line.startswith("```")))
 
 
 def sentence_end(words: str, target: int) -> int:
@@ -340,12 +327,10 @@ def make_pairs(sources: Sequence[Source], texts: Sequence[Text]) -> list[Pair]:
         pairs += [
             Pair(topics[key], texts[other].kind, (one, end), (other, 0))
             for one in strong
-            for end, other in zip(
-                range(len(texts[one].ends)), worse, strict=False
-            )  # the later kinds have fewer matches
+            for end, other in enumerate(worse)
         ]
-        first, second = strong[:2]
-        longest = sorted(range(len(texts[first].ends)), key=lambda end: -texts[worse[end]].ends[0])[:3]
+        first, second = strong
+        longest = sorted(range(len(worse)), key=lambda end: -texts[worse[end]].ends[0])[:3]
         pairs += [Pair(topics[key], "weaker_model", (first, end), (second, end)) for end in longest]
     return pairs
 

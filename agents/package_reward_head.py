@@ -55,13 +55,13 @@ def card(log: dict[str, Any], validation: dict[str, Any] | None, size: int) -> s
 def _validation(results: dict[str, Any] | None) -> str:
     if results is None:
         return "\n"
-    judges = {name: results[name] for name in ("reward_head", "relevance") if name in results}
+    judges = {name: results[name] for name in ("reward_head", "relevance", "ceiling") if name in results}
     ours = results["reward_head"]["pairs"]
     subsets = [(f"against {name}", "pairs", name) for name in ours["by_subset"]]
     titles = [f"{name} ({judge['pairs']['pairs']} pairs)" for name, judge in judges.items()]
     lines = [f"| | {' | '.join(titles)} | length alone |", "|---|" + "---|" * (len(judges) + 1)]
     for title, part, subset in [*subsets, ("another question's answer", "off_topic", "off_topic")]:
-        cells = [_in_words(judge[part]["by_subset"][subset]) for judge in judges.values()]
+        cells = [_in_words(judge[part]["by_subset"][subset]) if part in judge else "–" for judge in judges.values()]
         alone = results["reward_head"][part]["length_alone"][subset]
         lines.append(f"| {title} | {' | '.join(cells)} | {alone:.2f} |")
     cells = [_in_words(judge["pairs"]["length_balanced"]) for judge in judges.values()]
@@ -72,7 +72,8 @@ def _validation(results: dict[str, Any] | None) -> str:
 
 Pairs of AlpacaEval outputs (`python benchmarks/embedded_reward.py`): a concise GPT-4 against weaker
 models, on instructions that nobody looked at while the features were chosen. Share decided rightly, 95 % intervals
-over instructions. Rank correlation of value and length: {_in_words(value)}.
+over instructions. Rank correlation of value and length: {_in_words(value)}. The ceiling is not a judge: it is what the
+same features decide when they are fitted on pairs of this kind, in cross-validation.
 
 {chr(10).join(lines)}
 

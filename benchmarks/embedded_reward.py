@@ -1,29 +1,38 @@
 """Does the embedded reward model know the better of two answers, and an answer from one to another question?
 
-    python benchmarks/embedded_reward.py --pairs judge_pairs.jsonl [--head runs/embedded_reward/head] [--relevance 120]
+    python benchmarks/embedded_reward.py --pairs judge_pairs.jsonl [--parts reward_head relevance ceiling]
 
 Pairs are `{"instruction", "better", "worse", "worse_model"}` that the judge was never trained on, without those whose
 instructions were looked at while its features were chosen. Off-topic pairs are
 made of them: an instruction's better answer against the better answer to another instruction, the nearest in length of
-ten. Beside the judge: length alone, and the relevance judge on `--relevance` of the pairs of either kind (it needs ten
-times as long). The rank correlation with length says whether the judge has learned to like length.
+ten. Beside the judge: length alone, and the relevance judge on 80 pairs of either kind (it is slow). The rank
+correlation with length says whether the judge has learned to like length. The ceiling is what the same features decide
+when they are fitted on pairs of this kind (cross-validation over instructions, on those that were looked at): if it is
+high, what the judge lacks is not features but examples. Parts are kept in one file; those not asked for stay.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from simgym.conversation import Message
 from simgym.evaluation.judge_validation import Pair, Verdict, judge_pairs, read_pairs, validate
 from simgym.judges.loading import load_judge
+from simgym.judges.reward_head import SHIPPED_HEAD, Head, read_head
+from simgym.language_models.pooling import match, pool, rendered
+from simgym.language_models.transformers_lm import TransformersLM
 from simgym.seeding import generator
 from simgym.statistics.agreement import spearman
 from simgym.transcripts import write_json
 
 LOOKED_AT = 300
 """Pairs (drawn with seed 0) that were looked at while the features of the head were chosen; not used here."""
+PARTS = ("reward_head", "relevance", "ceiling")
+RELEVANCE_PAIRS = 80
 RESULTS = Path(__file__).with_name("results") / "embedded_reward.json"
 
 
@@ -32,26 +41,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--pairs", type=Path, required=True)
     parser.add_argument("--head", help="folder of another head than the shipped one")
-    parser.add_argument("--relevance", type=int, default=0, help="pairs for the relevance judge")
-    parser.add_argument("--limit", type=int, help="use so many pairs")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--limit", type=int, help="use so many pairs of every kind")
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args()
-    pairs, strangers = fresh(options.pairs)
-    pairs, strangers = pairs[: options.limit], strangers[: options.limit]
-    head = {"head": options.head} if options.head else {}
-    results = {"reward_head": judged(load_judge("reward_head", None, head), "reward_head", pairs, strangers)}
-    write_json(options.output, results)
-    if options.relevance:
-        some = pairs[:: max(1, len(pairs) // options.relevance)]
-        results["relevance"] = judged(load_judge("relevance"), "relevance", some, strangers[: options.relevance])
+    seen, pairs, strangers = (one[: options.limit] for one in read(options.pairs))
+    results = json.loads(options.output.read_text()) if options.output.is_file() else {}
+    for part in options.parts:
+        if part == "reward_head":
+            judge = load_judge("reward_head", None, {"head": options.head} if options.head else {})
+            results[part] = judged(judge, part, pairs, strangers)
+        elif part == "relevance":
+            some = pairs[:: max(1, len(pairs) // RELEVANCE_PAIRS)][:RELEVANCE_PAIRS]
+            results[part] = judged(load_judge("relevance"), part, some, strangers[:RELEVANCE_PAIRS])
+        else:
+            results[part] = ceiling(seen, read_head(options.head or SHIPPED_HEAD))
         write_json(options.output, results)
 
 
-def fresh(path: Path) -> tuple[list[Pair], list[Pair]]:
-    """Pairs and off-topic pairs of instructions that nobody looked at while the features were chosen."""
-    seen = {one.instruction for one in read_pairs(path, limit=LOOKED_AT)}
-    pairs = [one for one in read_pairs(path) if one.instruction not in seen]
-    return pairs, off_topic(pairs)
+def read(path: Path) -> tuple[list[Pair], list[Pair], list[Pair]]:
+    """Pairs that were looked at while the features were chosen; pairs and off-topic pairs of all other instructions."""
+    seen = read_pairs(path, limit=LOOKED_AT)
+    instructions = {one.instruction for one in seen}
+    pairs = [one for one in read_pairs(path) if one.instruction not in instructions]
+    return seen, pairs, off_topic(pairs)
 
 
 def off_topic(pairs: list[Pair]) -> list[Pair]:
@@ -85,6 +98,38 @@ def judged(judge: Any, name: str, pairs: list[Pair], strangers: list[Pair]) -> d
     print(name, on_pairs.accuracy, shares, "off topic", on_strangers.accuracy, flush=True)
     print(found["value_and_length"], found["mean_value"], on_pairs.length_alone, flush=True)
     return found
+
+
+def ceiling(pairs: list[Pair], head: Head) -> dict[str, Any]:
+    """What the head's features decide when the weights are fitted on pairs of this kind, others than those decided."""
+    import numpy as np
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GroupKFold
+
+    model = TransformersLM(head.base)
+    better, worse = (
+        np.concatenate([features(model, head, one.instruction, getattr(one, side)) for one in pairs])
+        for side in ("better", "worse")
+    )
+    difference = better - worse
+    sign = np.where(np.arange(len(pairs)) % 2 == 0, 1, -1)
+    verdicts: list[Verdict] = []
+    for train, test in GroupKFold(6).split(difference, groups=[one.instruction for one in pairs]):
+        spread = difference[train].std(0) + 1e-6
+        fitted = LogisticRegression(C=0.001, fit_intercept=False, max_iter=2000)
+        fitted.fit(difference[train] / spread * sign[train, None], sign[train])
+        right = difference[test] / spread @ fitted.coef_[0] > 0
+        verdicts += [Verdict(pairs[row], float(hit), None, None, None) for row, hit in zip(test, right, strict=True)]
+    found = validate("ceiling", {"fitted on": "pairs of this kind", "layer": head.layer}, verdicts)
+    print("ceiling", found.accuracy, found.length_balanced, flush=True)
+    return {"pairs": found.to_json()}
+
+
+def features(model: TransformersLM, head: Head, instruction: str, answer: str) -> Any:
+    """What the head weighs of one answer, shape (1, features)."""
+    text, (exchange,) = rendered(model.tokenizer, [Message("user", instruction), Message("assistant", answer)])
+    (states,) = model.hidden_states([text], layers=[head.layer, head.match_layer])
+    return head.features(pool(states, exchange, 0), match(states, exchange, 1))
 
 
 def mean(verdicts: list[Verdict], side: int) -> float:
