@@ -228,6 +228,7 @@ def padded(words: str, source: Source, rng: np.random.Generator) -> str:
 
 
 def shuffled(words: str, source: Source, rng: np.random.Generator) -> str:
+    """Sentences in another order; of three, one draw in six leaves them as they are, which is noise in the labels."""
     parts = [one for one in re.split(r"(?<=[.!?])\s+|\n+", words) if one]
     if len(parts) < 3:
         return garbled(words, source, rng)

@@ -104,7 +104,6 @@ def make_trainer(users: UserSettings, training: Any, options: Any) -> Any:
         revision=weights.revision,
         dtype=options.dtype,
         attn_implementation=options.attn_implementation,
-        trust_remote_code=options.trust_remote_code,
         use_safetensors=True,
     )
     name = options.model_name_or_path

@@ -14,7 +14,7 @@ pytest.importorskip("trl", reason="the extra simgym[train] is not installed")
 RECIPE = Path(__file__).resolve().parents[2] / "agents" / "grpo.py"
 
 
-def run(folder, scenarios_file, model, steps, *more):
+def run(folder, scenarios_file, model, steps):
     options = {
         "model_name_or_path": model,
         "dtype": "float32",
@@ -43,11 +43,10 @@ def run(folder, scenarios_file, model, steps, *more):
         "report_to": "none",
         "disable_tqdm": "true",
         "use_peft": "true",
-        "lora_target_modules": "q_proj",
     }
     flags = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     outcome = subprocess.run(
-        [sys.executable, str(RECIPE), *flags, *more],
+        [sys.executable, str(RECIPE), *flags, "--lora_target_modules", "q_proj", "v_proj"],
         capture_output=True,
         text=True,
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
