@@ -22,9 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from simgym.conversation import Scenario
-from simgym.integrations.checkpoints import last_complete_checkpoint
+from simgym.integrations.recipes import as_mapping, device_flags, last_complete_checkpoint
 from simgym.integrations.trl import judge_reward, make_rollout_func, scenario_dataset
-from simgym.seeding import derive_seed
 from simgym.statistics.plateau import plateau_onset
 
 
@@ -65,18 +64,8 @@ def main() -> None:
     train(users, training, model)
 
 
-def device_flags() -> list[str]:
-    """What this machine cannot do: training on a GPU, and bfloat16. The reader's own flags come later, and win."""
-    import torch
-
-    if torch.cuda.is_available():
-        return [] if torch.cuda.is_bf16_supported() else ["--bf16", "false"]
-    return ["--bf16", "false", "--use_cpu", "true"]
-
-
 def train(users: UserSettings, training: Any, options: Any) -> None:
     """Train; resumes from the last checkpoint in the output folder."""
-
     folder = Path(training.output_dir)
     last = last_complete_checkpoint(folder)
     # the initial model, which the plateau is measured from; once, for it draws random numbers
@@ -121,8 +110,8 @@ def make_trainer(users: UserSettings, training: Any, options: Any) -> Any:
         system_prompt=users.system_prompt,
         max_turns=users.max_turns,
         judge=users.judge,
-        judge_options=mapping(users.judge_options),
-        simulator_options=mapping(users.simulator_options),
+        judge_options=as_mapping(users.judge_options),
+        simulator_options=as_mapping(users.simulator_options),
         **{name: value for name, value in settings.items() if value is not None},
     )
     trainer = GRPOTrainer(
@@ -139,20 +128,12 @@ def make_trainer(users: UserSettings, training: Any, options: Any) -> Any:
     return trainer
 
 
-def mapping(value: Any) -> dict[str, Any]:
-    """Settings from YAML (a mapping already) or from a flag (JSON)."""
-    return json.loads(value) if isinstance(value, str) else dict(value or {})
-
-
 def split(users: UserSettings) -> tuple[list[Scenario], list[Scenario]]:
     """Scenarios to train and to validate on, by their ids alone: the same for every simulator."""
-    from simgym.data.scenario_sets import load_scenarios
+    from simgym.data.scenario_sets import hold_out, load_scenarios
 
-    every = load_scenarios(users.scenarios)
-    order = sorted(every, key=lambda scenario: derive_seed(0, "held out", scenario.id))
-    held_out = order[: max(1, len(order) // 5)]
-    ids = {scenario.id for scenario in held_out}
-    return [scenario for scenario in every if scenario.id not in ids], held_out[: users.validation]
+    train_set, held_out = hold_out(load_scenarios(users.scenarios))
+    return train_set, held_out[: users.validation]
 
 
 def share_weights(model: Any, name: str) -> None:

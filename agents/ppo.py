@@ -28,6 +28,7 @@ import numpy as np
 from simgym.assistants.choices import STRATEGIES, Candidates, Choices, Strategies
 from simgym.conversation import Scenario
 from simgym.integrations.numeric import ConversationFeatures
+from simgym.integrations.recipes import as_mapping
 from simgym.integrations.stable_baselines3 import PolicyAssistant, TextVecEnv
 from simgym.language_models.base import Sampling
 from simgym.seeding import derive_seed
@@ -115,24 +116,17 @@ def check_settings(settings: Settings, folder: Path) -> None:
     path.write_text(json.dumps(ours, indent=1) + "\n", encoding="utf-8")
 
 
-def mapping(value: Any) -> dict[str, Any]:
-    """Settings from YAML (a mapping already) or from a flag (JSON)."""
-    return json.loads(value) if isinstance(value, str) else dict(value or {})
-
-
 def split(settings: Settings) -> tuple[list[Scenario], list[Scenario]]:
     """Scenarios to train on and to test on, by their ids alone."""
-    from simgym.data.scenario_sets import load_scenarios
+    from simgym.data.scenario_sets import hold_out, load_scenarios
 
-    every = load_scenarios(settings.scenarios)
-    order = sorted(every, key=lambda scenario: derive_seed(0, "held out", scenario.id))
-    held_out = {scenario.id for scenario in order[: len(order) // 5]}
-    test = [scenario for scenario in order if scenario.id in held_out][: settings.held_out]
+    train, held_out = hold_out(load_scenarios(settings.scenarios))
+    test = held_out[: settings.held_out]
     if len(test) < 2:
         raise SystemExit(
             f"{settings.scenarios} leaves {len(test)} held-out scenarios, expected 2 or more for an interval."
         )
-    return [scenario for scenario in every if scenario.id not in held_out], test
+    return train, test
 
 
 class Run:
@@ -143,7 +137,6 @@ class Run:
 
         self.settings, self.folder = settings, folder
         sampling = Sampling(temperature=settings.temperature, max_new_tokens=settings.max_new_tokens)
-        self.sampling = sampling
         self.choices: Choices = (
             Candidates(settings.model, count=settings.candidates, sampling=sampling)
             if settings.choices == "candidates"
@@ -161,7 +154,7 @@ class Run:
             max_turns=settings.max_turns,
             judge=settings.judge,
             judge_model=settings.judge_model,
-            simulator_options=mapping(settings.simulator_options),
+            simulator_options=as_mapping(settings.simulator_options),
         )
         self.model = PPO(
             "MlpPolicy",
@@ -289,7 +282,7 @@ def compare(run: Run, scenarios: list[Scenario]) -> None:
         max_turns=settings.max_turns,
         judge=settings.judge,
         judge_model=settings.judge_model,
-        simulator_options=mapping(settings.simulator_options),
+        simulator_options=as_mapping(settings.simulator_options),
     )
     assistants: dict[str, Any] = {"trained": run.assistant(), "initial": run.assistant(initial=True)}
     if isinstance(run.choices, Strategies):

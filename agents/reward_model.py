@@ -35,19 +35,12 @@ def main() -> None:
     """Parse the settings, then train."""
     from trl import ModelConfig, RewardConfig, TrlParser
 
+    from simgym.integrations.recipes import device_flags
+
     data, training, model = TrlParser((RewardData, RewardConfig, ModelConfig)).parse_args_and_config(
         [*device_flags(), *sys.argv[1:]]
     )
     train(data, training, model)
-
-
-def device_flags() -> list[str]:
-    """What this machine cannot do: training on a GPU, and bfloat16. The reader's own flags come later, and win."""
-    import torch
-
-    if torch.cuda.is_available():
-        return [] if torch.cuda.is_bf16_supported() else ["--bf16", "false"]
-    return ["--bf16", "false", "--use_cpu", "true"]
 
 
 def train(data: RewardData, training: Any, options: Any) -> None:
@@ -56,7 +49,7 @@ def train(data: RewardData, training: Any, options: Any) -> None:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
     from trl import RewardTrainer, get_peft_config
 
-    from simgym.integrations.checkpoints import last_complete_checkpoint
+    from simgym.integrations.recipes import last_complete_checkpoint
     from simgym.language_models.weights import resolve_weights
 
     weights = resolve_weights(options.model_name_or_path, revision=options.model_revision)

@@ -26,7 +26,7 @@ from typing import Any
 from simgym.data.flipped import flip_conversations
 from simgym.data.logged import LoggedConversation, StepOutput, read_logged
 from simgym.flip import add_end_token
-from simgym.integrations.checkpoints import last_complete_checkpoint
+from simgym.integrations.recipes import last_complete_checkpoint
 
 
 @dataclass

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
 from simgym.conversation import Scenario, read_scenarios
 from simgym.errors import ConfigurationError, UnknownName
 from simgym.plugins import unknown
+from simgym.seeding import derive_seed
 
 SETS = ("everyday", "chitchat", "wildchat")
 """Names that `load_scenarios` knows."""
@@ -51,6 +53,18 @@ def load_scenarios(source: str, *, limit: int | None = None, split: str | None =
     if source.endswith(".jsonl") or Path(source).is_file():
         return read_scenarios(source)[:limit]
     raise UnknownName(f"{unknown('scenario set', source, list(SETS))} Or give the path of a JSONL file.")
+
+
+def hold_out(scenarios: Sequence[Scenario], *, parts: int = 5) -> tuple[list[Scenario], list[Scenario]]:
+    """Scenarios to train on and to test on: one of `parts` is held out (at least one scenario), by the ids alone.
+
+    So whoever plays the user and whatever the seed of a training, the same scenarios are held out; they come in an
+    order that their ids decide, so that the first n of them are a sample.
+    """
+    order = sorted(scenarios, key=lambda scenario: derive_seed(0, "held out", scenario.id))
+    held_out = order[: max(1, len(order) // parts)]
+    ids = {scenario.id for scenario in held_out}
+    return [scenario for scenario in scenarios if scenario.id not in ids], held_out
 
 
 def _wildchat(location: str, limit: int, split: str) -> list[Scenario]:

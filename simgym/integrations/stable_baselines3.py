@@ -200,7 +200,7 @@ class TextVecEnv(VecEnv):
         setattr(self, attr_name, value)
 
     def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
-        raise NotImplementedError(f"All rows are one environment, so {method_name} cannot be called in each.")
+        raise ConfigurationError(f"All rows are one environment, so {method_name} cannot be called in each of them.")
 
     def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
         return [False] * len(self._indices(indices))

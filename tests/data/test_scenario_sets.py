@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from simgym.data.scenario_sets import load_scenarios
+from simgym.data.scenario_sets import hold_out, load_scenarios
 from simgym.errors import ConfigurationError, UnknownName
 
 
@@ -38,3 +38,12 @@ def test_names_files_and_limits_are_understood_or_refused(tmp_path, scenarios):
         load_scenarios("everyday", limit=0)
     with pytest.raises(ConfigurationError, match="has no split 'test'"):
         load_scenarios("everyday", split="test")
+
+
+def test_what_is_held_out_depends_on_the_ids_alone(scenarios):
+    train, test = hold_out(scenarios, parts=3)
+    assert len(test) == 2
+    assert {one.id for one in train}.isdisjoint(one.id for one in test)
+    assert [one.id for one in train] == [one.id for one in scenarios if one in train]
+    assert hold_out(scenarios[::-1], parts=3)[1] == test
+    assert len(hold_out(scenarios[:2])[1]) == 1

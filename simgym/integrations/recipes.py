@@ -1,0 +1,37 @@
+"""What recipes on transformers' `Trainer` (and TRL's) share: flags for this machine, settings, where to go on from.
+
+A checkpoint is written file by file, and the trainer's state comes last: a folder without it was being written when the
+process was killed, and the trainer would refuse to go on from it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def last_complete_checkpoint(folder: str | Path) -> str | None:
+    """The folder `checkpoint-N` with the highest N that was written to its end; None if there is none."""
+    found = {
+        int(match.group(1)): path
+        for path in Path(folder).glob("checkpoint-*")
+        if (match := re.fullmatch(r"checkpoint-(\d+)", path.name)) and (path / "trainer_state.json").is_file()
+    }
+    return str(found[max(found)]) if found else None
+
+
+def device_flags() -> list[str]:
+    """Flags for what this machine cannot do: training on a GPU, and bfloat16. The reader's own come later, and win."""
+    import torch
+
+    if torch.cuda.is_available():
+        return [] if torch.cuda.is_bf16_supported() else ["--bf16", "false"]
+    return ["--bf16", "false", "--use_cpu", "true"]
+
+
+def as_mapping(value: str | Mapping[str, Any] | None) -> dict[str, Any]:
+    """A setting with parts: a mapping already (from YAML), or JSON (from a flag); none: empty."""
+    return dict(json.loads(value)) if isinstance(value, str) else dict(value or {})
