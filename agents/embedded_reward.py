@@ -103,6 +103,8 @@ def main() -> None:
 
 def read_sources(path: Path) -> list[Source]:
     """Openings that the judge reads in full."""
+    if not path.is_file():
+        raise SystemExit(f"There is no file {path}. Expected JSONL with id, opening, topic and answers.")
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return [
         Source(row["id"], row["opening"], row["topic"], tuple(row["answers"].values()))
