@@ -21,7 +21,9 @@ from simgym.flip import token_id, turn_end, turn_end_token, without_special_toke
 from simgym.language_models.adapters import own_logits, read_adapter
 from simgym.language_models.base import Generation, Likelihood, Request
 from simgym.language_models.constraints import JsonConstraints
-from simgym.language_models.decoding import Row, decode
+from simgym.language_models.decoding import Decoder, Row
+from simgym.language_models.numerics import MIXED, convert
+from simgym.language_models.slot_cache import attention_masks
 from simgym.language_models.weights import Weights, resolve_weights
 
 if TYPE_CHECKING:
@@ -64,6 +66,8 @@ class LoadedModel:
                 logging.enable_progress_bar()
         self.model.to(self.device).eval()
         self.model.requires_grad_(False)
+        self._numerics = options.dtype
+        convert(self.model, self._numerics)
         config = self.model.config.get_text_config()
         longest: int = getattr(config, "max_position_embeddings", 2048)
         self.context_length = options.context_length or longest
@@ -79,6 +83,17 @@ class LoadedModel:
         self.keys: dict[str, str] = {}  # adapter name -> name for PEFT, which allows no dots (paths have some)
         self._tokenizers: dict[str, Any] = {}
         self._stored: dict[str, dict[int, int]] = {}
+        self.decoder = Decoder(
+            self.forward,
+            lock=options.lock,
+            device=self.device,
+            pad_token=self.start_token,
+            max_rows=options.max_batch_size,
+            memory=round(options.kv_cache_gib * 2**30),
+            stop_tokens=lambda: self.stop_tokens,
+            text_of=lambda ids: str(self.tokenizer.decode(ids, skip_special_tokens=True)),
+            mask=lambda logits, matchers: self.constraints().mask(logits, matchers),
+        )
         for name, path in options.adapters.items():
             self.add_adapter(name, path)
 
@@ -102,7 +117,10 @@ class LoadedModel:
             return request
         return replace(request, sampling=replace(request.sampling, stop=(*request.sampling.stop, text)))
 
-    def forward(self, *, adapter_names: list[str], **inputs: Any) -> Any:
+    def forward(self, *, adapter_names: list[str], visible: Any = None, **inputs: Any) -> Any:
+        if visible is not None:
+            config = self.model.config.get_text_config()
+            inputs["attention_mask"] = attention_masks(config, visible, self.model.dtype)
         if self.keys:
             inputs["adapter_names"] = adapter_names
         output = self.model(**inputs)
@@ -115,17 +133,6 @@ class LoadedModel:
         if self._constraints is None:
             self._constraints = JsonConstraints(self.tokenizer, self.vocabulary_size, sorted(self.stop_tokens))
         return self._constraints
-
-    def decode(self, rows: list[Row]) -> None:
-        decode(
-            self.forward,
-            rows,
-            device=self.device,
-            pad_token=self.start_token,
-            stop_tokens=self.stop_tokens,
-            text_of=lambda ids: str(self.tokenizer.decode(ids, skip_special_tokens=True)),
-            mask=self.constraints().mask if any(row.matcher is not None for row in rows) else None,
-        )
 
     def generation(self, request: Request, prompt: str, row: Row) -> Generation:
         tokenizer = self.tokenizer_of(row.adapter)
@@ -144,14 +151,6 @@ class LoadedModel:
             prompt_tokens=len(row.prompt),
             completion_tokens=len(row.tokens),
         )
-
-    def first_token(self, heads: list[list[int]], tokens: list[int], adapters: list[str]) -> list[tuple[float, ...]]:
-        import torch
-
-        inputs = self._padded(heads)
-        with torch.inference_mode():
-            logits = self.forward(**inputs, logits_to_keep=1, adapter_names=adapters).logits
-        return [tuple(row) for row in logits[:, -1].float().log_softmax(-1)[:, tokens].tolist()]
 
     def layers(self) -> Any:
         """The decoder's layers in order: the longest list of modules in it, whatever the architecture calls it."""
@@ -290,6 +289,7 @@ class LoadedModel:
             for layer in (base.get_input_embeddings(), base.get_output_embeddings()):
                 layer.weight[first:] = rows.to(layer.weight)
         base.requires_grad_(False)
+        convert(base, self._numerics)  # resizing made a new output layer
         self._stored[adapter] = {token: first + number for number, token in enumerate(tokens.values())}
         if (end := tokens.get(END_OF_CONVERSATION)) is not None:
             self.stop_tokens |= {end}
@@ -317,7 +317,9 @@ def _dtype(name: str, device: Any) -> Any:
 
     if name == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if name in MIXED:
+        return torch.float32
     known = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
     if name not in known:
-        raise ConfigurationError(f"dtype is {name!r}, expected auto, {', '.join(known)}.")
+        raise ConfigurationError(f"dtype is {name!r}, expected auto, {', '.join([*known, *MIXED])}.")
     return known[name]

@@ -22,7 +22,7 @@ import numpy as np
 from simgym.errors import ConfigurationError
 from simgym.flip import render
 from simgym.language_models.base import Generation, Likelihood, Request
-from simgym.language_models.decoding import Row
+from simgym.language_models.decoding import Row, Work
 from simgym.language_models.loaded_model import BASE, LoadedModel
 from simgym.language_models.weights import EMBEDDED
 from simgym.transcripts import text_hash
@@ -43,6 +43,7 @@ class TransformersLM:
         device: str = "auto",
         dtype: str = "auto",
         max_batch_size: int = 64,
+        kv_cache_gib: float = 2.0,
         context_length: int | None = None,
         chat_template: str | None = None,
         trust_remote_code: bool = False,
@@ -54,31 +55,38 @@ class TransformersLM:
             revision: Hub revision to pin.
             adapters: LoRA adapters by name: folder or Hugging Face id of each.
             device: `auto` (CUDA, then MPS, then CPU), or what torch calls it.
-            dtype: `auto` (bfloat16 on CUDA, else float32), `float32`, `float16` or `bfloat16`.
+            dtype: `auto` (bfloat16 on CUDA, else float32), `float32`, `float16` or `bfloat16`; on a
+                CPU `bfloat16-mixed` or `int8`, see `simgym.language_models.numerics`.
             max_batch_size: Rows per forward pass, >= 1.
+            kv_cache_gib: Keys and values that are kept between calls, GiB, so that a conversation's next turn reads
+                what is new alone; 0 keeps none. If you change the weights of `model` yourself, call `forget`.
             context_length: Tokens of prompt and reply together; None: what the model's configuration says.
             chat_template: Jinja template to use instead of the tokenizer's own, or for a tokenizer that has none.
             trust_remote_code: Run code that comes with the weights. Off unless you ask for it.
         """
         if max_batch_size < 1:
             raise ConfigurationError(f"max_batch_size is {max_batch_size}, expected >= 1.")
+        if not kv_cache_gib >= 0:
+            raise ConfigurationError(f"kv_cache_gib is {kv_cache_gib}, expected >= 0.")
         self.name = model
         self.revision = revision
         self.adapters = dict(adapters or {})
         self.device = device
         self.dtype = dtype
         self.max_batch_size = max_batch_size
+        self.kv_cache_gib = kv_cache_gib
         self.context_length = context_length
         self.chat_template = chat_template
         self.trust_remote_code = trust_remote_code
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
+        """Held by whoever runs the model."""
         self._loaded: LoadedModel | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_lock": None, "_loaded": None}
+        return {**self.__dict__, "lock": None, "_loaded": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _lock=threading.RLock())
+        self.__dict__.update(state, lock=threading.RLock())
 
     @property
     def tokenizer(self) -> Any:
@@ -98,7 +106,7 @@ class TransformersLM:
         Raises:
             ConfigurationError: a request names an adapter that is not loaded, or the model has no chat template.
         """
-        with self._lock:
+        with self.lock:
             loaded = self._ready()
             requests = [loaded.with_turn_end(request) for request in requests]
             tokenizers = [loaded.tokenizer_of(self._adapter(loaded, request.adapter)) for request in requests]
@@ -107,28 +115,18 @@ class TransformersLM:
                 for tokenizer, request in zip(tokenizers, requests, strict=True)
             ]
             ids_N = [loaded.encode(prompt, tokenizer) for prompt, tokenizer in zip(prompts, tokenizers, strict=True)]
-            generations: list[Generation | None] = [None] * len(requests)
-            fitting = []
-            for index, (request, ids) in enumerate(zip(requests, ids_N, strict=True)):
-                need = len(ids) + request.sampling.max_new_tokens
-                if need > loaded.context_length:
-                    generations[index] = Generation(
-                        text="",
-                        finish_reason="fault",
-                        prompt=prompts[index],
-                        prompt_token_ids=tuple(ids),
-                        prompt_tokens=len(ids),
-                        fault=f"context_overflow: {len(ids)} prompt tokens and {request.sampling.max_new_tokens} new "
-                        f"ones exceed the context of {loaded.context_length}",
-                    )
-                else:
-                    fitting.append(index)
-            for batch in _batches(fitting, [len(ids) for ids in ids_N], self.max_batch_size):
-                rows = [self._row(loaded, requests[index], ids_N[index]) for index in batch]
-                loaded.decode(rows)
-                for index, row in zip(batch, rows, strict=True):
-                    generations[index] = loaded.generation(requests[index], prompts[index], row)
-        return [generation for generation in generations if generation is not None]
+            rows: list[Row | None] = [
+                self._row(loaded, request, ids)
+                if len(ids) + request.sampling.max_new_tokens <= loaded.context_length
+                else None
+                for request, ids in zip(requests, ids_N, strict=True)
+            ]
+        # not under the lock, so that the requests of other threads join the batch
+        loaded.decoder.run([row for row in rows if row is not None])
+        return [
+            loaded.generation(request, prompt, row) if row is not None else _overflow(loaded, request, prompt, ids)
+            for request, prompt, row, ids in zip(requests, prompts, rows, ids_N, strict=True)
+        ]
 
     def score(
         self, prompts: Sequence[str], continuations: Sequence[str], *, adapter: str | None = None
@@ -142,7 +140,7 @@ class TransformersLM:
             raise ConfigurationError(
                 f"Got {len(prompts)} prompts and {len(continuations)} continuations, expected as many."
             )
-        with self._lock:
+        with self.lock:
             loaded = self._ready()
             tokenizer = loaded.tokenizer_of(self._adapter(loaded, adapter))
             heads = [loaded.encode(prompt, tokenizer) or [loaded.start_token] for prompt in prompts]
@@ -171,20 +169,19 @@ class TransformersLM:
 
     def choose(self, requests: Sequence[Request], choices: Sequence[str]) -> list[tuple[float, ...]]:
         """Log-probability of each choice as a reply's first token; see `ChoosingModel.choose`. One forward pass."""
-        with self._lock:
+        with self.lock:
             loaded = self._ready()
             tokens = [loaded.encode(choice, loaded.tokenizer) for choice in choices]
             if wrong := [choice for choice, ids in zip(choices, tokens, strict=True) if len(ids) != 1]:
                 raise ConfigurationError(f"{wrong[0]!r} is not one token for {self.name}. Choose other replies.")
             heads = [loaded.encode(self.prompt_text(request), loaded.tokenizer) for request in requests]
-            found: list[tuple[float, ...]] = [()] * len(requests)
-            fitting = [index for index, head in enumerate(heads) if len(head) < loaded.context_length]
-            for batch in _batches(fitting, [len(head) for head in heads], self.max_batch_size):
-                adapters = [self._adapter(loaded, requests[index].adapter) for index in batch]
-                rows = loaded.first_token([heads[i] for i in batch], [ids[0] for ids in tokens], adapters)
-                for index, row in zip(batch, rows, strict=True):
-                    found[index] = row
-        return found
+            asked = tuple(ids[0] for ids in tokens)
+            rows = [
+                Row(head, Sampling(0.0, max_new_tokens=1), 0, self._adapter(loaded, request.adapter), choices=asked)
+                for request, head in zip(requests, heads, strict=True)
+            ]
+        loaded.decoder.run([row for row in rows if len(row.prompt) < loaded.context_length])
+        return [row.choice_logprobs for row in rows]
 
     def hidden_states(self, texts: Sequence[str], *, layers: Sequence[int]) -> list[HiddenStates]:
         """What the base model makes of N texts on the way; no adapter is applied.
@@ -199,7 +196,7 @@ class TransformersLM:
         Raises:
             ConfigurationError: a text is empty, or there is no such layer.
         """
-        with self._lock:
+        with self.lock:
             loaded = self._ready()
             deepest = len(loaded.layers())
             if not layers or not all(1 <= layer <= deepest for layer in layers):
@@ -216,7 +213,7 @@ class TransformersLM:
 
     def prompt_text(self, request: Request) -> str:
         """The exact text that `generate` reads for a request; what `score` takes as a prompt."""
-        with self._lock:
+        with self.lock:
             loaded = self._ready()
             return render(
                 loaded.tokenizer_of(self._adapter(loaded, request.adapter)), request.messages, request.next_role
@@ -224,9 +221,20 @@ class TransformersLM:
 
     def load_adapter(self, name: str, path: str) -> None:
         """Add a LoRA adapter from a folder or hub id; usable as `Request(adapter=name)` from now on."""
-        with self._lock:
+        with self.lock:
             self._ready().add_adapter(name, path)
             self.adapters[name] = path
+
+    def forget(self) -> None:
+        """Drop the keys and values kept from earlier calls, as after a change of the weights."""
+        with self.lock:
+            if self._loaded is not None:
+                self._loaded.decoder.tree.clear()
+
+    @property
+    def work(self) -> Work:
+        """Tokens that went through the model in `generate` and `choose` so far."""
+        return self._ready().decoder.work
 
     def fingerprint(self) -> dict[str, Any]:
         """Identifies weights and numerics without loading them; adapters identify themselves where they are used."""
@@ -250,10 +258,22 @@ class TransformersLM:
         return loaded.keys[name] if name is not None else BASE
 
     def _ready(self) -> LoadedModel:
-        with self._lock:
+        with self.lock:
             if self._loaded is None:
                 self._loaded = LoadedModel(self)
             return self._loaded
+
+
+def _overflow(loaded: LoadedModel, request: Request, prompt: str, ids: list[int]) -> Generation:
+    return Generation(
+        text="",
+        finish_reason="fault",
+        prompt=prompt,
+        prompt_token_ids=tuple(ids),
+        prompt_tokens=len(ids),
+        fault=f"context_overflow: {len(ids)} prompt tokens and {request.sampling.max_new_tokens} new ones exceed the "
+        f"context of {loaded.context_length}",
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -197,12 +197,13 @@ def test_reading_a_middle_layer_leaves_the_model_as_it_was(lm):
     assert lm.hidden_states(["hello"], layers=[1])[0].states.shape == (1, 5, 32)
     hooks = sum(len(module._forward_pre_hooks) + len(module._forward_hooks) for module in lm.model.modules())
     lm.hidden_states(["hello", "you"], layers=[1])
-    assert lm.generate([ask("hello", temperature=0)]) == before
+    assert lm.generate([ask("hello", temperature=0)])[0].token_ids == before[0].token_ids
     after = sum(len(module._forward_pre_hooks) + len(module._forward_hooks) for module in lm.model.modules())
     assert after == hooks  # PEFT's would stay behind a pass that is broken off
     assert not any(parameter.requires_grad for parameter in lm.model.parameters())
     other = ask("hello", adapter="other", temperature=0)
-    assert lm.generate([other]) == [TransformersLM(lm.name, adapters=lm.adapters).generate([other])[0]]
+    fresh = TransformersLM(lm.name, adapters=lm.adapters).generate([other])[0]
+    assert lm.generate([other])[0].token_ids == fresh.token_ids
 
 
 def test_hidden_states_of_nothing_or_of_no_layer_are_refused(lm):

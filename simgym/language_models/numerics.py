@@ -1,0 +1,80 @@
+"""Numbers that linear layers compute with on a CPU: float32, or a faster kind for their matrices alone.
+
+Nearly all time of a language model on a CPU goes into its linear layers. A whole model in bfloat16 is slow there, for
+everything between them has no fast kernels; so here only the matrix products change, and what flows between layers
+stays float32:
+
+* `bfloat16-mixed`: weights and inputs of each product are rounded to bfloat16, sums are float32;
+* `int8`: weights are rounded to 8 bits, a scale for each output, and inputs, a scale for each token (W8A8, as in
+  LLM.int8, arXiv 2208.07339, without its outliers); sums are exact integers. No gradients.
+
+Either way a token's result does not depend on what else is in the batch, for its scale is its own. Layers keep being
+`torch.nn.Linear`, so that PEFT puts adapters on them. How much each gains on a machine, and how far its probabilities
+are from float32, `simgym doctor --bench` measures.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MIXED = ("bfloat16-mixed", "int8")
+"""Kinds that are made here; all others are torch's own."""
+
+
+def convert(model: Any, kind: str) -> None:
+    """Replace the linear layers of a model that is in float32; those that are replaced already stay.
+
+    Args:
+        model: Changed in place.
+        kind: One of `MIXED`; any other leaves the model alone.
+    """
+    import torch
+
+    if kind not in MIXED:
+        return
+    made = _classes()[kind]
+    for parent in list(model.modules()):
+        for name, layer in list(parent.named_children()):
+            if type(layer) is torch.nn.Linear and layer.bias is None:
+                setattr(parent, name, made(layer))
+
+
+def _classes() -> dict[str, Any]:
+    import torch
+
+    class Bfloat16Linear(torch.nn.Linear):
+        """y = x W, both rounded to bfloat16."""
+
+        def __init__(self, layer: Any) -> None:
+            torch.nn.Module.__init__(self)
+            self.in_features, self.out_features = layer.in_features, layer.out_features
+            self.weight = torch.nn.Parameter(layer.weight.detach().bfloat16(), requires_grad=False)
+            self.register_parameter("bias", None)
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            return torch.nn.functional.linear(inputs.bfloat16(), self.weight).to(inputs.dtype)
+
+    class Int8Linear(torch.nn.Linear):
+        """y = x W in 8 bits."""
+
+        def __init__(self, layer: Any) -> None:
+            torch.nn.Module.__init__(self)
+            self.in_features, self.out_features = layer.in_features, layer.out_features
+            weight = layer.weight.detach().float()
+            scale = weight.abs().amax(1).clamp(min=1e-12) / 127
+            rounded = (weight / scale[:, None]).round().to(torch.int8)
+            self.weight = torch.nn.Parameter(rounded.t().contiguous().t(), requires_grad=False)
+            self.register_buffer("scale", scale)
+            self.register_parameter("bias", None)
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            flat = inputs.reshape(-1, self.in_features)
+            scale = flat.abs().amax(1, keepdim=True).clamp(min=1e-12) / 127
+            rounded = (flat / scale).round_().to(torch.int8)
+            product = torch._int_mm(rounded, self.weight.t()).to(inputs.dtype)
+            return product.mul_(scale).mul_(self.scale).reshape(*inputs.shape[:-1], self.out_features)
+
+    return {"bfloat16-mixed": Bfloat16Linear, "int8": Int8Linear}

@@ -1,0 +1,206 @@
+"""Cross-turn memory, ragged batches and many callers: whatever is reused or shared, the tokens are the same."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from simgym.conversation import Message
+from simgym.errors import ConfigurationError
+from simgym.language_models.base import Request, Sampling
+from simgym.language_models.prefix_tree import PrefixTree
+from simgym.language_models.transformers_lm import TransformersLM
+
+ROLES = ("user", "assistant")
+
+
+def request(texts, seed=0, adapter=None, **sampling):
+    messages = tuple(Message(ROLES[number % 2], text) for number, text in enumerate(texts))
+    return Request(messages, Sampling(**{"max_new_tokens": 8, **sampling}), seed=seed, adapter=adapter)
+
+
+@pytest.fixture(scope="module")
+def fresh(tiny_model, tiny_adapter):
+    return TransformersLM(tiny_model, adapters={"other": tiny_adapter}, kv_cache_gib=0)
+
+
+@pytest.fixture(scope="module")
+def keeping(tiny_model, tiny_adapter):
+    return TransformersLM(tiny_model, adapters={"other": tiny_adapter}, max_batch_size=3)
+
+
+@pytest.fixture(scope="module")
+def forgetful(tiny_model, tiny_adapter):
+    return TransformersLM(tiny_model, adapters={"other": tiny_adapter}, kv_cache_gib=1e-4)
+
+
+histories = st.lists(
+    st.tuples(
+        # few letters, so that histories begin alike and part at any place
+        st.lists(st.text("ab", min_size=1, max_size=40), min_size=1, max_size=5).filter(lambda texts: len(texts) % 2),
+        st.integers(0, 9),
+        st.sampled_from([None, "other"]),
+        st.sampled_from([0.0, 1.0]),
+        st.integers(1, 9),
+    ),
+    min_size=1,
+    max_size=7,
+)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(histories)
+def test_what_is_reused_gives_what_reading_again_gives(fresh, keeping, forgetful, batch):
+    requests = [
+        request(texts, seed, adapter, temperature=temperature, max_new_tokens=length)
+        for texts, seed, adapter, temperature, length in batch
+    ]
+    expected = [fresh.generate([one])[0] for one in requests]
+    for lm in (keeping, forgetful):
+        for one, other in zip(lm.generate(requests), expected, strict=True):
+            assert one.token_ids == other.token_ids
+            assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
+        assert lm._loaded.decoder.tree.size <= lm._loaded.decoder.tree.bound
+
+
+def test_a_conversations_next_turn_reads_what_is_new_alone(tiny_model):
+    lm = TransformersLM(tiny_model)
+    texts = ["x" * 100]
+    read = []
+    for turn in range(4):
+        before = lm.work.read
+        generation = lm.generate([request(texts, temperature=0.0, max_new_tokens=20)])[0]
+        read.append(lm.work.read - before)
+        reply = lm.tokenizer.decode(generation.token_ids[:-1], skip_special_tokens=True)
+        reencoded = lm.tokenizer(reply, add_special_tokens=False)["input_ids"]
+        if reencoded != list(generation.token_ids[:-1]):  # bytes that are no text are not said again as they were
+            reply = "fine"
+        texts += [reply, f"and {turn}"]
+    assert read[0] > 100
+    assert max(read[1:]) < 60
+
+
+def test_a_batch_reads_what_it_shares_once_and_forks_share_their_history(tiny_model):
+    lm = TransformersLM(tiny_model, kv_cache_gib=0)
+    lm.generate([request(["s" * 300 + str(number % 2) + "t" * 100 + str(number)]) for number in range(8)])
+    assert lm.work.read < 300 + 2 * 100 + 8 * 30
+
+
+def test_rows_come_and_go_without_disturbing_each_other(keeping, fresh):
+    requests = [request(["y" * number], number, max_new_tokens=1 + 5 * (number % 4)) for number in range(1, 20)]
+    alone = [fresh.generate([one])[0].token_ids for one in requests]
+    assert [one.token_ids for one in keeping.generate(requests)] == alone
+
+
+def test_callers_of_many_threads_share_passes_and_get_their_own_replies(tiny_model, fresh):
+    lm = TransformersLM(tiny_model)
+    requests = [request([f"thread {number}"], number, max_new_tokens=30) for number in range(12)]
+    alone = [fresh.generate([one])[0].token_ids for one in requests]
+    found = {}
+    gate = threading.Barrier(len(requests))
+
+    def ask(number):
+        gate.wait()
+        found[number] = lm.generate([requests[number]])[0].token_ids
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(len(requests))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert [found[number] for number in range(len(requests))] == alone
+    assert lm.work.passes < 12 * 30 / 3
+
+
+def test_a_caller_that_breaks_off_leaves_the_others_their_replies(tiny_model, fresh, monkeypatch):
+    lm = TransformersLM(tiny_model)
+    requests = [request([f"thread {number}"], number, max_new_tokens=40) for number in range(4)]
+    alone = [fresh.generate([one])[0].token_ids for one in requests]
+    decoder, calls, found, failed = lm._ready().decoder, [], {}, []
+    run_pass = decoder._pass
+
+    def breaking(*arguments):
+        calls.append(1)
+        if len(calls) == 20:
+            raise RuntimeError("the first leader dies")
+        return run_pass(*arguments)
+
+    monkeypatch.setattr(decoder, "_pass", breaking)
+
+    def ask(number):
+        try:
+            found[number] = lm.generate([requests[number]])[0].token_ids
+        except RuntimeError:
+            failed.append(number)
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(failed) == 1
+    assert found == {number: alone[number] for number in range(4) if number not in failed}
+
+
+@pytest.mark.parametrize("window", [4, 64])
+def test_sliding_windows_see_what_transformers_shows_them(tmp_path, window):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from simgym.testing.tiny_models import save_tiny_model
+
+    folder = save_tiny_model(tmp_path / "model")
+    path = folder / "config.json"
+    text = path.read_text(encoding="utf-8").replace('"LlamaForCausalLM"', '"MistralForCausalLM"')
+    path.write_text(text.replace('"llama"', f'"mistral", "sliding_window": {window}'), encoding="utf-8")
+    lm = TransformersLM(str(folder))
+    ours = lm.generate([request(["hello there"], temperature=0.0), request(["you"], temperature=0.0)])
+    again = lm.generate([request(["hello there"], temperature=0.0)])[0]
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    assert type(model).__name__ == "MistralForCausalLM"
+    prompt = torch.tensor([ours[0].prompt_token_ids])
+    theirs = model.generate(prompt, max_new_tokens=8, do_sample=False)[0, prompt.shape[1] :].tolist()
+    assert list(ours[0].token_ids) == list(again.token_ids) == theirs
+
+
+def test_a_model_with_another_kind_of_memory_is_refused():
+    from types import SimpleNamespace
+
+    from simgym.language_models.slot_cache import attention_masks
+
+    with pytest.raises(ConfigurationError, match="layers of linear_attention"):
+        attention_masks(SimpleNamespace(layer_types=["full_attention", "linear_attention"]), None, None)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.tuples(st.lists(st.integers(0, 2), min_size=1, max_size=12), st.booleans()), max_size=20),
+    st.integers(0, 800),
+)
+def test_the_tree_finds_the_longest_known_beginning_within_its_bound(sequences, bound):
+    import torch
+
+    def layers(tokens):
+        return [(torch.tensor(tokens, dtype=torch.float32)[None, :, None], torch.zeros(1, len(tokens), 1))]
+
+    tree, everything = PrefixTree(10**9), []
+    for tokens, first in sequences:
+        adapter = "first" if first else "second"
+        tree.store(adapter, tokens, lambda start, end, tokens=tokens: layers(tokens[start:end]))
+        everything.append((adapter, tokens))
+        for wanted_adapter, wanted in everything:
+            length, pieces = tree.find(wanted_adapter, wanted)
+            assert length == len(wanted)
+            joined = [int(value) for _, piece in pieces for value in piece[0][0][0, :, 0]]
+            assert joined == wanted
+            assert [start for start, _ in pieces] == [
+                sum(piece[0][0].shape[1] for _, piece in pieces[:number]) for number in range(len(pieces))
+            ]
+    known = {(adapter, *tokens[:end]) for adapter, tokens in everything for end in range(1, len(tokens) + 1)}
+    assert tree.size == 8 * len(known)
+    tree.bound = bound
+    tree.trim()
+    assert tree.size <= bound
