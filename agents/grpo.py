@@ -49,6 +49,8 @@ class UserSettings:
     """Further arguments of the judge, JSON (or a mapping in YAML)."""
     simulator_options: str | None = None
     """Further arguments of the simulator, as `judge_options`."""
+    numerics: str | None = None
+    """`bfloat16-mixed`: the policy's frozen linear layers, on a CPU; see `simgym.language_models.numerics`."""
     system_prompt: str | None = None
     """Of the policy; none: what its chat template does without one."""
     sample_conversations: int = 2
@@ -83,6 +85,7 @@ def make_trainer(users: UserSettings, training: Any, options: Any) -> Any:
     from trl import GRPOTrainer, get_peft_config
 
     from simgym.cli.options import read_model
+    from simgym.language_models.numerics import convert
     from simgym.language_models.weights import EMBEDDED, resolve_weights
 
     train_set, validation = split(users)
@@ -99,6 +102,10 @@ def make_trainer(users: UserSettings, training: Any, options: Any) -> Any:
     in_process = name in (users.user_model or EMBEDDED, users.judge_model or EMBEDDED)
     if options.use_peft and in_process and options.model_revision is None and not training.use_vllm:
         share_weights(model, name)  # vLLM's path merges the adapter into the base weights for a while
+    if users.numerics is not None:
+        if not options.use_peft or users.numerics != "bfloat16-mixed":
+            raise SystemExit(f"numerics is {users.numerics}, expected bfloat16-mixed with use_peft: true, or none.")
+        convert(model, users.numerics)
     settings: dict[str, Any] = {
         "model": read_model(users.user_model) if users.user_model else None,
         "judge_model": read_model(users.judge_model) if users.judge_model else None,
