@@ -17,11 +17,13 @@ from __future__ import annotations
 import json
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from simgym.conversation import Scenario
+from simgym.errors import ServersDown
+from simgym.integrations.outages import WAITS
 from simgym.integrations.recipes import as_mapping, device_flags, last_complete_checkpoint
 from simgym.integrations.trl import judge_reward, make_rollout_func, scenario_dataset
 from simgym.statistics.plateau import plateau_onset
@@ -53,6 +55,8 @@ class UserSettings:
     """`bfloat16-mixed`: the policy's frozen linear layers, on a CPU; see `simgym.language_models.numerics`."""
     system_prompt: str | None = None
     """Of the policy; none: what its chat template does without one."""
+    outage_waits: list[float] = field(default_factory=lambda: list(WAITS))
+    """Seconds before each new attempt when no server answers."""
     sample_conversations: int = 2
     """Conversations written to `conversations.jsonl` at every logged step."""
 
@@ -73,7 +77,15 @@ def train(users: UserSettings, training: Any, options: Any) -> None:
     # the initial model, which the plateau is measured from; once, for it draws random numbers
     training.eval_on_start = last is None and training.eval_strategy != "no"
     trainer = make_trainer(users, training, options)
-    trainer.train(resume_from_checkpoint=last)
+    try:
+        trainer.train(resume_from_checkpoint=last)
+    except ServersDown as error:
+        if trainer.state.global_step and trainer.is_world_process_zero():
+            trainer._save_checkpoint(trainer.model, trial=None)
+        raise SystemExit(
+            f"{error} The run stops after step {trainer.state.global_step}; when the servers answer again, the "
+            "same command goes on from there."
+        ) from error
     trainer.save_model(str(folder / "final"))
     if trainer.is_world_process_zero():
         write_summary(trainer, folder)
@@ -115,6 +127,7 @@ def make_trainer(users: UserSettings, training: Any, options: Any) -> Any:
         scenarios=[*train_set, *validation],
         seed=training.seed,
         system_prompt=users.system_prompt,
+        waits=users.outage_waits,
         max_turns=users.max_turns,
         judge=users.judge,
         judge_options=as_mapping(users.judge_options),

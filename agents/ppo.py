@@ -1,10 +1,11 @@
-"""Train an assistant by PPO against a simulated user: a small policy learns which way of answering helps when.
+"""Train an assistant by PPO against a simulated user: a small policy learns which of several replies to send.
 
     python agents/ppo.py --config agents/configs/ppo_laptop.yaml --env_id UserSim-Persona-v0 --seed 0
 
-stable-baselines3's PPO over `TextVecEnv`: the actions are `Strategies` (or `Candidates`) that a frozen language model
-carries out, the observations its own hidden states. Afterwards the trained policy, the policy it started from and every
-fixed strategy hold the same conversations on held-out scenarios, and are compared in pairs. The output folder gets
+stable-baselines3's PPO over `TextVecEnv`: the actions choose among `Candidates`, replies that a frozen language model has
+drawn (or among `Strategies`, ways to answer that it then follows); the observations are hidden states. Afterwards the
+trained policy, the policy it started from, every fixed strategy and the longest and the shortest reply hold the same
+conversations on held-out scenarios, and are compared in pairs. The output folder gets
 `log.jsonl` (a line an update), `policy/` (load it with `simgym.integrations.stable_baselines3.load_policy`), every
 conversation of the comparison, `result.json` and `curves.png`. The same command again goes on from the last finished
 update, or conversation; updates draw all randomness from the seed and their number, so that a run that was interrupted
@@ -26,9 +27,11 @@ from typing import Any
 import numpy as np
 
 from simgym.assistants.choices import STRATEGIES, Candidates, Choices, Strategies
-from simgym.conversation import Scenario
+from simgym.conversation import Conversation, Scenario
+from simgym.errors import ServersDown
 from simgym.integrations.numeric import ConversationFeatures
-from simgym.integrations.recipes import as_mapping
+from simgym.integrations.outages import WAITS, patiently
+from simgym.integrations.recipes import as_mapping, as_model
 from simgym.integrations.stable_baselines3 import PolicyAssistant, TextVecEnv
 from simgym.language_models.base import Sampling
 from simgym.seeding import derive_seed
@@ -46,18 +49,22 @@ class Settings:
     """Scenario set; a fifth is held out, the same whoever plays the user."""
     held_out: int = 40
     """Held-out scenarios in the comparison."""
+    seeds: int = 4
+    """Conversations on each of them."""
     max_turns: int = 2
     """Assistant turns of a conversation."""
     model: str = "smollm2-135m-instruct"
-    """Who writes the assistant's turns, frozen."""
+    """Who writes the assistant's turns, frozen: a name, or JSON (or a mapping in YAML)."""
     judge: str = "reward_head"
     """Who gives the reward."""
+    user_model: str | None = None
+    """Model of the user, as `model`; none: the environment's own."""
     judge_model: str | None = None
-    """Model of the judge; none: its own."""
+    """Model of the judge, as `model`; none: its own."""
     simulator_options: str | None = None
     """Further arguments of the simulator, JSON (or a mapping in YAML)."""
-    choices: str = "strategies"
-    """`strategies` or `candidates`."""
+    choices: str = "candidates"
+    """`candidates`: choose among replies; `strategies`: choose how to answer, before anything is written."""
     strategies: list[str] = field(default_factory=lambda: list(STRATEGIES))
     """Which strategies there are to choose from."""
     candidates: int = 4
@@ -66,17 +73,17 @@ class Settings:
     """Of the assistant's replies."""
     max_new_tokens: int = 80
     """Longest assistant turn."""
-    layer: int = 12
+    layer: int = 20
     """Layer whose states are observed."""
-    components: int = 16
+    components: int = 32
     """Principal components of them that the policy sees."""
     num_envs: int = 16
     """Conversations at a time."""
     n_steps: int = 4
     """Turns of each in one update."""
-    updates: int = 30
+    updates: int = 20
     """PPO updates."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     """Of Adam."""
     n_epochs: int = 8
     """Passes over the turns of one update."""
@@ -84,6 +91,8 @@ class Settings:
     """Weight of the entropy bonus."""
     clip_range: float = 0.2
     """PPO's clipping of the probability ratio."""
+    outage_waits: list[float] = field(default_factory=lambda: list(WAITS))
+    """Seconds before each new attempt when no server answers."""
     net_arch: list[int] = field(default_factory=lambda: [32])
     """Hidden layers of policy and value function."""
     seed: int = 0
@@ -110,7 +119,7 @@ def check_settings(settings: Settings, folder: Path) -> None:
     ours = asdict(settings)
     if path.is_file():
         theirs = json.loads(path.read_text(encoding="utf-8"))
-        grows = {"updates", "held_out", "output_dir"}
+        grows = {"updates", "held_out", "seeds", "output_dir", "outage_waits"}
         if differing := sorted(name for name in ours if name not in grows and ours[name] != theirs.get(name)):
             raise SystemExit(f"{folder} was made with another {', '.join(differing)}. Give another output_dir.")
     path.write_text(json.dumps(ours, indent=1) + "\n", encoding="utf-8")
@@ -129,21 +138,37 @@ def split(settings: Settings) -> tuple[list[Scenario], list[Scenario]]:
     return train, test
 
 
+def environment(settings: Settings) -> dict[str, Any]:
+    """Arguments of the environment."""
+    models = {"model": settings.user_model, "judge_model": settings.judge_model}
+    return {
+        "max_turns": settings.max_turns,
+        "judge": settings.judge,
+        "simulator_options": as_mapping(settings.simulator_options),
+        **{name: as_model(model) for name, model in models.items() if model is not None},
+    }
+
+
 class Run:
     """One training run and its checkpoint."""
 
     def __init__(self, settings: Settings, folder: Path, scenarios: list[Scenario]) -> None:
         from stable_baselines3 import PPO
 
+        from simgym.integrations.candidate_policy import CandidatePolicy
+
         self.settings, self.folder = settings, folder
         sampling = Sampling(temperature=settings.temperature, max_new_tokens=settings.max_new_tokens)
+        writer = as_model(settings.model)
         self.choices: Choices = (
-            Candidates(settings.model, count=settings.candidates, sampling=sampling)
+            Candidates(writer, count=settings.candidates, sampling=sampling)
             if settings.choices == "candidates"
-            else Strategies(settings.model, names=settings.strategies, sampling=sampling)
+            else Strategies(writer, names=settings.strategies, sampling=sampling)
         )
-        raw = ConversationFeatures(settings.model, layer=settings.layer, max_turns=settings.max_turns)
-        features = raw.fitted([one.opening or one.goal for one in scenarios], size=settings.components)
+        raw = ConversationFeatures(writer, layer=settings.layer, max_turns=settings.max_turns)
+        openings = [Conversation().add("user", one.opening or one.goal) for one in scenarios]
+        offers = self.choices.offer(openings, seeds=[derive_seed(0, one.id) for one in scenarios])
+        features = raw.fitted(openings, offers=offers if self.choices.seen else None, size=settings.components)
         self.env = TextVecEnv(
             settings.env_id,
             self.choices,
@@ -151,13 +176,10 @@ class Run:
             num_envs=settings.num_envs,
             seed=settings.seed,
             scenarios=scenarios,
-            max_turns=settings.max_turns,
-            judge=settings.judge,
-            judge_model=settings.judge_model,
-            simulator_options=as_mapping(settings.simulator_options),
+            **environment(settings),
         )
         self.model = PPO(
-            "MlpPolicy",
+            CandidatePolicy if self.choices.seen else "MlpPolicy",
             self.env,
             n_steps=settings.n_steps,
             batch_size=settings.n_steps * settings.num_envs,
@@ -177,28 +199,41 @@ class Run:
 
     def learn(self) -> None:
         """The updates that are missing; a checkpoint after each."""
+        while self.done < self.settings.updates:
+            try:
+                patiently(self._update, waits=self.settings.outage_waits)
+            except ServersDown as error:
+                raise SystemExit(
+                    f"{error} The run stops after update {self.done}; when the servers answer again, the same command "
+                    "goes on."
+                ) from error
+        self.assistant().save(self.folder / "policy")
+
+    def _update(self) -> None:
         from stable_baselines3.common.utils import set_random_seed
 
-        while self.done < self.settings.updates:
-            started = time.monotonic()
-            watch = Watch()
-            set_random_seed(derive_seed(self.settings.seed, "update", self.done) % 2**32)
+        started = time.monotonic()
+        watch = Watch()
+        set_random_seed(derive_seed(self.settings.seed, "update", self.done) % 2**32)
+        try:
             self.model.learn(
                 self.settings.n_steps * self.settings.num_envs, callback=watch.callback(), reset_num_timesteps=False
             )
-            self.done += 1
-            row = {
-                "update": self.done,
-                **watch.figures(self.choices.count),
-                "entropy": -float(self.model.logger.name_to_value.get("train/entropy_loss", float("nan"))),
-                "faults": dict(self.env.faults),
-                "seconds": round(time.monotonic() - started, 1),
-            }
-            with (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
-                log.write(json.dumps(row) + "\n")
-            self._save()
-            print(json.dumps(row), flush=True)
-        self.assistant().save(self.folder / "policy")
+        except ServersDown:
+            self._load()
+            raise
+        self.done += 1
+        row = {
+            "update": self.done,
+            **watch.figures(self.choices.count),
+            "entropy": -float(self.model.logger.name_to_value.get("train/entropy_loss", float("nan"))),
+            "faults": dict(self.env.faults),
+            "seconds": round(time.monotonic() - started, 1),
+        }
+        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
+            log.write(json.dumps(row) + "\n")
+        self._save()
+        print(json.dumps(row), flush=True)
 
     def assistant(self, *, initial: bool = False) -> PolicyAssistant:
         """The policy as an assistant: trained and at its most probable, or as it began and drawing."""
@@ -219,8 +254,11 @@ class Run:
         os.replace(self.folder / "checkpoint.part", self.folder / "checkpoint.pt")
 
     def _load(self) -> None:
+        """As after the last finished update."""
         import torch
 
+        self.model._last_obs = None  # so that `learn` asks the environment where it stands
+        self.env.begin_again()
         path = self.folder / "checkpoint.pt"
         if path.is_file():
             state = torch.load(path, weights_only=True)
@@ -270,25 +308,15 @@ class Watch:
 
 
 def compare(run: Run, scenarios: list[Scenario]) -> None:
-    """The trained policy beside the one it began as (close to a uniform choice) and every fixed choice."""
+    """The trained policy beside the one it began as (close to a uniform choice) and everything that is fixed."""
     import gymnasium
 
     from simgym.rollout.collect import collect
 
     settings = run.settings
-    env = gymnasium.make(
-        settings.env_id,
-        scenarios=scenarios,
-        max_turns=settings.max_turns,
-        judge=settings.judge,
-        judge_model=settings.judge_model,
-        simulator_options=as_mapping(settings.simulator_options),
-    )
+    env = gymnasium.make(settings.env_id, scenarios=scenarios, **environment(settings))
     assistants: dict[str, Any] = {"trained": run.assistant(), "initial": run.assistant(initial=True)}
-    if isinstance(run.choices, Strategies):
-        assistants |= {f"always {name}": Fixed(run.choices, number) for number, name in enumerate(run.choices.names)}
-    else:
-        assistants["always the first"] = Fixed(run.choices, 0)
+    assistants |= rivals(run)
     found = {}
     for name, assistant in assistants.items():
         # what is fixed does not depend on the run's seed, so runs side by side share it
@@ -296,7 +324,8 @@ def compare(run: Run, scenarios: list[Scenario]) -> None:
         base.mkdir(exist_ok=True)
         updates = f"_{settings.updates}" if name == "trained" else ""
         path = base / f"{name.replace(' ', '_')}{updates}.jsonl"
-        found[name] = collect(assistant, env, seed=1, path=path, batch_size=40)
+        n = len(scenarios) * settings.seeds
+        found[name] = collect(assistant, env, n=n, seed=1, path=path, batch_size=64)
         print(name, summary(found[name]), flush=True)
     result = {"settings": asdict(settings), "assistants": {name: summary(one) for name, one in found.items()}}
     result["trained_minus"] = {name: difference(found["trained"], found[name]) for name in found if name != "trained"}
@@ -305,8 +334,20 @@ def compare(run: Run, scenarios: list[Scenario]) -> None:
     plot(run.folder, result)
 
 
+def rivals(run: Run) -> dict[str, Any]:
+    """Every fixed strategy, and where replies are on offer also the longest and the shortest of them."""
+    settings = run.settings
+    names = settings.strategies
+    sampling = Sampling(temperature=settings.temperature, max_new_tokens=settings.max_new_tokens)
+    strategies = Strategies(as_model(settings.model), names=names, sampling=sampling)
+    found: dict[str, Any] = {f"always {name}": Fixed(strategies, number) for number, name in enumerate(names)}
+    if run.choices.seen:
+        found |= {"the longest": ByLength(run.choices, longest=True), "the shortest": ByLength(run.choices)}
+    return found
+
+
 class Fixed:
-    """Always the same choice; implements `Assistant`."""
+    """Always the same strategy; implements `Assistant`."""
 
     def __init__(self, choices: Choices, number: int) -> None:
         self.choices, self.number = choices, number
@@ -319,15 +360,33 @@ class Fixed:
         return {"assistant": "fixed", "choice": self.number, "choices": self.choices.to_json()}
 
 
+class ByLength:
+    """The longest or the shortest of the replies on offer; implements `Assistant`."""
+
+    def __init__(self, choices: Choices, *, longest: bool = False) -> None:
+        self.choices, self.longest = choices, longest
+
+    def respond(self, conversations: Any, *, seeds: Any) -> Any:
+        offers = self.choices.offer(conversations, seeds=seeds)
+        lengths_N = [[len(turn.text) for turn in offer] for offer in offers]
+        chosen = [lengths.index(max(lengths) if self.longest else min(lengths)) for lengths in lengths_N]
+        return self.choices.take(conversations, offers, chosen, seeds)
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {"assistant": "by length", "longest": self.longest, "choices": self.choices.to_json()}
+
+
 def summary(transcripts: list[Any]) -> dict[str, Any]:
-    """Mean reward over scenarios with its interval, length, and what does not count."""
+    """Mean reward with an interval over scenarios, length, and what does not count."""
     from simgym.rollout.collect import count_exclusions
-    from simgym.statistics.intervals import bootstrap_mean
+    from simgym.statistics.intervals import clustered_bootstrap_mean
 
     counted = [one for one in transcripts if one.counts]
     lengths = [sum(map(len, one.conversation.said_by("assistant"))) for one in counted]
+    rewards, clusters = [one.reward for one in counted], [one.scenario.id for one in counted]
     return {
-        "reward": asdict(bootstrap_mean([one.reward for one in counted], seed=0)),
+        "reward": asdict(clustered_bootstrap_mean(rewards, clusters, seed=0)),
+        "conversations": len(counted),
         "assistant_characters": float(np.mean(lengths)) if lengths else None,
         "excluded": count_exclusions(transcripts),
     }
@@ -335,10 +394,11 @@ def summary(transcripts: list[Any]) -> dict[str, Any]:
 
 def difference(first: list[Any], second: list[Any]) -> dict[str, Any]:
     """Mean of first - second over the conversations (scenario and seed) that count in both."""
-    from simgym.statistics.intervals import bootstrap_mean
+    from simgym.statistics.intervals import clustered_bootstrap_mean
 
-    both = [(one.reward - two.reward) for one, two in zip(first, second, strict=True) if one.counts and two.counts]
-    return asdict(bootstrap_mean(both, seed=0))
+    both = [(one, two) for one, two in zip(first, second, strict=True) if one.counts and two.counts]
+    gains, clusters = [one.reward - two.reward for one, two in both], [one.scenario.id for one, _ in both]
+    return asdict(clustered_bootstrap_mean(gains, clusters, seed=0))
 
 
 def chosen_by_turn(run: Run, transcripts: list[Any]) -> list[list[int]]:

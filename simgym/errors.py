@@ -8,6 +8,7 @@
     ├── WeightsError (OSError)             weights cannot be found, downloaded, verified or converted
     ├── EpisodeError (RuntimeError)        step before reset, or after the end of the conversation
     ├── InvalidAction (ValueError)         an assistant utterance outside the action space
+    ├── ServersDown (ConnectionError)      in training, all conversations failed because a server is silent
     └── TranscriptError (OSError)          a transcript cannot be written; what was written before is intact
 
 A failure *of a model, judge or person during a conversation* is not an error but data: it is recorded as a
@@ -48,6 +49,10 @@ class EpisodeError(SimgymError, RuntimeError):
 
 class InvalidAction(SimgymError, ValueError):
     """An assistant utterance is empty, too long, or not text."""
+
+
+class ServersDown(SimgymError, ConnectionError):
+    """In training, every conversation of a batch failed because a model's server does not answer, time and again."""
 
 
 class TranscriptError(SimgymError, OSError):

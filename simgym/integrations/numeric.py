@@ -100,14 +100,26 @@ class ConversationFeatures:
         self.max_turns = max_turns
         self.projection = projection
 
-    def fitted(self, texts: Sequence[str], *, size: int = 16) -> ConversationFeatures:
-        """The same with a projection to K = `size` numbers, fitted on opening turns of users."""
-        states = self._states([Conversation().add("user", text) for text in texts], [()] * len(texts))
+    def fitted(
+        self, conversations: Sequence[Conversation], *, offers: Sequence[Offer] | None = None, size: int = 16
+    ) -> ConversationFeatures:
+        """The same with a projection to K = `size` numbers.
+
+        Args:
+            conversations: They end with a user turn.
+            offers: Replies to each; the projection is fitted on them. None: it is fitted on the users' turns.
+            size: K.
+
+        Raises:
+            ConfigurationError: there are too few texts.
+        """
+        states = self._states(conversations, offers or [()] * len(conversations))
+        fitted_on = np.concatenate([one[1:] if offers else one[:1] for one in states])
         return ConversationFeatures(
             self.model_spec,
             layer=self.layer,
             max_turns=self.max_turns,
-            projection=Projection.fit(np.stack([one[0] for one in states]), size),
+            projection=Projection.fit(fitted_on, size),
         )
 
     def space(self, choices: Choices) -> spaces.Box:

@@ -35,3 +35,8 @@ def device_flags() -> list[str]:
 def as_mapping(value: str | Mapping[str, Any] | None) -> dict[str, Any]:
     """A setting with parts: a mapping already (from YAML), or JSON (from a flag); none: empty."""
     return dict(json.loads(value)) if isinstance(value, str) else dict(value or {})
+
+
+def as_model(value: str | Mapping[str, Any]) -> str | dict[str, Any]:
+    """A model in a setting: a name, or its arguments as a mapping (from YAML) or JSON (from a flag)."""
+    return as_mapping(value) if not isinstance(value, str) or value.lstrip().startswith("{") else value

@@ -7,7 +7,8 @@
 stable-baselines3 takes no text, so actions are the numbers of choices and observations are vectors of features (see
 `simgym.integrations.numeric`). `TextVecEnv` steps all conversations with one model call a role. stable-baselines3 can
 leave no step out, so a conversation that a fault leaves without a reward gets the mean of the latest rewards, which
-pulls the policy in no direction; `info["reward_imputed"]` tells, and `faults` counts them by kind.
+pulls the policy in no direction; `info["reward_imputed"]` tells, and `faults` counts them by kind. When all fail because a
+server is silent, `reset` and `step` raise `ServersDown`.
 
 A saved policy is a folder of safetensors and JSON, and nothing in it is unpickled.
 """
@@ -30,6 +31,7 @@ from simgym.envs.settings import describe
 from simgym.envs.vector_env import UserSimVectorEnv
 from simgym.errors import ConfigurationError, WeightsError
 from simgym.integrations.numeric import ConversationFeatures, Projection, assistant_seed
+from simgym.integrations.outages import check_servers
 from simgym.language_models.loading import LanguageModelSpec
 from simgym.language_models.weights import EMBEDDED
 from simgym.plugins import optional_import
@@ -121,6 +123,7 @@ class TextVecEnv(VecEnv):
             [assistant_seed(episode) for episode in self._rows],
         )
         take_turns(self.env.episodes, self.env.settings, self._rows, turns)
+        check_servers(self._rows)
         rewards = np.zeros(self.num_envs, dtype=np.float32)
         dones = np.array([episode.end_reason is not None for episode in self._rows])
         infos: list[dict[str, Any]] = [describe(episode) for episode in self._rows]
@@ -151,6 +154,13 @@ class TextVecEnv(VecEnv):
             "latest_rewards": list(self._latest),
         }
 
+    def begin_again(self) -> None:
+        """The next `reset` gives every row's first conversation."""
+        self.episodes_begun = [0] * self.num_envs
+        self.faults.clear()
+        self._latest.clear()
+        self._restored = False
+
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a `state`: the next `reset` gives its conversations instead of new ones.
 
@@ -176,7 +186,9 @@ class TextVecEnv(VecEnv):
             for row in missing:
                 self.episodes_begun[row] += 1
             scenarios = [self.env.episodes.scenario(seed) for seed in seeds]
-            for row, episode in zip(missing, self.env.episodes.start(scenarios, seeds), strict=True):
+            opened = self.env.episodes.start(scenarios, seeds)
+            check_servers(opened)
+            for row, episode in zip(missing, opened, strict=True):
                 if episode.end_reason is None:
                     found[row] = episode
                 else:
@@ -284,6 +296,7 @@ class PolicyAssistant:
         settings = {
             "choices": self.choices.to_json(),
             "features": self.features.to_json(),
+            "policy": type(self.policy).__name__,
             "net_arch": self.policy.net_arch,
             "activation": self._activation(),
             "deterministic": self.deterministic,
@@ -308,6 +321,8 @@ def load_policy(folder: str | Path, model: LanguageModelSpec = EMBEDDED) -> Poli
     from safetensors.numpy import load_file
     from stable_baselines3.common.policies import ActorCriticPolicy
 
+    from simgym.integrations.candidate_policy import CandidatePolicy
+
     try:
         settings = json.loads((Path(folder) / SETTINGS).read_text(encoding="utf-8"))
         tensors = load_file(Path(folder) / POLICY)
@@ -324,7 +339,8 @@ def load_policy(folder: str | Path, model: LanguageModelSpec = EMBEDDED) -> Poli
             raise ConfigurationError(f"The policy in {folder} was trained on {writer}. Give that model.")
         if settings["activation"] not in ACTIVATIONS:
             raise ValueError(settings["activation"])
-        policy = ActorCriticPolicy(
+        kinds = {kind.__name__: kind for kind in (ActorCriticPolicy, CandidatePolicy)}
+        policy = kinds[settings.get("policy", "ActorCriticPolicy")](
             features.space(choices),
             gymnasium.spaces.Discrete(choices.count),
             lambda _: 0.0,

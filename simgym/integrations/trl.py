@@ -29,6 +29,7 @@ from simgym.envs.conversation_env import ConversationEnv
 from simgym.envs.episodes import Episode
 from simgym.errors import ConfigurationError
 from simgym.flip import defuse, render
+from simgym.integrations.outages import WAITS, check_servers, patiently, silent
 from simgym.plugins import optional_import
 from simgym.rollout.collect import take_turns
 from simgym.seeding import derive_seed
@@ -55,8 +56,11 @@ class Rollout:
 class Rollouts:
     """Plays the scenarios that TRL asks for; what `make_rollout_func` returns."""
 
-    def __init__(self, env: ConversationEnv, *, seed: int, system_prompt: str | None) -> None:
+    def __init__(
+        self, env: ConversationEnv, *, seed: int, system_prompt: str | None, waits: Sequence[float] = WAITS
+    ) -> None:
         self.env = env
+        self.waits = tuple(waits)
         self.seed = seed
         self.system_prompt = system_prompt
         self.faults: Counter[str] = Counter()
@@ -78,7 +82,11 @@ class Rollouts:
 
         Raises:
             ConfigurationError: there is no such scenario, or the chat template has no user role.
+            ServersDown: all conversations failed by a server's silence, and went on to after every pause.
         """
+        return patiently(lambda: self._play(prompts, trainer), waits=self.waits)
+
+    def _play(self, prompts: Sequence[Sequence[Mapping[str, str]]], trainer: Any) -> dict[str, list[Any]]:
         tokenizer = getattr(trainer.processing_class, "tokenizer", trainer.processing_class)
         training = trainer.model.training
         step = trainer.state.global_step if training else "evaluation"
@@ -103,6 +111,9 @@ class Rollouts:
                 if one.episode.end_reason is None:
                     said = one.episode.conversation.messages[heard[id(one)] + 1]
                     self._hear(tokenizer, one, said, trainer)
+        episodes = [one.episode for one in rollouts]
+        if all(_gathered(silent(episodes) is not None, trainer)):  # processes try again together, or not at all
+            check_servers(episodes)
         return self._output(tokenizer, rollouts, trainer)
 
     def _open(self, tokenizer: Any, ids: Sequence[str], step: int | str, trainer: Any) -> list[Rollout]:
@@ -168,7 +179,13 @@ class Rollouts:
 
 
 def make_rollout_func(
-    env_id: str, *, scenarios: Sequence[Scenario], seed: int = 0, system_prompt: str | None = None, **settings: Any
+    env_id: str,
+    *,
+    scenarios: Sequence[Scenario],
+    seed: int = 0,
+    system_prompt: str | None = None,
+    waits: Sequence[float] = WAITS,
+    **settings: Any,
 ) -> Rollouts:
     """A `rollout_func` for TRL's `GRPOTrainer`.
 
@@ -178,6 +195,7 @@ def make_rollout_func(
         seed: Decides all randomness of the users, together with the trainer's step; in evaluation the step does not
             count, so that every evaluation meets the same users. The policy's own sampling follows TRL's seed.
         system_prompt: Of the policy; None: what its chat template does without one.
+        waits: Seconds before each new attempt when servers do not answer.
         settings: Arguments of the environment: `judge`, `max_turns`, `model` (of the user), and so on.
 
     Raises:
@@ -188,7 +206,7 @@ def make_rollout_func(
     base = gymnasium.make(env_id, scenarios=list(scenarios), **settings).unwrapped
     if not isinstance(base, ConversationEnv):
         raise ConfigurationError(f"{env_id} is a {type(base).__name__}, expected one of simgym's (UserSim-...).")
-    return Rollouts(base, seed=seed, system_prompt=system_prompt)
+    return Rollouts(base, seed=seed, system_prompt=system_prompt, waits=waits)
 
 
 def scenario_dataset(scenarios: Sequence[Scenario]) -> Any:
@@ -210,9 +228,14 @@ def judge_reward(judge_reward: Sequence[float | None], **columns: Any) -> list[f
 
 def _anybody(running: Sequence[Rollout], trainer: Any) -> bool:
     """Whether a conversation goes on in this process or another."""
+    return any(_gathered(bool(running), trainer))
+
+
+def _gathered(value: bool, trainer: Any) -> list[bool]:
+    """What every process says."""
     if trainer.accelerator.num_processes == 1:
-        return bool(running)
-    return any(optional_import("accelerate.utils", "train").gather_object([bool(running)]))
+        return [value]
+    return list(optional_import("accelerate.utils", "train").gather_object([value]))
 
 
 def _so_far(one: Rollout) -> list[int]:

@@ -34,6 +34,8 @@ def command(tiny_model, scenarios, tmp_path):
         "n_steps": 3,
         "max_new_tokens": 4,
         "held_out": 2,
+        "seeds": 2,
+        "candidates": 2,
     }
     flags = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     return [sys.executable, str(RECIPE), *flags, "--strategies", "direct", "brief"]
@@ -72,7 +74,15 @@ def test_a_run_that_is_killed_and_started_again_gives_what_an_undisturbed_one_gi
     assert one.keys() == other.keys()
     assert all((one[name] == other[name]).all() for name in one)
     result = json.loads((again / "result.json").read_text())
-    assert set(result["assistants"]) == {"trained", "initial", "always direct", "always brief"}
+    assert set(result["assistants"]) == {
+        "trained",
+        "initial",
+        "always direct",
+        "always brief",
+        "the longest",
+        "the shortest",
+    }
+    assert result["assistants"]["always direct"]["conversations"] == 4
     assert (again / "curves.png").stat().st_size > 1000
     refused = subprocess.run(
         [*command, "--output_dir", str(broken), "--ent_coef", "0.5"], capture_output=True, text=True, env=ENV

@@ -13,7 +13,7 @@ import simgym  # noqa: F401  # registers the environments
 from simgym.assistants.base import Assistant
 from simgym.assistants.choices import STRATEGIES, Candidates, Strategies
 from simgym.conversation import INTENT_PREFIX, Conversation, Message, Scenario
-from simgym.errors import ConfigurationError, WeightsError
+from simgym.errors import ConfigurationError, ServersDown, WeightsError
 from simgym.integrations.numeric import CandidateActions, ConversationFeatures, EmbedObservation, StrategyActions
 from simgym.integrations.stable_baselines3 import SETTINGS, PolicyAssistant, TextVecEnv, load_policy
 from simgym.judges.base import Judgement
@@ -68,7 +68,8 @@ def users(count=20):
 @pytest.fixture(scope="module")
 def features(tiny_model):
     raw = ConversationFeatures(tiny_model, layer=1, max_turns=1)
-    return raw.fitted(["AAAA", "AA AA", "zzz", "z z z", "z", "A"], size=3)
+    texts = ["AAAA", "AA AA", "zzz", "z z z", "z", "A"]
+    return raw.fitted([Conversation().add("user", text) for text in texts], size=3)
 
 
 def vec_env(features, **options):
@@ -188,7 +189,7 @@ class Silent:
     """A simulator that cannot open."""
 
     def open(self, scenarios, *, seeds):
-        return [UserTurn("", fault="timeout: on purpose") for _ in scenarios]
+        return [UserTurn("", fault="garbled: on purpose") for _ in scenarios]
 
     def reply(self, scenarios, conversations, *, seeds):
         raise AssertionError
@@ -212,6 +213,15 @@ def test_an_opening_that_failed_is_told_by_the_first_step(wrapper, tiny_model):
 def test_a_simulator_that_never_opens_stops_the_training(features):
     with pytest.raises(ConfigurationError, match="failed to open"):
         vec_env(features, simulator=Silent()).reset()
+
+
+def test_servers_that_are_down_are_told_apart_from_a_simulator_that_fails(features):
+    class Away(Silent):
+        def open(self, scenarios, *, seeds):
+            return [UserTurn("", fault="server: no connection") for _ in scenarios]
+
+    with pytest.raises(ServersDown, match="no connection"):
+        vec_env(features, simulator=Away()).reset()
 
 
 def test_a_seed_that_is_given_later_counts_from_the_next_reset(features):

@@ -5,7 +5,7 @@ import warnings
 import pytest
 
 from simgym.conversation import Conversation
-from simgym.errors import ConfigurationError
+from simgym.errors import ConfigurationError, ServersDown
 from simgym.integrations.trl import judge_reward, make_rollout_func, scenario_dataset
 from simgym.judges.base import Judgement
 from simgym.simulators.base import UserTurn
@@ -160,6 +160,33 @@ def test_an_opening_that_failed_is_counted_and_the_others_go_on(tiny_model, scen
     trainer.train()
     assert rollouts.faults == {"simulator_fault: timeout": 4}
     assert sum(one.reward is not None for one in rollouts.latest) == 4
+
+
+class Flickering(Vowels):
+    """A judge whose server is away for the first calls."""
+
+    def __init__(self, away):
+        super().__init__()
+        self.away = away
+
+    def score(self, scenarios, conversations, *, seeds):
+        self.away -= 1
+        if self.away >= 0:
+            return [Judgement(None, fault="server: no connection to the judge") for _ in scenarios]
+        return super().score(scenarios, conversations, seeds=seeds)
+
+
+def test_a_batch_is_played_again_when_a_server_comes_back_and_given_up_when_it_does_not(
+    tiny_model, scenarios, tmp_path
+):
+    prompts = [[{"role": "user", "content": "s0"}]] * 2
+    made = {"scenarios": scenarios, "max_turns": 1, "waits": (0.0, 0.0)}
+    rollouts = make_rollout_func("UserSim-Replay-v0", judge=Flickering(2), **made)
+    trainer = make_trainer(tiny_model, scenarios, tmp_path, rollouts=rollouts)
+    assert None not in rollouts(prompts, trainer)["judge_reward"]
+    assert rollouts.faults == {}
+    with pytest.raises(ServersDown, match="no connection to the judge"):
+        make_rollout_func("UserSim-Replay-v0", judge=Flickering(3), **made)(prompts, trainer)
 
 
 def test_a_context_that_is_full_ends_a_conversation(tiny_model, scenarios, tmp_path):

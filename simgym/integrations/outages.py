@@ -1,0 +1,55 @@
+"""Servers that stop answering in the middle of a training: pause, try again, and only then stop.
+
+One request that fails is a fault of its conversation (`OpenAILM` has tried it several times by then). When *all*
+conversations of a batch end by a server's silence, no more is to be learned until somebody sees to it, and training on
+would throw the scenarios away. So the batch is played again after a while, and again; then `ServersDown` is raised,
+for the recipe to write a checkpoint and say so.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from simgym.envs.episodes import Episode
+from simgym.errors import ServersDown
+
+WAITS = (10.0, 60.0, 300.0)
+"""Seconds before each new attempt."""
+_SILENCE = ("server", "timeout")
+
+Result = TypeVar("Result")
+_log = logging.getLogger(__name__)
+
+
+def silent(episodes: Sequence[Episode]) -> str | None:
+    """What a server's silence looks like if every one of the conversations ended by it, else None."""
+    faults = [episode.fault or "" for episode in episodes if episode.end_reason is not None]
+    if not faults or len(faults) < len(episodes):
+        return None
+    return faults[0] if all(fault.split(":")[0] in _SILENCE for fault in faults) else None
+
+
+def check_servers(episodes: Sequence[Episode]) -> None:
+    """Raise `ServersDown` if every one of the conversations ended because a server is silent."""
+    if (fault := silent(episodes)) is not None:
+        raise ServersDown(f"All {len(episodes)} conversations failed, the first with: {fault}")
+
+
+def patiently(
+    attempt: Callable[[], Result], *, waits: Sequence[float] = WAITS, sleep: Callable[[float], None] = time.sleep
+) -> Result:
+    """What `attempt` gives, trying again after each of `waits` seconds while servers are down.
+
+    Raises:
+        ServersDown: the last attempt failed, too.
+    """
+    for wait in waits:
+        try:
+            return attempt()
+        except ServersDown as error:
+            _log.warning("%s Trying again in %g s.", error, wait)
+            sleep(wait)
+    return attempt()

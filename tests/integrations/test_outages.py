@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import pytest
+
+from simgym.conversation import Scenario
+from simgym.envs.episodes import Episode
+from simgym.errors import ServersDown
+from simgym.integrations.outages import check_servers, patiently
+
+SCENARIO = Scenario(id="s", intent="You are a user chatting with an assistant language model to rest a while today")
+
+
+def ended(fault, end_reason="simulator_fault"):
+    return Episode(SCENARIO, 0, end_reason=end_reason, fault=fault)
+
+
+def test_silence_of_all_is_an_outage_and_of_some_a_fault_of_theirs():
+    down = [ended("server: no connection"), ended("timeout: no answer", "judge_fault")]
+    with pytest.raises(ServersDown, match="All 2 conversations failed, the first with: server: no connection"):
+        check_servers(down)
+    check_servers([*down, ended("refused: not that")])
+    check_servers([*down, ended(None, None)])
+    check_servers([*down, ended(None, "turn_limit")])
+    check_servers([])
+
+
+def test_attempts_pause_longer_and_longer_and_then_give_up():
+    calls, pauses = [], []
+
+    def attempt(good_at):
+        calls.append(1)
+        if len(calls) < good_at:
+            raise ServersDown("down.")
+        return "done"
+
+    assert patiently(lambda: attempt(3), waits=(1, 2, 3), sleep=pauses.append) == "done"
+    assert pauses == [1, 2]
+    calls.clear()
+    with pytest.raises(ServersDown):
+        patiently(lambda: attempt(9), waits=(1, 2), sleep=pauses.append)
+    assert len(calls) == 3
