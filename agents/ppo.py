@@ -2,10 +2,10 @@
 
     python agents/ppo.py --config agents/configs/ppo_laptop.yaml --env_id UserSim-Persona-v0 --seed 0
 
-stable-baselines3's PPO over `TextVecEnv`: the actions choose among `Candidates`, replies that a frozen language model has
-drawn (or among `Strategies`, ways to answer that it then follows); the observations are hidden states. Afterwards the
-trained policy, the policy it started from, every fixed strategy and the longest and the shortest reply hold the same
-conversations on held-out scenarios, and are compared in pairs. The output folder gets
+stable-baselines3's PPO over `TextVecEnv`: the actions choose among `Candidates`, replies that a frozen language model
+has drawn (or among `Strategies`, ways to answer that it then follows); the observations are hidden states. Afterwards
+the trained policy, the policy it started from, every fixed strategy and the longest and the shortest reply hold the
+same conversations on held-out scenarios, and are compared in pairs. The output folder gets
 `log.jsonl` (a line an update), `policy/` (load it with `simgym.integrations.stable_baselines3.load_policy`), every
 conversation of the comparison, `result.json` and `curves.png`. The same command again goes on from the last finished
 update, or conversation; updates draw all randomness from the seed and their number, so that a run that was interrupted

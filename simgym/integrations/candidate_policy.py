@@ -31,7 +31,7 @@ class CandidatePolicy(ActorCriticPolicy):
         super()._build(lr_schedule)
         self.action_net = torch.nn.Identity()
         with torch.no_grad():  # behind stable-baselines3's own initialization
-            self.mlp_extractor.score[-1].weight.normal_(std=_FIRST_WEIGHTS)  # type: ignore[index, operator]
+            self.mlp_extractor.score[-1].weight.normal_(std=_FIRST_WEIGHTS)  # type: ignore[index, operator, union-attr]
             self.mlp_extractor.value.weight.zero_()  # type: ignore[union-attr, operator]
         arguments: dict[str, Any] = {"lr": lr_schedule(1), **self.optimizer_kwargs}
         self.optimizer = self.optimizer_class(self.parameters(), **arguments)
@@ -66,7 +66,7 @@ class _Scorer(torch.nn.Module):
 
     def forward_actor(self, seen: torch.Tensor) -> torch.Tensor:
         """Logits, shape (N, count)."""
-        replies = seen[:, self.each + _ALWAYS :].unflatten(1, (-1, self.each))
+        replies = seen[:, self.each + _ALWAYS :].reshape(len(seen), -1, self.each)
         logits: torch.Tensor = self.score(replies)[..., 0]
         return logits
 

@@ -7,8 +7,8 @@
 stable-baselines3 takes no text, so actions are the numbers of choices and observations are vectors of features (see
 `simgym.integrations.numeric`). `TextVecEnv` steps all conversations with one model call a role. stable-baselines3 can
 leave no step out, so a conversation that a fault leaves without a reward gets the mean of the latest rewards, which
-pulls the policy in no direction; `info["reward_imputed"]` tells, and `faults` counts them by kind. When all fail because a
-server is silent, `reset` and `step` raise `ServersDown`.
+pulls the policy in no direction; `info["reward_imputed"]` tells, and `faults` counts them by kind. When all fail
+because a server is silent, `reset` and `step` raise `ServersDown`.
 
 A saved policy is a folder of safetensors and JSON, and nothing in it is unpickled.
 """

@@ -187,7 +187,9 @@ class Decoder:
         logits = [] if self._logits is None else [self._logits]
         longest = max(len(row.prompt) + row.sampling.max_new_tokens for row in rows)
         self._cache.reserve(len(self._running) + len(rows), longest)
-        for some in self._passes([(row, self.tree.find(row.adapter, row.prompt[:-1])[0], len(row.prompt)) for row in rows]):
+        for some in self._passes(
+            [(row, self.tree.find(row.adapter, row.prompt[:-1])[0], len(row.prompt)) for row in rows]
+        ):
             logits.append(self._read(some))
             self._running += [row for row, _, _ in some]
         width = max(one.shape[-1] for one in logits)
@@ -241,7 +243,7 @@ class Decoder:
         import torch
 
         first, new_N = len(self._cache.lengths), [end - start for _, start, end in jobs]
-        for number, (row, start, end) in enumerate(jobs):
+        for number, (row, start, _) in enumerate(jobs):
             for column, layers in self.tree.find(row.adapter, row.prompt[:start])[1]:
                 self._cache.write(first + number, column, layers)
             self._cache.lengths.append(start)
@@ -280,7 +282,9 @@ class Decoder:
             allowed, [row.sampling for row in self._running], [float(row.uniforms.random()) for row in self._running]
         )
         chosen = raw.float().log_softmax(-1).gather(-1, tokens.to(raw.device)[:, None])[:, 0].cpu()
-        for number, (row, token, logprob) in enumerate(zip(self._running, tokens.tolist(), chosen.tolist(), strict=True)):
+        for number, (row, token, logprob) in enumerate(
+            zip(self._running, tokens.tolist(), chosen.tolist(), strict=True)
+        ):
             if row.choices and not row.tokens:
                 row.choice_logprobs = tuple(raw[number].float().log_softmax(-1)[list(row.choices)].tolist())
             _advance(row, token, logprob, stop_tokens, self._text_of)

@@ -67,6 +67,7 @@ def _classes() -> dict[str, Any]:
             scale = weight.abs().amax(1).clamp(min=1e-12) / 127
             rounded = (weight / scale[:, None]).round().to(torch.int8)
             self.weight = torch.nn.Parameter(rounded.t().contiguous().t(), requires_grad=False)
+            self.scale: Tensor
             self.register_buffer("scale", scale)
             self.register_parameter("bias", None)
 

@@ -1,8 +1,8 @@
 """What has been read already: keys and values of token sequences, shared where sequences begin alike.
 
-A radix tree over token ids, one root an adapter. A node holds the tokens by which it prolongs its parent, and their keys
-and values in every layer. A conversation's next prompt begins with the tokens of its last one and the reply to it, so
-only what is new has to be read; a system prompt that a thousand conversations share is kept once; what is found depends
+A radix tree over token ids, one root an adapter. A node holds the tokens by which it prolongs its parent, and their
+keys and values in every layer. A conversation's next prompt begins with the tokens of its last one and the reply to
+it, so only what is new has to be read; a system prompt that a thousand conversations share is kept once; what is found depends
 on the tokens alone, so nobody has to say which conversation a request belongs to. Beyond the bound the sequences that
 were not used for longest go, from their ends, and are read again when they come back.
 """
@@ -58,11 +58,11 @@ class PrefixTree:
     def store(self, adapter: str, tokens: Sequence[int], read: Callable[[int, int], Layers]) -> None:
         """Keep a sequence; `read(start, end)` gives keys and values of what is not known yet."""
         root = self._roots.setdefault(adapter, Node([], [], None))
-        last, common, length = root, 0, 0
-        for last, common in self._path(adapter, tokens):
-            length += common
+        path = list(self._path(adapter, tokens))
+        length = sum(common for _, common in path)
         if length == len(tokens):
             return
+        last, common = path[-1] if path else (root, 0)
         parent = self._split(last, common) if last is not root and common < len(last.tokens) else last
         layers = read(length, len(tokens))
         node = Node(list(tokens[length:]), layers, parent, used=self._clock)

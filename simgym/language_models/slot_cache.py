@@ -133,9 +133,7 @@ class SlotCache:
         import torch
 
         made = tuple(
-            torch.zeros(
-                (self._slots, one.shape[1], self._columns, one.shape[3]), dtype=one.dtype, device=one.device
-            )
+            torch.zeros((self._slots, one.shape[1], self._columns, one.shape[3]), dtype=one.dtype, device=one.device)
             for one in (keys, values)
         )
         self._layers[layer] = (made[0], made[1])

@@ -21,7 +21,7 @@ import numpy as np
 
 from simgym.errors import ConfigurationError
 from simgym.flip import render
-from simgym.language_models.base import Generation, Likelihood, Request
+from simgym.language_models.base import Generation, Likelihood, Request, Sampling
 from simgym.language_models.decoding import Row, Work
 from simgym.language_models.loaded_model import BASE, LoadedModel
 from simgym.language_models.weights import EMBEDDED
