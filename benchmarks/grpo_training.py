@@ -4,11 +4,11 @@
     python benchmarks/grpo_training.py runs/grpo_laptop [--seeds 3]
 
 The initial model and the adapter of the last step (nothing was selected) hold the same conversations (scenario and
-seed) on the 37 held-out scenarios of the set. Differences are paired and their intervals resample scenarios. Four looks for
-tricks: pairs of about the same length, and the win rate at equal length; the relevance judge, which training did not
-see; repeated trigrams; and the initial model at temperature 0.7, for a policy may gain by nothing but writing what it
-finds likely. Five random conversations before and after go to
-`conversations.md`, the training's log and curves beside it.
+seed) on the 37 held-out scenarios of the set. Differences are paired and their intervals resample scenarios. Four
+looks for tricks: pairs of about the same length, and the win rate at equal length; the relevance judge, which
+training did not see; repeated trigrams; and the initial model at temperature 0.7, for a policy may gain by nothing
+but writing what it finds likely. Five random conversations before and after go to `conversations.md`, the training's
+log and curves beside it.
 """
 
 from __future__ import annotations

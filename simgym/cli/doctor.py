@@ -47,6 +47,9 @@ class Package:
 def doctor(
     check_model: Annotated[bool, typer.Option("--check-model", help="Load the model and write 8 tokens.")] = False,
     model: Annotated[str | None, typer.Option(help="Which model to check.", show_default="the embedded one")] = None,
+    bench: Annotated[
+        bool, typer.Option("--bench", help="Measure which numbers (dtype) the model is fastest with here; minutes.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Say whether simgym works here.
@@ -72,6 +75,10 @@ def doctor(
     if check_model:
         report["model"] = try_model(model)
         problems += [f"model: {report['model']['problem']}"] if report["model"]["problem"] else []
+    if bench:
+        from simgym.evaluation.numerics import compare_numerics
+
+        report["numerics"] = [asdict(one) for one in compare_numerics(read_model(model) if model else None)]
     report["problems"] = problems
     report["ok"] = not problems
     if json:
@@ -197,6 +204,17 @@ def _show(report: dict[str, Any], packages: list[Package]) -> None:
     if "model" in report and not (tried := report["model"])["problem"]:
         speed = f"loaded in {tried['load_seconds']} s, {tried['tokens']} tokens in {tried['generate_seconds']} s"
         console.print(facts([("model says", f"{tried['text']!r} ({speed})")]))
+    for one in report.get("numerics", ()):
+        console.print(
+            facts(
+                [
+                    (
+                        f"dtype {one['dtype']}",
+                        f"{one['speed']:.2f} times float32's speed; KL from it {one['kl']:.1e} nats a token",
+                    )
+                ]
+            )
+        )
     if report["ok"]:
         console.print(shown("All is well.", "green"))
     for problem in report["problems"]:

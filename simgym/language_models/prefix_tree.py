@@ -2,9 +2,9 @@
 
 A radix tree over token ids, one root an adapter. A node holds the tokens by which it prolongs its parent, and their
 keys and values in every layer. A conversation's next prompt begins with the tokens of its last one and the reply to
-it, so only what is new has to be read; a system prompt that a thousand conversations share is kept once; what is found depends
-on the tokens alone, so nobody has to say which conversation a request belongs to. Beyond the bound the sequences that
-were not used for longest go, from their ends, and are read again when they come back.
+it, so only what is new has to be read; a system prompt that a thousand conversations share is kept once; what is found
+depends on the tokens alone, so nobody has to say which conversation a request belongs to. Beyond the bound the
+sequences that were not used for longest go, from their ends, and are read again when they come back.
 """
 
 from __future__ import annotations

@@ -1,0 +1,99 @@
+"""Which numbers a model is fastest with on this machine, and how far its probabilities are then from float32's.
+
+Every kind does the same work: a batch of eight prompts of about 200 tokens is read and continued by 32 tokens each.
+Kinds take turns within each repeat, so that a busy moment of the machine hits all; speeds are ratios of median times.
+The difference is the mean Kullback-Leibler divergence of next-token distributions over one fixed text.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from simgym.conversation import Message
+from simgym.errors import ConfigurationError
+from simgym.judges.rubrics import load_rubric
+from simgym.language_models.base import Request, Sampling
+from simgym.language_models.numerics import MIXED
+from simgym.language_models.transformers_lm import TransformersLM
+from simgym.language_models.weights import EMBEDDED
+
+_ROWS, _NEW, _CHARACTERS = 8, 32, 900
+
+
+@dataclass(frozen=True, slots=True)
+class Numerics:
+    """One kind of numbers beside float32."""
+
+    dtype: str
+    """As `TransformersLM` takes it."""
+    seconds: float
+    """Median time of the work."""
+    speed: float
+    """Time of float32 divided by its time; above 1 is faster."""
+    kl: float
+    """Mean divergence of its next-token distributions from float32's, nats, >= 0 up to rounding."""
+
+
+def compare_numerics(
+    model: str | Mapping[str, Any] | None = None, *, repeats: int = 3, kinds: tuple[str, ...] | None = None
+) -> list[Numerics]:
+    """Measure every kind that makes sense on this machine, float32 first.
+
+    Args:
+        model: A model in process: a name, or settings whose `dtype` is replaced; None: the embedded one.
+        repeats: How often each does the work, >= 1.
+        kinds: Which; None: all of torch's on a GPU, also those of `simgym.language_models.numerics` on a CPU.
+
+    Raises:
+        ConfigurationError: the model is not one in process.
+    """
+    settings = dict(model) if isinstance(model, Mapping) else {"model": model or EMBEDDED}
+    if settings.pop("kind", "transformers") != "transformers":
+        raise ConfigurationError(f"Numbers can be chosen for a model in process alone, not for {model!r}.")
+    settings.pop("dtype", None)
+    first = TransformersLM(**{**settings, "dtype": "float32", "kv_cache_gib": 0})
+    if kinds is None:
+        kinds = ("float16", "bfloat16") if first.model.device.type != "cpu" else ("bfloat16", *MIXED)
+    models = {"float32": first}
+    models |= {kind: TransformersLM(**{**settings, "dtype": kind, "kv_cache_gib": 0}) for kind in kinds}
+    text = load_rubric("helpfulness", ("conversation",), ("intent",)).text
+    expected = _log_probabilities(first, text)
+    times: dict[str, list[float]] = {kind: [] for kind in models}
+    for one in models.values():
+        _work(one, text)
+    for _ in range(repeats):
+        for kind, one in models.items():
+            began = time.perf_counter()
+            _work(one, text)
+            times[kind].append(time.perf_counter() - began)
+    found = []
+    for kind, one in models.items():
+        seconds = statistics.median(times[kind])
+        divergence = (expected.exp() * (expected - _log_probabilities(one, text))).sum(-1).mean()
+        found.append(Numerics(kind, seconds, statistics.median(times["float32"]) / seconds, float(divergence)))
+    return found
+
+
+def _work(model: TransformersLM, text: str) -> None:
+    # begins differ, so that nothing is shared
+    model.generate(
+        [
+            Request(
+                (Message("user", f"{number} {text[number : number + _CHARACTERS]}"),),
+                Sampling(0.0, max_new_tokens=_NEW),
+            )
+            for number in range(_ROWS)
+        ]
+    )
+
+
+def _log_probabilities(model: TransformersLM, text: str) -> Any:
+    import torch
+
+    ids = model.tokenizer(text, return_tensors="pt", add_special_tokens=False)["input_ids"]
+    with torch.inference_mode():
+        return model.model(ids.to(model.model.device)).logits[0].float().log_softmax(-1)
