@@ -1,0 +1,276 @@
+"""Many assistants crossed with many simulators on the same scenarios: what differs, and how sure is it?
+
+Every cell of a generalization matrix holds the same scenarios, so cells are compared in pairs. One bootstrap draws
+scenarios for all cells at once: what a hard scenario does to one cell it does to all, and differences, gaps and ranks
+come out with intervals that know it. Several training seeds of a method are resampled, too (a hierarchical bootstrap),
+so that the interval of a method is one over seeds and scenarios. Percentile intervals; two-sided bootstrap p-values
+(Davison & Hinkley 1997, section 4.4), Holm-corrected over all cells that are compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from simgym.statistics.intervals import Estimate
+from simgym.statistics.paired import adjust
+
+Floats = npt.NDArray[np.float64]
+_DETECTED = 1.959964 + 0.841621
+"""Standard errors that an effect must measure to be found with power 0.8 at the two-sided level 0.05."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """One number for each of A rows and S columns, with intervals; NaN where there is none."""
+
+    value: Floats
+    """Shape (A, S)."""
+    low: Floats
+    """Lower end of the interval."""
+    high: Floats
+    """Upper end of the interval."""
+    n: npt.NDArray[np.int64]
+    """Scenarios behind it."""
+    p: Floats
+    """Two-sided p-value against zero, uncorrected; NaN for a grid that is no difference."""
+    p_corrected: Floats
+    """The same after Holm's correction over all rows but the reference, all columns."""
+    detectable: Floats
+    """Smallest true value that would be found with power 0.8 at the level 0.05; NaN where `p` is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Crossed:
+    """What a matrix says."""
+
+    rows: tuple[Hashable, ...]
+    """A labels."""
+    mean: Grid
+    """Mean of each cell."""
+    change: Grid
+    """Mean paired difference of each row from the reference row, column by column."""
+    gap: Estimate | None
+    """How much more rows gain in the column they were trained on than in the others, on average; None without any."""
+    gaps: dict[Hashable, Estimate]
+    """The same for each row that has such a column."""
+    between: dict[tuple[int, int], Grid]
+    """For each pair of columns that was asked for, first minus second of each row, shape (A, 1)."""
+    best: Floats
+    """Share of resamples in which a row has the highest mean over all columns, shape (A,)."""
+    agreement: Floats
+    """Spearman correlation of the rows' means between columns, shape (S, S); NaN with fewer than 3 rows."""
+    seed: int
+    """Of the resampling."""
+    resamples: int
+    """How many."""
+
+
+def compare_crossed(
+    rewards: npt.ArrayLike,
+    scenarios: Sequence[Hashable],
+    *,
+    seed: int,
+    rows: Sequence[Hashable] | None = None,
+    reference: Hashable | None = None,
+    trained_on: dict[Hashable, int] | None = None,
+    column_pairs: Sequence[tuple[int, int]] = (),
+    resamples: int = 9999,
+    level: float = 0.95,
+) -> Crossed:
+    """Compare rows and columns.
+
+    Args:
+        rewards: Shape (R, S, C): R assistants with S simulators in C conversations; NaN where a fault left none.
+        scenarios: C labels; conversations with the same label are dependent, and drawn together.
+        seed: Of the resampling.
+        rows: R labels; assistants with the same label are training seeds of one method. None: each is a row.
+        reference: The row that others are compared with (the initial assistant); None: the first.
+        trained_on: The column that a row was trained on, for rows that were.
+        column_pairs: Columns to be compared with each other.
+        resamples: How many bootstrap samples, >= 1.
+        level: Nominal coverage, in (0, 1).
+
+    Raises:
+        ValueError: shapes do not fit, a label is unknown, or a number is out of range.
+    """
+    data = np.asarray(rewards, dtype=np.float64)
+    labels: list[Hashable] = list(rows) if rows is not None else list(range(data.shape[0]))
+    order = list(dict.fromkeys(labels))
+    reference = order[0] if reference is None else reference
+    trained_on = trained_on or {}
+    _check(data, scenarios, labels, order, reference, trained_on, column_pairs, resamples, level)
+    draws = _Draws(data, scenarios, labels, order, seed, resamples)
+    at = order.index(reference)
+    count_A, count_S = len(order), data.shape[1]
+    mean, change = _Columns(level), _Columns(level)
+    total = np.zeros((resamples, count_A))
+    gained: dict[int, tuple[Floats, Floats]] = {}
+    for column in range(count_S):
+        means = draws.of(data[:, column])
+        mean.add(*means)
+        total += np.nan_to_num(means[1])
+        changes = draws.of(data[:, column], minus=at)
+        change.add(*changes, tested=[row for row in range(count_A) if row != at])
+        for label, own in trained_on.items():
+            row = order.index(label)
+            weight = 1.0 if own == column else -1.0 / max(1, count_S - 1)
+            value, drawn = gained.get(row, (np.zeros(1), np.zeros(resamples)))
+            gained[row] = (value + weight * changes[0][row], drawn + weight * changes[1][:, row])
+    between = {}
+    for first, second in column_pairs:
+        columns = _Columns(level)
+        columns.add(*draws.of(data[:, first] - data[:, second]), tested=range(count_A))
+        between[first, second] = columns.grid()
+    enough = count_S > 1 and bool(gained)
+    gaps = {order[row]: _estimate(*gained[row], draws.n, seed, level) for row in gained} if enough else {}
+    overall = None
+    if enough:
+        value = np.mean([one[0] for one in gained.values()], axis=0)
+        overall = _estimate(value, np.mean([one[1] for one in gained.values()], axis=0), draws.n, seed, level)
+    best = np.bincount(total.argmax(1), minlength=count_A) / resamples
+    grid = mean.grid()
+    return Crossed(
+        rows=tuple(order),
+        mean=grid,
+        change=change.grid(),
+        gap=overall,
+        gaps=gaps,
+        between=between,
+        best=best,
+        agreement=_agreement(grid.value),
+        seed=seed,
+        resamples=resamples,
+    )
+
+
+class _Draws:
+    """One set of resampled scenarios (and training seeds), applied to every cell alike."""
+
+    def __init__(
+        self,
+        data: Floats,
+        scenarios: Sequence[Hashable],
+        labels: list[Hashable],
+        order: list[Hashable],
+        seed: int,
+        resamples: int,
+    ) -> None:
+        known = {label: number for number, label in enumerate(dict.fromkeys(scenarios))}
+        self.n = len(known)
+        members = np.array([known[label] for label in scenarios])
+        self._member = (np.arange(self.n)[:, None] == members).astype(np.float64)
+        rng = np.random.default_rng(seed)
+        self._weights = rng.multinomial(self.n, np.full(self.n, 1 / self.n), size=resamples).astype(np.float64)
+        self._rows = [[number for number, label in enumerate(labels) if label == one] for one in order]
+        self._seeds = [
+            rng.integers(len(rows), size=(resamples, len(rows))) if len(rows) > 1 else None for rows in self._rows
+        ]
+
+    def of(self, values: Floats, *, minus: int | None = None) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
+        """Values (A,), resamples (B, A) and scenarios (A,) of R assistants' conversations, shape (R, C).
+
+        `minus`: less the mean of that row's assistants, conversation by conversation.
+        """
+        if minus is not None:
+            with np.errstate(invalid="ignore"):
+                values = values - np.mean(values[self._rows[minus]], axis=0)
+        present = np.isfinite(values)
+        sums = self._member @ np.where(present, values, 0.0).T
+        counts = self._member @ present.T.astype(np.float64)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            drawn = (self._weights @ sums) / (self._weights @ counts)
+            single = sums.sum(0) / counts.sum(0)
+        value = np.array([single[rows].mean() for rows in self._rows])
+        scenarios = np.array([int((counts[:, rows].sum(1) > 0).sum()) for rows in self._rows])
+        merged = np.empty((len(drawn), len(self._rows)))
+        for number, (rows, seeds) in enumerate(zip(self._rows, self._seeds, strict=True)):
+            if seeds is None:
+                merged[:, number] = drawn[:, rows[0]]
+            else:
+                merged[:, number] = np.take_along_axis(drawn[:, rows], seeds, axis=1).mean(1)
+        return value, merged, scenarios
+
+
+class _Columns:
+    """A grid in the making, column by column, so that resamples of all cells are never held together."""
+
+    def __init__(self, level: float) -> None:
+        self.level = level
+        self._parts: list[tuple[Floats, ...]] = []
+        self._tested: list[int] = []
+
+    def add(
+        self, value: Floats, drawn: Floats, scenarios: npt.NDArray[np.int64], *, tested: Sequence[int] | range = ()
+    ) -> None:
+        ends = [(1 - self.level) / 2, (1 + self.level) / 2]
+        whole = np.isfinite(drawn).all(0) & (scenarios > 1)
+        low, high = np.where(whole, np.quantile(np.nan_to_num(drawn), ends, axis=0), np.nan)
+        self._tested = list(tested)
+        p, detectable = np.full(len(value), np.nan), np.full(len(value), np.nan)
+        if self._tested:
+            below, above = (drawn <= 0).sum(0), (drawn >= 0).sum(0)
+            found = np.minimum(1.0, 2 * (1 + np.minimum(below, above)) / (len(drawn) + 1))
+            rows = [row for row in self._tested if whole[row]]
+            p[rows] = found[rows]
+            detectable[rows] = _DETECTED * drawn[:, rows].std(0)
+        self._parts.append((value, low, high, scenarios.astype(np.float64), p, detectable))
+
+    def grid(self) -> Grid:
+        value, low, high, n, p, detectable = (np.stack(side, axis=1) for side in zip(*self._parts, strict=True))
+        corrected = np.full(p.shape, np.nan)
+        tested = np.isfinite(p)
+        if tested.any():
+            corrected[tested] = adjust(p[tested].tolist())
+        return Grid(value, low, high, n.astype(np.int64), p, corrected, detectable)
+
+
+def _estimate(value: Floats, drawn: Floats, n: int, seed: int, level: float) -> Estimate:
+    method = f"paired percentile bootstrap over scenarios, {len(drawn)} resamples"
+    if not np.isfinite(value).all():
+        return Estimate(None, None, None, n, "a cell has no conversations", None, level)
+    if n < 2 or not np.isfinite(drawn).all():
+        return Estimate(float(value[0]), None, None, n, "too few scenarios", None, level)
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return Estimate(float(value[0]), float(low), float(high), n, method, seed, level)
+
+
+def _agreement(means: Floats) -> Floats:
+    from scipy.stats import rankdata
+
+    count = means.shape[1]
+    if means.shape[0] < 3:
+        return np.full((count, count), np.nan)
+    ranks = rankdata(means, axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found: Floats = np.atleast_2d(np.corrcoef(ranks, rowvar=False))
+    return found
+
+
+def _check(
+    data: Floats,
+    scenarios: Sequence[Hashable],
+    labels: list[Any],
+    order: list[Any],
+    reference: Hashable,
+    trained_on: dict[Hashable, int],
+    column_pairs: Sequence[tuple[int, int]],
+    resamples: int,
+    level: float,
+) -> None:
+    if data.ndim != 3 or data.shape[2] != len(scenarios) or data.shape[0] != len(labels) or 0 in data.shape:
+        raise ValueError(
+            f"rewards has shape {data.shape}, expected (rows, columns, conversations) with {len(labels)} rows and "
+            f"{len(scenarios)} conversations, none of them 0."
+        )
+    if unknown := [label for label in [reference, *trained_on] if label not in order]:
+        raise ValueError(f"There is no row {unknown[0]!r}. Rows: {', '.join(map(str, order))}.")
+    columns = [*trained_on.values(), *(one for pair in column_pairs for one in pair)]
+    if wrong := [one for one in columns if not 0 <= one < data.shape[1]]:
+        raise ValueError(f"There is no column {wrong[0]}, expected 0 to {data.shape[1] - 1}.")
+    if resamples < 1 or not 0 < level < 1:
+        raise ValueError(f"resamples is {resamples} and level {level}, expected >= 1 and a number in (0, 1).")
