@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from simgym.assistants.language_model_assistant import LanguageModelAssistant
+    from simgym.evaluation.comparisons import Comparisons
     from simgym.evaluation.matrix import Cell, Matrix
     from simgym.report.results import MatrixResults
+    from simgym.statistics.intervals import Estimate
     from simgym.transcripts import Transcript
 
 _QUESTION = "How well does each assistant do with simulated users, and does it depend on which simulator plays them?"
@@ -54,6 +57,13 @@ def matrix(
     ] = 256,
     temperature: options.Temperature = 1.0,
     batch_size: options.BatchSize = 32,
+    reference: Annotated[
+        str | None, typer.Option(help="The assistant that others are compared with.", show_default="the first")
+    ] = None,
+    trained_on: Annotated[
+        list[str] | None,
+        typer.Option(help="ASSISTANT=ENV: what it was trained with, for the gap. Repeatable.", show_default=False),
+    ] = None,
     show_conversation: Annotated[bool, typer.Option(help="Print one conversation at the end.")] = True,
 ) -> None:
     """Evaluate assistants across simulators.
@@ -62,6 +72,7 @@ def matrix(
     seeds. Finished conversations are kept: the same command again goes on where it stopped.
     """
     from simgym.cli.progress import ConversationProgress
+    from simgym.evaluation.comparisons import compare_cells
     from simgym.evaluation.matrix import evaluate_matrix
     from simgym.report.html import write_report
     from simgym.report.results import short_name
@@ -73,6 +84,9 @@ def matrix(
     common = options.env_options(judge=judge, judge_model=judge_model, max_turns=max_turns)
     of_column = read_columns(columns, model or [], simulator_option or [], user_max_new_tokens)
     chosen = options.load(columns[0], scenarios, n)
+    home = read_home(trained_on or [], rows, columns)
+    if reference is not None and reference not in rows:
+        raise ConfigurationError(f"--reference is {reference!r}, expected one of {', '.join(rows)}.")
     _load_models(rows)
     with ConversationProgress(len(rows) * len(columns) * len(chosen)) as progress:
         filled = evaluate_matrix(
@@ -86,7 +100,11 @@ def matrix(
             simulator_options=of_column,
             progress=lambda row, column, one: progress.advance(one, f"{row} / {short_name(column)}"),
         )
-    results = describe_run(filled, scenarios=chosen[0].source, seed=seed, seconds=time.monotonic() - started)
+    compared = compare_cells(filled, reference=reference, trained_on=home, seed=seed)
+    results = replace(
+        describe_run(filled, scenarios=chosen[0].source, seed=seed, seconds=time.monotonic() - started),
+        comparisons=compared,
+    )
     write_json(output / "results.json", results.to_json())
     write_report(output / "report.html", results, filled.transcripts, max_conversations=5)
     _show(results, filled.transcripts, output, show_conversation)
@@ -110,6 +128,22 @@ def read_assistants(texts: Sequence[str], max_new_tokens: int, temperature: floa
             raise ConfigurationError(f"Two assistants are called {name!r}. Name them: --assistant NAME=MODEL[+PROMPT].")
         rows[name] = assistant
     return rows
+
+
+def read_home(texts: Sequence[str], rows: Mapping[str, Any], columns: Sequence[str]) -> dict[str, str]:
+    """Environment id by assistant.
+
+    Raises:
+        ConfigurationError: there is no such row or column.
+    """
+    home = {name: str(env_id) for name, env_id in options.read_pairs(texts, "--trained-on").items()}
+    for name, env_id in home.items():
+        if name not in rows or env_id not in columns:
+            raise ConfigurationError(
+                f"--trained-on is {name}={env_id}, expected ASSISTANT=ENV with one of {', '.join(rows)} and one of "
+                f"{', '.join(columns)}."
+            )
+    return home
 
 
 def read_columns(
@@ -217,6 +251,32 @@ def cell_in_words(cell: Cell) -> str:
     return f"{estimate.value:.1f} ± {half} ({cell.counted})"
 
 
+def changes_table(compared: Comparisons) -> Table:
+    """A line for each change, and the gap."""
+    from simgym.report.results import short_name
+
+    rows = [
+        [
+            plain(one.assistant),
+            short_name(one.simulator),
+            difference_in_words(one.estimate),
+            "-" if one.p_corrected is None else f"{one.p_corrected:.3f}",
+        ]
+        for one in compared.changes
+    ]
+    if compared.gap is not None:
+        rows.append(["generalization gap", "", difference_in_words(compared.gap), ""])
+    return _table([f"against {plain(compared.reference)}", "simulator", "change", "p (Holm)"], rows)
+
+
+def difference_in_words(estimate: Estimate) -> str:
+    """`+3.1 [0.4, 5.9]`."""
+    if estimate.value is None:
+        return "none"
+    ends = "" if estimate.low is None or estimate.high is None else f" [{estimate.low:.1f}, {estimate.high:.1f}]"
+    return f"{estimate.value:+.1f}{ends}"
+
+
 def _show(
     results: MatrixResults,
     transcripts: Mapping[tuple[str, str], Sequence[Transcript]],
@@ -236,6 +296,8 @@ def _show(
         for cell in results.cells
         if cell.excluded
     ]
+    if results.comparisons is not None:
+        console.print(changes_table(results.comparisons))
     console.print(shown("\n".join(["Excluded:", *excluded]) if excluded else "Excluded: none"))
     if show_conversation:
         counted = [one for several in transcripts.values() for one in several if one.counts]

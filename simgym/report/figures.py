@@ -11,9 +11,11 @@ from __future__ import annotations
 import io
 import re
 import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from simgym.report.results import MatrixResults, short_name
+from simgym.statistics.intervals import Estimate
 
 _PAGE_INK, _PAGE_PAPER = "#010203", "#fdfcfb"
 """Colours that matplotlib writes and `_fit_page` replaces by those of the page."""
@@ -29,13 +31,56 @@ def matrix_heatmap_svg(results: MatrixResults) -> str:
     """Rows assistants, columns simulators; each cell with mean, half-width of its interval and n.
 
     Returns:
-        An `<svg>` element without XML prolog or date; cells without data are hatched.
+        An `<svg>` element without XML prolog or date. Cells without data are hatched; where an assistant meets the
+        simulator it was trained with, the cell is outlined.
     """
+    low, high = _scale(results)
+
+    def draw(axes: Any, x: int, y: int, row: str, column: str) -> None:
+        cell = results.cell(row, column)
+        if cell is None or cell.estimate.value is None:
+            _draw_nothing(axes, x, y)
+        else:
+            shade = (cell.estimate.value - low) / (high - low)
+            _draw_cell(axes, x, y, cell.estimate, f"n = {cell.counted}", "cividis", shade)
+
+    return _heatmap(results, results.assistants, draw, "Generalization matrix; the table below holds the same numbers")
+
+
+def change_heatmap_svg(results: MatrixResults) -> str | None:
+    """Paired changes against the reference assistant, row by row as in the matrix; None if there are none.
+
+    A cell whose interval holds 0 is hatched. Orange is a loss, violet a gain (`PuOr`), which all colour vision tells
+    apart.
+    """
+    compared = results.comparisons
+    if compared is None:
+        return None
+    values = [abs(one.estimate.value) for one in compared.changes if one.estimate.value is not None]
+    largest = max([_LEAST_SPAN, *values])
+
+    def draw(axes: Any, x: int, y: int, row: str, column: str) -> None:
+        change = compared.change(row, column)
+        estimate = change.estimate if change is not None else None
+        if change is None or estimate is None or estimate.value is None:
+            _draw_nothing(axes, x, y)
+            return
+        unsure = estimate.low is None or estimate.high is None or estimate.low <= 0 <= estimate.high
+        p = "no p" if change.p_corrected is None else f"p = {change.p_corrected:.2g}"
+        # the ends of the scale are too dark to tell from each other
+        _draw_cell(axes, x, y, estimate, p, "PuOr", 0.5 + 0.4 * estimate.value / largest, signed=True, hatched=unsure)
+
+    rows = [row for row in results.assistants if row != compared.reference]
+    return _heatmap(results, rows, draw, "Changes; the table below holds the same numbers")
+
+
+def _heatmap(results: MatrixResults, rows: Sequence[str], draw: Callable[..., None], described: str) -> str:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
 
-    rows, columns = results.assistants, results.simulators
-    low, high = _scale(results)
+    columns = results.simulators
+    home = results.comparisons.trained_on if results.comparisons is not None else {}
     settings: Any = {
         "svg.hashsalt": "simgym",
         "svg.fonttype": "none",
@@ -51,7 +96,10 @@ def matrix_heatmap_svg(results: MatrixResults) -> str:
         axes = figure.add_subplot()
         for y, row in enumerate(rows):
             for x, column in enumerate(columns):
-                _draw_cell(axes, x, y, results, row, column, low, high)
+                draw(axes, x, y, row, column)
+                if home.get(row) == column:
+                    frame = Rectangle((x + 0.02, y + 0.03), 0.96, 0.94, fill=False, edgecolor=_PAGE_INK, lw=2.5)
+                    axes.add_patch(frame)
         axes.set_xlim(0, len(columns))
         axes.set_ylim(len(rows), 0)
         axes.set_xticks([x + 0.5 for x in range(len(columns))], [_label(short_name(name)) for name in columns])
@@ -69,7 +117,7 @@ def matrix_heatmap_svg(results: MatrixResults) -> str:
             bbox_inches="tight",
             pad_inches=0.05,
         )
-    return _fit_page(buffer.getvalue())
+    return _fit_page(buffer.getvalue(), described)
 
 
 def _scale(results: MatrixResults) -> tuple[float, float]:
@@ -78,28 +126,46 @@ def _scale(results: MatrixResults) -> tuple[float, float]:
     return middle - span / 2, middle + span / 2
 
 
+_CORNER, _SIZE = (0.012, 0.02), (0.976, 0.96)
+_MIDDLE: dict[str, Any] = {"ha": "center", "va": "center"}
+
+
+def _draw_nothing(axes: Any, x: int, y: int) -> None:
+    from matplotlib.patches import Rectangle
+
+    corner = (x + _CORNER[0], y + _CORNER[1])
+    axes.add_patch(Rectangle(corner, *_SIZE, facecolor="none", edgecolor="#8a94a0", lw=0.6, hatch="///"))
+    box = {"facecolor": _PAGE_PAPER, "edgecolor": "none", "pad": 4}
+    axes.text(x + 0.5, y + 0.5, "no data", fontsize=12, color=_PAGE_INK, bbox=box, **_MIDDLE)
+
+
 def _draw_cell(
-    axes: Any, x: int, y: int, results: MatrixResults, row: str, column: str, low: float, high: float
+    axes: Any,
+    x: int,
+    y: int,
+    estimate: Estimate,
+    remark: str,
+    colours: str,
+    shade: float,
+    *,
+    signed: bool = False,
+    hatched: bool = False,
 ) -> None:
     from matplotlib import colormaps
     from matplotlib.patches import Rectangle
 
-    cell = results.cell(row, column)
-    value = cell.estimate.value if cell else None
-    corner, width, height = (x + 0.012, y + 0.02), 0.976, 0.96
-    middle: dict[str, Any] = {"ha": "center", "va": "center"}
-    if cell is None or value is None:
-        axes.add_patch(Rectangle(corner, width, height, facecolor="none", edgecolor="#8a94a0", lw=0.6, hatch="///"))
-        box = {"facecolor": _PAGE_PAPER, "edgecolor": "none", "pad": 4}
-        axes.text(x + 0.5, y + 0.5, "no data", fontsize=12, color=_PAGE_INK, bbox=box, **middle)
-        return
-    colour = colormaps["cividis"]((value - low) / (high - low))
-    axes.add_patch(Rectangle(corner, width, height, facecolor=colour, edgecolor="none"))
+    colour = colormaps[colours](shade)
+    corner = (x + _CORNER[0], y + _CORNER[1])
+    axes.add_patch(Rectangle(corner, *_SIZE, facecolor=colour, edgecolor="none"))
+    if hatched:
+        axes.add_patch(Rectangle(corner, *_SIZE, facecolor="none", edgecolor="#8a94a0", lw=0, hatch="//"))
     ink = _readable_on(colour)
-    half = cell.estimate.half_width
+    box = {"facecolor": colour, "edgecolor": "none", "pad": 1.5} if hatched else None
+    half = estimate.half_width
     interval = "no interval" if half is None else f"± {half:.1f}"
-    axes.text(x + 0.5, y + 0.40, f"{value:.1f}", fontsize=18, fontweight="bold", color=ink, **middle)
-    axes.text(x + 0.5, y + 0.73, f"{interval} · n = {cell.counted}", fontsize=11, color=ink, **middle)
+    number = f"{estimate.value:{'+' if signed else ''}.1f}"
+    axes.text(x + 0.5, y + 0.40, number, fontsize=18, fontweight="bold", color=ink, bbox=box, **_MIDDLE)
+    axes.text(x + 0.5, y + 0.73, f"{interval} · {remark}", fontsize=11, color=ink, bbox=box, **_MIDDLE)
 
 
 def _readable_on(colour: tuple[float, ...]) -> str:
@@ -124,11 +190,12 @@ def _label(name: str) -> str:
     return "\n".join(line.strip() for line in lines).strip() or "(no name)"
 
 
-def _fit_page(svg: str) -> str:
+def _fit_page(svg: str, described: str) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, count=1, flags=re.DOTALL)
     svg = svg.replace(f"fill: {_PAGE_INK}", "fill: currentColor").replace(
         f"fill: {_PAGE_PAPER}", "fill: var(--card, #fff)"
     )
-    said = 'role="img" aria-label="Generalization matrix; the table below holds the same numbers"'
+    svg = svg.replace(f"stroke: {_PAGE_INK}", "stroke: currentColor")
+    said = f'role="img" aria-label="{described}"'
     return svg.replace("<svg ", f"<svg {said} ", 1)

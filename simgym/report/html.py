@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from simgym.evaluation.matrix import Cell
-from simgym.report.figures import matrix_heatmap_svg
+from simgym.report.figures import change_heatmap_svg, matrix_heatmap_svg
 from simgym.report.page import page_templates, write_page
 from simgym.report.results import MatrixResults, short_name
 from simgym.transcripts import Transcript
@@ -101,6 +101,7 @@ def render_report(
     return environment.get_template("report.html.j2").render(
         results=results,
         heatmap=matrix_heatmap_svg(results),
+        changes=change_heatmap_svg(results),
         roles=_ROLES,
         endings=_ENDINGS,
         excluded=_total_excluded(results.cells),

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from simgym.errors import ConfigurationError
+from simgym.evaluation.comparisons import Comparisons
 from simgym.evaluation.matrix import Cell
 from simgym.statistics.intervals import Estimate
 
@@ -51,6 +52,8 @@ class MatrixResults:
     """Wall time of the run that wrote this; a resumed run did only part of the work."""
     fingerprints: Mapping[str, Any] = field(default_factory=dict)
     """Models, settings and prompt hashes: of each assistant, each simulator and the judge."""
+    comparisons: Comparisons | None = None
+    """Differences between assistants; None for a single one, and in files written before there were any."""
     notes: tuple[str, ...] = ()
     """What a reader has to know before believing a number."""
     schema_version: int = SCHEMA_VERSION
@@ -82,7 +85,9 @@ class MatrixResults:
             cells = tuple(Cell(**{**cell, "estimate": Estimate.from_json(cell["estimate"])}) for cell in value["cells"])
             known = {one.name for one in fields(cls)}
             lists = {name: tuple(value[name]) for name in ("assistants", "simulators", "notes")}
-            return cls(**{**{key: item for key, item in value.items() if key in known}, **lists, "cells": cells})
+            compared = Comparisons.from_json(value["comparisons"]) if value.get("comparisons") else None
+            own = {key: item for key, item in value.items() if key in known}
+            return cls(**{**own, **lists, "cells": cells, "comparisons": compared})
         except (KeyError, TypeError) as error:
             raise ConfigurationError(f"results.json lacks or misnames a field: {error}.") from error
 

@@ -12,8 +12,9 @@ import pytest
 
 from simgym.conversation import INTENT_PREFIX, Conversation, Scenario
 from simgym.errors import ConfigurationError, TranscriptError
-from simgym.evaluation.matrix import summarise_cell
-from simgym.report.figures import matrix_heatmap_svg
+from simgym.evaluation.comparisons import compare_cells
+from simgym.evaluation.matrix import Matrix, summarise_cell
+from simgym.report.figures import change_heatmap_svg, matrix_heatmap_svg
 from simgym.report.html import render_report, write_report
 from simgym.report.results import MatrixResults
 from simgym.transcripts import ModelCall, Transcript
@@ -167,3 +168,38 @@ def test_long_names_keep_both_ends_in_the_picture() -> None:
     assert "organisation/" in svg
     assert "instruct" in svg
     assert "…" in svg
+
+
+def compared() -> tuple[MatrixResults, Talks]:
+    """Two assistants; the second gains ten points with the simulator it was trained with, and none with the other."""
+    columns = ("UserSim-Replay-v0", "UserSim-Persona-v0")
+    transcripts = {
+        (name, column): [held(n, n / 20 + gain) for n in range(8)]
+        for name, gains in {"initial": (0, 0), "trained": (0.1, 0)}.items()
+        for column, gain in zip(columns, gains, strict=True)
+    }
+    cells = tuple(summarise_cell(*key, several, path="x.jsonl", seed=1) for key, several in transcripts.items())
+    found = compare_cells(Matrix(cells, transcripts, {}), trained_on={"trained": columns[0]}, seed=1)
+    results = replace(made()[0], assistants=("initial", "trained"), cells=cells, comparisons=found)
+    return results, transcripts
+
+
+def test_changes_stand_in_picture_and_table_with_the_gap() -> None:
+    results, transcripts = compared()
+    page = render_report(results, transcripts)
+    picture = change_heatmap_svg(results)
+    assert picture is not None
+    assert "+10.0" in picture
+    assert picture.count("stroke-width: 2.5") == 1  # the cell of the simulator it was trained with
+    assert "Change against initial" in page
+    assert "gained 10.0" in " ".join(page.split())
+    change = results.comparisons.change("trained", "UserSim-Replay-v0") if results.comparisons else None
+    assert change is not None
+    assert f"{change.p_corrected:.3f}" in page
+    assert MatrixResults.from_json(json.loads(json.dumps(results.to_json()))) == results
+
+
+def test_without_a_second_assistant_there_are_no_changes() -> None:
+    results, transcripts = made()
+    assert change_heatmap_svg(results) is None
+    assert "Change against" not in render_report(results, transcripts)

@@ -1,0 +1,159 @@
+"""What a filled matrix says about differences: each assistant against the initial one, and the generalization gap.
+
+The cells hold the same scenarios with the same seeds, so everything is paired; see `simgym.statistics.crossed`. The gap
+of an assistant that was trained with one of the simulators is what it gained there, beyond what it gained with the
+others on average: the part of its training that does not carry over (arXiv 2605.09808 reads it off the matrix).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from simgym.errors import ConfigurationError
+from simgym.evaluation.matrix import Matrix
+from simgym.seeding import derive_seed
+from simgym.statistics.crossed import compare_crossed
+from simgym.statistics.intervals import Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A cell beside the reference assistant's in the same column."""
+
+    assistant: str
+    """Row."""
+    simulator: str
+    """Column, an environment id."""
+    estimate: Estimate
+    """Mean paired difference of reward x 100, over conversations that count in both."""
+    p_corrected: float | None
+    """Two-sided p-value, Holm-corrected over all changes of the matrix."""
+    detectable: float | None
+    """Smallest true difference that these conversations would show with power 0.8."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparisons:
+    """Differences between the cells of a matrix."""
+
+    reference: str
+    """The assistant that the others are compared with."""
+    trained_on: Mapping[str, str]
+    """Environment id that an assistant was trained with, for those of which it is known."""
+    changes: tuple[Change, ...]
+    """Row by row, the reference left out."""
+    gap: Estimate | None
+    """Mean of `gaps`, reward x 100; None if no assistant was trained with a column."""
+    gaps: Mapping[str, Estimate]
+    """Generalization gap of each assistant that was trained with a column."""
+    best: Mapping[str, float]
+    """Share of resamples in which an assistant has the highest mean over all columns."""
+    agreement: tuple[tuple[float | None, ...], ...]
+    """Rank correlation of the assistants' means between columns; None with fewer than three assistants."""
+
+    def change(self, assistant: str, simulator: str) -> Change | None:
+        """The change of a row and a column, or None."""
+        return next((one for one in self.changes if (one.assistant, one.simulator) == (assistant, simulator)), None)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Comparisons:
+        """Read what `dataclasses.asdict` gave; raises KeyError or TypeError if it is something else."""
+        read = Estimate.from_json
+        return cls(
+            reference=value["reference"],
+            trained_on=dict(value["trained_on"]),
+            changes=tuple(Change(**{**one, "estimate": read(one["estimate"])}) for one in value["changes"]),
+            gap=read(value["gap"]) if value["gap"] is not None else None,
+            gaps={name: read(one) for name, one in value["gaps"].items()},
+            best=dict(value["best"]),
+            agreement=tuple(tuple(row) for row in value["agreement"]),
+        )
+
+
+def compare_cells(
+    matrix: Matrix, *, reference: str | None = None, trained_on: Mapping[str, str] | None = None, seed: int = 0
+) -> Comparisons | None:
+    """Compare all cells with those of one assistant.
+
+    Args:
+        matrix: Filled.
+        reference: The initial assistant; None: the first row.
+        trained_on: Environment id by assistant, for those trained with one of the columns.
+        seed: Of the run; decides the resampling.
+
+    Returns:
+        None if the matrix has a single row.
+
+    Raises:
+        ConfigurationError: there is no such row or column.
+    """
+    rows = list(dict.fromkeys(row for row, _ in matrix.transcripts))
+    columns = list(dict.fromkeys(column for _, column in matrix.transcripts))
+    trained_on = dict(trained_on or {})
+    for name, known, kind in (
+        *((name, rows, "assistant") for name in [reference, *trained_on] if name is not None),
+        *((name, columns, "environment") for name in trained_on.values()),
+    ):
+        if name not in known:
+            raise ConfigurationError(f"The matrix has no {kind} {name!r}. It has: {', '.join(known)}.")
+    if len(rows) < 2:
+        return None
+    rewards = np.array(
+        [
+            [
+                [
+                    100 * one.reward if one.counts and one.reward is not None else np.nan
+                    for one in matrix.transcripts[row, column]
+                ]
+                for column in columns
+            ]
+            for row in rows
+        ]
+    )
+    first = reference or rows[0]
+    found = compare_crossed(
+        rewards,
+        [one.scenario.id for one in matrix.transcripts[rows[0], columns[0]]],
+        seed=derive_seed(seed, "comparisons"),
+        rows=rows,
+        reference=first,
+        trained_on={row: columns.index(column) for row, column in trained_on.items()},
+    )
+    grid = found.change
+    changes = [
+        Change(
+            row,
+            column,
+            Estimate(
+                _number(grid.value[y, x]),
+                _number(grid.low[y, x]),
+                _number(grid.high[y, x]),
+                int(grid.n[y, x]),
+                f"paired percentile bootstrap over scenarios, {found.resamples} resamples",
+                found.seed,
+                0.95,
+            ),
+            _number(grid.p_corrected[y, x]),
+            _number(grid.detectable[y, x]),
+        )
+        for y, row in enumerate(rows)
+        for x, column in enumerate(columns)
+        if row != first
+    ]
+    return Comparisons(
+        reference=first,
+        trained_on=trained_on,
+        changes=tuple(changes),
+        gap=found.gap,
+        gaps={str(row): one for row, one in found.gaps.items()},
+        best={row: float(share) for row, share in zip(rows, found.best, strict=True)},
+        agreement=tuple(tuple(_number(one) for one in row) for row in found.agreement),
+    )
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
