@@ -66,7 +66,7 @@ def change_heatmap_svg(results: MatrixResults) -> str | None:
             _draw_nothing(axes, x, y)
             return
         unsure = estimate.low is None or estimate.high is None or estimate.low <= 0 <= estimate.high
-        p = "no p" if change.p_corrected is None else f"p = {change.p_corrected:.2g}"
+        p = "no p" if change.p_corrected is None else f"p = {change.p_corrected:.3f}"
         # the ends of the scale are too dark to tell from each other
         _draw_cell(axes, x, y, estimate, p, "PuOr", 0.5 + 0.4 * estimate.value / largest, signed=True, hatched=unsure)
 
