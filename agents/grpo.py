@@ -80,7 +80,7 @@ def train(users: UserSettings, training: Any, options: Any) -> None:
     try:
         trainer.train(resume_from_checkpoint=last)
     except ServersDown as error:
-        if trainer.state.global_step and trainer.is_world_process_zero():
+        if trainer.state.global_step:  # every process is here, for they give up together
             trainer._save_checkpoint(trainer.model, trial=None)
         raise SystemExit(
             f"{error} The run stops after step {trainer.state.global_step}; when the servers answer again, the "

@@ -29,7 +29,7 @@ import numpy as np
 from simgym.assistants.choices import STRATEGIES, Candidates, Choices, Strategies
 from simgym.conversation import Conversation, Scenario
 from simgym.errors import ServersDown
-from simgym.integrations.numeric import ConversationFeatures
+from simgym.integrations.numeric import ConversationFeatures, Projection
 from simgym.integrations.outages import WAITS, patiently
 from simgym.integrations.recipes import as_mapping, as_model
 from simgym.integrations.stable_baselines3 import PolicyAssistant, TextVecEnv
@@ -167,8 +167,11 @@ class Run:
         )
         raw = ConversationFeatures(writer, layer=settings.layer, max_turns=settings.max_turns)
         openings = [Conversation().add("user", one.opening or one.goal) for one in scenarios]
-        offers = self.choices.offer(openings, seeds=[derive_seed(0, one.id) for one in scenarios])
-        features = raw.fitted(openings, offers=offers if self.choices.seen else None, size=settings.components)
+        features = self._stored_features(raw)
+        if features is None:
+            seeds = [derive_seed(0, one.id) for one in scenarios]
+            offers = self.choices.offer(openings, seeds=seeds) if self.choices.seen else None
+            features = raw.fitted(openings, offers=offers, size=settings.components)
         self.env = TextVecEnv(
             settings.env_id,
             self.choices,
@@ -240,10 +243,25 @@ class Run:
         policy = self.initial if initial else self.model.policy
         return PolicyAssistant(policy, self.choices, self.env.features, deterministic=not initial)
 
+    def _stored_features(self, raw: ConversationFeatures) -> ConversationFeatures | None:
+        """What the checkpoint was trained with, so that another machine goes on with the same observations."""
+        import torch
+
+        path = self.folder / "checkpoint.pt"
+        if not path.is_file() or "projection" not in (state := torch.load(path, weights_only=True)):
+            return None
+        mean, components = (one.numpy() for one in state["projection"])
+        settings = self.settings
+        return ConversationFeatures(
+            raw.model_spec, layer=settings.layer, max_turns=settings.max_turns, projection=Projection(mean, components)
+        )
+
     def _save(self) -> None:
         import torch
 
+        projection = self.env.features.projection
         state = {
+            "projection": [torch.from_numpy(one) for one in (projection.mean, projection.components)],
             "policy": self.model.policy.state_dict(),
             "optimizer": self.model.policy.optimizer.state_dict(),
             "env": json.dumps(self.env.state()),
@@ -319,7 +337,7 @@ def compare(run: Run, scenarios: list[Scenario]) -> None:
     assistants |= rivals(run)
     found = {}
     for name, assistant in assistants.items():
-        # what is fixed does not depend on the run's seed, so runs side by side share it
+        # what is fixed does not depend on the run's seed, so runs one after the other share it
         base = run.folder if name in ("trained", "initial") else run.folder.parent / f"{settings.env_id}-fixed"
         base.mkdir(exist_ok=True)
         updates = f"_{settings.updates}" if name == "trained" else ""
@@ -329,7 +347,8 @@ def compare(run: Run, scenarios: list[Scenario]) -> None:
         print(name, summary(found[name]), flush=True)
     result = {"settings": asdict(settings), "assistants": {name: summary(one) for name, one in found.items()}}
     result["trained_minus"] = {name: difference(found["trained"], found[name]) for name in found if name != "trained"}
-    result["chosen_by_trained"] = chosen_by_turn(run, found["trained"])
+    if not run.choices.seen:
+        result["chosen_by_trained"] = chosen_by_turn(run, found["trained"])
     (run.folder / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     plot(run.folder, result)
 
@@ -412,7 +431,7 @@ def chosen_by_turn(run: Run, transcripts: list[Any]) -> list[list[int]]:
             at = [number for number, message in enumerate(messages) if message.role == "assistant"]
             if len(at) > turn:
                 talks.append(type(one.conversation)(messages[: at[turn]]))
-        if talks and not run.choices.seen:
+        if talks:
             seen = assistant.features(talks, [()] * len(talks))
             counts[turn] += np.bincount(assistant.probabilities(seen).argmax(1), minlength=run.choices.count)
     return counts.tolist()

@@ -14,7 +14,9 @@ log and curves beside it.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
+import math
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -83,8 +85,10 @@ def play(run: Path, seeds: int) -> dict[str, list[Any]]:
         "trained": LanguageModelAssistant(model, sampling=as_trained, adapter="trained"),
         "initial at 0.7": LanguageModelAssistant(model, sampling=cooler),
     }
-    folder = run / "comparison"
-    folder.mkdir(exist_ok=True)
+    # another training in the same folder is another assistant
+    weights = hashlib.sha256((run / "final" / "adapter_model.safetensors").read_bytes()).hexdigest()[:12]
+    folder = run / "comparison" / weights
+    folder.mkdir(parents=True, exist_ok=True)
     n = seeds * len(held_out)
     return {
         name: collect(assistant, env, n=n, seed=1, path=folder / f"{name.replace(' ', '_')}.jsonl", batch_size=64)
@@ -112,6 +116,7 @@ def compared(first: list[Any], second: list[Any]) -> dict[str, Any]:
     from simgym.judges.loading import load_judge
     from simgym.statistics.intervals import clustered_bootstrap_mean
     from simgym.statistics.length_control import length_controlled_win_rate
+    from simgym.statistics.resampling import bootstrap_statistic
 
     pairs = [(one, two) for one, two in zip(first, second, strict=True) if one.counts and two.counts]
 
@@ -125,6 +130,12 @@ def compared(first: list[Any], second: list[Any]) -> dict[str, Any]:
     ]
     gains = [one.reward - two.reward for one, two in pairs]
     wins = [(np.sign(gain) + 1) / 2 for gain in gains]
+    lengths = np.array([[characters(one), characters(two)] for one, two in pairs])
+
+    def at_equal_length(rows: Any) -> float:
+        found = length_controlled_win_rate(np.array(wins)[rows].tolist(), *lengths[rows].T.tolist()).value
+        return math.nan if found is None else found
+
     judge = load_judge("relevance", model=BASE)
     judged = [
         judge.score([one.scenario for one in side], [one.conversation for one in side], seeds=[0] * len(side))
@@ -139,11 +150,9 @@ def compared(first: list[Any], second: list[Any]) -> dict[str, Any]:
         "reward": mean(gains, pairs),
         "reward_about_same_length": mean([one.reward - two.reward for one, two in alike], alike),
         "pairs_about_same_length": len(alike),
-        "win_rate": float(np.mean(wins)),
+        "win_rate": mean(wins, pairs),
         "win_rate_at_equal_length": asdict(
-            length_controlled_win_rate(
-                wins, [characters(one) for one, _ in pairs], [characters(two) for _, two in pairs]
-            )
+            bootstrap_statistic(at_equal_length, [one.scenario.id for one, _ in pairs], seed=0, bounds=(0.0, 1.0))
         ),
         "relevance": mean([gain for _, gain in relevance], [pair for pair, _ in relevance]),
     }

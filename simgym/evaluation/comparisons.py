@@ -50,8 +50,8 @@ class Comparisons:
     """Mean of `gaps`, reward x 100; None if no assistant was trained with a column."""
     gaps: Mapping[str, Estimate]
     """Generalization gap of each assistant that was trained with a column."""
-    best: Mapping[str, float]
-    """Share of resamples in which an assistant has the highest mean over all columns."""
+    best: Mapping[str, float | None]
+    """Share of resamples in which an assistant has the highest mean over all columns; None if a cell is empty."""
     agreement: tuple[tuple[float | None, ...], ...]
     """Rank correlation of the assistants' means between columns; None with fewer than three assistants."""
 
@@ -102,6 +102,8 @@ def compare_cells(
             raise ConfigurationError(f"The matrix has no {kind} {name!r}. It has: {', '.join(known)}.")
     if len(rows) < 2:
         return None
+    if (reference or rows[0]) in trained_on:
+        raise ConfigurationError(f"{reference or rows[0]} is what others are compared with, so it has no gap itself.")
     rewards = np.array(
         [
             [
@@ -150,7 +152,7 @@ def compare_cells(
         changes=tuple(changes),
         gap=found.gap,
         gaps={str(row): one for row, one in found.gaps.items()},
-        best={row: float(share) for row, share in zip(rows, found.best, strict=True)},
+        best={row: _number(share) for row, share in zip(rows, found.best, strict=True)},
         agreement=tuple(tuple(_number(one) for one in row) for row in found.agreement),
     )
 

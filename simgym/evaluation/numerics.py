@@ -1,7 +1,7 @@
 """Which numbers a model is fastest with on this machine, and how far its probabilities are then from float32's.
 
-Every kind does the same work: a batch of eight prompts of about 200 tokens is read and continued by 32 tokens each.
-Kinds take turns within each repeat, so that a busy moment of the machine hits all; speeds are ratios of median times.
+Every kind does the same work: a batch of eight prompts of about 200 tokens is read and continued by up to 32 tokens
+each. Kinds take turns within each repeat, so that a busy moment of the machine hits all; speeds are tokens a second.
 The difference is the mean Kullback-Leibler divergence of next-token distributions over one fixed text.
 """
 
@@ -30,10 +30,10 @@ class Numerics:
 
     dtype: str
     """As `TransformersLM` takes it."""
-    seconds: float
-    """Median time of the work."""
+    tokens_per_second: float
+    """Read and written, median over the repeats."""
     speed: float
-    """Time of float32 divided by its time; above 1 is faster."""
+    """That of float32 as 1; above 1 is faster."""
     kl: float
     """Mean divergence of its next-token distributions from float32's, nats, >= 0 up to rounding."""
 
@@ -62,24 +62,25 @@ def compare_numerics(
     models |= {kind: TransformersLM(**{**settings, "dtype": kind, "kv_cache_gib": 0}) for kind in kinds}
     text = load_rubric("helpfulness", ("conversation",), ("intent",)).text
     expected = _log_probabilities(first, text)
-    times: dict[str, list[float]] = {kind: [] for kind in models}
+    speeds: dict[str, list[float]] = {kind: [] for kind in models}
     for one in models.values():
         _work(one, text)
     for _ in range(repeats):
         for kind, one in models.items():
-            began = time.perf_counter()
+            began, before = time.perf_counter(), one.work.read + one.work.written
             _work(one, text)
-            times[kind].append(time.perf_counter() - began)
+            # a reply may end sooner with other numbers, so tokens are counted
+            speeds[kind].append((one.work.read + one.work.written - before) / (time.perf_counter() - began))
     found = []
     for kind, one in models.items():
-        seconds = statistics.median(times[kind])
+        speed = statistics.median(speeds[kind])
         divergence = (expected.exp() * (expected - _log_probabilities(one, text))).sum(-1).mean()
-        found.append(Numerics(kind, seconds, statistics.median(times["float32"]) / seconds, float(divergence)))
+        found.append(Numerics(kind, speed, speed / statistics.median(speeds["float32"]), float(divergence)))
     return found
 
 
 def _work(model: TransformersLM, text: str) -> None:
-    # begins differ, so that nothing is shared
+    # they begin differently, so that little is shared
     model.generate(
         [
             Request(

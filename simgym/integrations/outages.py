@@ -1,9 +1,9 @@
 """Servers that stop answering in the middle of a training: pause, try again, and only then stop.
 
 One request that fails is a fault of its conversation (`OpenAILM` has tried it several times by then). When *all*
-conversations of a batch end by a server's silence, no more is to be learned until somebody sees to it, and training on
-would throw the scenarios away. So the batch is played again after a while, and again; then `ServersDown` is raised,
-for the recipe to write a checkpoint and say so.
+conversations of a batch fail, most of them by a server's silence, no more is to be learned until somebody sees to it,
+and training on would throw the scenarios away. So the batch is played again after a while, and again; then
+`ServersDown` is raised, for the recipe to write a checkpoint and say so.
 """
 
 from __future__ import annotations
@@ -25,17 +25,20 @@ _log = logging.getLogger(__name__)
 
 
 def silent(episodes: Sequence[Episode]) -> str | None:
-    """What a server's silence looks like if every one of the conversations ended by it, else None."""
-    faults = [episode.fault or "" for episode in episodes if episode.end_reason is not None]
-    if not faults or len(faults) < len(episodes):
+    """What a server's silence looks like if no conversation was judged and at least half ended by it, else None.
+
+    Not all need have ended so: one may have been over before the server was asked.
+    """
+    if any(episode.end_reason is None or episode.reward is not None for episode in episodes):
         return None
-    return faults[0] if all(fault.split(":")[0] in _SILENCE for fault in faults) else None
+    faults = [fault for episode in episodes if (fault := episode.fault or "").split(":")[0] in _SILENCE]
+    return faults[0] if faults and 2 * len(faults) >= len(episodes) else None
 
 
 def check_servers(episodes: Sequence[Episode]) -> None:
-    """Raise `ServersDown` if every one of the conversations ended because a server is silent."""
+    """Raise `ServersDown` if the conversations ended because a server is silent."""
     if (fault := silent(episodes)) is not None:
-        raise ServersDown(f"All {len(episodes)} conversations failed, the first with: {fault}")
+        raise ServersDown(f"All {len(episodes)} conversations failed, for want of a server: {fault}")
 
 
 def patiently(

@@ -59,11 +59,22 @@ class Row:
     """Tokens whose log-probability as the first one is asked for."""
     choice_logprobs: tuple[float, ...] = ()
     """Those log-probabilities, in order."""
+    error: BaseException | None = None
+    """What went wrong with this row."""
+    failures: int = 0
+    """Batches that it was in when they were lost."""
+    cancelled: bool = False
+    """Whether its caller has given up."""
     uniforms: np.random.Generator = field(init=False)
     """Source of one number per token."""
 
     def __post_init__(self) -> None:
         self.uniforms = generator(self.seed)
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.finish_reason is not None or self.error is not None or self.cancelled
 
     def restart(self) -> None:
         """As it was before the first token."""
@@ -125,53 +136,101 @@ class Decoder:
         self._running: list[Row] = []
         self._logits: Any = None
         self._waiting: list[Row] = []
-        self._led = False
+        self._leader: int | None = None
+        self._outdated = False
         self._changed = threading.Condition()
 
     def run(self, rows: Sequence[Row]) -> None:
-        """Run all rows to their end; results are left in the rows."""
+        """Run all rows to their end; results are left in the rows.
+
+        An error that a row itself causes is raised by the call that brought it, after its other rows are done.
+        """
         with self._changed:
             self._waiting += sorted(rows, key=lambda row: len(row.prompt))
-            while any(row.finish_reason is None for row in rows):
-                if self._led:
-                    self._changed.wait()
-                    continue
-                self._led = True
-                self._changed.release()
+        try:
+            while self._take_the_lead(rows):
                 try:
                     self._lead(rows)
-                except BaseException:
-                    self._changed.acquire()
-                    self._abandon(rows)
+                except BaseException as error:
+                    self._abandon(rows, error)
                     raise
-                else:
-                    self._changed.acquire()
                 finally:
-                    self._led = False
-                    self._changed.notify_all()
+                    self._hand_over()
+        except BaseException:
+            self._cancel(rows)
+            raise
+        for row in rows:
+            if row.error is not None:
+                raise row.error
+
+    def forget(self) -> None:
+        """Drop what was read, as after a change of the weights; rows that are running begin again."""
+        with self._changed:
+            self._outdated = True
+            if self._leader is None:
+                self._start_over()
+
+    def _take_the_lead(self, rows: Sequence[Row]) -> bool:
+        """Wait until the rows are done (False), or nobody leads (True: the caller does now)."""
+        with self._changed:
+            while True:
+                if all(row.done for row in rows):
+                    return False
+                if self._leader is None:
+                    self._leader = threading.get_ident()
+                    return True
+                self._changed.wait()
+
+    def _hand_over(self) -> None:
+        with self._changed:
+            self._leader = None
+            self._changed.notify_all()
 
     def _lead(self, rows: Sequence[Row]) -> None:
         """Do everybody's work until `rows` are done."""
         import torch
 
         with torch.inference_mode():
-            while any(row.finish_reason is None for row in rows):
+            while not all(row.done for row in rows):
+                with self._changed:
+                    if self._outdated:
+                        self._start_over()
                 if entering := self._entering():
                     self._enter(entering)
-                self._draw()
-                self._leave()
+                if self._running:
+                    self._draw()
+                    self._leave()
                 if self._running:
                     self._step()
 
-    def _abandon(self, rows: Sequence[Row]) -> None:
-        """After an exception: the batch is lost, and other callers' rows begin again."""
-        mine = {id(row) for row in rows}
+    def _abandon(self, rows: Sequence[Row], error: BaseException) -> None:
+        """After an exception: the batch is lost. Other callers' rows begin again, but only once."""
+        with self._changed:
+            mine = {id(row) for row in rows}
+            for row in self._running:
+                row.failures += 1
+                if row.failures > 1 and id(row) not in mine:
+                    row.error = error
+            self._start_over()
+
+    def _cancel(self, rows: Sequence[Row]) -> None:
+        """Nobody wants these rows any more."""
+        with self._changed:
+            if self._leader == threading.get_ident():  # interrupted between taking the lead and leading
+                self._leader = None
+                self._changed.notify_all()
+            for row in rows:
+                row.cancelled = True
+            self._waiting = [row for row in self._waiting if not row.cancelled]
+
+    def _start_over(self) -> None:
         lost = {id(row): row for row in [*self._running, *self._waiting]}
-        self._waiting = [row for key, row in lost.items() if key not in mine and row.finish_reason is None]
+        self._waiting = [row for row in lost.values() if not row.done]
         for row in self._waiting:
             row.restart()
-        self._running, self._logits = [], None
+        self._running, self._logits, self._outdated = [], None, False
         self._cache.free()
+        self.tree.clear()
 
     def _entering(self) -> list[Row]:
         """Rows that may come in now: a few at a time would cost as many passes as many together."""
@@ -195,7 +254,8 @@ class Decoder:
         width = max(one.shape[-1] for one in logits)
         self._logits = torch.cat([_widened(one, width) for one in logits])
         with self._changed:
-            self._waiting = self._waiting[len(rows) :]  # others only append
+            entered = {id(row) for row in rows}
+            self._waiting = [row for row in self._waiting if id(row) not in entered]
 
     def _read_trunks(self, rows: list[Row]) -> None:
         """Put into the tree what several rows begin with; again, as long as branches share something further."""
@@ -287,10 +347,13 @@ class Decoder:
         ):
             if row.choices and not row.tokens:
                 row.choice_logprobs = tuple(raw[number].float().log_softmax(-1)[list(row.choices)].tolist())
-            _advance(row, token, logprob, stop_tokens, self._text_of)
+            try:
+                _advance(row, token, logprob, stop_tokens, self._text_of)
+            except Exception as error:  # a grammar or a tokenizer that fails is this row's affair
+                row.error = error
 
     def _leave(self) -> None:
-        ended = [number for number, row in enumerate(self._running) if row.finish_reason is not None]
+        ended = [number for number, row in enumerate(self._running) if row.done]
         for number in reversed(ended):
             row = self._running[number]
             if self.tree.bound:

@@ -22,7 +22,7 @@ from simgym.language_models.adapters import own_logits, read_adapter
 from simgym.language_models.base import Generation, Likelihood, Request
 from simgym.language_models.constraints import JsonConstraints
 from simgym.language_models.decoding import Decoder, Row
-from simgym.language_models.numerics import MIXED, convert
+from simgym.language_models.numerics import MIXED, convert, converted, with_float_output
 from simgym.language_models.slot_cache import attention_masks
 from simgym.language_models.weights import Weights, resolve_weights
 
@@ -67,7 +67,8 @@ class LoadedModel:
         self.model.to(self.device).eval()
         self.model.requires_grad_(False)
         self._numerics = options.dtype
-        convert(self.model, self._numerics)
+        if self._numerics in MIXED:
+            self._round(options.name)
         config = self.model.config.get_text_config()
         longest: int = getattr(config, "max_position_embeddings", 2048)
         self.context_length = options.context_length or longest
@@ -79,6 +80,7 @@ class LoadedModel:
         self.stop_tokens = frozenset(self._stop_tokens())
         candidates: tuple[Any, ...] = (self.tokenizer.bos_token_id, *sorted(self.stop_tokens), 0)
         self.start_token = next(int(token) for token in candidates if token is not None)
+        self._adapters_seen = 0
         self._constraints: JsonConstraints | None = None
         self.keys: dict[str, str] = {}  # adapter name -> name for PEFT, which allows no dots (paths have some)
         self._tokenizers: dict[str, Any] = {}
@@ -96,6 +98,15 @@ class LoadedModel:
         )
         for name, path in options.adapters.items():
             self.add_adapter(name, path)
+
+    def _round(self, name: str) -> None:
+        """Make the linear layers compute with rounded numbers."""
+        if self.device.type != "cpu":
+            raise ConfigurationError(f"dtype {self._numerics} is for CPUs. On {self.device.type} use bfloat16.")
+        convert(self.model, self._numerics)
+        layers = len(self.layers())
+        if converted(self.model) < layers:
+            raise ConfigurationError(f"{name} has too few linear layers for dtype {self._numerics}. Use float32.")
 
     def encode(self, text: str, tokenizer: Any) -> list[int]:
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -237,7 +248,8 @@ class LoadedModel:
 
         adapter = read_adapter(path)
         tokenizer = self._tokenizer_with(adapter.tokens) if adapter.rows is not None else None
-        key = f"adapter{len(self.keys)}"
+        key = f"adapter{self._adapters_seen}"
+        self._adapters_seen += 1
         try:
             with warnings.catch_warnings():  # of peft about transformers' future, nothing a reader could act on
                 warnings.simplefilter("ignore", FutureWarning)
@@ -283,6 +295,7 @@ class LoadedModel:
         import torch
 
         base = self.model.get_base_model()
+        with_float_output(base)
         first = base.get_output_embeddings().weight.shape[0]
         base.resize_token_embeddings(first + len(rows), mean_resizing=False)
         with torch.no_grad():

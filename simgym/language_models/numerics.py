@@ -1,10 +1,10 @@
 """Numbers that linear layers compute with on a CPU: float32, or a faster kind for their matrices alone.
 
 Nearly all time of a language model on a CPU goes into its linear layers. A whole model in bfloat16 is slow there, for
-everything between them has no fast kernels; so here only the matrix products change, and what flows between layers
-stays float32:
+much between them has no fast kernels; so here only the matrix products change, and what lies between them (norms,
+attention, residuals, softmax) is computed in float32:
 
-* `bfloat16-mixed`: weights and inputs of each product are rounded to bfloat16, sums are float32;
+* `bfloat16-mixed`: weights, inputs and results of each product are rounded to bfloat16, sums are float32;
 * `int8`: weights are rounded to 8 bits, a scale for each output, and inputs, a scale for each token (W8A8, as in
   LLM.int8, arXiv 2208.07339, without its outliers); sums are exact integers. No gradients.
 
@@ -36,10 +36,40 @@ def convert(model: Any, kind: str) -> None:
     if kind not in MIXED:
         return
     made = _classes()[kind]
-    for parent in list(model.modules()):
-        for name, layer in list(parent.named_children()):
-            if type(layer) is torch.nn.Linear and layer.bias is None:
-                setattr(parent, name, made(layer))
+    for path, layer in list(model.named_modules()):
+        if type(layer) is torch.nn.Linear and "lora_" not in path:  # adapters stay trainable
+            parent, _, name = path.rpartition(".")
+            setattr(model.get_submodule(parent), name, made(layer))
+
+
+def with_float_output(model: Any) -> None:
+    """Give a converted model a float32 output layer again, as resizing its embeddings needs; `convert` rounds it anew.
+
+    Where the output layer shares the embedding's weights, those are exact; else the rounded ones are taken.
+    """
+    import torch
+
+    layer = model.get_output_embeddings()
+    if type(layer) is torch.nn.Linear:
+        return
+    tied = getattr(model.config.get_text_config(), "tie_word_embeddings", False)
+    plain = torch.nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None)
+    with torch.no_grad():
+        if layer.bias is not None:
+            plain.bias.copy_(layer.bias)
+        if not tied:
+            rounded = layer.weight.float()
+            plain.weight.copy_(rounded * layer.scale[:, None] if hasattr(layer, "scale") else rounded)
+    if tied:
+        plain.weight = model.get_input_embeddings().weight
+    model.set_output_embeddings(plain)
+
+
+def converted(model: Any) -> int:
+    """How many layers compute with rounded numbers."""
+    import torch
+
+    return sum(isinstance(one, torch.nn.Linear) and type(one) is not torch.nn.Linear for one in model.modules())
 
 
 def _classes() -> dict[str, Any]:
@@ -52,10 +82,11 @@ def _classes() -> dict[str, Any]:
             torch.nn.Module.__init__(self)
             self.in_features, self.out_features = layer.in_features, layer.out_features
             self.weight = torch.nn.Parameter(layer.weight.detach().bfloat16(), requires_grad=False)
-            self.register_parameter("bias", None)
+            self.bias = layer.bias
 
         def forward(self, inputs: Tensor) -> Tensor:
-            return torch.nn.functional.linear(inputs.bfloat16(), self.weight).to(inputs.dtype)
+            product = torch.nn.functional.linear(inputs.bfloat16(), self.weight).to(inputs.dtype)
+            return product if self.bias is None else product + self.bias
 
     class Int8Linear(torch.nn.Linear):
         """y = x W in 8 bits."""
@@ -69,13 +100,14 @@ def _classes() -> dict[str, Any]:
             self.weight = torch.nn.Parameter(rounded.t().contiguous().t(), requires_grad=False)
             self.scale: Tensor
             self.register_buffer("scale", scale)
-            self.register_parameter("bias", None)
+            self.bias = layer.bias
 
         def forward(self, inputs: Tensor) -> Tensor:
             flat = inputs.reshape(-1, self.in_features)
             scale = flat.abs().amax(1, keepdim=True).clamp(min=1e-12) / 127
             rounded = (flat / scale).round_().to(torch.int8)
             product = torch._int_mm(rounded, self.weight.t()).to(inputs.dtype)
-            return product.mul_(scale).mul_(self.scale).reshape(*inputs.shape[:-1], self.out_features)
+            product = product.mul_(scale).mul_(self.scale).reshape(*inputs.shape[:-1], self.out_features)
+            return product if self.bias is None else product + self.bias
 
     return {"bfloat16-mixed": Bfloat16Linear, "int8": Int8Linear}

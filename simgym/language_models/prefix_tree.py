@@ -9,6 +9,7 @@ sequences that were not used for longest go, from their ends, and are read again
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -71,16 +72,21 @@ class PrefixTree:
 
     def trim(self) -> None:
         """Drop what was not used for longest until the bound is kept."""
-        while self.size > self.bound:
-            leaves = sorted((node for node in self._nodes() if not node.children), key=lambda node: node.used)
-            if not leaves:
-                return
-            for leaf in leaves:
-                if self.size <= self.bound:
-                    return
-                self.size -= _bytes(leaf.layers)
-                assert leaf.parent is not None
-                del leaf.parent.children[leaf.tokens[0]]
+        if self.size <= self.bound:
+            return
+        # ties are broken by the number, for nodes have no order
+        leaves = [(node.used, number, node) for number, node in enumerate(self._nodes()) if not node.children]
+        heapq.heapify(leaves)
+        number = -1
+        while leaves and self.size > self.bound:
+            leaf = heapq.heappop(leaves)[2]
+            parent = leaf.parent
+            assert parent is not None
+            self.size -= _bytes(leaf.layers)
+            del parent.children[leaf.tokens[0]]
+            if not parent.children and parent.parent is not None:
+                heapq.heappush(leaves, (parent.used, number, parent))
+                number -= 1
 
     def clear(self) -> None:
         """Forget everything, as when weights change."""

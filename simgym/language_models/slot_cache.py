@@ -45,6 +45,8 @@ class SlotCache:
         """Make room; the last column is where padding is written, and is never read."""
         import torch
 
+        if not self.lengths and slots * columns < self._slots * self._columns // 4:
+            self.free()  # one long prompt shall not cost its length times the widest batch for ever
         if slots <= self._slots and columns < self._columns:
             return
         self._slots, self._columns = max(slots, self._slots), max(columns + 1 + _SLACK, self._columns)

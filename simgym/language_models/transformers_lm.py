@@ -1,13 +1,14 @@
-"""A language model in this process: any `AutoModelForCausalLM`, batched, LoRA adapters over one copy of the weights.
+"""A language model in this process: any decoder of transformers, batched, LoRA adapters over one copy of the weights.
 
-Requests become token prompts (chat template or `flip.render`), prompts become batches of similar length, and
-`decoding.decode` runs each batch. Weights are loaded on the first call, not on construction, so that an environment can
-be built, pickled or forked before torch is touched. Simulators, judges and assistants that name the same model share
-one instance through `loading.load_language_model`.
+Requests become token prompts (chat template or `flip.render`), and `decoding.Decoder` runs them, together with those of
+other threads; a conversation's next turn reads what is new alone. Weights are loaded on the first call, not on
+construction, so that an environment can be built, pickled or forked before torch is touched. Simulators, judges and
+assistants that name the same model share one instance through `loading.load_language_model`.
 
-On a CPU the default dtype is float32: bfloat16 is slower there. The same request gives the same tokens alone and
-in a batch up to floating-point rounding: two tokens whose cumulative probabilities differ by less than about 1e-6 of a
-drawn number may swap when the batch shape changes.
+On a CPU the default dtype is float32; `numerics` has faster ones. The same request gives the same tokens alone, in a
+batch, and with any part of it known from earlier, up to floating-point rounding: in float32, two tokens whose
+cumulative probabilities differ by less than about 1e-6 of a drawn number may swap; in bfloat16 on a GPU, less than
+about 1e-2.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ class TransformersLM:
                 CPU `bfloat16-mixed` or `int8`, see `simgym.language_models.numerics`.
             max_batch_size: Rows per forward pass, >= 1.
             kv_cache_gib: Keys and values that are kept between calls, GiB, so that a conversation's next turn reads
-                what is new alone; 0 keeps none. If you change the weights of `model` yourself, call `forget`.
+                what is new alone; 0 keeps none. Those of the rows that are running come on top: their number times
+                the longest. If you change the weights of `model` yourself, call `forget`.
             context_length: Tokens of prompt and reply together; None: what the model's configuration says.
             chat_template: Jinja template to use instead of the tokenizer's own, or for a tokenizer that has none.
             trust_remote_code: Run code that comes with the weights. Off unless you ask for it.
@@ -79,7 +81,7 @@ class TransformersLM:
         self.chat_template = chat_template
         self.trust_remote_code = trust_remote_code
         self.lock = threading.RLock()
-        """Held by whoever runs the model."""
+        """Held during each forward pass. Never hold it while you call a method: another thread may lead the batch."""
         self._loaded: LoadedModel | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -227,9 +229,8 @@ class TransformersLM:
 
     def forget(self) -> None:
         """Drop the keys and values kept from earlier calls, as after a change of the weights."""
-        with self.lock:
-            if self._loaded is not None:
-                self._loaded.decoder.tree.clear()
+        if self._loaded is not None:
+            self._loaded.decoder.forget()
 
     @property
     def work(self) -> Work:

@@ -3,8 +3,10 @@
 Every cell of a generalization matrix holds the same scenarios, so cells are compared in pairs. One bootstrap draws
 scenarios for all cells at once: what a hard scenario does to one cell it does to all, and differences, gaps and ranks
 come out with intervals that know it. Several training seeds of a method are resampled, too (a hierarchical bootstrap),
-so that the interval of a method is one over seeds and scenarios. Percentile intervals; two-sided bootstrap p-values
-(Davison & Hinkley 1997, section 4.4), Holm-corrected over all cells that are compared.
+so that the interval of a method is one over seeds and scenarios; with k seeds it knows (k - 1) / k of their variance,
+so two or three are few. Percentile intervals. P-values are those of t = difference / bootstrap standard error with one
+degree of freedom less than there are scenarios, for counting resamples beyond zero could not go below 2 / resamples,
+which Holm's correction for a large matrix would lift above any level.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import t as student
 
 from simgym.statistics.intervals import Estimate
 from simgym.statistics.paired import adjust
@@ -39,7 +42,7 @@ class Grid:
     p: Floats
     """Two-sided p-value against zero, uncorrected; NaN for a grid that is no difference."""
     p_corrected: Floats
-    """The same after Holm's correction over all rows but the reference, all columns."""
+    """The same after Holm's correction over all tests of the grid."""
     detectable: Floats
     """Smallest true value that would be found with power 0.8 at the level 0.05; NaN where `p` is."""
 
@@ -61,7 +64,8 @@ class Crossed:
     between: dict[tuple[int, int], Grid]
     """For each pair of columns that was asked for, first minus second of each row, shape (A, 1)."""
     best: Floats
-    """Share of resamples in which a row has the highest mean over all columns, shape (A,)."""
+    """Share of resamples in which a row has the highest mean over all columns, shape (A,), ties shared; NaN for a row
+    with an empty cell, which takes no part."""
     agreement: Floats
     """Spearman correlation of the rows' means between columns, shape (S, S); NaN with fewer than 3 rows."""
     seed: int
@@ -113,7 +117,7 @@ def compare_crossed(
     for column in range(count_S):
         means = draws.of(data[:, column])
         mean.add(*means)
-        total += np.nan_to_num(means[1])
+        total += means[1]
         changes = draws.of(data[:, column], minus=at)
         change.add(*changes, tested=[row for row in range(count_A) if row != at])
         for label, own in trained_on.items():
@@ -132,7 +136,7 @@ def compare_crossed(
     if enough:
         value = np.mean([one[0] for one in gained.values()], axis=0)
         overall = _estimate(value, np.mean([one[1] for one in gained.values()], axis=0), draws.n, seed, level)
-    best = np.bincount(total.argmax(1), minlength=count_A) / resamples
+    best = _best(total)
     grid = mean.grid()
     return Crossed(
         rows=tuple(order),
@@ -174,11 +178,21 @@ class _Draws:
     def of(self, values: Floats, *, minus: int | None = None) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
         """Values (A,), resamples (B, A) and scenarios (A,) of R assistants' conversations, shape (R, C).
 
-        `minus`: less the mean of that row's assistants, conversation by conversation.
+        `minus`: less that row, conversation by conversation, each of its training seeds by itself.
         """
-        if minus is not None:
-            with np.errstate(invalid="ignore"):
-                values = values - np.mean(values[self._rows[minus]], axis=0)
+        if minus is None:
+            return self._of(values)
+        several = [self._of(values - values[row]) for row in self._rows[minus]]
+        value = np.mean([one[0] for one in several], axis=0)
+        seeds = self._seeds[minus]
+        if seeds is None:
+            drawn = several[0][1]
+        else:  # the reference's seeds are drawn as its own row's are
+            stacked = np.stack([one[1] for one in several], axis=1)
+            drawn = np.take_along_axis(stacked, seeds[:, :, None], axis=1).mean(1)
+        return value, drawn, np.min([one[2] for one in several], axis=0)
+
+    def _of(self, values: Floats) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
         present = np.isfinite(values)
         sums = self._member @ np.where(present, values, 0.0).T
         counts = self._member @ present.T.astype(np.float64)
@@ -202,7 +216,6 @@ class _Columns:
     def __init__(self, level: float) -> None:
         self.level = level
         self._parts: list[tuple[Floats, ...]] = []
-        self._tested: list[int] = []
 
     def add(
         self, value: Floats, drawn: Floats, scenarios: npt.NDArray[np.int64], *, tested: Sequence[int] | range = ()
@@ -210,14 +223,14 @@ class _Columns:
         ends = [(1 - self.level) / 2, (1 + self.level) / 2]
         whole = np.isfinite(drawn).all(0) & (scenarios > 1)
         low, high = np.where(whole, np.quantile(np.nan_to_num(drawn), ends, axis=0), np.nan)
-        self._tested = list(tested)
         p, detectable = np.full(len(value), np.nan), np.full(len(value), np.nan)
-        if self._tested:
-            below, above = (drawn <= 0).sum(0), (drawn >= 0).sum(0)
-            found = np.minimum(1.0, 2 * (1 + np.minimum(below, above)) / (len(drawn) + 1))
-            rows = [row for row in self._tested if whole[row]]
-            p[rows] = found[rows]
-            detectable[rows] = _DETECTED * drawn[:, rows].std(0)
+        if tested:
+            rows = [row for row in tested if whole[row]]
+            error = drawn[:, rows].std(0)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                t = np.abs(value[rows]) / error
+            p[rows] = np.where(value[rows] == 0, 1.0, 2 * student.sf(t, scenarios[rows] - 1))
+            detectable[rows] = _DETECTED * error
         self._parts.append((value, low, high, scenarios.astype(np.float64), p, detectable))
 
     def grid(self) -> Grid:
@@ -237,6 +250,16 @@ def _estimate(value: Floats, drawn: Floats, n: int, seed: int, level: float) -> 
         return Estimate(float(value[0]), None, None, n, "too few scenarios", None, level)
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return Estimate(float(value[0]), float(low), float(high), n, method, seed, level)
+
+
+def _best(total: Floats) -> Floats:
+    """Share of the draws (B, A) in which a row is the highest."""
+    whole = np.isfinite(total).all(0)
+    found = np.full(total.shape[1], np.nan)
+    if whole.any():
+        high = total[:, whole] == total[:, whole].max(1, keepdims=True)
+        found[whole] = (high / high.sum(1, keepdims=True)).mean(0)
+    return found
 
 
 def _agreement(means: Floats) -> Floats:
@@ -269,6 +292,8 @@ def _check(
         )
     if unknown := [label for label in [reference, *trained_on] if label not in order]:
         raise ValueError(f"There is no row {unknown[0]!r}. Rows: {', '.join(map(str, order))}.")
+    if reference in trained_on:
+        raise ValueError(f"The reference {reference!r} is where gains are counted from, expected it not in trained_on.")
     columns = [*trained_on.values(), *(one for pair in column_pairs for one in pair)]
     if wrong := [one for one in columns if not 0 <= one < data.shape[1]]:
         raise ValueError(f"There is no column {wrong[0]}, expected 0 to {data.shape[1] - 1}.")

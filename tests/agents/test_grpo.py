@@ -99,7 +99,7 @@ def test_a_judge_that_dies_stops_the_run_with_a_checkpoint_to_go_on_from(tiny_mo
     options = {"judge": "rubric", "judge_model": json.dumps(judge), "eval_steps": 4, "save_steps": 100,
                "num_generations": 4, "outage_waits": 0.01}  # fmt: skip
     stopped = run(tmp_path / "run", path, tiny_model, 4, fails=True, **options)
-    assert "conversations failed, the first with: server: " in stopped.stderr
+    assert "conversations failed, for want of a server: server: " in stopped.stderr
     assert "stops after step 3" in stopped.stderr  # a batch of which some could be judged was trained on
     assert "Trying again in 0.01 s" in stopped.stderr
     assert (tmp_path / "run" / "checkpoint-3" / "trainer_state.json").is_file()

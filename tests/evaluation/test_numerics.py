@@ -57,3 +57,31 @@ def test_adapters_can_be_trained_on_rounded_layers(tiny_model):
         losses.append(loss.item())
     assert {one.dtype for one in model.parameters() if one.requires_grad} == {torch.float32}
     assert losses[-1] < losses[0] - 0.5
+
+
+@pytest.mark.parametrize("dtype", MIXED)
+def test_an_adapter_with_a_token_of_its_own_changes_nothing_for_the_others(dtype, tiny_model, tiny_adapter, tmp_path):
+    from simgym.testing.tiny_models import save_tiny_adapter
+
+    with_token = str(save_tiny_adapter(tmp_path / "adapter", tiny_model, end_token=True))
+    lm = TransformersLM(tiny_model, adapters={"other": tiny_adapter}, dtype=dtype)
+    requests = [ask("hello", 1), ask("hello", 1, "other")]
+    before = lm.generate(requests)
+    lm.load_adapter("ending", with_token)
+    lm.forget()
+    assert [one.token_ids for one in lm.generate(requests)] == [one.token_ids for one in before]
+    assert lm.generate([ask("hello", 1, "ending")])[0].fault is None
+    adapters = [one for name, one in lm.model.named_modules() if name.endswith(("lora_A.adapter0", "lora_B.adapter0"))]
+    assert {type(one).__name__ for one in adapters} == {"Linear"}  # not rounded, so they can be trained on
+
+
+def test_a_model_without_linear_layers_to_round_is_refused(tmp_path):
+    from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+
+    from simgym.testing.tiny_models import save_tiny_model
+
+    folder = save_tiny_model(tmp_path / "model")
+    size = len(AutoTokenizer.from_pretrained(folder))
+    GPT2LMHeadModel(GPT2Config(vocab_size=size, n_embd=16, n_layer=2, n_head=2)).save_pretrained(folder)
+    with pytest.raises(ConfigurationError, match="too few linear layers for dtype int8"):
+        TransformersLM(str(folder), dtype="int8").generate([ask("x")])

@@ -16,11 +16,15 @@ def ended(fault, end_reason="simulator_fault"):
 
 def test_silence_of_all_is_an_outage_and_of_some_a_fault_of_theirs():
     down = [ended("server: no connection"), ended("timeout: no answer", "judge_fault")]
-    with pytest.raises(ServersDown, match="All 2 conversations failed, the first with: server: no connection"):
+    with pytest.raises(ServersDown, match="All 2 conversations failed, for want of a server: server: no connection"):
         check_servers(down)
-    check_servers([*down, ended("refused: not that")])
+    with pytest.raises(ServersDown):
+        check_servers([*down, ended("empty")])  # said nothing before a server was asked
+    check_servers([down[0], ended("refused: not that"), ended("empty")])
     check_servers([*down, ended(None, None)])
-    check_servers([*down, ended(None, "turn_limit")])
+    judged = ended(None, "turn_limit")
+    judged.reward = 0.5
+    check_servers([*down, judged])
     check_servers([])
 
 

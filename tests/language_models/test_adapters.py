@@ -105,12 +105,12 @@ def test_an_adapter_that_does_not_fit_leaves_the_model_as_it_was(tiny_model, tin
     for wrong in (str(folder), str(tmp_path / "nowhere")):
         with pytest.raises(WeightsError):
             model.load_adapter("wrong", wrong)
-        assert model.generate(requests) == before
+        assert [one.token_ids for one in model.generate(requests)] == [one.token_ids for one in before]
     model.load_adapter("good", tiny_adapter)
     tuned = model.generate([ask("good", 1, "assistant")])
     with pytest.raises(WeightsError, match="does not fit"):
         model.load_adapter("wrong", str(folder))
-    assert model.generate([ask("good", 1, "assistant")]) == tuned
+    assert model.generate([ask("good", 1, "assistant")])[0].token_ids == tuned[0].token_ids
     assert model.generate(requests) == before
     model.load_adapter("a", ending[0])
     assert model.generate(requests) == before

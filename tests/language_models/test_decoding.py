@@ -145,6 +145,64 @@ def test_a_caller_that_breaks_off_leaves_the_others_their_replies(tiny_model, fr
     assert found == {number: alone[number] for number in range(4) if number not in failed}
 
 
+def test_a_row_that_fails_is_its_callers_affair_alone(tiny_model, fresh, monkeypatch):
+    from simgym.language_models import decoding
+
+    lm = TransformersLM(tiny_model)
+    requests = [request([f"thread {number}"], number, max_new_tokens=40) for number in range(4)]
+    alone = [fresh.generate([one])[0].token_ids for one in requests]
+    advance, found, failed = decoding._advance, {}, []
+    gate = threading.Barrier(4)
+
+    def poisoned(row, *arguments):
+        if row.seed == 2 and len(row.tokens) == 5:
+            raise RuntimeError("poison")
+        advance(row, *arguments)
+
+    monkeypatch.setattr(decoding, "_advance", poisoned)
+
+    def ask(number):
+        gate.wait()
+        try:
+            found[number] = lm.generate([requests[number]])[0].token_ids
+        except RuntimeError:
+            failed.append(number)
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert failed == [2]
+    assert found == {number: alone[number] for number in (0, 1, 3)}
+
+
+def test_nothing_read_with_old_weights_is_used_after_forget(tiny_model):
+    import torch
+
+    lm, again = TransformersLM(tiny_model), TransformersLM(tiny_model)
+    asked = request(["x" * 60], temperature=0.0, max_new_tokens=20)
+    before = lm.generate([asked])[0]
+    busy = threading.Thread(target=lm.generate, args=([request(["y" * 60], max_new_tokens=200)],))
+    busy.start()
+    for model in (lm.model, again.model):
+        with lm.lock, torch.no_grad():
+            model.model.layers[0].self_attn.v_proj.weight.mul_(-1.5)
+    lm.forget()
+    busy.join(60)
+    after = lm.generate([asked])[0]
+    assert after.token_ids == again.generate([asked])[0].token_ids != before.token_ids
+
+
+def test_one_long_prompt_does_not_cost_its_length_for_every_later_row(tiny_model):
+    lm = TransformersLM(tiny_model)
+    lm.generate([request(["z" * 900], max_new_tokens=2)])
+    cache = lm._loaded.decoder._cache
+    lm.generate([request([f"{number}"], max_new_tokens=2) for number in range(30)])
+    lm.generate([request(["a"], max_new_tokens=2)])
+    assert cache._slots * cache._columns < 30 * 900
+
+
 @pytest.mark.parametrize("window", [4, 64])
 def test_sliding_windows_see_what_transformers_shows_them(tmp_path, window):
     import torch
@@ -204,3 +262,20 @@ def test_the_tree_finds_the_longest_known_beginning_within_its_bound(sequences, 
     tree.bound = bound
     tree.trim()
     assert tree.size <= bound
+
+
+def test_what_was_not_used_for_longest_goes_first():
+    import torch
+
+    def layers(start, end):
+        return [(torch.zeros(1, end - start, 1), torch.zeros(1, end - start, 1))]
+
+    tree = PrefixTree(10**9)
+    for end in (10, 20, 30):
+        tree.store("a", [1] * end, layers)
+    for end in (10, 20, 30):
+        tree.store("a", [2] * end, layers)
+    tree.bound = tree.size - 15 * 8
+    tree.trim()
+    assert tree.find("a", [1] * 30)[0] == 10
+    assert tree.find("a", [2] * 30)[0] == 30
