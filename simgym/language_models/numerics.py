@@ -1,8 +1,8 @@
 """Numbers that linear layers compute with on a CPU: float32, or a faster kind for their matrices alone.
 
-Nearly all time of a language model on a CPU goes into its linear layers. A whole model in bfloat16 is slow there, for
-much between them has no fast kernels; so here only the matrix products change, and what lies between them (norms,
-attention, residuals, softmax) is computed in float32:
+Nearly all time of a language model on a CPU goes into its linear layers. So here only the matrix products change, and
+what lies between them (norms, attention, residuals, softmax) is computed in float32, which is faster than a whole model
+in bfloat16 and nearer to float32 (`benchmarks/numerics.py`):
 
 * `bfloat16-mixed`: weights, inputs and results of each product are rounded to bfloat16, sums are float32;
 * `int8`: weights are rounded to 8 bits, a scale for each output, and inputs, a scale for each token (W8A8, as in
