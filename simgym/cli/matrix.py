@@ -315,7 +315,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     for number, name in enumerate(header):
-        names = number == 0 or (header[-1] == "mean" and number == 1)
+        names = number == 0 or name == "simulator"
         fits = header[-1] != "mean"  # else the last resort, where long names may fold
         table.add_column(shown(name), no_wrap=fits or not names, overflow="fold", justify="left" if names else "right")
     for row in rows:
