@@ -25,7 +25,8 @@ _FIRST_WEIGHTS = 0.01
 
 
 class CandidatePolicy(ActorCriticPolicy):
-    """For `Candidates` and the observations of `ConversationFeatures`; `net_arch` is the scoring network's."""
+    """For `Candidates` and the observations of `ConversationFeatures`; `net_arch` is the scoring network's
+    (of a mapping, what it says for `pi`; the value function is linear)."""
 
     def _build(self, lr_schedule: Callable[[float], float]) -> None:
         super()._build(lr_schedule)
@@ -40,12 +41,13 @@ class CandidatePolicy(ActorCriticPolicy):
         count = int(getattr(self.action_space, "n", 0))
         size = int(self.observation_space.shape[0]) if self.observation_space.shape else 0
         each = (size - _ALWAYS) // (count + 1)
-        if count < 2 or not isinstance(self.net_arch, list) or each * (count + 1) + _ALWAYS != size:
+        hidden = self.net_arch["pi"] if isinstance(self.net_arch, dict) else self.net_arch
+        if count < 2 or each * (count + 1) + _ALWAYS != size:
             raise ConfigurationError(
-                f"CandidatePolicy got {count} actions, observations of size {size} and net_arch {self.net_arch}, "
-                "expected the choices and features of Candidates and a list of layer sizes."
+                f"CandidatePolicy got {count} actions, observations of size {size}, expected the choices and "
+                "features of Candidates."
             )
-        self.mlp_extractor = _Scorer(count, each, self.net_arch, self.activation_fn)  # type: ignore[assignment]
+        self.mlp_extractor = _Scorer(count, each, list(hidden), self.activation_fn)  # type: ignore[assignment]
 
 
 class _Scorer(torch.nn.Module):

@@ -20,12 +20,12 @@ from simgym.language_models.base import Sampling
 EACH, COUNT = 3, 4
 
 
-def policy_for(size, count=COUNT, net_arch=(8,)):
+def policy_for(size, count=COUNT, net_arch=None):
     box = gymnasium.spaces.Box(-np.inf, np.inf, (size,), np.float32)
-    return CandidatePolicy(box, gymnasium.spaces.Discrete(count), lambda _: 1e-2, net_arch=list(net_arch))
+    return CandidatePolicy(box, gymnasium.spaces.Discrete(count), lambda _: 1e-2, net_arch=net_arch)
 
 
-@pytest.mark.parametrize("net_arch", [(), (8,), (8, 4)])
+@pytest.mark.parametrize("net_arch", [[], [8], [8, 4], {"pi": [8], "vf": []}, None])
 def test_a_replys_probability_does_not_depend_on_its_place(net_arch):
     policy = policy_for(EACH * (1 + COUNT) + 2, net_arch=net_arch)
     with torch.no_grad():
