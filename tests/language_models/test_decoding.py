@@ -95,31 +95,43 @@ def test_rows_come_and_go_without_disturbing_each_other(keeping, fresh):
     assert [one.token_ids for one in keeping.generate(requests)] == alone
 
 
-def test_callers_of_many_threads_share_passes_and_get_their_own_replies(tiny_model, fresh):
-    lm = TransformersLM(tiny_model)
-    requests = [request([f"thread {number}"], number, max_new_tokens=30) for number in range(12)]
-    alone = [fresh.generate([one])[0].token_ids for one in requests]
-    found = {}
+def ask_from_threads(lm, requests):
+    """Replies by number, and the numbers of the callers whose call raised."""
+    found, failed = {}, []
     gate = threading.Barrier(len(requests))
 
     def ask(number):
         gate.wait()
-        found[number] = lm.generate([requests[number]])[0].token_ids
+        try:
+            found[number] = lm.generate([requests[number]])[0].token_ids
+        except RuntimeError:
+            failed.append(number)
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(len(requests))]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert [found[number] for number in range(len(requests))] == alone
-    assert lm.work.passes < 12 * 30 / 3
+    return found, failed
+
+
+def from_threads(count):
+    return [request([f"thread {number}"], number, max_new_tokens=40) for number in range(count)]
+
+
+def test_callers_of_many_threads_share_passes_and_get_their_own_replies(tiny_model, fresh):
+    lm = TransformersLM(tiny_model)
+    requests = from_threads(12)
+    found, failed = ask_from_threads(lm, requests)
+    assert not failed
+    assert found == {number: fresh.generate([one])[0].token_ids for number, one in enumerate(requests)}
+    assert lm.work.passes < 12 * 40 / 3
 
 
 def test_a_caller_that_breaks_off_leaves_the_others_their_replies(tiny_model, fresh, monkeypatch):
     lm = TransformersLM(tiny_model)
-    requests = [request([f"thread {number}"], number, max_new_tokens=40) for number in range(4)]
-    alone = [fresh.generate([one])[0].token_ids for one in requests]
-    decoder, calls, found, failed = lm._ready().decoder, [], {}, []
+    requests, calls = from_threads(4), []
+    decoder = lm._ready().decoder
     run_pass = decoder._pass
 
     def breaking(*arguments):
@@ -129,30 +141,20 @@ def test_a_caller_that_breaks_off_leaves_the_others_their_replies(tiny_model, fr
         return run_pass(*arguments)
 
     monkeypatch.setattr(decoder, "_pass", breaking)
-
-    def ask(number):
-        try:
-            found[number] = lm.generate([requests[number]])[0].token_ids
-        except RuntimeError:
-            failed.append(number)
-
-    threads = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
+    found, failed = ask_from_threads(lm, requests)
     assert len(failed) == 1
-    assert found == {number: alone[number] for number in range(4) if number not in failed}
+    assert found == {
+        number: fresh.generate([one])[0].token_ids for number, one in enumerate(requests) if number not in failed
+    }
 
 
 def test_a_row_that_fails_is_its_callers_affair_alone(tiny_model, fresh, monkeypatch):
     from simgym.language_models import decoding
 
     lm = TransformersLM(tiny_model)
-    requests = [request([f"thread {number}"], number, max_new_tokens=40) for number in range(4)]
-    alone = [fresh.generate([one])[0].token_ids for one in requests]
-    advance, found, failed = decoding._advance, {}, []
-    gate = threading.Barrier(4)
+    requests = from_threads(4)
+    expected = {number: fresh.generate([requests[number]])[0].token_ids for number in (0, 1, 3)}
+    advance = decoding._advance
 
     def poisoned(row, *arguments):
         if row.seed == 2 and len(row.tokens) == 5:
@@ -160,21 +162,9 @@ def test_a_row_that_fails_is_its_callers_affair_alone(tiny_model, fresh, monkeyp
         advance(row, *arguments)
 
     monkeypatch.setattr(decoding, "_advance", poisoned)
-
-    def ask(number):
-        gate.wait()
-        try:
-            found[number] = lm.generate([requests[number]])[0].token_ids
-        except RuntimeError:
-            failed.append(number)
-
-    threads = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
+    found, failed = ask_from_threads(lm, requests)
     assert failed == [2]
-    assert found == {number: alone[number] for number in (0, 1, 3)}
+    assert found == expected
 
 
 def test_nothing_read_with_old_weights_is_used_after_forget(tiny_model):
