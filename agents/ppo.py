@@ -20,13 +20,14 @@ import os
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from simgym.assistants.choices import STRATEGIES, Candidates, Choices, Strategies
+from simgym.assistants.choices import STRATEGIES, Candidates, Choices, Offer, Strategies
 from simgym.conversation import Conversation, Scenario
 from simgym.errors import ServersDown
 from simgym.integrations.numeric import ConversationFeatures, Projection
@@ -359,40 +360,27 @@ def rivals(run: Run) -> dict[str, Any]:
     names = settings.strategies
     sampling = Sampling(temperature=settings.temperature, max_new_tokens=settings.max_new_tokens)
     strategies = Strategies(as_model(settings.model), names=names, sampling=sampling)
-    found: dict[str, Any] = {f"always {name}": Fixed(strategies, number) for number, name in enumerate(names)}
+    rules: dict[str, tuple[Choices, Callable[[Offer], int]]] = {
+        f"always {name}": (strategies, lambda offer, number=number: number) for number, name in enumerate(names)
+    }
     if run.choices.seen:
-        found |= {"the longest": ByLength(run.choices, longest=True), "the shortest": ByLength(run.choices)}
-    return found
+        rules["the longest"] = (run.choices, lambda offer: max(range(len(offer)), key=lambda at: len(offer[at].text)))
+        rules["the shortest"] = (run.choices, lambda offer: min(range(len(offer)), key=lambda at: len(offer[at].text)))
+    return {name: Rule(choices, name, pick) for name, (choices, pick) in rules.items()}
 
 
-class Fixed:
-    """Always the same strategy; implements `Assistant`."""
+class Rule:
+    """Chooses by a rule instead of a policy; implements `Assistant`."""
 
-    def __init__(self, choices: Choices, number: int) -> None:
-        self.choices, self.number = choices, number
-
-    def respond(self, conversations: Any, *, seeds: Any) -> Any:
-        offers = self.choices.offer(conversations, seeds=seeds)
-        return self.choices.take(conversations, offers, [self.number] * len(offers), seeds)
-
-    def fingerprint(self) -> dict[str, Any]:
-        return {"assistant": "fixed", "choice": self.number, "choices": self.choices.to_json()}
-
-
-class ByLength:
-    """The longest or the shortest of the replies on offer; implements `Assistant`."""
-
-    def __init__(self, choices: Choices, *, longest: bool = False) -> None:
-        self.choices, self.longest = choices, longest
+    def __init__(self, choices: Choices, name: str, pick: Callable[[Offer], int]) -> None:
+        self.choices, self.name, self.pick = choices, name, pick
 
     def respond(self, conversations: Any, *, seeds: Any) -> Any:
         offers = self.choices.offer(conversations, seeds=seeds)
-        lengths_N = [[len(turn.text) for turn in offer] for offer in offers]
-        chosen = [lengths.index(max(lengths) if self.longest else min(lengths)) for lengths in lengths_N]
-        return self.choices.take(conversations, offers, chosen, seeds)
+        return self.choices.take(conversations, offers, [self.pick(offer) for offer in offers], seeds)
 
     def fingerprint(self) -> dict[str, Any]:
-        return {"assistant": "by length", "longest": self.longest, "choices": self.choices.to_json()}
+        return {"assistant": "rule", "rule": self.name, "choices": self.choices.to_json()}
 
 
 def summary(transcripts: list[Any]) -> dict[str, Any]:

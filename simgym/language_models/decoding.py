@@ -341,12 +341,13 @@ class Decoder:
         tokens = draw_tokens(
             allowed, [row.sampling for row in self._running], [float(row.uniforms.random()) for row in self._running]
         )
-        chosen = raw.float().log_softmax(-1).gather(-1, tokens.to(raw.device)[:, None])[:, 0].cpu()
+        logprobs = raw.float().log_softmax(-1)
+        chosen = logprobs.gather(-1, tokens.to(raw.device)[:, None])[:, 0]
         for number, (row, token, logprob) in enumerate(
             zip(self._running, tokens.tolist(), chosen.tolist(), strict=True)
         ):
             if row.choices and not row.tokens:
-                row.choice_logprobs = tuple(raw[number].float().log_softmax(-1)[list(row.choices)].tolist())
+                row.choice_logprobs = tuple(logprobs[number, list(row.choices)].tolist())
             try:
                 _advance(row, token, logprob, stop_tokens, self._text_of)
             except Exception as error:  # a grammar or a tokenizer that fails is this row's affair
