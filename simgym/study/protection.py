@@ -1,0 +1,103 @@
+"""What stands between the app and the network: headers, sizes, rates, tokens.
+
+Pages run no inline script, load nothing from elsewhere and are never cached. A form carries a token that is derived
+from the participant's secret cookie, which a foreign page can neither read nor compute; the cookie is HttpOnly and
+SameSite as well. Bodies are counted while they arrive, so a false length does not help.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; form-action 'self'; "
+    "base-uri 'none'; frame-ancestors 'none'"
+)
+"""Content-Security-Policy of every answer."""
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+"""On every answer."""
+
+
+def form_token(secret: str) -> str:
+    """The token of all forms of the participant with that secret."""
+    return hmac.new(secret.encode(errors="replace"), b"simgym study form", hashlib.sha256).hexdigest()
+
+
+def same_text(first: str, second: str) -> bool:
+    """Are they equal? Takes as long wherever they differ."""
+    return hmac.compare_digest(first.encode(errors="replace"), second.encode(errors="replace"))
+
+
+def foreign(headers: Headers) -> bool:
+    """Does a request come from a page of another site, as far as the browser tells?"""
+    origin = headers.get("origin")
+    if origin is None:
+        return headers.get("sec-fetch-site") in ("cross-site", "same-site")
+    return urlsplit(origin).netloc != headers.get("host", "")
+
+
+class Guard:
+    """ASGI middleware: headers on every answer, and no body larger than `max_body` bytes."""
+
+    def __init__(self, app: ASGIApp, max_body: int) -> None:
+        self.app, self.max_body = app, max_body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = False
+
+        async def guarded_send(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers[name] = value
+                headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        length = Headers(scope=scope).get("content-length", "0")
+        if not length.isdigit() or int(length) > self.max_body:
+            await _refuse(guarded_send)
+            return
+        received = 0
+
+        async def counted() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self.max_body:
+                raise _TooLarge
+            return message
+
+        try:
+            await self.app(scope, counted, guarded_send)
+        except _TooLarge:
+            if not started:
+                await _refuse(guarded_send)
+
+
+class _TooLarge(Exception):
+    pass
+
+
+async def _refuse(send: Any) -> None:
+    body = b"The request is larger than this study accepts."
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 413, "headers": [*headers, (b"connection", b"close")]})
+    await send({"type": "http.response.body", "body": body})

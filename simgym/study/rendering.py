@@ -1,0 +1,69 @@
+"""What a model or a person wrote, made safe to show; and what a model should not have said of itself.
+
+Markdown becomes HTML with raw HTML switched off (`markdown-it-py`), and the HTML is cleaned again against a short list
+of tags (`nh3`): neither has to be trusted alone. Images are dropped, because loading one would tell somebody else that
+a participant reads it. Links open nothing of ours (`noopener noreferrer nofollow`).
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from simgym.plugins import optional_import
+
+TAGS = frozenset(
+    "p br hr h1 h2 h3 h4 h5 h6 ul ol li strong em s code pre blockquote a table thead tbody tr th td".split()
+)
+"""All that a reply may consist of."""
+_SELF = re.compile(
+    r"\b(?:as|i am|i'm|my name is|this is|you are (?:talking|speaking) to)\s+(?:an?\s+)?"
+    r"(?:ai\b|language model|large language model|assistant (?:made|trained|developed|created) by"
+    r"|chat-?gpt|gpt-?\d|claude|gemini|bard|llama|mistral|mixtral|qwen|deepseek|grok|copilot|phi-\d|gemma|smollm)"
+    r"|\b(?:trained|developed|created|made|built) by (?:openai|anthropic|google|meta|mistral|alibaba|hugging ?face)\b",
+    re.IGNORECASE,
+)
+
+
+def to_html(markdown: str) -> str:
+    """Markdown of any origin as HTML that can be put into a page."""
+    cleaner = optional_import("nh3", "study")
+    html = _markdown().render(markdown)
+    return str(
+        cleaner.clean(
+            html,
+            tags=set(TAGS),
+            attributes={"a": {"href"}, "ol": {"start"}},
+            url_schemes={"http", "https", "mailto"},
+            link_rel="noopener noreferrer nofollow",
+        )
+    )
+
+
+@functools.cache
+def _markdown() -> Any:
+    module = optional_import("markdown_it", "study")
+    return module.MarkdownIt("commonmark", {"html": False, "linkify": False}).enable(["table", "strikethrough"])
+
+
+def clean_text(text: str, limit: int) -> str:
+    """A form field as it is stored: at most `limit` characters, no lone surrogates, no control characters but line ends
+    and tabs, `\\n` as line end."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    kept = (character for character in text if character in "\n\t" or (character >= " " and character != "\x7f"))
+    return re.sub(r"[\ud800-\udfff]", "�", "".join(kept))[:limit].strip()
+
+
+def count_words(text: str) -> int:
+    """Words as a participant counts them: runs of characters that hold a letter or digit."""
+    return sum(any(character.isalnum() for character in word) for word in text.split())
+
+
+def identity_flags(reply: str, aliases: Iterable[str]) -> list[str]:
+    """How a reply gives away who wrote it: `alias: NAME` and `self_identification`; empty if it does not."""
+    found = [
+        f"alias: {alias}" for alias in aliases if re.search(rf"(?<!\w){re.escape(alias)}(?!\w)", reply, re.IGNORECASE)
+    ]
+    return found + (["self_identification"] if _SELF.search(reply) else [])

@@ -1,0 +1,127 @@
+"""The assistants of a study at work: both replies of an exchange together, or a failure that is stored.
+
+`Replies.write` is given a participant whose last event waits for replies; it generates them in threads (a model in
+process batches what comes from several), stores both in one event, or stores a failure. A failed or blocked reply is
+never shown: the participant is asked to try again. Who is already being served is not served twice, and if two servers
+race, the store keeps the first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from simgym.assistants.base import Assistant
+from simgym.conversation import Conversation
+from simgym.errors import SimgymError
+from simgym.study.config import AssistantSpec, Study, load_callable
+from simgym.study.design import reply_seed, sides
+from simgym.study.journey import Event, Journey, follow
+from simgym.study.rendering import identity_flags
+from simgym.study.store import Store
+
+log = logging.getLogger("simgym.study")
+Moderation = Callable[[str, str], str | None]
+"""Text and role (`user`, `assistant`) to a reason to block it, or None."""
+
+
+def load_assistant(spec: AssistantSpec) -> Assistant:
+    """The assistant that a study describes; weights are loaded when it first speaks.
+
+    Raises:
+        ConfigurationError: its factory cannot be loaded.
+    """
+    if spec.factory is not None:
+        assistant: Assistant = load_callable(spec.factory)()
+        return assistant
+    from simgym.assistants.language_model_assistant import LanguageModelAssistant
+    from simgym.language_models.base import Sampling
+
+    sampling = Sampling(temperature=spec.temperature, top_p=spec.top_p, max_new_tokens=spec.max_new_tokens)
+    return LanguageModelAssistant(
+        spec.model or "", system_prompt=spec.system_prompt, adapter=spec.adapter, sampling=sampling
+    )
+
+
+class Replies:
+    """Writes what participants wait for."""
+
+    def __init__(self, study: Study, store: Store, assistants: dict[str, Assistant]) -> None:
+        """Join study, store and one assistant a name.
+
+        Args:
+            study: The study.
+            store: Where events go.
+            assistants: By name, as `load_assistant` gives them.
+        """
+        self.study, self.store, self.assistants = study, store, assistants
+        self.moderation: Moderation | None = load_callable(study.moderation) if study.moderation else None
+        self._threads = ThreadPoolExecutor(study.limits.generations_at_once, thread_name_prefix="reply")
+        self._running: dict[str, asyncio.Task[None]] = {}
+
+    async def close(self) -> None:
+        """Leave what is under way; whoever waits for it is served after the next start."""
+        for task in self._running.values():
+            task.cancel()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def start(self, participant: str) -> None:
+        """Begin to write for a participant, unless that is under way."""
+        if participant not in self._running:
+            task = asyncio.create_task(self._guarded(participant))
+            self._running[participant] = task
+            task.add_done_callback(lambda _: self._running.pop(participant, None))
+
+    async def _guarded(self, participant: str) -> None:
+        try:
+            await self.write(participant)
+        except Exception:  # the boundary: the participant keeps waiting, and the next look starts anew
+            log.exception("Replies for %s were not stored.", participant)
+
+    async def write(self, participant: str) -> None:
+        """Store replies, or a failure, for a participant who waits; do nothing for any other."""
+        events = await self.store.events(participant)
+        journey = follow(self.study, events)
+        if journey.stage != "waiting" or journey.exchanges[-1].failed or journey.assignment is None:
+            return
+        attempt = journey.exchanges[-1].failures + 1
+        names = sides(self.study, journey.assignment, participant, journey.phase, journey.turn)
+        talk = journey.conversation()
+        found = await asyncio.gather(
+            *(self._one(participant, journey, name, talk, attempt) for name in names)
+        )
+        base = f"{journey.phase}:{journey.turn}"
+        if faults := [f"{name}: {fault}" for name, (_, fault) in zip(names, found, strict=True) if fault]:
+            log.warning("%s, %s, attempt %d: %s", participant, base, attempt, "; ".join(faults))
+            event = Event(f"{base}:failure:{attempt}", {"faults": faults})
+        else:
+            event = Event(f"{base}:replies", {"replies": [reply for reply, _ in found], "attempt": attempt})
+        await self.store.append(participant, len(events), [event], self.study.hash)
+
+    async def _one(
+        self, participant: str, journey: Journey, name: str, talk: Conversation, attempt: int
+    ) -> tuple[dict[str, Any], str | None]:
+        seed = reply_seed(self.study, participant, journey.phase, journey.turn, name, attempt)
+        loop = asyncio.get_running_loop()
+        try:
+            turn = (await loop.run_in_executor(self._threads, self._respond, name, [talk], [seed]))[0]
+            fault = turn.fault or (None if turn.text.strip() else "empty")
+            if fault is None:
+                fault = await self.blocked(turn.text, "assistant")
+        except (SimgymError, OSError, RuntimeError, ValueError) as error:
+            return {}, f"{type(error).__name__}: {error}"[:500]
+        flags = identity_flags(turn.text, self.study.assistants[name].aliases)
+        return {"assistant": name, "text": turn.text, "flags": flags, "seed": seed}, fault
+
+    async def blocked(self, text: str, role: str) -> str | None:
+        """Why the moderation hook blocks a text; None: it does not, or there is none."""
+        if self.moderation is None:
+            return None
+        reason = await asyncio.get_running_loop().run_in_executor(self._threads, self.moderation, text, role)
+        return f"moderation: {reason}" if reason else None
+
+    def _respond(self, name: str, talks: Sequence[Conversation], seeds: Sequence[int]) -> Any:
+        return self.assistants[name].respond(talks, seeds=seeds)
