@@ -68,6 +68,47 @@ def plan_win_rate(
     return Plan(clusters, per_cluster, inflation, rate, power, alpha, "z-test of a proportion, arcsine effect size")
 
 
+def plan_tied_win_rate(
+    rate: float,
+    *,
+    per_cluster: float = 1,
+    tie_rate: float = 0.0,
+    icc: float = 0.0,
+    power: float = 0.8,
+    alpha: float = 0.05,
+) -> Plan:
+    """People needed to tell a win rate from one half where some votes are ties, which count as half a win.
+
+    (z(1 - alpha/2) + z(power))^2 v D / ((rate - 0.5)^2 m), with v = rate - tie_rate / 4 - rate^2 the variance of a vote
+    that is 1, 0.5 or 0, and D the design effect of m votes a person: a z-test of the mean with its variance at `rate`.
+
+    Args:
+        rate: True win rate, in (0, 1) and not 0.5, ties counted as half.
+        per_cluster: Votes of a person.
+        tie_rate: Share of ties, in [0, 1).
+        icc: Intraclass correlation of the votes of a person.
+        power: Wanted probability of detecting it.
+        alpha: Two-sided level.
+
+    Raises:
+        ValueError: a number is out of range, or so many ties cannot leave that win rate.
+    """
+    if not 0 < rate < 1 or rate == 0.5:
+        raise ValueError(f"The win rate is {rate}, expected a number in (0, 1) other than 0.5.")
+    if not 0 <= tie_rate < 1 or not tie_rate / 2 <= rate <= 1 - tie_rate / 2:
+        raise ValueError(f"The tie rate is {tie_rate}, which a win rate of {rate} (ties counted as half) rules out.")
+    if not 0 < power < 1 or not 0 < alpha < 1:
+        raise ValueError(f"power is {power} and alpha {alpha}, expected numbers in (0, 1).")
+    from scipy.stats import norm
+
+    inflation = design_effect(per_cluster, icc)
+    variance = rate - tie_rate / 4 - rate**2
+    quantiles = float(norm.ppf(1 - alpha / 2) + norm.ppf(power))
+    needed = quantiles**2 * variance * inflation / ((rate - 0.5) ** 2 * per_cluster)
+    method = "z-test of a mean of votes 1, 0.5, 0"
+    return Plan(math.ceil(needed - 1e-9), per_cluster, inflation, rate, power, alpha, method)
+
+
 def detectable_win_rate(
     clusters: int, *, per_cluster: float = 1, icc: float = 0.0, power: float = 0.8, alpha: float = 0.05
 ) -> Plan:

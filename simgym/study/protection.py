@@ -2,7 +2,7 @@
 
 Pages run no inline script, load nothing from elsewhere and are never cached. A form carries a token that is derived
 from the participant's secret cookie, which a foreign page can neither read nor compute; the cookie is HttpOnly and
-SameSite as well. Bodies are counted while they arrive, so a false length does not help.
+SameSite as well. Bodies are counted as they arrive, before the app sees anything, so a false length does not help.
 """
 
 from __future__ import annotations
@@ -59,12 +59,9 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        started = False
 
         async def guarded_send(message: Message) -> None:
-            nonlocal started
             if message["type"] == "http.response.start":
-                started = True
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers[name] = value
@@ -72,28 +69,27 @@ class Guard:
             await send(message)
 
         length = Headers(scope=scope).get("content-length", "0")
-        if not length.isdigit() or int(length) > self.max_body:
+        body = None if not length.isdigit() or int(length) > self.max_body else await self._read(receive)
+        if body is None:
             await _refuse(guarded_send)
             return
-        received = 0
+        unread = [{"type": "http.request", "body": body, "more_body": False}]
 
-        async def counted() -> Message:
-            nonlocal received
+        async def replay() -> Message:
+            return unread.pop() if unread else await receive()
+
+        await self.app(scope, replay, guarded_send)
+
+    async def _read(self, receive: Receive) -> bytes | None:
+        """The whole body; None if it is too large."""
+        body = b""
+        while True:
             message = await receive()
-            received += len(message.get("body", b""))
-            if received > self.max_body:
-                raise _TooLarge
-            return message
-
-        try:
-            await self.app(scope, counted, guarded_send)
-        except _TooLarge:
-            if not started:
-                await _refuse(guarded_send)
-
-
-class _TooLarge(Exception):
-    pass
+            body += message.get("body", b"")
+            if len(body) > self.max_body:
+                return None
+            if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                return body
 
 
 async def _refuse(send: Any) -> None:

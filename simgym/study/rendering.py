@@ -15,7 +15,33 @@ from typing import Any
 from simgym.plugins import optional_import
 
 TAGS = frozenset(
-    "p br hr h1 h2 h3 h4 h5 h6 ul ol li strong em s code pre blockquote a table thead tbody tr th td".split()
+    [
+        "p",
+        "br",
+        "hr",
+        "h1",
+        "h2",
+        "h3",
+        "h4",
+        "h5",
+        "h6",
+        "ul",
+        "ol",
+        "li",
+        "strong",
+        "em",
+        "s",
+        "code",
+        "pre",
+        "blockquote",
+        "a",
+        "table",
+        "thead",
+        "tbody",
+        "tr",
+        "th",
+        "td",
+    ]
 )
 """All that a reply may consist of."""
 _SELF = re.compile(

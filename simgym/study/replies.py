@@ -90,9 +90,7 @@ class Replies:
         attempt = journey.exchanges[-1].failures + 1
         names = sides(self.study, journey.assignment, participant, journey.phase, journey.turn)
         talk = journey.conversation()
-        found = await asyncio.gather(
-            *(self._one(participant, journey, name, talk, attempt) for name in names)
-        )
+        found = await asyncio.gather(*(self._one(participant, journey, name, talk, attempt) for name in names))
         base = f"{journey.phase}:{journey.turn}"
         if faults := [f"{name}: {fault}" for name, (_, fault) in zip(names, found, strict=True) if fault]:
             log.warning("%s, %s, attempt %d: %s", participant, base, attempt, "; ".join(faults))

@@ -280,6 +280,12 @@ class Store:
                     raise AlreadyTakesPart from error
         return True
 
+    async def person(self, participant: str) -> str | None:
+        """The recruitment id of a participant; None if there is none."""
+        query = sa.select(_recruits.c.person).where(_recruits.c.participant == participant)
+        async with self._engine.connect() as connection:
+            return (await connection.execute(query)).scalar()
+
     async def save_draft(self, participant: str, field: str, text: str) -> None:
         """Keep what is being written; the last text of a field counts."""
         where = (_drafts.c.participant == participant) & (_drafts.c.field == field)

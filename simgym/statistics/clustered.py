@@ -1,0 +1,182 @@
+"""Win rates whose votes come in clusters (participants): robust tests, equivalence, and how alike a cluster's votes are.
+
+Votes of one person resemble each other, so a test that takes them for independent rejects too often: with five votes of
+intraclass correlation 0.2 about three times as often as it says. Cluster-robust errors (Liang & Zeger 1986) of a
+binomial GLM by statsmodels, with t quantiles of (clusters - 1) degrees of freedom, keep the level; ties are half a win,
+for which the robust errors need no distribution. Equivalence: two one-sided tests (Schuirmann 1987). Correlation: the
+analysis-of-variance estimator for clusters of unequal size (Donner 1986).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from simgym.statistics._statsmodels import load
+from simgym.statistics.intervals import Estimate
+from simgym.statistics.paired import Test
+from simgym.statistics.resampling import bootstrap_statistic
+
+_Numbers = Sequence[float] | npt.NDArray[Any]
+_Labels = Sequence[Hashable] | npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RobustRate:
+    """A win rate and its test against one half."""
+
+    rate: Estimate
+    """Win rate with an interval."""
+    test: Test
+    """Of a rate of one half."""
+
+
+@dataclass(frozen=True, slots=True)
+class Equivalence:
+    """Is a win rate within 0.5 ± margin?"""
+
+    margin: float
+    """Largest difference from one half that does not matter."""
+    p_value: float
+    """Of "it is not", the larger of two one-sided tests, in [0, 1]."""
+    low: float
+    """Lower end of the 90 % interval."""
+    high: float
+    """Upper end; equivalent at level 0.05 if the interval lies within the margin."""
+    equivalent: bool
+    """p < 0.05."""
+    method: str
+    """Which test."""
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values."""
+        return asdict(self)
+
+
+def robust_win_rate(
+    outcomes: _Numbers, clusters: _Labels, *, covariate: _Numbers | None = None, level: float = 0.95
+) -> RobustRate | None:
+    """Win rate by a binomial GLM with cluster-robust errors.
+
+    Args:
+        outcomes: N numbers in [0, 1]: 1 a win, 0 a loss, 0.5 a tie.
+        clusters: N labels.
+        covariate: N numbers (such as the log ratio of both lengths); the rate is that where it is 0. None: no covariate.
+        level: Nominal coverage, in (0, 1).
+
+    Returns:
+        None where there is no such rate: fewer than three clusters, all outcomes equal, or no fit.
+    """
+    values = np.asarray(outcomes, dtype=np.float64)
+    groups = _numbered(clusters)
+    count = int(groups.max()) + 1 if len(groups) else 0
+    if count < 3 or np.ptp(values) == 0:
+        return None
+    columns = [np.ones_like(values)] + ([np.asarray(covariate, dtype=np.float64)] if covariate is not None else [])
+    api = load("api")
+    model = api.GLM(values, np.column_stack(columns), family=api.families.Binomial())
+    try:
+        fitted = model.fit(cov_type="cluster", cov_kwds={"groups": groups})
+    except (np.linalg.LinAlgError, ValueError):
+        return None
+    from scipy.stats import t as student
+
+    error, logit = float(fitted.bse[0]), float(fitted.params[0])
+    if not np.isfinite(error) or error == 0:
+        return None
+    spread = float(student.ppf((1 + level) / 2, count - 1)) * error
+    rate, low, high = (float(1 / (1 + np.exp(-one))) for one in (logit, logit - spread, logit + spread))
+    method = "binomial GLM, cluster-robust errors, t quantiles" + (
+        ", length held equal" if covariate is not None else ""
+    )
+    statistic = logit / error
+    p_value = float(2 * student.sf(abs(statistic), count - 1))
+    return RobustRate(Estimate(rate, low, high, count, method, None, level), Test(statistic, p_value, count, method))
+
+
+def naive_test(outcomes: _Numbers) -> Test:
+    """z-test of a win rate of one half as if all votes were independent; for comparison only."""
+    values = np.asarray(outcomes, dtype=np.float64)
+    from scipy.stats import norm
+
+    method = "z-test, votes taken for independent"
+    if len(values) < 2 or np.ptp(values) == 0:
+        return Test(0.0, 1.0, len(values), method)
+    statistic = float((values.mean() - 0.5) / (values.std(ddof=1) / np.sqrt(len(values))))
+    return Test(statistic, float(2 * norm.sf(abs(statistic))), len(values), method)
+
+
+def equivalence(outcomes: _Numbers, clusters: _Labels, *, margin: float) -> Equivalence | None:
+    """Two one-sided cluster-robust t-tests of 0.5 - margin < rate < 0.5 + margin.
+
+    Returns:
+        None with fewer than three clusters, or where the outcomes have no spread.
+
+    Raises:
+        ValueError: the margin is not in (0, 0.5).
+    """
+    if not 0 < margin < 0.5:
+        raise ValueError(f"margin is {margin}, expected a number in (0, 0.5), e.g. 0.05.")
+    values = np.asarray(outcomes, dtype=np.float64)
+    groups = _numbered(clusters)
+    count = int(groups.max()) + 1 if len(groups) else 0
+    if count < 3 or np.ptp(values) == 0:
+        return None
+    from scipy.stats import t as student
+
+    mean = float(values.mean())
+    residuals = np.bincount(groups, weights=values - mean)
+    error = float(np.sqrt(count / (count - 1) * (residuals**2).sum())) / len(values)
+    if error == 0:
+        return None
+    below = student.sf((mean - (0.5 - margin)) / error, count - 1)
+    above = student.cdf((mean - (0.5 + margin)) / error, count - 1)
+    spread = float(student.ppf(0.95, count - 1)) * error
+    p_value = float(max(below, above))
+    method = "two one-sided cluster-robust t-tests"
+    return Equivalence(margin, p_value, mean - spread, mean + spread, p_value < 0.05, method)
+
+
+def intraclass_correlation(outcomes: _Numbers, clusters: _Labels, *, seed: int, resamples: int = 999) -> Estimate:
+    """How alike the outcomes of a cluster are: 0 as if independent, 1 all equal; negative if they alternate.
+
+    Returns:
+        The analysis-of-variance estimate with a bootstrap interval over clusters; no value where no cluster has two
+        outcomes, or nothing varies.
+    """
+    groups = _numbered(clusters)
+    order = np.argsort(groups, kind="stable")
+    values, groups = np.asarray(outcomes, dtype=np.float64)[order], groups[order]
+    size_of = np.bincount(groups) if len(groups) else np.zeros(0, dtype=int)
+
+    def statistic(rows: npt.NDArray[np.intp]) -> float:
+        # a resample holds clusters whole, one after another; one that was drawn twice counts as two
+        sizes, at = [], 0
+        while at < len(rows):
+            sizes.append(int(size_of[groups[rows[at]]]))
+            at += sizes[-1]
+        return _anova_icc(values[rows], np.repeat(np.arange(len(sizes)), sizes))
+
+    return bootstrap_statistic(statistic, groups, seed=seed, resamples=resamples, bounds=(-1.0, 1.0))
+
+
+def _anova_icc(values: npt.NDArray[np.float64], groups: npt.NDArray[np.intp]) -> float:
+    sizes = np.bincount(groups)
+    n, k = len(values), len(sizes)
+    if k < 2 or n <= k:
+        return float("nan")
+    means = np.bincount(groups, weights=values) / sizes
+    between = float((sizes * (means - values.mean()) ** 2).sum()) / (k - 1)
+    within = float(((values - means[groups]) ** 2).sum()) / (n - k)
+    typical = (n - float((sizes**2).sum()) / n) / (k - 1)
+    spread = between + (typical - 1) * within
+    return (between - within) / spread if spread > 0 else float("nan")
+
+
+def _numbered(labels: _Labels) -> npt.NDArray[np.intp]:
+    numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
+    return np.array([numbers[label] for label in labels], dtype=np.intp)

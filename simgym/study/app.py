@@ -1,0 +1,317 @@
+"""The web app: one page that shows where a participant is, and forms that post to it.
+
+`GET /` follows the participant's events and renders the step that comes next; every form posts an action and the key of
+the event it is meant to make. What is out of date (a doubled click, the back button, a second tab) makes no event, and
+the browser is sent to `GET /` again. So a reload, a crash or a restart can lose nothing that was acknowledged: there is
+no state but the store's. Who a participant is follows from a cookie that holds a random secret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastapi import Depends, FastAPI, HTTPException, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse
+from fastapi.security import HTTPBasic, HTTPBasicCredentials
+from limits import RateLimitItemPerMinute
+from limits.aio.storage import MemoryStorage
+from limits.aio.strategies import MovingWindowRateLimiter
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.staticfiles import StaticFiles
+
+from simgym.assistants.base import Assistant
+from simgym.errors import ConfigurationError
+from simgym.study.actions import ACTIONS, Incomplete, choose_task, completion, largest_form
+from simgym.study.config import Study
+from simgym.study.journey import Journey, follow
+from simgym.study.pages import Pages
+from simgym.study.protection import Guard, foreign, form_token, same_text
+from simgym.study.records import as_json_lines, export, participant_flow
+from simgym.study.rendering import clean_text
+from simgym.study.replies import Replies
+from simgym.study.store import AlreadyTakesPart, Store
+
+COOKIE = "simgym_study"
+"""Name of the cookie with the participant's secret."""
+_MONTH = 30 * 24 * 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """Who asks, and where they are."""
+
+    secret: str
+    """From the cookie."""
+    participant: str
+    """Id in the store."""
+    journey: Journey
+    """What they have done."""
+
+
+def create_app(
+    study: Study,
+    store: Store,
+    assistants: Mapping[str, Assistant],
+    *,
+    kind: str = "real",
+    admin_token: str | None = None,
+    secure_cookies: bool = False,
+) -> FastAPI:
+    """The app of one study.
+
+    Args:
+        study: The study.
+        store: Its database; `Store.begin` is called at start.
+        assistants: One a name in the study.
+        kind: `real`, `dry_run` or `synthetic`; the others than `real` are labelled on every page.
+        admin_token: Password of `/admin` (any user name), at least 16 characters; None: there is no `/admin`.
+        secure_cookies: Cookies go over HTTPS only; set it wherever the study is on the internet.
+
+    Raises:
+        ConfigurationError: the admin token is short, or an assistant is missing.
+    """
+    if admin_token is not None and len(admin_token) < 16:
+        raise ConfigurationError(f"The admin token has {len(admin_token)} characters, expected at least 16.")
+    if missing := sorted(set(study.assistants) - set(assistants)):
+        raise ConfigurationError(f"There is no assistant for {', '.join(missing)}. Give one a name in the study.")
+    replies = Replies(study, store, dict(assistants))
+    desk = Desk(study, store, replies, Pages(study, kind), kind, secure_cookies)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await store.begin(name=study.name, kind=kind, settings=study.model_dump(mode="json"), study_hash=study.hash)
+        yield
+        await replies.close()
+        await store.close()
+
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    app.add_middleware(Guard, max_body=largest_form(study.limits))
+    app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
+    app.add_api_route("/", desk.show, methods=["GET"], response_class=HTMLResponse)
+    app.add_api_route("/state", desk.state, methods=["GET"])
+    app.add_api_route("/withdraw", desk.ask_to_withdraw, methods=["GET"], response_class=HTMLResponse)
+    app.add_api_route("/withdraw", desk.withdraw, methods=["POST"])
+    app.add_api_route("/draft", desk.draft, methods=["POST"])
+    app.add_api_route("/do/{action}", desk.act, methods=["POST"])
+    if admin_token is not None:
+        _add_admin(app, desk, admin_token)
+
+    @app.exception_handler(StarletteHTTPException)
+    async def explain(request: Request, error: StarletteHTTPException) -> Response:
+        return HTMLResponse(desk.pages.error(error.status_code, str(error.detail)), error.status_code, error.headers)
+
+    @app.exception_handler(Exception)
+    async def apologise(request: Request, error: Exception) -> Response:
+        return HTMLResponse(desk.pages.error(500, "Something went wrong here. What you sent before is kept."), 500)
+
+    return app
+
+
+class Desk:
+    """Answers requests."""
+
+    def __init__(
+        self, study: Study, store: Store, replies: Replies, pages: Pages, kind: str, secure_cookies: bool
+    ) -> None:
+        self.study, self.store, self.replies, self.pages = study, store, replies, pages
+        self.kind, self.secure_cookies = kind, secure_cookies
+        self._rates = MovingWindowRateLimiter(MemoryStorage())
+
+    async def show(self, request: Request) -> Response:
+        """The step that comes next; a new participant where there is none yet."""
+        visitor = await self._visitor(request)
+        recruited = self._recruitment(request.query_params)
+        if visitor is not None and await self._somebody_else(visitor, recruited):
+            visitor = None
+        new = visitor is None
+        if visitor is None:
+            await self._limit("visitor", _address(request), self.study.limits.visitors_per_minute)
+            secret = await self.store.open(self.study.hash)
+            participant = await self.store.find(secret)
+            if participant is None:  # pragma: no cover - nobody else knows the secret yet
+                raise HTTPException(503, "The study is not ready. Please reload.")
+            visitor = Visitor(secret, participant, follow(self.study, await self.store.events(participant)))
+        response = await self._page(visitor, notice=request.query_params.get("notice", ""), recruited=recruited)
+        if new:
+            response.set_cookie(
+                COOKIE, visitor.secret, max_age=_MONTH, httponly=True, samesite="lax", secure=self.secure_cookies
+            )
+        return response
+
+    async def state(self, request: Request) -> Response:
+        """Which event is expected next, so that a waiting page knows when to reload."""
+        visitor = await self._visitor(request)
+        if visitor is None:
+            raise HTTPException(403, "There is no participant in this browser.")
+        journey = visitor.journey
+        failed = journey.stage == "waiting" and journey.exchanges[-1].failed
+        if journey.stage == "waiting" and not failed:
+            self.replies.start(visitor.participant)
+        return JSONResponse({"key": journey.key, "failed": failed})
+
+    async def act(self, request: Request, action: str) -> Response:
+        """Store what a form says, if the participant is where the form was made for."""
+        if action not in ACTIONS and action != "task":
+            raise HTTPException(404, "There is no such page.")
+        visitor, form = await self._form(request)
+        journey = visitor.journey
+        stage = "task" if action == "task" else ACTIONS[action].stage
+        if form.get("key") != journey.key or journey.stage != stage:
+            known = journey.event(form.get("key", "")) is not None
+            return _see("/" if known else "/?notice=outdated")
+        try:
+            stored = await self._store(visitor, action, form)
+        except Incomplete as error:
+            return await self._page(visitor, problem=str(error), typed=form, status=422)
+        except AlreadyTakesPart:
+            raise HTTPException(
+                409,
+                "Somebody with your participant number takes part already. Please go on in the browser in which you "
+                f"began, or write to {self.study.contact}.",
+            ) from None
+        return _see("/" if stored else "/?notice=outdated")
+
+    async def _store(self, visitor: Visitor, action: str, form: Mapping[str, str]) -> bool:
+        journey, participant = visitor.journey, visitor.participant
+        known = len(journey.events)
+        if action == "task":
+            task, event = choose_task(form, journey)
+            return await self.store.append_assigned(participant, known, task, event, self.study.hash)
+        events = ACTIONS[action].events(form, journey, participant)
+        if action == "message" and (reason := await self.replies.blocked(events[0].payload["text"], "user")):
+            raise Incomplete(f"This message cannot be sent ({reason.removeprefix('moderation: ')}). Please change it.")
+        if not events:
+            return True
+        if follow(self.study, [*journey.events, *events]).stage == "done":
+            events.append(completion(journey))
+        recruit = None
+        if action == "consent":
+            parameters = self._recruitment(form)
+            unique = self.study.recruitment.unique
+            recruit = (parameters.get(unique) if unique else None, parameters) if parameters else None
+        stored = await self.store.append(participant, known, events, self.study.hash, recruit=recruit)
+        if stored and action in ("message", "retry"):
+            self.replies.start(participant)
+        return stored
+
+    async def draft(self, request: Request) -> Response:
+        """Keep what is being written."""
+        visitor, form = await self._form(request)
+        field = form.get("field", "")
+        if field not in ("notes", "message", "reason", "document") or form.get("key") != visitor.journey.key:
+            return Response(status_code=409)
+        text = clean_text(form.get("text", ""), self.study.limits.document_characters)
+        await self.store.save_draft(visitor.participant, f"{visitor.journey.key}/{field}", text)
+        return Response(status_code=204)
+
+    async def ask_to_withdraw(self, request: Request) -> Response:
+        """The page that asks whether they are sure."""
+        visitor = await self._visitor(request)
+        if visitor is None:
+            return _see("/")
+        return HTMLResponse(self.pages.withdraw(form_token(visitor.secret)))
+
+    async def withdraw(self, request: Request) -> Response:
+        """Delete all that they have given."""
+        visitor, _ = await self._form(request)
+        await self.store.withdraw(visitor.participant)
+        response = HTMLResponse(self.pages.withdrawn())
+        response.delete_cookie(COOKIE, httponly=True, samesite="lax", secure=self.secure_cookies)
+        return response
+
+    async def _page(
+        self,
+        visitor: Visitor,
+        *,
+        notice: str = "",
+        problem: str = "",
+        typed: Mapping[str, str] | None = None,
+        recruited: Mapping[str, str] | None = None,
+        status: int = 200,
+    ) -> Response:
+        if visitor.journey.stage == "waiting" and not visitor.journey.exchanges[-1].failed:
+            self.replies.start(visitor.participant)
+        drafts = await self.store.drafts(visitor.participant)
+        start = f"{visitor.journey.key}/"
+        texts = {name.removeprefix(start): text for name, text in drafts.items() if name.startswith(start)}
+        if visitor.journey.stage == "consent":
+            recruited = recruited or self._recruitment(typed or {})
+        page = self.pages.step(
+            visitor.journey,
+            token=form_token(visitor.secret),
+            typed={**texts, **(typed or {})},
+            problem=problem,
+            notice=notice,
+            recruited=recruited or {},
+        )
+        return HTMLResponse(page, status)
+
+    async def _visitor(self, request: Request) -> Visitor | None:
+        secret = request.cookies.get(COOKIE, "")
+        if not 20 <= len(secret) <= 100 or (participant := await self.store.find(secret)) is None:
+            return None
+        await self._limit("request", participant, self.study.limits.requests_per_minute)
+        return Visitor(secret, participant, follow(self.study, await self.store.events(participant)))
+
+    async def _form(self, request: Request) -> tuple[Visitor, dict[str, str]]:
+        """Who sends a form, and its fields, if it is one of ours."""
+        if foreign(request.headers):
+            raise HTTPException(403, "This form was sent by another site.")
+        visitor = await self._visitor(request)
+        if visitor is None:
+            raise HTTPException(403, "We do not know this browser any more. Please open the study's first page again.")
+        async with request.form(max_files=0, max_fields=30) as fields:
+            form = {name: value for name, value in fields.items() if isinstance(value, str)}
+        if not same_text(form.get("token", ""), form_token(visitor.secret)):
+            raise HTTPException(403, "This form belongs to another participant. Please reload the study's first page.")
+        return visitor, form
+
+    def _recruitment(self, fields: Mapping[str, str]) -> dict[str, str]:
+        names = self.study.recruitment.parameters
+        return {name: clean_text(fields[name], 200) for name in names if clean_text(fields.get(name, ""), 200)}
+
+    async def _somebody_else(self, visitor: Visitor, recruited: Mapping[str, str]) -> bool:
+        """Was the browser handed to another person, as the address says?"""
+        unique = self.study.recruitment.unique
+        if unique is None or unique not in recruited:
+            return False
+        person = await self.store.person(visitor.participant)
+        return person is not None and person != recruited[unique]
+
+    async def _limit(self, what: str, whose: str, per_minute: int) -> None:
+        if not await self._rates.hit(RateLimitItemPerMinute(per_minute), what, whose):
+            raise HTTPException(
+                429, "That was too fast for us. Please wait a minute and reload.", {"Retry-After": "60"}
+            )
+
+
+def _add_admin(app: FastAPI, desk: Desk, admin_token: str) -> None:
+    async def admin(
+        request: Request,
+        credentials: HTTPBasicCredentials = Depends(HTTPBasic(realm="study")),  # noqa: B008
+    ) -> None:
+        await desk._limit("admin", _address(request), 60)
+        if not same_text(credentials.password, admin_token):
+            raise HTTPException(401, "Wrong token.", {"WWW-Authenticate": 'Basic realm="study"'})
+
+    @app.get("/admin", dependencies=[Depends(admin)], response_class=HTMLResponse)
+    async def overview() -> str:
+        records = await export(desk.store)
+        return desk.pages.admin(participant_flow(records, withdrawn=await desk.store.withdrawn()), records)
+
+    @app.get("/admin/export", dependencies=[Depends(admin)])
+    async def download() -> Response:
+        text = as_json_lines(await export(desk.store))
+        headers = {"Content-Disposition": f'attachment; filename="{desk.study.name}.jsonl"'}
+        return PlainTextResponse(text, headers=headers, media_type="application/jsonl")
+
+
+def _see(path: str) -> Response:
+    return RedirectResponse(path, 303)
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client else "unknown"

@@ -1,0 +1,134 @@
+"""Who is left out of the main analysis: rules that see what a participant did, and cannot see whom they preferred.
+
+`blind` drops names, the order of the assistants and preferences before a rule looks: a rule gets sides, times, lengths
+and texts. All analyses are given with and without exclusions.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from simgym.study.config import Rule, RuleName
+from simgym.study.rendering import count_words
+
+_GRAM = 5
+"""Words in a row that count as copied."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlindRecord:
+    """What a rule may know of a participant."""
+
+    document: str | None
+    """The final text; None if there is none."""
+    picks: tuple[str, ...]
+    """`left`, `right` or `tie`, real exchanges in order; empty if sides are not recorded."""
+    reasons: tuple[str, ...]
+    """Reasons given."""
+    seconds: tuple[float, ...]
+    """From the replies' appearance to the choice."""
+    replies: tuple[str, ...]
+    """All replies shown, sorted, so that their order says nothing."""
+
+
+def blind(record: Mapping[str, Any]) -> BlindRecord:
+    """A record without names and preferences."""
+    turns = [
+        turn
+        for talk in record["conversations"]
+        for turn in talk["turns"]
+        if not any(level.get("is_training") for level in (record, talk, turn))
+    ]
+    replies = [turn.get(f"model{number}_response") for turn in turns for number in (1, 2)]
+    document = record.get("document")
+    return BlindRecord(
+        document if isinstance(document, str) else None,
+        tuple(str(turn["pick"]) for turn in turns if turn.get("pick")),
+        tuple(str(turn["reason"]) for turn in turns if isinstance(turn.get("reason"), str)),
+        tuple(float(turn["seconds_to_choice"]) for turn in turns if turn.get("seconds_to_choice") is not None),
+        tuple(sorted(reply for reply in replies if isinstance(reply, str))),
+    )
+
+
+def _document_words(record: BlindRecord) -> float | None:
+    return None if record.document is None else count_words(record.document)
+
+
+def _same_side_share(record: BlindRecord) -> float | None:
+    sides = [pick for pick in record.picks if pick != "tie"]
+    return max(sides.count("left"), sides.count("right")) / len(sides) if len(sides) >= 3 else None
+
+
+def _tie_share(record: BlindRecord) -> float | None:
+    return record.picks.count("tie") / len(record.picks) if record.picks else None
+
+
+def _reason_words(record: BlindRecord) -> float | None:
+    return statistics.fmean(count_words(reason) for reason in record.reasons) if record.reasons else None
+
+
+def _seconds_per_choice(record: BlindRecord) -> float | None:
+    return statistics.median(record.seconds) if record.seconds else None
+
+
+def _copied_share(record: BlindRecord) -> float | None:
+    if record.document is None or len(own := _grams(record.document)) == 0:
+        return None
+    shown = set().union(*(set(_grams(reply)) for reply in record.replies)) if record.replies else set()
+    return sum(gram in shown for gram in own) / len(own)
+
+
+def _grams(text: str) -> list[tuple[str, ...]]:
+    words = text.lower().split()
+    return [tuple(words[at : at + _GRAM]) for at in range(len(words) - _GRAM + 1)]
+
+
+_VALUES: Mapping[RuleName, tuple[str, Callable[[BlindRecord], float | None]]] = {
+    "document_words": ("words in the final text", _document_words),
+    "same_side_share": ("share of the more frequent side among three or more decided choices", _same_side_share),
+    "tie_share": ("share of ties", _tie_share),
+    "reason_words": ("mean words of a reason", _reason_words),
+    "seconds_per_choice": ("median seconds from replies to choice", _seconds_per_choice),
+    "copied_share": ("share of the text's five-word runs that stand in a reply", _copied_share),
+}
+
+
+def in_words(rule: Rule) -> str:
+    """A rule as a phrase."""
+    bounds = [f"below {rule.minimum:g}"] * (rule.minimum is not None)
+    bounds += [f"above {rule.maximum:g}"] * (rule.maximum is not None)
+    return f"{_VALUES[rule.rule][0]} {' or '.join(bounds)}"
+
+
+def exclude(
+    records: Sequence[Mapping[str, Any]], rules: Sequence[Rule]
+) -> tuple[list[Mapping[str, Any]], dict[str, int]]:
+    """Who stays, and how many each reason excludes; a participant counts for the first that applies.
+
+    Whoever did not complete the study is excluded first, where a record says so; a rule whose value is not recorded
+    excludes nobody.
+    """
+    kept, counts = [], {"did not complete": 0, **{in_words(rule): 0 for rule in rules}}
+    for record in records:
+        reason = _reason(record, rules)
+        if reason is None:
+            kept.append(record)
+        else:
+            counts[reason] += 1
+    return kept, counts
+
+
+def _reason(record: Mapping[str, Any], rules: Sequence[Rule]) -> str | None:
+    if "steps" in record and "completed" not in record["steps"]:
+        return "did not complete"
+    seen = blind(record)
+    for rule in rules:
+        value = _VALUES[rule.rule][1](seen)
+        if value is None:
+            continue
+        if (rule.minimum is not None and value < rule.minimum) or (rule.maximum is not None and value > rule.maximum):
+            return in_words(rule)
+    return None

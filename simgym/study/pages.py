@@ -1,0 +1,113 @@
+"""Journeys as HTML: which template a step has, and what it may know.
+
+Templates get texts, words and replies, never an assistant's name. Everything is escaped by Jinja; Markdown comes
+through `rendering.to_html` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from simgym.study.config import Study
+from simgym.study.journey import Journey
+from simgym.study.rendering import to_html
+
+NOTICES = {"outdated": "That page was out of date, so nothing was sent from it. This is where you are."}
+"""What a redirect can say; anything else in the address is ignored."""
+KINDS = {
+    "dry_run": "Dry run: for trying the study out. Nothing here counts.",
+    "synthetic": "Synthetic study: scripted participants and scripted replies. Nothing here is from people.",
+}
+"""Banners of studies that are not real."""
+
+
+class Pages:
+    """Renders the pages of one study."""
+
+    def __init__(self, study: Study, kind: str) -> None:
+        self.study, self.kind = study, kind
+        self._templates = Environment(
+            loader=PackageLoader("simgym.study"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._templates.filters["markdown"] = lambda text: Markup(to_html(text))  # noqa: S704  # cleaned by nh3
+        self._templates.globals |= {"study": study, "banner": KINDS.get(kind, "")}
+
+    def step(
+        self,
+        journey: Journey,
+        *,
+        token: str,
+        typed: Mapping[str, str],
+        problem: str = "",
+        notice: str = "",
+        recruited: Mapping[str, str] | None = None,
+    ) -> str:
+        """The page of the step that comes next.
+
+        Args:
+            journey: Where the participant is.
+            token: Token of the page's forms.
+            typed: What was typed before, by field.
+            problem: What was wrong with it.
+            notice: Key of a notice.
+            recruited: Recruitment parameters to carry through consent.
+        """
+        task = journey.event("task")
+        return self._render(
+            f"{journey.stage}.html.j2",
+            journey=journey,
+            token=token,
+            typed=typed,
+            problem=problem,
+            notice=NOTICES.get(notice, ""),
+            recruited=recruited or {},
+            task=self.study.task(task.payload["task"]) if task else None,
+            notes=task.payload["notes"] if task else "",
+            said=_said(journey),
+            completed=journey.event("completed"),
+        )
+
+    def withdraw(self, token: str) -> str:
+        """Are you sure?"""
+        return self._render("withdraw.html.j2", token=token)
+
+    def withdrawn(self) -> str:
+        """It is done."""
+        return self._render("notice.html.j2", heading="You have withdrawn", text="All that you wrote is deleted.")
+
+    def error(self, status: int, text: str) -> str:
+        """What went wrong."""
+        heading = {404: "There is no such page", 500: "Our mistake"}.get(status, "That did not work")
+        return self._render("error.html.j2", heading=heading, text=text)
+
+    def admin(self, flow: Mapping[str, int], records: Sequence[Mapping[str, Any]]) -> str:
+        """Figures for whoever runs the study: flow, balance, failures; no text of a participant."""
+        balance: dict[tuple[str, str], int] = {}
+        failures = 0
+        for record in records:
+            if record["arm"]:
+                at = (str(record["task"]), " / ".join(record["arm"]))
+                balance[at] = balance.get(at, 0) + 1
+            failures += sum(turn["failures"] for talk in record["conversations"] for turn in talk["turns"])
+        return self._render("admin.html.j2", flow=flow, balance=sorted(balance.items()), failures=failures)
+
+    def _render(self, template: str, **values: Any) -> str:
+        return self._templates.get_template(template).render(**values)
+
+
+def _said(journey: Journey) -> list[tuple[str, str]]:
+    """The conversation so far, as `you` and `assistant`; an open exchange ends with the participant's message."""
+    said = []
+    for one in journey.in_phase(journey.phase):
+        said.append(("you", one.message))
+        if one.complete:
+            said.append(("assistant", one.continued))
+    return said

@@ -1,0 +1,250 @@
+"""What leaves the store, and what the analysis reads: one JSON value per participant.
+
+`export` makes them from events: no secret, no recruitment id, times in seconds since the participant opened the study,
+and an id that says nothing. The fields of a conversation are those of the original study's app (`turns[]` with
+`preference` in `model1`, `model2`, `tie`; `is_training`; `model1_name`, `model2_name`), so `read_records` reads either.
+`participant_flow` counts how far people came.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from simgym.errors import MalformedFile
+from simgym.study.config import Study
+from simgym.study.journey import Exchange, Journey, follow
+
+if TYPE_CHECKING:
+    from simgym.study.store import Store
+
+SCHEMA = "simgym-study-1"
+"""Name of the format."""
+STEPS = ("opened", "consented", "instructed", "task", "finished", "document", "completed")
+"""Steps of the participant flow, in order."""
+PREFERENCES = {"model1": 1.0, "model2": 0.0, "tie": 0.5}
+"""Outcome of `model1`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """One comparison of two assistants by one person."""
+
+    participant: str
+    """Whose; votes of a participant are dependent."""
+    model1: str
+    """First assistant."""
+    model2: str
+    """Second assistant."""
+    outcome: float
+    """1: the first is preferred, 0: the second, 0.5: neither."""
+    turn: int
+    """Which real exchange, from 1."""
+    left: str | None
+    """Which assistant was on the left; None if it is not recorded."""
+    characters: tuple[int, int] | None
+    """Lengths of both replies; None if they are not recorded."""
+    flagged: bool = False
+    """A reply gave away who wrote it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rating:
+    """One rating of one assistant."""
+
+    participant: str
+    """Whose."""
+    assistant: str
+    """Which assistant."""
+    rating: int
+    """1 to 10."""
+
+
+async def export(store: Store, *, texts: bool = True) -> list[dict[str, Any]]:
+    """Everybody who has not withdrawn, in an order that says nothing.
+
+    Args:
+        store: The database.
+        texts: With what was written; without, there are lengths only.
+    """
+    meta = await store.meta()
+    study = Study.model_validate(meta.settings)
+    found = []
+    async for participant, events in store.journeys():
+        found.append(_record(follow(study, events), participant, meta.kind))
+    found.sort(key=lambda record: str(record["participant"]))
+    return found if texts else [_without_texts(record) for record in found]
+
+
+def _record(journey: Journey, participant: str, kind: str) -> dict[str, Any]:
+    study = journey.study
+    opened = journey.events[0].at
+    known = {event.key: event for event in journey.events}
+    task = known["task"].payload if "task" in known else {}
+    conversations = [_conversation(journey, phase, opened) for phase in ("training", "turn") if journey.in_phase(phase)]
+    pseudonym = hashlib.blake2b(f"{study.hash}/{participant}".encode(), digest_size=6).hexdigest()
+    steps = {key: round(known[key].at - opened, 3) for key in STEPS if key in known}
+    if "completed" in steps:
+        steps.setdefault("finished", steps["completed"])  # after the last possible exchange nobody has to say so
+    return {
+        "schema": SCHEMA,
+        "study": study.name,
+        "study_hash": study.hash,
+        "kind": kind,
+        "design": study.design,
+        "participant": pseudonym,
+        "steps": steps,
+        "task": task.get("task"),
+        "notes": task.get("notes"),
+        "arm": list(journey.assignment.arm) if journey.assignment else None,
+        "conversations": conversations,
+        "rating": dict(known["rating"].payload) if "rating" in known else None,
+        "document": known["document"].payload["text"] if "document" in known else None,
+    }
+
+
+def _conversation(journey: Journey, phase: str, opened: float) -> dict[str, Any]:
+    arm = journey.assignment.arm if journey.assignment else ()
+    names = {f"model{number}_name": name for number, name in enumerate(arm, 1)}
+    turns = [_turn(one, arm, opened) for one in journey.in_phase(phase)]
+    return {"is_training": phase == "training", **names, "turns": turns}
+
+
+def _turn(one: Exchange, arm: Sequence[str], opened: float) -> dict[str, Any]:
+    turn: dict[str, Any] = {"turn": one.number, "message": one.message, "at": round(one.message_at - opened, 3)}
+    turn["failures"] = one.failures
+    by_name = {reply["assistant"]: reply for reply in one.replies}
+    for number, name in enumerate(arm, 1):
+        if name in by_name:
+            turn[f"model{number}_response"] = by_name[name]["text"]
+            turn[f"model{number}_characters"] = len(by_name[name]["text"])
+            turn[f"model{number}_flags"] = list(by_name[name]["flags"])
+    if len(one.replies) == 2:
+        turn["left"] = f"model{1 + arm.index(str(one.replies[0]['assistant']))}"
+    if one.choice is not None and one.replies_at is not None and one.choice_at is not None:
+        shown = [f"model{1 + arm.index(str(reply['assistant']))}" for reply in one.replies]
+        pick = one.choice["pick"]
+        turn["pick"] = pick
+        turn["preference"] = "tie" if pick == "tie" else shown[0 if pick == "left" else 1]
+        turn["continued"] = shown[int(one.choice["continued"])]
+        turn["reason"] = one.choice["reason"]
+        turn["seconds_to_choice"] = round(one.choice_at - one.replies_at, 3)
+    return turn
+
+
+_TEXTS = ("message", "model1_response", "model2_response", "reason", "notes", "document")
+
+
+def _without_texts(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {
+            key: len(one.split()) if key in _TEXTS and isinstance(one, str) else _without_texts(one)
+            for key, one in value.items()
+        }
+    return [_without_texts(one) for one in value] if isinstance(value, list) else value
+
+
+def as_json_lines(records: Iterable[Mapping[str, Any]]) -> str:
+    """A line a participant."""
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+
+
+def read_records(path: str | Path) -> list[dict[str, Any]]:
+    """Participants from a file or folder: JSON lines, a JSON array, `{"participants": [...]}`, or one a file.
+
+    Raises:
+        MalformedFile: it cannot be read, or a value has no `conversations`; the message says where.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return [record for one in sorted(path.glob("*.json*")) for record in read_records(one)]
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = [json.loads(line) for line in text.splitlines() if line.strip()] if path.suffix == ".jsonl" else None
+        if values is None:
+            whole = json.loads(text)
+            participants = whole.get("participants", [whole]) if isinstance(whole, dict) else whole
+            values = list(participants.values()) if isinstance(participants, dict) else participants
+    except (OSError, ValueError) as error:
+        raise MalformedFile(f"Cannot read the records in {path}: {error}.") from error
+    for number, value in enumerate(values, 1):
+        if not isinstance(value, dict) or not isinstance(value.get("conversations"), list):
+            raise MalformedFile(f"{path}, participant {number}: there are no `conversations`.")
+        _check(value, f"{path}, participant {number}")
+        value.setdefault("participant", value.get("participant_id", f"{path.stem}-{number}"))
+    return list(values)
+
+
+def _check(record: Mapping[str, Any], where: str) -> None:
+    for talk in record["conversations"]:
+        if not isinstance(talk, dict) or not isinstance(talk.get("turns"), list):
+            raise MalformedFile(f"{where}: a conversation has no `turns`.")
+        for number, turn in enumerate(talk["turns"], 1):
+            preference = turn.get("preference") if isinstance(turn, dict) else turn
+            if preference is not None and preference not in PREFERENCES:
+                raise MalformedFile(
+                    f"{where}, turn {number}: preference is {preference!r}, expected model1, model2 or tie."
+                )
+
+
+def votes_of(records: Iterable[Mapping[str, Any]]) -> list[Vote]:
+    """All real choices, training left out."""
+    votes = []
+    for record in records:
+        for talk in record["conversations"]:
+            real = 0
+            for turn in talk["turns"]:
+                if _flag("is_training", record, talk, turn):
+                    continue
+                real += 1
+                if turn.get("preference") is not None:
+                    votes.append(_vote(record, talk, turn, int(turn.get("turn", real))))
+    return votes
+
+
+def _vote(record: Mapping[str, Any], talk: Mapping[str, Any], turn: Mapping[str, Any], number: int) -> Vote:
+    names = [str(_first(f"model{one}_name", turn, talk, record)) for one in (1, 2)]
+    left = {"model1": names[0], "model2": names[1]}.get(str(turn.get("left")))
+    lengths = [turn.get(f"model{one}_characters") for one in (1, 2)]
+    if None in lengths:
+        replies = [turn.get(f"model{one}_response") for one in (1, 2)]
+        lengths = [len(reply) if isinstance(reply, str) else None for reply in replies]
+    characters = None if None in lengths else (int(lengths[0] or 0), int(lengths[1] or 0))
+    flagged = bool(turn.get("model1_flags") or turn.get("model2_flags"))
+    outcome = PREFERENCES[turn["preference"]]
+    return Vote(str(record["participant"]), names[0], names[1], outcome, number, left, characters, flagged)
+
+
+def _first(name: str, *levels: Mapping[str, Any]) -> Any:
+    for level in levels:
+        if level.get(name) is not None:
+            return level[name]
+    raise MalformedFile(f"A turn with a preference has no {name}, on itself, its conversation or its participant.")
+
+
+def _flag(name: str, *levels: Mapping[str, Any]) -> bool:
+    return any(bool(level.get(name)) for level in levels)
+
+
+def ratings_of(records: Iterable[Mapping[str, Any]]) -> list[Rating]:
+    """All ratings of the design with one assistant."""
+    return [
+        Rating(str(record["participant"]), str(record["arm"][0]), int(record["rating"]["rating"]))
+        for record in records
+        if record.get("rating") and record.get("arm")
+    ]
+
+
+def participant_flow(records: Sequence[Mapping[str, Any]], *, withdrawn: int = 0) -> dict[str, int]:
+    """How many took each step, in order; `withdrawn` are not among them."""
+    timed = [record["steps"] for record in records if "steps" in record]
+    if not timed:
+        return {"records": len(records)}
+    flow = {step: sum(step in steps for steps in timed) for step in STEPS}
+    if not any("document" in steps for steps in timed):
+        flow.pop("document")
+    return {**flow, "withdrawn": withdrawn}
