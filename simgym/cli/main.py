@@ -24,6 +24,7 @@ from simgym.cli.judge import judge, rejudge
 from simgym.cli.matrix import matrix
 from simgym.cli.realism import realism
 from simgym.cli.rollout import rollout
+from simgym.cli.study import study
 from simgym.cli.terminal import complain
 from simgym.cli.view import view
 from simgym.cli.wildbench import wildbench
@@ -67,6 +68,7 @@ for verb in (envs, chat, rollout, matrix, realism, rejudge, view, doctor):
 app.add_typer(data, name="data")
 app.add_typer(judge, name="judge")
 app.add_typer(wildbench, name="wildbench")
+app.add_typer(study, name="study")
 
 
 def _print_version(asked: bool) -> None:

@@ -17,8 +17,8 @@ from typing import Any
 from simgym.report.results import MatrixResults, short_name
 from simgym.statistics.intervals import Estimate
 
-_PAGE_INK, _PAGE_PAPER = "#010203", "#fdfcfb"
-"""Colours that matplotlib writes and `_fit_page` replaces by those of the page."""
+PAGE_INK, _PAGE_PAPER = "#010203", "#fdfcfb"
+"""Colours that matplotlib writes and `fit_page` replaces by those of the page."""
 _CELL_WIDTH, _CELL_HEIGHT = 1.6, 0.95
 """Inches."""
 _LABEL_WIDTH = 20
@@ -98,14 +98,14 @@ def _heatmap(results: MatrixResults, rows: Sequence[str], draw: Callable[..., No
             for x, column in enumerate(columns):
                 draw(axes, x, y, row, column)
                 if home.get(row) == column:
-                    frame = Rectangle((x + 0.02, y + 0.03), 0.96, 0.94, fill=False, edgecolor=_PAGE_INK, lw=2.5)
+                    frame = Rectangle((x + 0.02, y + 0.03), 0.96, 0.94, fill=False, edgecolor=PAGE_INK, lw=2.5)
                     axes.add_patch(frame)
         axes.set_xlim(0, len(columns))
         axes.set_ylim(len(rows), 0)
         axes.set_xticks([x + 0.5 for x in range(len(columns))], [_label(short_name(name)) for name in columns])
         axes.set_yticks([y + 0.5 for y in range(len(rows))], [_label(name) for name in rows])
         axes.tick_params(length=0, labelsize=12, top=True, labeltop=True, bottom=False, labelbottom=False)
-        axes.tick_params(labelcolor=_PAGE_INK)
+        axes.tick_params(labelcolor=PAGE_INK)
         for spine in axes.spines.values():
             spine.set_visible(False)
         buffer = io.StringIO()
@@ -117,7 +117,7 @@ def _heatmap(results: MatrixResults, rows: Sequence[str], draw: Callable[..., No
             bbox_inches="tight",
             pad_inches=0.05,
         )
-    return _fit_page(buffer.getvalue(), described)
+    return fit_page(buffer.getvalue(), described)
 
 
 def _scale(results: MatrixResults) -> tuple[float, float]:
@@ -136,7 +136,7 @@ def _draw_nothing(axes: Any, x: int, y: int) -> None:
     corner = (x + _CORNER[0], y + _CORNER[1])
     axes.add_patch(Rectangle(corner, *_SIZE, facecolor="none", edgecolor="#8a94a0", lw=0.6, hatch="///"))
     box = {"facecolor": _PAGE_PAPER, "edgecolor": "none", "pad": 4}
-    axes.text(x + 0.5, y + 0.5, "no data", fontsize=12, color=_PAGE_INK, bbox=box, **_MIDDLE)
+    axes.text(x + 0.5, y + 0.5, "no data", fontsize=12, color=PAGE_INK, bbox=box, **_MIDDLE)
 
 
 def _draw_cell(
@@ -190,12 +190,13 @@ def _label(name: str) -> str:
     return "\n".join(line.strip() for line in lines).strip() or "(no name)"
 
 
-def _fit_page(svg: str, described: str) -> str:
+def fit_page(svg: str, described: str) -> str:
+    """A figure of matplotlib for a page: bare `<svg>`, `PAGE_INK` in the colour of the text, with a description."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, count=1, flags=re.DOTALL)
-    svg = svg.replace(f"fill: {_PAGE_INK}", "fill: currentColor").replace(
+    svg = svg.replace(f"fill: {PAGE_INK}", "fill: currentColor").replace(
         f"fill: {_PAGE_PAPER}", "fill: var(--card, #fff)"
     )
-    svg = svg.replace(f"stroke: {_PAGE_INK}", "stroke: currentColor")
+    svg = svg.replace(f"stroke: {PAGE_INK}", "stroke: currentColor")
     said = f'role="img" aria-label="{described}"'
     return svg.replace("<svg ", f"<svg {said} ", 1)

@@ -1,4 +1,4 @@
-"""Win rates whose votes come in clusters (participants): robust tests, equivalence, and how alike a cluster's votes are.
+"""Win rates whose votes come in clusters (participants): robust tests, equivalence, and how alike such votes are.
 
 Votes of one person resemble each other, so a test that takes them for independent rejects too often: with five votes of
 intraclass correlation 0.2 about three times as often as it says. Cluster-robust errors (Liang & Zeger 1986) of a
@@ -65,7 +65,7 @@ def robust_win_rate(
     Args:
         outcomes: N numbers in [0, 1]: 1 a win, 0 a loss, 0.5 a tie.
         clusters: N labels.
-        covariate: N numbers (such as the log ratio of both lengths); the rate is that where it is 0. None: no covariate.
+        covariate: N numbers (such as the log ratio of both lengths), or None; the rate is that where it is 0.
         level: Nominal coverage, in (0, 1).
 
     Returns:

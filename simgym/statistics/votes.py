@@ -8,8 +8,24 @@ variables").
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
+
+from simgym.statistics.clustered import naive_test, robust_win_rate
+from simgym.statistics.intervals import Estimate
+from simgym.statistics.paired import wilson_interval
+
+
+@dataclass(frozen=True, slots=True)
+class Rejections:
+    """How often tests reject a win rate of one half; where that is the truth, their type-I error."""
+
+    robust: Estimate
+    """The cluster-robust test of the analysis; Wilson's interval over studies."""
+    naive: Estimate
+    """The test that takes votes for independent."""
 
 
 def draw_votes(
@@ -33,3 +49,37 @@ def draw_votes(
 
     own = votes(np.broadcast_to(rng.random((participants, 1)), shape))
     return np.where(rng.random(shape) < np.sqrt(icc), own, votes(rng.random(shape)))
+
+
+def rejection_rate(
+    participants: int,
+    turns: int,
+    *,
+    win_rate: float,
+    tie_rate: float,
+    icc: float,
+    alpha: float = 0.05,
+    studies: int = 2000,
+    seed: int = 0,
+) -> Rejections:
+    """Simulate studies and test each.
+
+    Args:
+        participants: Of a study.
+        turns: Votes of a participant.
+        win_rate: True win rate, ties as half.
+        tie_rate: Share of ties.
+        icc: Intraclass correlation of a participant's votes.
+        alpha: Level of the tests.
+        studies: How many are simulated.
+        seed: Of the draws.
+    """
+    rng = np.random.default_rng(seed)
+    people = np.repeat(np.arange(participants), turns)
+    robust = naive = 0
+    for _ in range(studies):
+        votes = draw_votes(participants, turns, win_rate=win_rate, tie_rate=tie_rate, icc=icc, rng=rng).reshape(-1)
+        found = robust_win_rate(votes, people)
+        robust += found is not None and found.test.p_value < alpha
+        naive += naive_test(votes).p_value < alpha
+    return Rejections(wilson_interval(robust, studies), wilson_interval(naive, studies))

@@ -282,6 +282,8 @@ class Desk:
         return person is not None and person != recruited[unique]
 
     async def _limit(self, what: str, whose: str, per_minute: int) -> None:
+        if self.kind == "synthetic":
+            return  # scripted participants come from one address, and are meant to hurry
         if not await self._rates.hit(RateLimitItemPerMinute(per_minute), what, whose):
             raise HTTPException(
                 429, "That was too fast for us. Please wait a minute and reload.", {"Retry-After": "60"}

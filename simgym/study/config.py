@@ -197,7 +197,7 @@ class Study(_Part):
     recruitment: Recruitment = Recruitment()
     """Where participants come from."""
     moderation: Annotated[str | None, Field(pattern=r"^[\w.]+:[\w.]+$")] = None
-    """`module:function` that takes a text and its role (`user` or `assistant`) and gives a reason to block it, or None."""
+    """`module:function` that takes a text and its role (`user`, `assistant`); gives a reason to block it, or None."""
     limits: Limits = Limits()
     """Bounds."""
 

@@ -98,8 +98,8 @@ _VALUES: Mapping[RuleName, tuple[str, Callable[[BlindRecord], float | None]]] = 
 
 def in_words(rule: Rule) -> str:
     """A rule as a phrase."""
-    bounds = [f"below {rule.minimum:g}"] * (rule.minimum is not None)
-    bounds += [f"above {rule.maximum:g}"] * (rule.maximum is not None)
+    ends = (("below", rule.minimum), ("above", rule.maximum))
+    bounds = [f"{word} {bound:g}" for word, bound in ends if bound is not None]
     return f"{_VALUES[rule.rule][0]} {' or '.join(bounds)}"
 
 

@@ -1,0 +1,370 @@
+"""`simgym study`: run a study with people, look at it, analyse it, plan it, and try all of it with scripted people."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from simgym.cli import options
+from simgym.cli.terminal import facts, plain, print_json, shown, stderr, stdout
+from simgym.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from simgym.study.analysis import Pair, StudyResults
+    from simgym.study.config import Study
+
+study = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="A study with people: init, serve, status, export, analyse, power, simulate, purge.",
+)
+
+File = Annotated[Path, typer.Argument(help="The study, YAML.")]
+Database = Annotated[
+    str | None,
+    typer.Option(
+        help="sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME. Default: an SQLite file beside the study. Also "
+        "the environment variable SIMGYM_STUDY_DATABASE, which keeps a password out of the list of processes.",
+        show_default=False,
+        envvar="SIMGYM_STUDY_DATABASE",
+        show_envvar=False,
+    ),
+]
+WinRate = Annotated[float, typer.Option(help="True win rate, ties counted as half.")]
+TieRate = Annotated[float, typer.Option(min=0, max=1, help="Share of ties.")]
+Icc = Annotated[float, typer.Option(min=0, max=1, help="Intraclass correlation of a participant's choices.")]
+
+
+@study.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="The YAML file to write.")] = Path("study.yaml"),
+) -> None:
+    """Write a study to begin with; every line says what it is for."""
+    config = _config()
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(config.study_template())
+    except FileExistsError as error:
+        raise ConfigurationError(f"{path} exists already and is left as it is. Give another name.") from error
+    except OSError as error:
+        raise ConfigurationError(f"Cannot write {path}: {error.strerror}.") from error
+    typer.echo(f"{plain(str(path))}: change texts, tasks, assistants and pairs, then try it:")
+    typer.echo(f"simgym study serve {plain(str(path))} --dry-run")
+
+
+@study.command()
+def serve(
+    file: File,
+    database: Database = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Try it: the embedded model answers, a database of its own, a banner.")
+    ] = False,
+    synthetic: Annotated[
+        bool, typer.Option("--synthetic", help="For scripted participants: scripted replies, no rate limits.")
+    ] = False,
+    https: Annotated[
+        bool,
+        typer.Option("--https", help="Behind a proxy that speaks HTTPS: cookies over HTTPS only, its headers count."),
+    ] = False,
+) -> None:
+    """Serve a study until Ctrl-C; started again, everybody goes on where they were.
+
+    The environment variable SIMGYM_STUDY_ADMIN_TOKEN (16 characters or more) opens /admin with that password.
+    """
+    config = _config()
+    from simgym.study.serving import serve as run
+
+    if dry_run and synthetic:
+        raise ConfigurationError("--dry-run and --synthetic exclude each other. Give one.")
+    kind = "dry_run" if dry_run else "synthetic" if synthetic else "real"
+    loaded = config.load_study(file)
+    url = _database(database, file, kind)
+    stderr().print(shown(f"{loaded.name} ({kind.replace('_', ' ')}), hash {loaded.hash}: http://{host}:{port}/"))
+    stderr().print(shown(f"Stored in {_public(url)}. Ctrl-C stops the server; nothing is lost."))
+    run(
+        loaded,
+        url,
+        kind=kind,
+        host=host,
+        port=port,
+        admin_token=os.environ.get("SIMGYM_STUDY_ADMIN_TOKEN") or None,
+        secure_cookies=https,
+        trust_proxy=https,
+    )
+
+
+@study.command()
+def status(file: File, database: Database = None, json: options.Json = False) -> None:
+    """How far participants have come."""
+    from simgym.study.records import participant_flow
+
+    records, withdrawn = _records(file, database, texts=False)
+    flow = participant_flow(records, withdrawn=withdrawn)
+    if json:
+        print_json(flow)
+        return
+    stdout().print(facts([(step, str(number)) for step, number in flow.items()]))
+
+
+@study.command()
+def export(
+    file: File,
+    output: Annotated[Path, typer.Option("--output", "-o", help="JSONL file to write.")],
+    database: Database = None,
+    no_texts: Annotated[bool, typer.Option("--no-texts", help="Lengths instead of what was written.")] = False,
+) -> None:
+    """Write anonymised records: no recruitment id, no secret, times since opening; a line a participant."""
+    from simgym.report.page import write_page
+    from simgym.study.records import as_json_lines
+
+    records, _ = _records(file, database, texts=not no_texts)
+    write_page(output, as_json_lines(records))
+    typer.echo(f"{plain(str(output))}: {len(records)} participants")
+
+
+@study.command()
+def analyse(
+    records: Annotated[
+        Path, typer.Argument(help="Records of `simgym study export`, or of another app: file or folder.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for results.json and report.html.")],
+    file: Annotated[
+        Path | None,
+        typer.Option("--study", help="The study: its exclusion rules, pairs and margin.", show_default=False),
+    ] = None,
+    withdrawn: Annotated[int, typer.Option(min=0, help="How many have withdrawn (`simgym study status`).")] = 0,
+    seed: options.Seed = 0,
+) -> None:
+    """Win rates with clustered intervals, tests corrected for being many, and what a sceptic asks for."""
+    config = _config()
+    from simgym.report.study import write_study_report
+    from simgym.study.analysis import analyse as compute
+    from simgym.study.records import read_records
+    from simgym.transcripts import write_json
+
+    settings: Study | None = config.load_study(file) if file else None
+    results = compute(
+        read_records(records),
+        pairs=settings.pairs if settings else (),
+        rules=settings.exclusions if settings else (),
+        margin=settings.equivalence_margin if settings else 0.05,
+        withdrawn=withdrawn,
+        seed=seed,
+    )
+    output.mkdir(parents=True, exist_ok=True)
+    write_json(output / "results.json", results.to_json())
+    write_study_report(output / "report.html", results, title=settings.texts.title if settings else records.name)
+    print_results(results)
+    for name in ("results.json", "report.html"):
+        stdout().print(shown(str(output / name)), soft_wrap=True)
+
+
+@study.command()
+def power(
+    win_rate: WinRate = 0.58,
+    turns: Annotated[int, typer.Option(min=1, help="Choices of a participant.")] = 5,
+    tie_rate: TieRate = 0.15,
+    icc: Icc = 0.1,
+    power: Annotated[float, typer.Option(help="Wanted probability of detecting it, in (0, 1).")] = 0.8,
+    alpha: Annotated[float, typer.Option(help="Two-sided level, in (0, 1).")] = 0.05,
+    pairs: Annotated[int, typer.Option(min=1, help="Pairs tested; alpha is divided by it (Bonferroni).")] = 1,
+    simulations: Annotated[int, typer.Option(min=0, help="Studies simulated to check the formula; 0: none.")] = 2000,
+    seed: options.Seed = 0,
+    json: options.Json = False,
+) -> None:
+    """Participants per pair, by formula, and the power that the analysis' own test has with so many, by simulation."""
+    from simgym.statistics.power import plan_tied_win_rate
+    from simgym.statistics.votes import rejection_rate
+
+    try:
+        plan = plan_tied_win_rate(
+            win_rate, per_cluster=turns, tie_rate=tie_rate, icc=icc, power=power, alpha=alpha / pairs
+        )
+        found = None
+        if simulations:
+            found = rejection_rate(
+                plan.clusters, turns, win_rate=win_rate, tie_rate=tie_rate, icc=icc, alpha=alpha / pairs,
+                studies=simulations, seed=seed,
+            )  # fmt: skip
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
+    if json:
+        simulated = found.robust.to_json() if found else None
+        print_json({"participants_per_pair": plan.clusters, "design_effect": plan.design_effect, "power": simulated})
+        return
+    typer.echo(
+        f"{plan.clusters} participants per pair (design effect {plan.design_effect:.2f}), "
+        f"{plan.clusters * pairs} in all"
+    )
+    if found is not None and found.robust.value is not None:
+        typer.echo(f"simulated power {_interval(found.robust)} of the cluster-robust test, in {simulations:,} studies")
+
+
+@study.command()
+def simulate(
+    file: File,
+    output: Annotated[Path, typer.Option("--output", "-o", help="New folder for database, records and report.")],
+    participants: Annotated[int, typer.Option("-n", min=1, help="Scripted participants.")] = 40,
+    win_rate: WinRate = 0.58,
+    tie_rate: TieRate = 0.15,
+    icc: Icc = 0.2,
+    at_once: Annotated[int, typer.Option(min=1, help="How many at the same time.")] = 10,
+    doubled: Annotated[float, typer.Option(min=0, max=1, help="Share of forms sent twice at once.")] = 0.1,
+    database: Annotated[
+        str | None, typer.Option(help="Database; default: SQLite in the folder.", show_default=False)
+    ] = None,
+    seed: options.Seed = 0,
+) -> None:
+    """Let scripted participants with a known preference play the study through its pages. Synthetic, and says so."""
+    config = _config()
+    from simgym.study.serving import served
+    from simgym.study.simulate import Truth, disagreements, play
+
+    loaded = config.load_study(file)
+    if (output / "study.db").exists():
+        raise ConfigurationError(f"{output} holds a simulated study already. Give another folder.")
+    output.mkdir(parents=True, exist_ok=True)
+    url = database or f"sqlite:///{(output / 'study.db').absolute()}"
+    truth = Truth(win_rate, tie_rate, icc)
+    with served(file, url, "--synthetic") as (address, _):
+        ledgers = asyncio.run(
+            play(address, loaded, participants=participants, truth=truth, at_once=at_once, doubled=doubled, seed=seed)
+        )
+    export(file, output / "records.jsonl", url)
+    from simgym.study.records import read_records
+
+    problems = disagreements(ledgers, read_records(output / "records.jsonl"), loaded.pairs)
+    for problem in problems[:10]:
+        stderr().print(shown(problem, "red"))
+    typer.echo(
+        f"{participants} synthetic participants; {len(problems)} disagreements between what they did and the records"
+    )
+    if problems:
+        raise typer.Exit(1)
+    analyse(output / "records.jsonl", output, file, 0, seed)
+
+
+@study.command()
+def purge(
+    file: File,
+    database: Database = None,
+    recruitment: Annotated[bool, typer.Option("--recruitment", help="Delete recruitment ids.")] = False,
+    drafts: Annotated[bool, typer.Option("--drafts", help="Delete drafts.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete what is not needed any more; answers stay."""
+    config = _config()
+    if not (recruitment or drafts):
+        raise ConfigurationError("There is nothing to delete. Give --recruitment, --drafts or both.")
+    config.load_study(file)
+    from simgym.study.store import Store
+
+    if not yes:
+        typer.confirm("This cannot be undone. Go on?", abort=True)
+
+    async def delete() -> dict[str, int]:
+        store = Store(_database(database, file, "real"))
+        try:
+            await store.meta()
+            return await store.purge(recruits=recruitment, drafts=drafts)
+        finally:
+            await store.close()
+
+    for table, number in asyncio.run(delete()).items():
+        typer.echo(f"{table}: {number} deleted")
+
+
+def print_results(results: StudyResults) -> None:
+    """A table a pair, or ratings."""
+    out = stdout()
+    if results.kind != "real":
+        out.print(
+            shown(f"NOT FROM PEOPLE: {results.kind.replace('_', ' ')}" if results.kind != "unknown" else "imported")
+        )
+    out.print(facts([(step, str(number)) for step, number in results.flow.items()]))
+    out.print(facts([(f"excluded: {why}", str(number)) for why, number in results.excluded.items() if number]))
+    for pair in results.pairs:
+        out.print(pair_table(pair))
+    for name, estimate in results.ratings.items():
+        out.print(shown(f"{name}: mean rating {_interval(estimate)} of {estimate.n}"))
+    for one in results.rating_differences:
+        out.print(shown(f"{one.first} - {one.second}: {_interval(one.difference)}, p {one.p_holm:.3f} (Holm)"))
+    for warning in results.warnings:
+        out.print(shown(warning, "yellow"))
+
+
+def pair_table(pair: Pair) -> Table:
+    """The rows of a pair."""
+    from rich import box
+    from rich.table import Table
+
+    title = f"{pair.first} against {pair.second}: {pair.wins} wins, {pair.ties} ties, {pair.losses} losses"
+    table = Table(title=shown(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("win rate", "people", "choices", "rate [95 %]", "p"):
+        table.add_column(name, justify="left" if name == "win rate" else "right")
+    for row in (*pair.rows, *((pair.left,) if pair.left else ())):
+        p = f"{row.test.p_value:.3f}" if row.test else "–"
+        table.add_row(shown(row.title), str(row.participants), str(row.votes), _interval(row.rate), p)
+    holm = "–" if pair.p_holm is None else f"{pair.p_holm:.3f}"
+    same = pair.equivalence
+    words = "–" if same is None else f"{'yes' if same.equivalent else 'not shown'} (p {same.p_value:.3f})"
+    table.caption = shown(
+        f"main p corrected (Holm) {holm}; intraclass correlation {_interval(pair.icc)}; within 0.5 ± "
+        f"{same.margin if same else 0.05:g}: {words}"
+    )
+    table.caption_justify = "left"
+    return table
+
+
+def _interval(estimate: Any) -> str:
+    if estimate is None or estimate.value is None:
+        return "–"
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.value:.3f}"
+    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+
+
+def _config() -> Any:
+    from simgym.plugins import optional_import
+
+    for module in ("pydantic", "yaml", "sqlalchemy", "fastapi", "nh3", "markdown_it", "limits"):
+        optional_import(module, "study")
+    import simgym.study.config as config
+
+    return config
+
+
+def _records(file: Path, database: str | None, *, texts: bool) -> tuple[list[dict[str, Any]], int]:
+    _config().load_study(file)
+    from simgym.study.records import export as read
+    from simgym.study.store import Store
+
+    async def both() -> tuple[list[dict[str, Any]], int]:
+        store = Store(_database(database, file, "real"))
+        try:
+            return await read(store, texts=texts), await store.withdrawn()
+        finally:
+            await store.close()
+
+    return asyncio.run(both())
+
+
+def _database(given: str | None, file: Path, kind: str) -> str:
+    if given:
+        return given
+    ending = {"real": ".db", "dry_run": ".dry-run.db", "synthetic": ".synthetic.db"}[kind]
+    return f"sqlite:///{file.with_suffix(ending).absolute()}"
+
+
+def _public(url: str) -> str:
+    """A database's address without a password."""
+    kind, _, rest = url.partition("://")
+    return f"{kind}://{rest.rpartition('@')[2]}"

@@ -1,0 +1,153 @@
+"""A study as a running server: in this process until it is stopped, or in a process of its own for simulations."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from simgym.assistants.base import Assistant
+from simgym.errors import ConfigurationError
+from simgym.plugins import optional_import
+from simgym.study.config import AssistantSpec, Study
+from simgym.study.replies import load_assistant
+from simgym.study.scripted import ScriptedAssistant
+
+
+def assistants_of(study: Study, kind: str) -> dict[str, Assistant]:
+    """One assistant a name: as the study says; for a dry run the embedded model; for a synthetic study scripted."""
+    if kind == "synthetic":
+        return {name: ScriptedAssistant(number) for number, name in enumerate(study.assistants)}
+    if kind == "dry_run":
+        from simgym.language_models.weights import EMBEDDED
+
+        small = AssistantSpec(model=EMBEDDED, max_new_tokens=96)
+        return {
+            name: load_assistant(small.model_copy(update={"system_prompt": spec.system_prompt}))
+            for name, spec in study.assistants.items()
+        }
+    return {name: load_assistant(spec) for name, spec in study.assistants.items()}
+
+
+def serve(
+    study: Study,
+    database: str,
+    *,
+    kind: str = "real",
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    admin_token: str | None = None,
+    secure_cookies: bool = False,
+    trust_proxy: bool = False,
+) -> None:
+    """Serve until interrupted.
+
+    Args:
+        study: The study.
+        database: URL of its database.
+        kind: `real`, `dry_run` or `synthetic`.
+        host: Address to listen on.
+        port: Port to listen on.
+        admin_token: Password of `/admin`; None: there is none.
+        secure_cookies: Cookies over HTTPS only.
+        trust_proxy: Believe a proxy's headers about address and scheme of a visitor.
+
+    Raises:
+        ConfigurationError: the database belongs to something else, or the port is taken.
+    """
+    import asyncio
+
+    from simgym.study.app import create_app
+    from simgym.study.store import Store
+
+    uvicorn = optional_import("uvicorn", "study")
+    store = Store(database)
+    # before the server starts, so that a wrong database is a sentence and no traceback; a pool belongs to its event
+    # loop, so the connections of this one are given back
+    asyncio.run(_begin(store, study, kind))
+    app = create_app(
+        study,
+        Store(database),
+        assistants_of(study, kind),
+        kind=kind,
+        admin_token=admin_token,
+        secure_cookies=secure_cookies,
+    )
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ConfigurationError(
+                f"Cannot listen on {host}:{port}: {error.strerror}. Choose another port."
+            ) from error
+    proxies = "*" if trust_proxy else ""
+    uvicorn.run(
+        app,
+        host=host,
+        port=port,
+        log_level="warning",
+        access_log=False,  # addresses of participants are nobody's business
+        proxy_headers=trust_proxy,
+        forwarded_allow_ips=proxies,
+        server_header=False,
+        timeout_graceful_shutdown=5,
+    )
+
+
+async def _begin(store: Any, study: Study, kind: str) -> None:
+    try:
+        await store.begin(name=study.name, kind=kind, settings=study.model_dump(mode="json"), study_hash=study.hash)
+    finally:
+        await store.close()
+
+
+def free_port() -> int:
+    """A port nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def served(study_file: Path, database: str, *arguments: str, port: int | None = None) -> Iterator[tuple[str, Any]]:
+    """A server in a process of its own: its address and the process; it is stopped at the end.
+
+    Raises:
+        RuntimeError: it does not answer within a minute.
+    """
+    port = port or free_port()
+    command = [sys.executable, "-c", "from simgym.cli.main import main; main()", "study", "serve", str(study_file)]
+    command += ["--database", database, "--port", str(port), *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        _await(address, process)
+        yield address, process
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _await(address: str, process: Any) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"The study's server stopped: {process.stderr.read()[-2000:]}")
+        try:
+            with urlopen(f"{address}/static/study.css", timeout=5):  # noqa: S310  # always http on loopback
+                return
+        except (URLError, OSError):
+            time.sleep(0.1)
+    raise RuntimeError("The study's server did not answer within a minute.")

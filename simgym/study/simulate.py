@@ -1,0 +1,287 @@
+"""Scripted participants who play a whole study through its real pages: to test app and analysis together.
+
+Each fetches pages and posts forms as a browser would, reads which source wrote a reply (only scripted assistants say
+so) and prefers one as drawn beforehand: win rate, ties and the correlation of a participant's choices are known. Some
+forms can be sent twice at once. `Ledger` is what the participants know they did; `disagreements` compares it with what
+the study exported: every choice there exactly once, and none besides. Everything that comes of it is labelled
+synthetic.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from typing import Any
+
+import numpy as np
+
+from simgym.plugins import optional_import
+from simgym.seeding import generator
+from simgym.statistics.votes import draw_votes
+from simgym.study.config import Study
+from simgym.study.scripted import MARK
+
+_SOURCE = re.compile(rf"{MARK} (\d+)")
+_TEXT = "I would like to know what to write about this and how to begin, number"
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What scripted participants prefer."""
+
+    win_rate: float = 0.58
+    """Of the first assistant of every pair, ties as half."""
+    tie_rate: float = 0.15
+    """Share of ties."""
+    icc: float = 0.2
+    """Intraclass correlation of a participant's choices."""
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What one scripted participant did and was told."""
+
+    number: int
+    """Which participant."""
+    outcomes: dict[tuple[str, int], float] = field(default_factory=dict)
+    """By phase and turn: outcome of the pair's first assistant, once the study had acknowledged it."""
+    messages: dict[tuple[str, int], str] = field(default_factory=dict)
+    """By phase and turn: what was sent."""
+    code: str | None = None
+    """The completion code; None if it was never shown."""
+    times: list[tuple[str, float]] = field(default_factory=list)
+    """Kind (`page`, `form`, `state`) and seconds of every request."""
+
+
+class _Page(HTMLParser):
+    """The forms of a page, its text, and whether it waits."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.forms: dict[str, dict[str, str]] = {}
+        self.waits = False
+        self.text = ""
+        self._form: dict[str, str] | None = None
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {name: value or "" for name, value in attrs}
+        if tag == "form":
+            self._form = self.forms.setdefault(values.get("action", "").rpartition("/")[2], {})
+        elif tag == "input" and self._form is not None and values.get("type") == "hidden":
+            self._form[values["name"]] = values.get("value", "")
+        self.waits = self.waits or "data-wait" in values
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "form":
+            self._form = None
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+class ScriptedParticipant:
+    """One participant over HTTP."""
+
+    def __init__(
+        self, base_url: str, study: Study, number: int, outcomes: Sequence[float], *, doubled: float, think: float
+    ) -> None:
+        """Prepare a participant.
+
+        Args:
+            base_url: Where the study is served.
+            study: The study that is served.
+            number: Which participant; decides task, texts and pauses.
+            outcomes: Of the pair's first assistant in each exchange, training first.
+            doubled: Share of forms that are sent twice at the same time, in [0, 1].
+            think: Mean pause before a form, seconds.
+        """
+        self.study, self.outcomes, self.doubled, self.think = study, list(outcomes), doubled, think
+        self.ledger = Ledger(number)
+        self._rng = generator(study.seed, "scripted participant", number)
+        self._web = optional_import("httpx2", "study").AsyncClient(
+            base_url=base_url, follow_redirects=True, timeout=120, headers={"User-Agent": "simgym scripted participant"}
+        )
+
+    async def play(self) -> Ledger:
+        """From the first page to the code."""
+        async with self._web:
+            page = await self._get(f"/?PROLIFIC_PID=synthetic-{self.ledger.number}")
+            while self.ledger.code is None:
+                page = await self._step(page)
+        return self.ledger
+
+    async def _step(self, page: _Page) -> _Page:
+        if page.waits:
+            return await self._wait()
+        for action in ("consent", "instructions", "task", "choice", "retry", "rating", "document", "finish", "message"):
+            if action in page.forms:
+                fields = self._answer(action, page)
+                if fields is not None:
+                    return await self._post(action, {**page.forms[action], **fields})
+        found = re.search(r"completion code:\s*(\S+)", page.text)
+        if found is None:
+            raise RuntimeError(f"Scripted participant {self.ledger.number} met an unknown page: {page.text[:300]!r}")
+        self.ledger.code = found.group(1)
+        return page
+
+    def _answer(self, action: str, page: _Page) -> dict[str, str] | None:
+        words = self.study.minimum_words
+        if action == "consent":
+            return {"agree": "yes"}
+        if action == "task":
+            task = self.study.tasks[int(self._rng.integers(len(self.study.tasks)))]
+            return {"task": task.id, "notes": "note " * max(1, words.notes)}
+        if action == "message":
+            phase, turn = _exchange(page.forms[action]["key"])
+            text = f"{_TEXT} {self.ledger.number} {phase} {turn} " + "more " * words.message
+            self.ledger.messages[phase, turn] = text.strip()
+            return {"message": text}
+        if action == "choice":
+            return self._choose(page)
+        if action == "rating":
+            return {"rating": str(int(self._rng.integers(1, 11))), "reason": "reason " * max(1, words.reason)}
+        if action == "document":
+            return {"document": "text " * words.document}
+        return {}  # instructions, retry, finish
+
+    def _choose(self, page: _Page) -> dict[str, str]:
+        phase, turn = _exchange(page.forms["choice"]["key"])
+        shown = [int(number) for number in _SOURCE.findall(page.text)][-2:]
+        names = list(self.study.assistants)
+        pair = next(pair for pair in self.study.pairs if set(pair) == {names[number] for number in shown})
+        outcome = self.outcomes[turn - 1 if phase == "training" else self.study.turns.training + turn - 1]
+        first = "left" if names[shown[0]] == pair[0] else "right"
+        pick = {1.0: first, 0.0: "right" if first == "left" else "left"}.get(outcome, "tie")
+        self.ledger.outcomes[phase, turn] = outcome
+        return {"pick": pick, "reason": "reason " * max(1, self.study.minimum_words.reason)}
+
+    async def _wait(self) -> _Page:
+        key, pause = None, 0.02
+        while True:
+            await asyncio.sleep(pause)
+            pause = min(1.0, pause * 1.5)
+            state = (await self._timed("state", self._web.get("/state"))).json()
+            if state["failed"] or (key is not None and state["key"] != key) or not state["key"].endswith(":replies"):
+                return await self._get("/")
+            key = state["key"]
+
+    async def _get(self, path: str) -> _Page:
+        return _Page((await self._timed("page", self._web.get(path))).text)
+
+    async def _post(self, action: str, fields: Mapping[str, str]) -> _Page:
+        if self.think:
+            await asyncio.sleep(float(self._rng.exponential(self.think)))
+        times = 2 if self._rng.random() < self.doubled else 1
+        send = [self._timed("form", self._web.post(f"/do/{action}", data=fields)) for _ in range(times)]
+        answers = await asyncio.gather(*send)
+        return _Page(answers[0].text)
+
+    async def _timed(self, kind: str, request: Any) -> Any:
+        started = time.perf_counter()
+        answer = await request
+        self.ledger.times.append((kind, time.perf_counter() - started))
+        if answer.status_code >= 400:
+            raise RuntimeError(
+                f"Scripted participant {self.ledger.number}: {answer.request.url} answered {answer.status_code}: "
+                f"{_Page(answer.text).text.strip()[:300]!r}"
+            )
+        return answer
+
+
+async def play(
+    base_url: str,
+    study: Study,
+    *,
+    participants: int,
+    truth: Truth,
+    at_once: int = 10,
+    doubled: float = 0.0,
+    think: float = 0.0,
+    seed: int = 0,
+) -> list[Ledger]:
+    """Let scripted participants play a study that is served with `--synthetic`.
+
+    Args:
+        base_url: Where it is served.
+        study: The study that is served.
+        participants: How many.
+        truth: What they prefer.
+        at_once: How many at the same time.
+        doubled: Share of forms that are sent twice at once, in [0, 1].
+        think: Mean pause before a form, seconds.
+        seed: Of their preferences.
+    """
+    turns = study.turns.training + study.turns.maximum
+    outcomes = draw_votes(
+        participants,
+        turns,
+        win_rate=truth.win_rate,
+        tie_rate=truth.tie_rate,
+        icc=truth.icc,
+        rng=np.random.default_rng(seed),
+    )
+    gate = asyncio.Semaphore(at_once)
+
+    async def one(number: int) -> Ledger:
+        async with gate:
+            return await ScriptedParticipant(
+                base_url, study, number, [float(value) for value in outcomes[number]], doubled=doubled, think=think
+            ).play()
+
+    return list(await asyncio.gather(*(one(number) for number in range(participants))))
+
+
+def disagreements(
+    ledgers: Sequence[Ledger], records: Sequence[Mapping[str, Any]], pairs: Sequence[tuple[str, str]]
+) -> list[str]:
+    """How the export differs from what the participants did; empty if every choice is there once and none besides."""
+    problems = []
+    by_number: dict[int, list[Mapping[str, Any]]] = {}
+    for record in records:
+        if (number := _number_of(record)) is not None:
+            by_number.setdefault(number, []).append(record)
+    known = {ledger.number for ledger in ledgers}
+    problems += [f"participant {number} is not known" for number in sorted(set(by_number) - known)]
+    for ledger in ledgers:
+        found = by_number.get(ledger.number, [])
+        if len(found) != 1:
+            problems.append(f"participant {ledger.number} has {len(found)} records")
+            continue
+        outcomes, messages = _done(found[0], pairs)
+        if outcomes != ledger.outcomes:
+            problems.append(f"participant {ledger.number} chose {ledger.outcomes}, the record has {outcomes}")
+        if messages != ledger.messages:
+            problems.append(f"participant {ledger.number} wrote {ledger.messages}, the record has {messages}")
+    return problems
+
+
+def _number_of(record: Mapping[str, Any]) -> int | None:
+    for talk in record["conversations"]:
+        for turn in talk["turns"]:
+            return int(turn["message"].removeprefix(_TEXT).split()[0])
+    return None
+
+
+def _done(
+    record: Mapping[str, Any], pairs: Sequence[tuple[str, str]]
+) -> tuple[dict[tuple[str, int], float], dict[tuple[str, int], str]]:
+    outcomes, messages = {}, {}
+    for talk in record["conversations"]:
+        phase = "training" if talk["is_training"] else "turn"
+        turned = "model2_name" in talk and (talk["model1_name"], talk["model2_name"]) not in map(tuple, pairs)
+        for turn in talk["turns"]:
+            messages[phase, turn["turn"]] = turn["message"]
+            if "preference" in turn:
+                value = {"model1": 1.0, "tie": 0.5, "model2": 0.0}[turn["preference"]]
+                outcomes[phase, turn["turn"]] = 1 - value if turned else value
+    return outcomes, messages
+
+
+def _exchange(key: str) -> tuple[str, int]:
+    phase, number, _ = key.split(":")
+    return phase, int(number)
