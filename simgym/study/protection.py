@@ -85,7 +85,7 @@ class Guard:
         body = b""
         while True:
             message = await receive()
-            body += message.get("body", b"")
+            body += bytes(message.get("body", b""))
             if len(body) > self.max_body:
                 return None
             if message["type"] == "http.disconnect" or not message.get("more_body", False):

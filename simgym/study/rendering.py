@@ -74,6 +74,11 @@ def _markdown() -> Any:
     return module.MarkdownIt("commonmark", {"html": False, "linkify": False}).enable(["table", "strikethrough"])
 
 
+def shows_text(markdown: str) -> bool:
+    """Is there anything to read once it is rendered? A reply that is an image alone leaves nothing."""
+    return any(not character.isspace() for character in re.sub(r"<[^>]*>", "", to_html(markdown)))
+
+
 def clean_text(text: str, limit: int) -> str:
     """A form field as it is stored: at most `limit` characters, no lone surrogates, no control characters but line ends
     and tabs, `\\n` as line end."""

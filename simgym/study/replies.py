@@ -20,7 +20,7 @@ from simgym.errors import SimgymError
 from simgym.study.config import AssistantSpec, Study, load_callable
 from simgym.study.design import reply_seed, sides
 from simgym.study.journey import Event, Journey, follow
-from simgym.study.rendering import identity_flags
+from simgym.study.rendering import identity_flags, shows_text
 from simgym.study.store import Store
 
 log = logging.getLogger("simgym.study")
@@ -106,7 +106,7 @@ class Replies:
         loop = asyncio.get_running_loop()
         try:
             turn = (await loop.run_in_executor(self._threads, self._respond, name, [talk], [seed]))[0]
-            fault = turn.fault or (None if turn.text.strip() else "empty")
+            fault = turn.fault or (None if shows_text(turn.text) else "empty")
             if fault is None:
                 fault = await self.blocked(turn.text, "assistant")
         except (SimgymError, OSError, RuntimeError, ValueError) as error:

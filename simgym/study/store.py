@@ -313,6 +313,7 @@ class Store:
             await connection.execute(
                 sa.update(_assignments).where(_assignments.c.participant == participant).values(participant=None)
             )
+        await self._forget()
 
     async def purge(self, *, recruits: bool = False, drafts: bool = False) -> dict[str, int]:
         """Delete recruitment ids, or drafts; how many rows went."""
@@ -321,12 +322,14 @@ class Store:
             for table, wanted in ((_recruits, recruits), (_drafts, drafts)):
                 if wanted:
                     gone[table.name] = (await connection.execute(sa.delete(table))).rowcount
+        await self._forget()
         return gone
 
     async def journeys(self) -> AsyncIterator[tuple[str, list[Event]]]:
         """Every participant who has not withdrawn, with their events, in the order of their ids."""
         query = sa.select(_events).order_by(_events.c.participant, _events.c.number)
-        current, events = None, []
+        current: str | None = None
+        events: list[Event] = []
         async with self._engine.connect() as connection:
             for row in await connection.execute(query):
                 if row.participant != current:
@@ -342,6 +345,12 @@ class Store:
         query = sa.select(sa.func.count()).where(_participants.c.withdrawn_at.is_not(None))
         async with self._engine.connect() as connection:
             return int((await connection.execute(query)).scalar() or 0)
+
+    async def _forget(self) -> None:
+        """Take what was deleted out of SQLite's log as well (the pages are zeroed); PostgreSQL's vacuum does it later."""
+        if self._writer is not None:
+            async with self._writer, self._engine.connect() as connection:
+                await connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
 
     @asynccontextmanager
     async def _write(self) -> AsyncIterator[AsyncConnection]:
@@ -378,6 +387,6 @@ def _row(participant: str, number: int, event: Event, study_hash: str) -> dict[s
 def _tune_sqlite(connection: Any, _: Any) -> None:
     connection.isolation_level = None  # transactions begin where we say so, not at the first write
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000"):
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000", "secure_delete=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()

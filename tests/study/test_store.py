@@ -1,0 +1,130 @@
+"""Both databases: events once, races with one winner, deletion."""
+
+import asyncio
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from people import small_study
+
+from simgym.errors import ConfigurationError
+from simgym.study.design import assign
+from simgym.study.journey import Event
+from simgym.study.store import AlreadyTakesPart, Store
+
+STUDY = small_study()
+
+
+def run(url, scenario):
+    async def opened():
+        store = Store(url)
+        try:
+            await store.begin(name="s", kind="real", settings={}, study_hash="h")
+            return await scenario(store)
+        finally:
+            await store.close()
+
+    return asyncio.run(opened())
+
+
+def test_of_many_that_append_at_once_one_wins(database):
+    async def scenario(store):
+        participant = await store.find(await store.open("h"))
+        events = [[Event("consented", {"by": number})] for number in range(20)]
+        won = await asyncio.gather(*(store.append(participant, 1, one, "h") for one in events))
+        return won, await store.events(participant)
+
+    won, events = run(database, scenario)
+    assert sum(won) == 1
+    assert [event.key for event in events] == ["opened", "consented"]
+    assert events[1].payload["by"] == won.index(True)
+
+
+def test_two_servers_at_one_database_assign_every_position_once(database):
+    async def scenario(first):
+        second = Store(database)
+        stores = [first, second]
+        participants = [await first.find(await first.open("h")) for _ in range(30)]
+        claims = [
+            stores[number % 2].append_assigned(one, 1, "advice", lambda at: Event("task", {"at": at}), "h")
+            for number, one in enumerate(participants)
+        ]
+        assert all(await asyncio.gather(*claims))
+        positions = [(await first.events(one))[-1].payload["at"] for one in participants]
+        await second.close()
+        return positions
+
+    assert sorted(run(database, scenario)) == list(range(30))
+
+
+def test_a_recruitment_id_takes_part_once_and_nothing_else_is_stored_with_it(database):
+    async def scenario(store):
+        one, two = [await store.find(await store.open("h")) for _ in range(2)]
+        await store.append(one, 1, [Event("consented")], "h", recruit=("me", {"ID": "me"}))
+        with pytest.raises(AlreadyTakesPart):
+            await store.append(two, 1, [Event("consented")], "h", recruit=("me", {"ID": "me"}))
+        return await store.events(two), await store.purge(recruits=True), await store.events(one)
+
+    events, gone, kept = run(database, scenario)
+    assert [event.key for event in events] == ["opened"]
+    assert gone == {"recruits": 1}
+    assert len(kept) == 2
+
+
+def test_whoever_has_withdrawn_can_store_nothing_more(database):
+    async def scenario(store):
+        secret = await store.open("h")
+        participant = await store.find(secret)
+        await store.save_draft(participant, "f", "text")
+        await store.withdraw(participant)
+        stored = await store.append(participant, 1, [Event("consented")], "h")
+        left = [one async for one in store.journeys()]
+        return stored, await store.find(secret), left, await store.drafts(participant), await store.withdrawn()
+
+    assert run(database, scenario) == (False, None, [], {}, 1)
+
+
+def test_any_text_comes_back_as_it_was(database):
+    text = "NUL \x00, quote ' \" , emoji 🧵, right-to-left \u202e, \\u0000"
+
+    async def scenario(store):
+        participant = await store.find(await store.open("h"))
+        await store.append(participant, 1, [Event("k", {"text": text})], "h")
+        return (await store.events(participant))[-1].payload["text"]
+
+    assert run(database, scenario) == text
+
+
+def test_a_database_that_is_none_is_a_sentence(tmp_path):
+    with pytest.raises(ConfigurationError, match="expected sqlite:///FILE or postgresql://"):
+        Store("mysql://host/name")
+    with pytest.raises(ConfigurationError, match="holds no study"):
+        asyncio.run(Store(f"sqlite:///{tmp_path}/none.db").meta())
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**40), blocks=st.integers(1, 5), pairs=st.integers(1, 3))
+def test_full_blocks_balance_pair_and_side_within_a_task(seed, blocks, pairs):
+    names = ["a", "b", "c"]
+    spec = {"model": "m"}
+    study = small_study(
+        seed=seed, assistants=dict.fromkeys(names, spec), pairs=[["a", "b"], ["b", "c"], ["a", "c"]][:pairs]
+    )
+    given_ = [assign(study, "advice", position) for position in range(blocks * pairs * 2)]
+    counts = {}
+    for one in given_:
+        counts[one.arm, one.flipped] = counts.get((one.arm, one.flipped), 0) + 1
+    assert set(counts.values()) == {blocks}
+    assert len(counts) == 2 * pairs
+
+
+def test_blocks_differ_between_tasks_and_seeds():
+    def order(seed, task):
+        return [assign(small_study(seed=seed), task, at).flipped for at in range(40)]
+
+    assert order(1, "advice") != order(1, "story")
+    assert order(1, "advice") != order(2, "advice")
+    assert order(1, "advice") == order(1, "advice")
+    random.seed(0)  # the global generator has no part in it
+    assert order(1, "advice") == order(1, "advice")
