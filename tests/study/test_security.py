@@ -43,7 +43,7 @@ def harmless(page: str) -> bool:
 def test_nothing_that_is_written_runs(study, tmp_path, attack):
     class Hostile:
         def respond(self, conversations, *, seeds):
-            return [AssistantTurn(attack) for _ in conversations]
+            return [AssistantTurn(f"Look: {attack}") for _ in conversations]
 
         def fingerprint(self):
             return {}
