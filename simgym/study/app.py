@@ -37,6 +37,8 @@ from simgym.study.store import AlreadyTakesPart, Store
 COOKIE = "simgym_study"
 """Name of the cookie with the participant's secret."""
 _MONTH = 30 * 24 * 3600
+_LONGEST_WAIT = 20.0
+"""Seconds that a waiting page's request is held: less than the idle time after which proxies hang up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,10 +132,10 @@ class Desk:
         if visitor is None:
             await self._limit("visitor", _address(request), self.study.limits.visitors_per_minute)
             secret = await self.store.open(self.study.hash)
-            participant = await self.store.find(secret)
-            if participant is None:  # pragma: no cover - nobody else knows the secret yet
+            found = await self.store.look(secret)
+            if found is None:  # pragma: no cover - nobody else knows the secret yet
                 raise HTTPException(503, "The study is not ready. Please reload.")
-            visitor = Visitor(secret, participant, follow(self.study, await self.store.events(participant)))
+            visitor = Visitor(secret, found[0], follow(self.study, found[1]))
         response = await self._page(visitor, notice=request.query_params.get("notice", ""), recruited=recruited)
         if new:
             response.set_cookie(
@@ -142,14 +144,16 @@ class Desk:
         return response
 
     async def state(self, request: Request) -> Response:
-        """Which event is expected next, so that a waiting page knows when to reload."""
+        """Which event is expected next; answers when replies are there, or after a while, so nobody has to ask often."""
         visitor = await self._visitor(request)
         if visitor is None:
             raise HTTPException(403, "There is no participant in this browser.")
         journey = visitor.journey
-        failed = journey.stage == "waiting" and journey.exchanges[-1].failed
-        if journey.stage == "waiting" and not failed:
+        if journey.stage == "waiting" and not journey.exchanges[-1].failed:
             self.replies.start(visitor.participant)
+            await self.replies.wait(visitor.participant, _LONGEST_WAIT)
+            journey = follow(self.study, await self.store.events(visitor.participant))
+        failed = journey.stage == "waiting" and journey.exchanges[-1].failed
         return JSONResponse({"key": journey.key, "failed": failed})
 
     async def act(self, request: Request, action: str) -> Response:
@@ -251,10 +255,11 @@ class Desk:
 
     async def _visitor(self, request: Request) -> Visitor | None:
         secret = request.cookies.get(COOKIE, "")
-        if not 20 <= len(secret) <= 100 or (participant := await self.store.find(secret)) is None:
+        if not 20 <= len(secret) <= 100 or (found := await self.store.look(secret)) is None:
             return None
+        participant, events = found
         await self._limit("request", participant, self.study.limits.requests_per_minute)
-        return Visitor(secret, participant, follow(self.study, await self.store.events(participant)))
+        return Visitor(secret, participant, follow(self.study, events))
 
     async def _form(self, request: Request) -> tuple[Visitor, dict[str, str]]:
         """Who sends a form, and its fields, if it is one of ours."""

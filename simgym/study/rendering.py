@@ -53,6 +53,7 @@ _SELF = re.compile(
 )
 
 
+@functools.lru_cache(maxsize=512)  # a conversation is shown again on every page
 def to_html(markdown: str) -> str:
     """Markdown of any origin as HTML that can be put into a page."""
     cleaner = optional_import("nh3", "study")

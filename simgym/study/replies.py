@@ -75,6 +75,11 @@ class Replies:
             self._running[participant] = task
             task.add_done_callback(lambda _: self._running.pop(participant, None))
 
+    async def wait(self, participant: str, seconds: float) -> None:
+        """Until what is under way for a participant is stored, at most so long."""
+        if (task := self._running.get(participant)) is not None:
+            await asyncio.wait({task}, timeout=seconds)
+
     async def _guarded(self, participant: str) -> None:
         try:
             await self.write(participant)

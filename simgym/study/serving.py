@@ -24,7 +24,7 @@ from simgym.study.scripted import ScriptedAssistant
 def assistants_of(study: Study, kind: str) -> dict[str, Assistant]:
     """One assistant a name: as the study says; for a dry run the embedded model; for a synthetic study scripted."""
     if kind == "synthetic":
-        return {name: ScriptedAssistant(number) for number, name in enumerate(study.assistants)}
+        return {name: ScriptedAssistant(number) for number, name in enumerate(sorted(study.assistants))}
     if kind == "dry_run":
         from simgym.language_models.weights import EMBEDDED
 
@@ -88,6 +88,8 @@ def serve(
             raise ConfigurationError(
                 f"Cannot listen on {host}:{port}: {error.strerror}. Choose another port."
             ) from error
+    # SQLite's connections are threads; at Python's 5 ms each of their answers can wait that long for the event loop
+    sys.setswitchinterval(0.0005)
     proxies = "*" if trust_proxy else ""
     uvicorn.run(
         app,

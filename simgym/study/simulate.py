@@ -104,7 +104,7 @@ class ScriptedParticipant:
         self.ledger = Ledger(number)
         self._rng = generator(study.seed, "scripted participant", number)
         self._web = optional_import("httpx2", "study").AsyncClient(
-            base_url=base_url, follow_redirects=True, timeout=120, headers={"User-Agent": "simgym scripted participant"}
+            base_url=base_url, timeout=120, headers={"User-Agent": "simgym scripted participant"}
         )
 
     async def play(self) -> Ledger:
@@ -152,7 +152,7 @@ class ScriptedParticipant:
     def _choose(self, page: _Page) -> dict[str, str]:
         phase, turn = _exchange(page.forms["choice"]["key"])
         shown = [int(number) for number in _SOURCE.findall(page.text)][-2:]
-        names = list(self.study.assistants)
+        names = sorted(self.study.assistants)
         pair = next(pair for pair in self.study.pairs if set(pair) == {names[number] for number in shown})
         outcome = self.outcomes[turn - 1 if phase == "training" else self.study.turns.training + turn - 1]
         first = "left" if names[shown[0]] == pair[0] else "right"
@@ -161,14 +161,11 @@ class ScriptedParticipant:
         return {"pick": pick, "reason": "reason " * max(1, self.study.minimum_words.reason)}
 
     async def _wait(self) -> _Page:
-        key, pause = None, 0.02
         while True:
-            await asyncio.sleep(pause)
-            pause = min(1.0, pause * 1.5)
             state = (await self._timed("state", self._web.get("/state"))).json()
-            if state["failed"] or (key is not None and state["key"] != key) or not state["key"].endswith(":replies"):
+            if state["failed"] or not state["key"].endswith(":replies"):
                 return await self._get("/")
-            key = state["key"]
+            await asyncio.sleep(0.2)
 
     async def _get(self, path: str) -> _Page:
         return _Page((await self._timed("page", self._web.get(path))).text)
@@ -178,12 +175,12 @@ class ScriptedParticipant:
             await asyncio.sleep(float(self._rng.exponential(self.think)))
         times = 2 if self._rng.random() < self.doubled else 1
         send = [self._timed("form", self._web.post(f"/do/{action}", data=fields)) for _ in range(times)]
-        answers = await asyncio.gather(*send)
-        return _Page(answers[0].text)
+        answer = (await asyncio.gather(*send))[0]
+        return await self._get(answer.headers["location"])
 
     async def _timed(self, kind: str, request: Any) -> Any:
         started = time.perf_counter()
-        answer = await request
+        answer = await request  # redirects are followed by hand: each request has its own time
         self.ledger.times.append((kind, time.perf_counter() - started))
         if answer.status_code >= 400:
             raise RuntimeError(

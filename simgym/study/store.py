@@ -80,6 +80,23 @@ _drafts = sa.Table(
     sa.Column("text", sa.Text, nullable=False),
 )
 
+# built once: building a statement takes longer than running it
+_FIND = sa.select(_participants.c.id).where(
+    _participants.c.secret_hash == sa.bindparam("secret_hash"), _participants.c.withdrawn_at.is_(None)
+)
+_EVENTS = (
+    sa.select(_events.c.key, _events.c.payload, _events.c.at)
+    .where(_events.c.participant == sa.bindparam("participant"))
+    .order_by(_events.c.number)
+)
+_LOOK = (
+    sa.select(_participants.c.id, _events.c.key, _events.c.payload, _events.c.at)
+    .join(_events, _events.c.participant == _participants.c.id)
+    .where(_participants.c.secret_hash == sa.bindparam("secret_hash"), _participants.c.withdrawn_at.is_(None))
+    .order_by(_events.c.number)
+)
+_DRAFTS = sa.select(_drafts.c.field, _drafts.c.text).where(_drafts.c.participant == sa.bindparam("participant"))
+
 
 class AlreadyTakesPart(Exception):
     """Somebody with the same recruitment id has consented before."""
@@ -187,17 +204,20 @@ class Store:
 
     async def find(self, secret: str) -> str | None:
         """The participant with that secret, unless withdrawn."""
-        query = sa.select(_participants.c.id).where(
-            _participants.c.secret_hash == hash_secret(secret), _participants.c.withdrawn_at.is_(None)
-        )
         async with self._engine.connect() as connection:
-            return (await connection.execute(query)).scalar()
+            return (await connection.execute(_FIND, {"secret_hash": hash_secret(secret)})).scalar()
+
+    async def look(self, secret: str) -> tuple[str, list[Event]] | None:
+        """`find` and `events` together: who has that secret, and what they have done."""
+        async with self._engine.connect() as connection:
+            rows = (await connection.execute(_LOOK, {"secret_hash": hash_secret(secret)})).all()
+        return (rows[0].id, [Event(row.key, json.loads(row.payload), row.at) for row in rows]) if rows else None
 
     async def events(self, participant: str) -> list[Event]:
         """What a participant has done, in order."""
-        query = sa.select(_events).where(_events.c.participant == participant).order_by(_events.c.number)
         async with self._engine.connect() as connection:
-            return [Event(row.key, json.loads(row.payload), row.at) for row in await connection.execute(query)]
+            rows = (await connection.execute(_EVENTS, {"participant": participant})).all()
+        return [Event(row.key, json.loads(row.payload), row.at) for row in rows]
 
     async def append(
         self,
@@ -296,7 +316,7 @@ class Store:
     async def drafts(self, participant: str) -> dict[str, str]:
         """What is being written, by field."""
         async with self._engine.connect() as connection:
-            rows = await connection.execute(sa.select(_drafts).where(_drafts.c.participant == participant))
+            rows = await connection.execute(_DRAFTS, {"participant": participant})
             return {row.field: row.text for row in rows}
 
     async def withdraw(self, participant: str) -> None:

@@ -1,5 +1,5 @@
 // Conveniences; every page works without them. Drafts are saved while one types, a form is sent once, a waiting page
-// looks whether its replies are there, and a page from the browser's history is fetched anew.
+// asks for its replies (the server answers when they are there), and a page from the browser's history is fetched anew.
 "use strict";
 
 window.addEventListener("pageshow", (event) => {
@@ -50,5 +50,5 @@ if (waiting) {
     } catch (error) { /* the server is away; ask again */ }
     setTimeout(look, 1000);
   };
-  setTimeout(look, 400);
+  look();
 }
