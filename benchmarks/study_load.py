@@ -13,8 +13,8 @@ the queue, and is printed beside. Requests of a waiting page (`state`) are held 
 part of "all".
 
 What helped: Python's switch interval at 0.5 ms instead of 5 (SQLite's connections are threads, and each of their
-answers waited for the event loop: forms from p95 236 ms to 45), statements built once, one query for who and what, rendered
-Markdown kept. Asking for the state in short intervals cost half of all requests; held requests replaced it.
+answers waited for the event loop: forms from p95 236 ms to 45), statements built once, one query for who and what,
+rendered Markdown kept. Asking for the state in short intervals cost half of all requests; held requests replaced it.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@
 
 60 participants with five choices each, true win rate one half, 15 % ties, intraclass correlation 0.2. A test at level
 0.05 should reject 5 % of them. The analysis' test (binomial GLM, cluster-robust errors, t quantiles) is set beside the
-z-test that takes choices for independent: with a design effect of 1.8 it is expected to reject P(|Z| > 1.96 / sqrt 1.8) =
-14 %. Power at a true 58 % is printed for the sample sizes that `simgym study power` plans. Written to
-`benchmarks/results/study_type_one.json`.
+z-test that takes choices for independent: with a design effect of 1.8 that one should reject about 14 %, which is
+P(|Z| > 1.96 / sqrt 1.8). Power at a true 58 % is printed for the sample sizes that `simgym study power` plans. Written
+to `benchmarks/results/study_type_one.json`.
 """
 
 from __future__ import annotations

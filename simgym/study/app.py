@@ -144,7 +144,7 @@ class Desk:
         return response
 
     async def state(self, request: Request) -> Response:
-        """Which event is expected next; answers when replies are there, or after a while, so nobody has to ask often."""
+        """Which event is expected next; answers when replies are there, or after a while."""
         visitor = await self._visitor(request)
         if visitor is None:
             raise HTTPException(403, "There is no participant in this browser.")

@@ -367,7 +367,7 @@ class Store:
             return int((await connection.execute(query)).scalar() or 0)
 
     async def _forget(self) -> None:
-        """Take what was deleted out of SQLite's log as well (the pages are zeroed); PostgreSQL's vacuum does it later."""
+        """Take what was deleted out of SQLite's log, too (pages are zeroed); PostgreSQL's vacuum does it later."""
         if self._writer is not None:
             async with self._writer, self._engine.connect() as connection:
                 await connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")

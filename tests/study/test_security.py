@@ -69,7 +69,9 @@ def test_nothing_that_is_written_runs(study, tmp_path, attack):
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.one_of(st.text(), st.lists(st.sampled_from([*ATTACKS, "<", ">", '"', "`", "\n", "| a |", "<b>"])).map("".join)))
+@given(
+    st.one_of(st.text(), st.lists(st.sampled_from([*ATTACKS, "<", ">", '"', "`", "\n", "| a |", "<b>"])).map("".join))
+)
 def test_any_markdown_becomes_a_short_list_of_tags(text):
     rendered = to_html(text)
     assert {tag.lower() for tag in re.findall(r"</?([A-Za-z][A-Za-z0-9]*)", rendered)} <= TAGS

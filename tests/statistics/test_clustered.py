@@ -1,0 +1,57 @@
+"""Tests of clustered votes keep their level, agree with statsmodels, and power agrees with known values."""
+
+import numpy as np
+import pytest
+
+from simgym.statistics.clustered import equivalence, intraclass_correlation, naive_test, robust_win_rate
+from simgym.statistics.power import plan_tied_win_rate
+from simgym.statistics.votes import draw_votes, rejection_rate
+
+
+@pytest.mark.parametrize(("icc", "people"), [(0, 51), (0.1, 71), (0.2, 91), (0.3, 112)])
+def test_the_sample_size_of_a_study_agrees_with_known_values(icc, people):
+    assert plan_tied_win_rate(0.58, per_cluster=5, tie_rate=0.15, icc=icc).clusters == people
+
+
+def test_votes_have_the_rate_ties_and_correlation_that_were_asked_for():
+    votes = draw_votes(40_000, 2, win_rate=0.58, tie_rate=0.15, icc=0.2, rng=np.random.default_rng(0))
+    assert votes.mean() == pytest.approx(0.58, abs=0.005)
+    assert (votes == 0.5).mean() == pytest.approx(0.15, abs=0.005)
+    assert np.corrcoef(votes.T)[0, 1] == pytest.approx(0.2, abs=0.02)
+    with pytest.raises(ValueError, match="Expected shares"):
+        draw_votes(3, 2, win_rate=0.05, tie_rate=0.5, icc=0, rng=np.random.default_rng(0))
+
+
+def test_the_robust_test_keeps_its_level_where_the_naive_one_does_not():
+    found = rejection_rate(60, 5, win_rate=0.5, tie_rate=0.15, icc=0.2, studies=400, seed=1)
+    assert 0.02 < found.robust.value < 0.08
+    assert found.naive.value > 0.1
+
+
+def test_without_clustering_the_robust_test_is_the_t_test_of_a_proportion_nearly():
+    votes = draw_votes(400, 1, win_rate=0.56, tie_rate=0.1, icc=0, rng=np.random.default_rng(3)).reshape(-1)
+    robust = robust_win_rate(votes, range(400))
+    assert robust.rate.value == pytest.approx(votes.mean())
+    assert robust.test.p_value == pytest.approx(naive_test(votes).p_value, abs=0.01)
+
+
+@pytest.mark.parametrize("outcomes", [[], [1.0, 1.0, 1.0, 1.0], [1.0, 0.0]])
+def test_where_there_is_no_rate_there_is_none(outcomes):
+    assert robust_win_rate(outcomes, range(len(outcomes))) is None
+    assert equivalence(outcomes, range(len(outcomes)), margin=0.05) is None
+
+
+def test_the_correlation_of_equal_and_of_alternating_votes():
+    people = np.repeat(np.arange(50), 4)
+    same = np.repeat(np.arange(50) % 2, 4)
+    assert intraclass_correlation(same, people, seed=0).value == pytest.approx(1)
+    alternating = np.tile([0.0, 1.0, 0.0, 1.0], 50)
+    assert intraclass_correlation(alternating, people, seed=0).value == pytest.approx(-1 / 3, abs=0.01)
+    shuffled = np.random.default_rng(0).permutation(200)
+    again = intraclass_correlation(same[shuffled], people[shuffled], seed=0)
+    assert again.value == pytest.approx(1)
+
+
+def test_a_margin_that_is_none_is_an_error():
+    with pytest.raises(ValueError, match="margin"):
+        equivalence([0, 1, 0], range(3), margin=0.6)
