@@ -8,6 +8,7 @@
     ├── WeightsError (OSError)             weights cannot be found, downloaded, verified or converted
     ├── EpisodeError (RuntimeError)        step before reset, or after the end of the conversation
     ├── InvalidAction (ValueError)         an assistant utterance outside the action space
+    ├── BudgetReached (RuntimeError)       a run has used the tokens or the money it was given
     ├── ServersDown (ConnectionError)      in training, all conversations failed because a server is silent
     └── TranscriptError (OSError)          a transcript cannot be written; what was written before is intact
 
@@ -49,6 +50,10 @@ class EpisodeError(SimgymError, RuntimeError):
 
 class InvalidAction(SimgymError, ValueError):
     """An assistant utterance is empty, too long, or not text."""
+
+
+class BudgetReached(SimgymError, RuntimeError):
+    """A run has used the tokens or the money it was given; what it held is kept."""
 
 
 class ServersDown(SimgymError, ConnectionError):

@@ -81,6 +81,8 @@ class Transcript:
     """Every model call in order."""
     seconds: float | None = None
     """Wall time of the batch the conversation ran in, not of this conversation alone."""
+    role_seconds: Mapping[str, float] = field(default_factory=dict)
+    """Wall time by role; of a call for several conversations each has an equal share. Empty in older files."""
     schema_version: int = SCHEMA_VERSION
     """Version of this record."""
 
@@ -124,6 +126,7 @@ class Transcript:
             "fingerprints": {role: dict(value) for role, value in self.fingerprints.items()},
             "calls": [asdict(call) for call in self.calls],
             "seconds": self.seconds,
+            "role_seconds": dict(self.role_seconds),
         }
 
     @classmethod
@@ -146,6 +149,7 @@ class Transcript:
             fingerprints=value.get("fingerprints", {}),
             calls=tuple(ModelCall(**call) for call in value.get("calls", ())),
             seconds=value.get("seconds"),
+            role_seconds=value.get("role_seconds", {}),
         )
 
 

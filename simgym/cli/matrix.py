@@ -5,25 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from simgym.cli import options
-from simgym.cli.terminal import complain, plain, shown, stderr, stdout
+from simgym.cli.matrix_tables import changes_table, forecast_rows, matrix_table
+from simgym.cli.terminal import complain, facts, shown, stderr, stdout
 from simgym.errors import ConfigurationError
-from simgym.language_models.weights import EMBEDDED
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from simgym.assistants.language_model_assistant import LanguageModelAssistant
-    from simgym.evaluation.comparisons import Comparisons
-    from simgym.evaluation.matrix import Cell, Matrix
+    from simgym.conversation import Scenario
+    from simgym.evaluation.budget import Price
+    from simgym.evaluation.matrix import CellCollector, Matrix, MatrixRun
     from simgym.report.results import MatrixResults
-    from simgym.statistics.intervals import Estimate
     from simgym.transcripts import Transcript
 
 _QUESTION = "How well does each assistant do with simulated users, and does it depend on which simulator plays them?"
@@ -64,6 +61,25 @@ def matrix(
         list[str] | None,
         typer.Option(help="ASSISTANT=ENV: what it was trained with, for the gap. Repeatable.", show_default=False),
     ] = None,
+    free_running: options.FreeRunning = False,
+    ray: Annotated[
+        str | None,
+        typer.Option(help="Address of a Ray cluster, or `local`: hold the conversations there.", show_default=False),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option(help="Say what is left to do and what it will take, and leave.")] = False,
+    pilot: Annotated[
+        int, typer.Option(min=0, help="Hold so many scenarios of each cell before a dry run; they are kept.")
+    ] = 0,
+    price: Annotated[
+        list[str] | None,
+        typer.Option(help="ROLE=READ,WRITTEN: cost of a million tokens. Repeatable.", show_default=False),
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Stop when all roles together have used so many.", show_default=False)
+    ] = None,
+    max_cost: Annotated[
+        float | None, typer.Option(min=0.0, help="Stop when it has cost so much; needs --price.", show_default=False)
+    ] = None,
     show_conversation: Annotated[bool, typer.Option(help="Print one conversation at the end.")] = True,
 ) -> None:
     """Evaluate assistants across simulators.
@@ -72,10 +88,12 @@ def matrix(
     seeds. Finished conversations are kept: the same command again goes on where it stopped.
     """
     from simgym.cli.progress import ConversationProgress
+    from simgym.evaluation.budget import Budget
     from simgym.evaluation.comparisons import compare_cells
-    from simgym.evaluation.matrix import evaluate_matrix
+    from simgym.evaluation.forecast import forecast
+    from simgym.evaluation.matrix import MatrixRun
     from simgym.report.html import write_report
-    from simgym.report.results import short_name
+    from simgym.report.results import describe_matrix, short_name
     from simgym.transcripts import write_json
 
     started = time.monotonic()
@@ -87,23 +105,44 @@ def matrix(
     home = read_home(trained_on or [], rows, columns)
     if reference is not None and reference not in rows:
         raise ConfigurationError(f"--reference is {reference!r}, expected one of {', '.join(rows)}.")
-    _load_models(rows)
-    with ConversationProgress(len(rows) * len(columns) * len(chosen)) as progress:
-        filled = evaluate_matrix(
+    budget = Budget(max_tokens, max_cost, read_prices(price or []))
+
+    def plan(scenarios: Sequence[Scenario]) -> MatrixRun:
+        return MatrixRun(
             rows,
             columns,
-            chosen,
+            scenarios,
             folder=output,
             seed=seed,
-            batch_size=batch_size,
             env_options=common,
             simulator_options=of_column,
-            progress=lambda row, column, one: progress.advance(one, f"{row} / {short_name(column)}"),
         )
-    compared = compare_cells(filled, reference=reference, trained_on=home, seed=seed)
+
+    def hold(run: MatrixRun) -> Matrix:
+        _load_models(rows)
+        with ConversationProgress(len(run.paths) * len(run.scenarios)) as progress:
+            return run.hold(
+                batch_size=batch_size,
+                budget=budget,
+                collector=read_collector(ray, free_running),
+                progress=lambda row, column, one: progress.advance(one, f"{row} / {short_name(column)}"),
+            )
+
+    run = plan(chosen)
+    if dry_run:
+        if pilot:
+            hold(plan(chosen[:pilot]))
+        found = forecast(run, budget.prices)
+        stdout().print(facts(forecast_rows(found)))
+        if found.tokens is None:
+            complain("Nothing has been held to estimate tokens and time from. Add --pilot 2.")
+        return
+    filled = hold(run)
     results = replace(
-        describe_run(filled, scenarios=chosen[0].source, seed=seed, seconds=time.monotonic() - started),
-        comparisons=compared,
+        describe_matrix(
+            filled, question=_QUESTION, scenarios=chosen[0].source, seed=seed, seconds=time.monotonic() - started
+        ),
+        comparisons=compare_cells(filled, reference=reference, trained_on=home, seed=seed),
     )
     write_json(output / "results.json", results.to_json())
     write_report(output / "report.html", results, filled.transcripts, max_conversations=5)
@@ -146,6 +185,40 @@ def read_home(texts: Sequence[str], rows: Mapping[str, Any], columns: Sequence[s
     return home
 
 
+def read_prices(texts: Sequence[str]) -> dict[str, Price]:
+    """Prices by role, of `ROLE=READ,WRITTEN`.
+
+    Raises:
+        ConfigurationError: not two numbers, or no such role.
+    """
+    from simgym.evaluation.budget import Price
+
+    prices = {}
+    for text in texts:
+        role, _, numbers = text.partition("=")
+        try:
+            read, written = (float(number) for number in numbers.split(","))
+        except ValueError:
+            raise ConfigurationError(
+                f"--price is {text!r}, expected ROLE=READ,WRITTEN, e.g. judge=0.15,0.60 (for a million tokens)."
+            ) from None
+        prices[role] = Price(read, written)
+    return prices
+
+
+def read_collector(ray: str | None, free_running: bool) -> CellCollector:
+    """Who holds the conversations: this process, or a Ray cluster."""
+    import functools
+
+    if ray is not None:
+        from simgym.rollout.ray_collect import ray_collect_jobs
+
+        return functools.partial(ray_collect_jobs, address=ray)
+    from simgym.rollout.collect import collect_jobs
+
+    return functools.partial(collect_jobs, free_running=free_running)
+
+
 def read_columns(
     env_ids: Sequence[str], models: Sequence[str], simulator_options: Sequence[str], user_max_new_tokens: int
 ) -> dict[str, dict[str, Any]]:
@@ -166,115 +239,6 @@ def read_columns(
             given["model"] = model
         arguments[env_id] = given
     return arguments
-
-
-def describe_run(filled: Matrix, *, scenarios: str, seed: int, seconds: float) -> MatrixResults:
-    """What goes into results.json."""
-    from simgym import __version__
-    from simgym.report.results import MatrixResults
-
-    judge = filled.fingerprints["judge"]
-    first = next(iter(filled.transcripts.values()))
-    excluded = sum(cell.conversations - cell.counted for cell in filled.cells)
-    notes = _what_to_know(filled.fingerprints)
-    if excluded:
-        many = "1 conversation" if excluded == 1 else f"{excluded} conversations"
-        notes.append(f"{many} ended in a fault and do not enter the means.")
-    return MatrixResults(
-        title="Assistants and simulated users",
-        question=_QUESTION,
-        created=datetime.now(UTC).astimezone().isoformat(timespec="seconds"),
-        simgym_version=__version__,
-        seed=seed,
-        max_turns=first[0].fingerprints["env"]["max_turns"],
-        judge=str(judge.get("judge", "unknown")),
-        measures=str(judge.get("measures", "what its rubric says")),
-        scenario_source=scenarios,
-        scenarios_n=len(first),
-        assistants=tuple(filled.fingerprints["assistants"]),
-        simulators=tuple(filled.fingerprints["simulators"]),
-        cells=filled.cells,
-        seconds=round(seconds, 1),
-        fingerprints=filled.fingerprints,
-        notes=tuple(notes),
-    )
-
-
-def _what_to_know(fingerprints: Mapping[str, Any]) -> list[str]:
-    """What a reader has to know before believing a number."""
-    notes = []
-    if fingerprints["judge"].get("judge") == "relevance":
-        notes.append(
-            "The judge measures relevance: whether the replies fit the user's words. It sees neither correctness nor "
-            "tone nor effort, so the matrix does not say which assistant is more helpful."
-        )
-    if fingerprints["judge"].get("judge") == "reward_head":
-        notes.append(
-            "The judge is a small reward model: it tells answers like a strong model's from a small model's and from "
-            "spoilt ones. Facts it does not check, and on close pairs it is often wrong (see its model card)."
-        )
-    if EMBEDDED in repr(fingerprints):
-        notes.append(
-            "Roles are played by the embedded 135M model, whose users and replies are weak: the run shows that the "
-            "method works end to end, not what good simulators would find."
-        )
-    return notes
-
-
-def matrix_table(results: MatrixResults, width: int) -> Table:
-    """The matrix in `width` columns: assistants as rows if they fit, else simulators, else one line a cell."""
-    from simgym.report.results import short_name
-
-    texts = {(cell.assistant, short_name(cell.simulator)): cell_in_words(cell) for cell in results.cells}
-    rows = [plain(row) for row in results.assistants]
-    columns = [short_name(column) for column in results.simulators]
-    texts = {(plain(row), column): text for (row, column), text in texts.items()}
-    flipped = {(column, row): text for (row, column), text in texts.items()}
-    layouts = [("assistant", rows, columns, texts), ("simulator", columns, rows, flipped)]
-    for corner, down, across, entries in layouts:
-        needed = max(map(len, [corner, *down])) + sum(
-            3 + max(len(name), *(len(entries[row, name]) for row in down)) for name in across
-        )
-        if needed <= width:
-            return _table([corner, *across], [[row, *(entries[row, name] for name in across)] for row in down])
-    return _table(
-        ["assistant", "simulator", "mean"], [[row, column, texts[row, column]] for row in rows for column in columns]
-    )
-
-
-def cell_in_words(cell: Cell) -> str:
-    """`43.1 ± 4.1 (20)`: mean reward x 100, half the interval's length, conversations counted."""
-    estimate = cell.estimate
-    if estimate.value is None:
-        return "none (0)"
-    half = "?" if estimate.half_width is None else f"{estimate.half_width:.1f}"
-    return f"{estimate.value:.1f} ± {half} ({cell.counted})"
-
-
-def changes_table(compared: Comparisons) -> Table:
-    """A line for each change, and the gap."""
-    from simgym.report.results import short_name
-
-    rows = [
-        [
-            plain(one.assistant),
-            short_name(one.simulator),
-            difference_in_words(one.estimate),
-            "-" if one.p_corrected is None else f"{one.p_corrected:.3f}",
-        ]
-        for one in compared.changes
-    ]
-    if compared.gap is not None:
-        rows.append(["generalization gap", "", difference_in_words(compared.gap), ""])
-    return _table([f"against {plain(compared.reference)}", "simulator", "change", "p (Holm)"], rows)
-
-
-def difference_in_words(estimate: Estimate) -> str:
-    """`+3.1 [0.4, 5.9]`."""
-    if estimate.value is None:
-        return "none"
-    ends = "" if estimate.low is None or estimate.high is None else f" [{estimate.low:.1f}, {estimate.high:.1f}]"
-    return f"{estimate.value:+.1f}{ends}"
 
 
 def _show(
@@ -307,20 +271,6 @@ def _show(
     console.print()
     for name in ("results.json", "report.html", "transcripts"):
         console.print(shown(str(folder / name)), soft_wrap=True)
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    for number, name in enumerate(header):
-        names = number == 0 or name == "simulator"
-        fits = header[-1] != "mean"  # else the last resort, where long names may fold
-        table.add_column(shown(name), no_wrap=fits or not names, overflow="fold", justify="left" if names else "right")
-    for row in rows:
-        table.add_row(*(shown(text) for text in row))
-    return table
 
 
 def _load_models(rows: Mapping[str, LanguageModelAssistant]) -> None:

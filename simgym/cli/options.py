@@ -41,6 +41,9 @@ SimulatorOption = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Decides everything random.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Conversations held at the same time.")]
+FreeRunning = Annotated[
+    bool, typer.Option(help="Let each conversation go its own way instead of all in step: faster behind servers.")
+]
 MaxNewTokens = Annotated[int, typer.Option(min=1, help="Longest assistant turn, tokens.")]
 Temperature = Annotated[float, typer.Option(min=0.0, help="Of the assistant; 0 picks the most likely token.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]

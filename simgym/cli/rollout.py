@@ -35,6 +35,7 @@ def rollout(
     max_new_tokens: options.MaxNewTokens = 256,
     temperature: options.Temperature = 1.0,
     batch_size: options.BatchSize = 32,
+    free_running: options.FreeRunning = False,
     json: options.Json = False,
 ) -> None:
     """Let an assistant talk with simulated users.
@@ -54,7 +55,14 @@ def rollout(
     environment = options.open_env(env, scenarios, arguments, limit=n)
     with ConversationProgress(n or len(environment.unwrapped.episodes.scenarios)) as progress:
         transcripts = collect(
-            answering, environment, n=n, seed=seed, path=output, batch_size=batch_size, progress=progress.advance
+            answering,
+            environment,
+            n=n,
+            seed=seed,
+            path=output,
+            batch_size=batch_size,
+            free_running=free_running,
+            progress=progress.advance,
         )
     cell = summarise_cell(name, env, transcripts, path=str(output), seed=seed)
     if json:

@@ -11,7 +11,9 @@ conversations of the call.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,6 +54,8 @@ class Episode:
     """What the reward is the mean of; see `Judgement.parts`."""
     calls: list[ModelCall] = field(default_factory=list)
     """Model calls by simulator and judge, in order."""
+    role_seconds: dict[str, float] = field(default_factory=dict)
+    """Wall time spent on each role; of a call for several conversations each has an equal share."""
 
     @property
     def terminated(self) -> bool:
@@ -64,7 +68,7 @@ class Episode:
         return self.end_reason is not None and not self.terminated
 
     def to_json(self) -> dict[str, Any]:
-        """State for `set_state`; the record of model calls is not part of it."""
+        """State for `set_state`; the record of model calls and of their time is not part of it."""
         return {
             "state_version": STATE_VERSION,
             "scenario": self.scenario.to_json(),
@@ -172,7 +176,8 @@ class Episodes:
     def start(self, scenarios: Sequence[Scenario], seeds: Sequence[int]) -> list[Episode]:
         """Open N conversations; one simulator call. An opening that failed ends its conversation at once."""
         episodes = [Episode(scenario, int(seed)) for scenario, seed in zip(scenarios, seeds, strict=True)]
-        turns = self.simulator.open(scenarios, seeds=[derive_seed(seed, "user", 0) for seed in seeds])
+        with timed("user", episodes):
+            turns = self.simulator.open(scenarios, seeds=[derive_seed(seed, "user", 0) for seed in seeds])
         for episode, turn in zip(episodes, turns, strict=True):
             if turn.ended and turn.fault is None:
                 turn = UserTurn("", fault="ended_before_opening", calls=turn.calls)
@@ -191,11 +196,12 @@ class Episodes:
                 episode.end_reason = "turn_limit"
         waiting = [episode for episode in episodes if episode.end_reason is None]
         if waiting:
-            turns = self.simulator.reply(
-                [episode.scenario for episode in waiting],
-                [episode.conversation for episode in waiting],
-                seeds=[derive_seed(episode.seed, "user", episode.turn) for episode in waiting],
-            )
+            with timed("user", waiting):
+                turns = self.simulator.reply(
+                    [episode.scenario for episode in waiting],
+                    [episode.conversation for episode in waiting],
+                    seeds=[derive_seed(episode.seed, "user", episode.turn) for episode in waiting],
+                )
             for episode, turn in zip(waiting, turns, strict=True):
                 self._hear(episode, turn)
         self._judge_ended([episode for episode in episodes if episode.terminated])
@@ -218,14 +224,25 @@ class Episodes:
     def _judge_ended(self, ended: Sequence[Episode]) -> None:
         if not ended:
             return
-        judgements = self.judge.score(
-            [episode.scenario for episode in ended],
-            [episode.conversation for episode in ended],
-            seeds=[derive_seed(episode.seed, "judge") for episode in ended],
-        )
+        with timed("judge", ended):
+            judgements = self.judge.score(
+                [episode.scenario for episode in ended],
+                [episode.conversation for episode in ended],
+                seeds=[derive_seed(episode.seed, "judge") for episode in ended],
+            )
         for episode, judgement in zip(ended, judgements, strict=True):
             episode.calls += judgement.calls
             episode.reward, episode.reasons = judgement.value, judgement.reasons
             episode.judge_values = judgement.parts
             if judgement.value is None:
                 episode.end_reason, episode.fault = "judge_fault", judgement.fault
+
+
+@contextmanager
+def timed(role: str, episodes: Sequence[Episode]) -> Iterator[None]:
+    """Note the time of one call on behalf of N conversations."""
+    started = time.perf_counter()
+    yield
+    share = (time.perf_counter() - started) / max(1, len(episodes))
+    for episode in episodes:
+        episode.role_seconds[role] = episode.role_seconds.get(role, 0.0) + share

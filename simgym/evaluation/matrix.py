@@ -7,21 +7,26 @@ do not enter the mean; they are counted by reason. Cells are resumed from their 
 
 from __future__ import annotations
 
+import functools
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import gymnasium
 
 from simgym.assistants.base import Assistant
 from simgym.conversation import Scenario
 from simgym.errors import ConfigurationError
-from simgym.rollout.collect import collect, count_exclusions
+from simgym.evaluation.budget import Budget
+from simgym.evaluation.plan import Plan, keep_plan, short_hash
+from simgym.rollout.collect import collect_jobs
+from simgym.rollout.collection import Job, count_exclusions, plan_conversations
 from simgym.seeding import derive_seed
 from simgym.statistics.intervals import Estimate, bootstrap_mean
-from simgym.transcripts import Transcript
+from simgym.transcripts import Transcript, read_transcripts
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,16 @@ class Cell:
     """Assistant turns per counted conversation; None if none counted."""
     transcripts: str
     """Path of the JSONL file, relative to the run's folder."""
+    end_reasons: Mapping[str, int] = field(default_factory=dict)
+    """Conversations by end reason, those that do not count included."""
+    characters: Mapping[str, float] = field(default_factory=dict)
+    """Mean length of an `assistant` and a `user` turn of the counted conversations, characters."""
+    first_faults: Mapping[str, int] = field(default_factory=dict)
+    """Model calls whose output was not used, by role; most were made up for by another attempt."""
+    calls: Mapping[str, int] = field(default_factory=dict)
+    """Model calls by role."""
+    role_seconds: Mapping[str, float] = field(default_factory=dict)
+    """Wall time by role, s; of a call for several conversations each has an equal share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +73,8 @@ class Matrix:
     """Conversations by (assistant, environment id), in the order of the scenarios."""
     fingerprints: Mapping[str, Any]
     """Of each assistant and each simulator by name, and of the judge."""
+    plan_hash: str = ""
+    """Of everything the numbers depend on; see `Plan.hash`."""
 
 
 def summarise_cell(assistant: str, simulator: str, transcripts: Sequence[Transcript], *, path: str, seed: int) -> Cell:
@@ -69,7 +86,13 @@ def summarise_cell(assistant: str, simulator: str, transcripts: Sequence[Transcr
             total = tokens.setdefault(role, {"prompt": 0, "completion": 0})
             for kind, number in numbers.items():
                 total[kind] += number
-    turns = [len(transcript.conversation.said_by("assistant")) for transcript in counted]
+    said = {role: [one.conversation.said_by(role) for one in counted] for role in ("assistant", "user")}
+    turns = [len(several) for several in said["assistant"]]
+    lengths = {role: [len(text) for several in texts for text in several] for role, texts in said.items()}
+    calls = [call for transcript in transcripts for call in transcript.calls]
+    seconds: Counter[str] = Counter()
+    for transcript in transcripts:
+        seconds.update(transcript.role_seconds)
     return Cell(
         assistant=assistant,
         simulator=simulator,
@@ -83,7 +106,113 @@ def summarise_cell(assistant: str, simulator: str, transcripts: Sequence[Transcr
         tokens=tokens,
         mean_assistant_turns=sum(turns) / len(turns) if turns else None,
         transcripts=path,
+        end_reasons=dict(sorted(Counter(one.end_reason for one in transcripts).items())),
+        characters={role: sum(several) / len(several) for role, several in lengths.items() if several},
+        first_faults=dict(Counter(call.role for call in calls if call.fault is not None)),
+        calls=dict(Counter(call.role for call in calls)),
+        role_seconds={role: round(spent, 2) for role, spent in seconds.items()},
     )
+
+
+class CellCollector(Protocol):
+    """Holds the conversations of all cells: `collect_jobs`, or `ray_collect_jobs` with its cluster filled in."""
+
+    def __call__(
+        self, jobs: Sequence[Job], *, seed: int, batch_size: int, before_batch: Callable[[], None] | None
+    ) -> list[list[Transcript]]:
+        """Transcripts of each job, in order."""
+        ...
+
+
+class MatrixRun:
+    """A planned matrix: its environments are made, its plan is known, and nothing has been held."""
+
+    def __init__(
+        self,
+        assistants: Mapping[str, Assistant],
+        simulators: Sequence[str],
+        scenarios: Sequence[Scenario],
+        *,
+        folder: str | Path,
+        seed: int = 0,
+        env_options: Mapping[str, Any] | None = None,
+        simulator_options: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Plan; the arguments and errors are those of `evaluate_matrix`."""
+        if not assistants or not simulators or not scenarios:
+            raise ConfigurationError("The matrix needs at least one assistant, one simulator and one scenario.")
+        self.assistants = dict(assistants)
+        self.scenarios = tuple(scenarios)
+        self.folder = Path(folder)
+        self.seed = seed
+        self.envs = {
+            env_id: make_env(
+                env_id,
+                scenarios,
+                {**(env_options or {}), "simulator_options": (simulator_options or {}).get(env_id, {})},
+            )
+            for env_id in dict.fromkeys(simulators)
+        }
+        for env in self.envs.values():
+            _ = env.unwrapped.episodes.scenarios  # a column that cannot play a scenario fails now, not hours later
+        self.paths = {
+            (row, column): f"transcripts/{_slug(row)}--{_slug(column)}.jsonl"
+            for row in self.assistants
+            for column in self.envs
+        }
+        if len(set(self.paths.values())) < len(self.paths):
+            raise ConfigurationError("Two assistants have names that give the same file name. Rename one of them.")
+        mechanisms = {env_id: env.unwrapped.episodes for env_id, env in self.envs.items()}
+        first = next(iter(mechanisms.values()))
+        self.plan = Plan(
+            seed=seed,
+            max_turns=first.max_turns,
+            judge=first.judge.fingerprint(),
+            assistants={name: assistant.fingerprint() for name, assistant in self.assistants.items()},
+            simulators={env_id: episodes.simulator.fingerprint() for env_id, episodes in mechanisms.items()},
+            scenarios={one.id: short_hash(one.to_json()) for one in self.scenarios},
+        )
+
+    def found(self) -> dict[tuple[str, str], list[Transcript]]:
+        """Planned conversations that are in the files already."""
+        keys = {(scenario.id, chosen) for scenario, chosen in plan_conversations(self.scenarios, None, self.seed)}
+        paths = {cell: self.folder / path for cell, path in self.paths.items()}
+        return {
+            cell: [one for one in read_transcripts(path) if one.key in keys] if path.is_file() else []
+            for cell, path in paths.items()
+        }
+
+    def hold(
+        self,
+        *,
+        batch_size: int = 32,
+        progress: Callable[[str, str, Transcript], None] | None = None,
+        budget: Budget | None = None,
+        collector: CellCollector = collect_jobs,
+    ) -> Matrix:
+        """Hold what is missing, and put the matrix together."""
+        keep_plan(self.plan, self.folder)
+        watch = functools.partial(_tell, progress, budget)
+        jobs = [
+            Job(self.assistants[row], self.envs[column], self.folder / path, functools.partial(watch, row, column))
+            for (row, column), path in self.paths.items()
+        ]
+        held = collector(
+            jobs, seed=self.seed, batch_size=batch_size, before_batch=budget.check if budget is not None else None
+        )
+        transcripts = dict(zip(self.paths, held, strict=True))
+        return Matrix(
+            cells=tuple(
+                summarise_cell(*cell, transcripts[cell], path=path, seed=self.seed) for cell, path in self.paths.items()
+            ),
+            transcripts=transcripts,
+            fingerprints={
+                "assistants": self.plan.assistants,
+                "simulators": self.plan.simulators,
+                "judge": self.plan.judge,
+            },
+            plan_hash=self.plan.hash,
+        )
 
 
 def evaluate_matrix(
@@ -97,6 +226,8 @@ def evaluate_matrix(
     env_options: Mapping[str, Any] | None = None,
     simulator_options: Mapping[str, Mapping[str, Any]] | None = None,
     progress: Callable[[str, str, Transcript], None] | None = None,
+    budget: Budget | None = None,
+    collector: CellCollector = collect_jobs,
 ) -> Matrix:
     """Fill the matrix; every cell sees each scenario once, with the same seed as in every other cell.
 
@@ -104,51 +235,30 @@ def evaluate_matrix(
         assistants: By name, row by row.
         simulators: Environment ids, column by column.
         scenarios: Held in this order.
-        folder: Transcripts go to `folder/transcripts/`, and are resumed from there.
+        folder: Gets `plan.json` and `transcripts/`, and is resumed from there.
         seed: Decides everything random.
         batch_size: Conversations held at the same time.
         env_options: Further arguments of every environment, e.g. `max_turns`, `judge`.
         simulator_options: Further arguments of the simulators, by environment id.
         progress: Called with assistant, simulator and transcript of each finished conversation.
+        budget: Counts what the conversations cost, and ends the run at its limit.
+        collector: Holds the conversations; default: in this process, cell by cell.
 
     Raises:
-        ConfigurationError: an axis is empty, an id is unknown, or two names give the same file.
+        ConfigurationError: an axis is empty, an id is unknown, two names give the same file, or the folder holds
+            another experiment.
+        BudgetReached: the budget's limit is reached; the same call with a higher one goes on.
     """
-    if not assistants or not simulators or not scenarios:
-        raise ConfigurationError("The matrix needs at least one assistant, one simulator and one scenario.")
-    envs = {
-        env_id: make_env(
-            env_id, scenarios, {**(env_options or {}), "simulator_options": (simulator_options or {}).get(env_id, {})}
-        )
-        for env_id in dict.fromkeys(simulators)
-    }
-    for env in envs.values():
-        _ = env.unwrapped.episodes.scenarios  # a column that cannot play a scenario fails now, not hours later
-    paths = {(row, column): f"transcripts/{_slug(row)}--{_slug(column)}.jsonl" for row in assistants for column in envs}
-    if len(set(paths.values())) < len(paths):
-        raise ConfigurationError("Two assistants have names that give the same file name. Rename one of them.")
-    cells: list[Cell] = []
-    transcripts: dict[tuple[str, str], list[Transcript]] = {}
-    for (row, column), path in paths.items():
-
-        def report(transcript: Transcript, row: str = row, column: str = column) -> None:
-            if progress is not None:
-                progress(row, column, transcript)
-
-        transcripts[row, column] = collect(
-            assistants[row], envs[column], seed=seed, path=Path(folder) / path, batch_size=batch_size, progress=report
-        )
-        cells.append(summarise_cell(row, column, transcripts[row, column], path=path, seed=seed))
-    mechanisms = {env_id: env.unwrapped.episodes for env_id, env in envs.items()}
-    return Matrix(
-        cells=tuple(cells),
-        transcripts=transcripts,
-        fingerprints={
-            "assistants": {name: assistant.fingerprint() for name, assistant in assistants.items()},
-            "simulators": {env_id: episodes.simulator.fingerprint() for env_id, episodes in mechanisms.items()},
-            "judge": next(iter(mechanisms.values())).judge.fingerprint(),
-        },
+    run = MatrixRun(
+        assistants,
+        simulators,
+        scenarios,
+        folder=folder,
+        seed=seed,
+        env_options=env_options,
+        simulator_options=simulator_options,
     )
+    return run.hold(batch_size=batch_size, progress=progress, budget=budget, collector=collector)
 
 
 def make_env(env_id: str, scenarios: Sequence[Scenario], options: Mapping[str, Any]) -> Any:
@@ -162,6 +272,19 @@ def make_env(env_id: str, scenarios: Sequence[Scenario], options: Mapping[str, A
     except gymnasium.error.Error as error:
         known = ", ".join(sorted(known for known in gymnasium.registry if known.startswith("UserSim-")))
         raise ConfigurationError(f"Unknown environment {env_id!r}: {error} Known: {known}.") from error
+
+
+def _tell(
+    progress: Callable[[str, str, Transcript], None] | None,
+    budget: Budget | None,
+    row: str,
+    column: str,
+    transcript: Transcript,
+) -> None:
+    if budget is not None:
+        budget.count(transcript)
+    if progress is not None:
+        progress(row, column, transcript)
 
 
 def _slug(name: str) -> str:

@@ -7,15 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
 from typing import Any
 
+from simgym import __version__
 from simgym.errors import ConfigurationError
 from simgym.evaluation.comparisons import Comparisons
-from simgym.evaluation.matrix import Cell
+from simgym.evaluation.curves import Curve
+from simgym.evaluation.matrix import Cell, Matrix
+from simgym.language_models.weights import EMBEDDED
 from simgym.statistics.intervals import Estimate
 
 SCHEMA_VERSION = 1
 """Raised when a field changes its meaning; readers refuse versions they do not know."""
+_MANY_LOST = 0.1
+"""Share of a cell's conversations that may be lost before the report warns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,10 @@ class MatrixResults:
     """Models, settings and prompt hashes: of each assistant, each simulator and the judge."""
     comparisons: Comparisons | None = None
     """Differences between assistants; None for a single one, and in files written before there were any."""
+    plan_hash: str = ""
+    """Hash of everything that the numbers depend on; runs with the same one are the same experiment."""
+    curves: tuple[Curve, ...] = ()
+    """How the assistants were trained."""
     notes: tuple[str, ...] = ()
     """What a reader has to know before believing a number."""
     schema_version: int = SCHEMA_VERSION
@@ -86,10 +96,87 @@ class MatrixResults:
             known = {one.name for one in fields(cls)}
             lists = {name: tuple(value[name]) for name in ("assistants", "simulators", "notes")}
             compared = Comparisons.from_json(value["comparisons"]) if value.get("comparisons") else None
+            curves = tuple(Curve.from_json(one) for one in value.get("curves", ()))
             own = {key: item for key, item in value.items() if key in known}
-            return cls(**{**own, **lists, "cells": cells, "comparisons": compared})
+            return cls(**{**own, **lists, "cells": cells, "comparisons": compared, "curves": curves})
         except (KeyError, TypeError) as error:
             raise ConfigurationError(f"results.json lacks or misnames a field: {error}.") from error
+
+
+def describe_matrix(filled: Matrix, *, question: str, scenarios: str, seed: int, seconds: float) -> MatrixResults:
+    """What goes into results.json, without comparisons.
+
+    Args:
+        filled: The matrix.
+        question: What it is to answer.
+        scenarios: Where the scenarios come from.
+        seed: Of the run.
+        seconds: Wall time.
+    """
+    judge = filled.fingerprints["judge"]
+    first = next(iter(filled.transcripts.values()))
+    notes = [*what_to_know(filled.fingerprints), *_hard_to_compare(filled)]
+    return MatrixResults(
+        title="Assistants and simulated users",
+        question=question,
+        created=datetime.now(UTC).astimezone().isoformat(timespec="seconds"),
+        simgym_version=__version__,
+        seed=seed,
+        max_turns=first[0].fingerprints["env"]["max_turns"],
+        judge=str(judge.get("judge", "unknown")),
+        measures=str(judge.get("measures", "what its rubric says")),
+        scenario_source=scenarios,
+        scenarios_n=len(first),
+        assistants=tuple(filled.fingerprints["assistants"]),
+        simulators=tuple(filled.fingerprints["simulators"]),
+        cells=filled.cells,
+        seconds=round(seconds, 1),
+        fingerprints=filled.fingerprints,
+        plan_hash=filled.plan_hash,
+        notes=tuple(notes),
+    )
+
+
+def what_to_know(fingerprints: Mapping[str, Any]) -> list[str]:
+    """What a reader has to know before believing a number."""
+    notes = []
+    if fingerprints["judge"].get("judge") == "relevance":
+        notes.append(
+            "The judge measures relevance: whether the replies fit the user's words. It sees neither correctness nor "
+            "tone nor effort, so the matrix does not say which assistant is more helpful."
+        )
+    if fingerprints["judge"].get("judge") == "reward_head":
+        notes.append(
+            "The judge is a small reward model: it tells answers like a strong model's from a small model's and from "
+            "spoilt ones. Facts it does not check, and on close pairs it is often wrong (see its model card)."
+        )
+    if EMBEDDED in repr(fingerprints):
+        notes.append(
+            "Roles are played by the embedded 135M model, whose users and replies are weak: the run shows that the "
+            "method works end to end, not what good simulators would find."
+        )
+    return notes
+
+
+def _hard_to_compare(filled: Matrix) -> list[str]:
+    """What makes cells hard to compare with each other."""
+    excluded = sum(cell.conversations - cell.counted for cell in filled.cells)
+    notes = []
+    if excluded:
+        many = "1 conversation" if excluded == 1 else f"{excluded} conversations"
+        notes.append(f"{many} ended in a fault and do not enter the means.")
+    many_lost = [
+        f"{cell.assistant} with {short_name(cell.simulator)} ({cell.conversations - cell.counted} of "
+        f"{cell.conversations})"
+        for cell in filled.cells
+        if cell.conversations - cell.counted > _MANY_LOST * cell.conversations
+    ]
+    if many_lost:
+        notes.append(
+            f"Hard to compare, because more than {_MANY_LOST:.0%} of the conversations do not count: "
+            f"{', '.join(many_lost)}. What was lost need not be like what was not."
+        )
+    return notes
 
 
 def short_name(env_id: str) -> str:

@@ -1,28 +1,32 @@
 """Assistants in environments: from an assistant and an environment to transcripts on disk.
 
-Conversations run in batches, one assistant call, one simulator call and one judge call per turn. A finished one is
-appended to the file at once; a run that was killed goes on where it stopped, and conversations in the file are not
-done again. Seeds depend on the run's seed and the scenario's id alone, so neither batch size nor order nor a resumption
-changes a conversation.
+In step (the default), the conversations of a batch run together: one assistant call, one simulator call and one judge
+call per turn. Free-running, each goes its own way in a thread of its own, as many at a time as a batch has: what one of
+them waits for holds up no other, and one is judged while others are talking. Behind servers that is faster; a model in
+this process puts the requests of all threads in one batch (`language_models.decoding`). The conversations are the same.
+
+A finished one is appended to the file at once; a run that was killed goes on where it stopped, and conversations in
+the file are not done again.
 """
 
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
 from simgym.assistants.base import Assistant, AssistantTurn
 from simgym.conversation import Scenario
-from simgym.envs.conversation_env import ConversationEnv
-from simgym.envs.episodes import Episode, Episodes
+from simgym.envs.episodes import Episode, Episodes, timed
 from simgym.envs.settings import ConversationSettings
-from simgym.envs.vector_env import UserSimVectorEnv
-from simgym.errors import ConfigurationError, InvalidAction
+from simgym.errors import InvalidAction
+from simgym.rollout.collection import Collection, Conditions, Job, count_exclusions, plan_conversations
 from simgym.seeding import derive_seed
-from simgym.transcripts import Transcript, TranscriptWriter, read_transcripts
+from simgym.transcripts import Transcript
+
+__all__ = ["collect", "collect_jobs", "converse", "count_exclusions", "plan_conversations", "take_turns"]
 
 
 def collect(
@@ -33,7 +37,9 @@ def collect(
     seed: int = 0,
     path: str | Path | None = None,
     batch_size: int = 32,
+    free_running: bool = False,
     progress: Callable[[Transcript], None] | None = None,
+    before_batch: Callable[[], None] | None = None,
 ) -> list[Transcript]:
     """Hold n conversations and return their transcripts.
 
@@ -44,7 +50,10 @@ def collect(
         seed: Decides everything random.
         path: JSONL file to append to and to resume from; None: nothing is written.
         batch_size: Conversations held at the same time, >= 1.
+        free_running: Let each conversation go its own way instead of all in step; for models behind servers.
         progress: Called with each transcript as it is finished, and with those found in the file.
+        before_batch: Called before a batch (free-running: a conversation) begins; what it raises ends the run, and
+            what was begun is finished and kept.
 
     Returns:
         n transcripts in the order of the scenarios.
@@ -54,89 +63,69 @@ def collect(
             judge or environment: results must not be mixed.
         TranscriptError: the file cannot be written; what was written is intact.
     """
-    base = env.unwrapped
-    if not isinstance(base, ConversationEnv | UserSimVectorEnv):
-        raise ConfigurationError(f"The environment is a {type(base).__name__}, expected one of simgym's (UserSim-...).")
-    env_id = base.spec.id if base.spec is not None else type(base).__name__
-    episodes = base.episodes
-    plan = plan_conversations(list(episodes.scenarios.values()), n, seed)
-    fingerprints = {
-        "assistant": assistant.fingerprint(),
-        "simulator": episodes.simulator.fingerprint(),
-        "judge": episodes.judge.fingerprint(),
-        "env": {"max_turns": episodes.max_turns},
-    }
-    done: dict[tuple[str, int], Transcript] = {}
-    writer = TranscriptWriter(path) if path is not None else None
-    try:
-        if writer is not None and writer.written:
-            for transcript in read_transcripts(writer.path):
-                _check_same_run(transcript, env_id, fingerprints, writer.path)
-                done[transcript.key] = transcript
-        wanted = {(scenario.id, chosen) for scenario, chosen in plan}
-        if progress is not None:
-            for key in wanted & done.keys():
-                progress(done[key])
-        missing = [(scenario, chosen) for scenario, chosen in plan if (scenario.id, chosen) not in done]
-        for start in range(0, len(missing), max(1, batch_size)):
-            batch = missing[start : start + max(1, batch_size)]
+    with Collection(assistant, env, n=n, seed=seed, path=path, progress=progress) as collection:
+        missing = collection.missing
+        size = 1 if free_running else max(1, batch_size)
+        batches = [missing[start : start + size] for start in range(0, len(missing), size)]
 
-            def finish(transcript: Transcript) -> None:
-                if writer is not None:
-                    writer.append(transcript)
-                done[transcript.key] = transcript
-                if progress is not None:
-                    progress(transcript)
+        def hold(batch: Sequence[tuple[Scenario, int]]) -> None:
+            if before_batch is not None:
+                before_batch()
+            for transcript in converse(assistant, collection.conditions, batch):
+                collection.add(transcript)
 
-            _converse(assistant, episodes, base.settings, batch, env_id, fingerprints, finish)
-    finally:
-        if writer is not None:
-            writer.close()
-    return [done[scenario.id, chosen] for scenario, chosen in plan]
+        if free_running:
+            _in_threads(hold, batches, max(1, batch_size))
+        else:
+            for batch in batches:
+                hold(batch)
+        return collection.transcripts()
 
 
-def plan_conversations(scenarios: Sequence[Scenario], n: int | None, seed: int) -> list[tuple[Scenario, int]]:
-    """Which scenario runs with which seed: scenarios in order, further rounds with other seeds."""
-    count = len(scenarios) if n is None else n
-    if count < 1:
-        raise ConfigurationError(f"n is {n}, expected >= 1.")
-    chosen = [(scenarios[number % len(scenarios)], number // len(scenarios)) for number in range(count)]
-    return [(scenario, derive_seed(seed, "conversation", scenario.id, around)) for scenario, around in chosen]
+def collect_jobs(
+    jobs: Sequence[Job],
+    *,
+    seed: int = 0,
+    batch_size: int = 32,
+    free_running: bool = False,
+    before_batch: Callable[[], None] | None = None,
+) -> list[list[Transcript]]:
+    """`collect`, one job after the other: each scenario once. `ray_collect_jobs` does the same on a cluster."""
+    return [
+        collect(
+            job.assistant,
+            job.env,
+            seed=seed,
+            path=job.path,
+            batch_size=batch_size,
+            free_running=free_running,
+            progress=job.progress,
+            before_batch=before_batch,
+        )
+        for job in jobs
+    ]
 
 
-def count_exclusions(transcripts: Sequence[Transcript]) -> dict[str, int]:
-    """Conversations that do not enter means, by end reason and kind of fault."""
-    reasons = Counter(
-        f"{transcript.end_reason}: {(transcript.fault or 'unknown').split(':')[0]}"
-        for transcript in transcripts
-        if not transcript.counts
-    )
-    return dict(sorted(reasons.items()))
-
-
-def _converse(
-    assistant: Assistant,
-    episodes: Episodes,
-    settings: ConversationSettings,
-    batch: Sequence[tuple[Scenario, int]],
-    env_id: str,
-    fingerprints: Mapping[str, Mapping[str, Any]],
-    finish: Callable[[Transcript], None],
-) -> None:
+def converse(
+    assistant: Assistant, conditions: Conditions, batch: Sequence[tuple[Scenario, int]]
+) -> Iterator[Transcript]:
+    """Hold the conversations of a batch in step; each comes as soon as it is finished."""
     started = time.monotonic()
+    episodes = conditions.episodes
     running = episodes.start([scenario for scenario, _ in batch], [chosen for _, chosen in batch])
     while running:
-        ended = [episode for episode in running if episode.end_reason is not None]
-        for episode in ended:
-            finish(_transcript(episode, env_id, fingerprints, time.monotonic() - started))
+        for episode in running:
+            if episode.end_reason is not None:
+                yield _transcript(episode, conditions, time.monotonic() - started)
         running = [episode for episode in running if episode.end_reason is None]
         if not running:
             return
-        turns = assistant.respond(
-            [episode.conversation for episode in running],
-            seeds=[derive_seed(episode.seed, "assistant", episode.turn) for episode in running],
-        )
-        take_turns(episodes, settings, running, turns)
+        with timed("assistant", running):
+            turns = assistant.respond(
+                [episode.conversation for episode in running],
+                seeds=[derive_seed(episode.seed, "assistant", episode.turn) for episode in running],
+            )
+        take_turns(episodes, conditions.settings, running, turns)
 
 
 def take_turns(
@@ -162,11 +151,22 @@ def take_turns(
         episodes.advance(speaking, said)
 
 
-def _transcript(
-    episode: Episode, env_id: str, fingerprints: Mapping[str, Mapping[str, Any]], seconds: float
-) -> Transcript:
+def _in_threads(hold: Callable[[Any], None], batches: Sequence[Any], threads: int) -> None:
+    """The first error ends the run: what has not begun does not begin, what has is finished."""
+    with ThreadPoolExecutor(threads, thread_name_prefix="simgym-conversation") as pool:
+        futures = [pool.submit(hold, batch) for batch in batches]
+        try:
+            finished, _ = wait(futures, return_when=FIRST_EXCEPTION)
+        finally:
+            for future in futures:
+                future.cancel()
+    for future in finished:
+        future.result()
+
+
+def _transcript(episode: Episode, conditions: Conditions, seconds: float) -> Transcript:
     return Transcript(
-        env_id=env_id,
+        env_id=conditions.env_id,
         scenario=episode.scenario,
         seed=episode.seed,
         conversation=episode.conversation,
@@ -175,24 +175,8 @@ def _transcript(
         fault=episode.fault,
         reasons=episode.reasons,
         judge_values=episode.judge_values,
-        fingerprints=fingerprints,
+        fingerprints=conditions.fingerprints,
         calls=tuple(episode.calls),
         seconds=round(seconds, 3),
+        role_seconds={role: round(spent, 4) for role, spent in episode.role_seconds.items()},
     )
-
-
-def _check_same_run(
-    transcript: Transcript, env_id: str, fingerprints: Mapping[str, Mapping[str, Any]], path: Path
-) -> None:
-    if transcript.env_id != env_id:
-        raise ConfigurationError(
-            f"{path} holds conversations with {transcript.env_id}, not {env_id}. Choose another file."
-        )
-    for role, expected in fingerprints.items():
-        written = dict(transcript.fingerprints.get(role, {}))
-        if written != expected:
-            different = sorted(key for key in {*written, *expected} if written.get(key) != expected.get(key))
-            raise ConfigurationError(
-                f"{path} was written with another {role} (different: {', '.join(different)}). "
-                "Choose another file, or delete that one to start over."
-            )

@@ -127,6 +127,25 @@ def test_a_matrix_leaves_results_and_a_report_and_fits_the_terminal(run, tmp_pat
     assert "(2)" in table
 
 
+def test_a_dry_run_says_what_a_matrix_will_take_and_a_budget_ends_it(run, tmp_path):
+    words = ["matrix", "--assistant", "plain=scripted:seed", "--env", "UserSim-RolePlayOpening-v0", *SCRIPTED, "-n", 4,
+             "--batch-size", 1, "--price", "user=1,2", "-o", tmp_path / "m", "--no-show-conversation"]  # fmt: skip
+    bare = run(*words, "--dry-run")
+    assert bare.exit_code == 0, bare.output
+    assert "4 planned, 0 held, 4 to go" in bare.stdout
+    assert "--pilot" in bare.stderr
+    assert not (tmp_path / "m").exists()
+    piloted = run(*words, "--dry-run", "--pilot", 2)
+    assert "4 planned, 2 held, 2 to go" in piloted.stdout
+    assert "cost" in piloted.stdout
+    stopped = run(*words, "--max-tokens", 1)
+    assert stopped.exit_code == 2
+    assert "its limit is 1" in stopped.stderr
+    assert run(*words).exit_code == 0
+    assert len((tmp_path / "m" / "transcripts" / "plain--UserSim-RolePlayOpening-v0.jsonl").read_text().split()) > 4
+    assert run(*words, "--price", "user=dear").exit_code == 2
+
+
 def test_a_matrix_works_with_a_real_model(run, tmp_path, tiny_model):
     result = run(
         "matrix", "--assistant", f"tiny={tiny_model}", "--env", "UserSim-RolePlayOpening-v0", "--model", tiny_model,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 
 import gymnasium as gym
 import pytest
@@ -9,7 +10,7 @@ import pytest
 import simgym  # noqa: F401  # registers the environments
 from simgym.assistants.base import AssistantTurn
 from simgym.assistants.language_model_assistant import LanguageModelAssistant, assistant_from_text
-from simgym.errors import ConfigurationError, TranscriptError
+from simgym.errors import BudgetReached, ConfigurationError, TranscriptError
 from simgym.language_models.base import Sampling
 from simgym.rollout.collect import collect, count_exclusions
 from simgym.transcripts import read_transcripts
@@ -51,6 +52,64 @@ def test_batch_size_and_a_vector_environment_change_nothing(scenarios, tiny_mode
                           judge_model="scripted:echo", max_turns=2, vectorization_mode="vector_entry_point",
                           **options)  # fmt: skip
     assert hashes(collect(assistant, vector, seed=3)) == hashes(alone)
+
+
+def test_free_running_conversations_are_the_same(scenarios, tiny_model, tmp_path):
+    assistant = LanguageModelAssistant(tiny_model, sampling=FEW)
+    options = {"env_id": "UserSim-FineTuned-v0", "model": tiny_model, "simulator_options": {"max_new_tokens": 8}}
+    in_step = collect(assistant, make(scenarios, **options), seed=3)
+    free = collect(assistant, make(scenarios, **options), seed=3, free_running=True, path=tmp_path / "free.jsonl")
+    assert hashes(free) == hashes(in_step)
+    assert sorted(hashes(read_transcripts(tmp_path / "free.jsonl"))) == sorted(hashes(in_step))
+
+
+class WaitsForTheOthers:
+    """The first scenario's turns come when all other conversations have ended."""
+
+    def __init__(self):
+        self.ended = []
+        self.others_ended = threading.Event()
+
+    def note(self, transcript):
+        self.ended.append(transcript.scenario.id)
+        if len(self.ended) == 5:
+            self.others_ended.set()
+
+    def respond(self, conversations, *, seeds):
+        if any("Porto" in one.messages[0].content for one in conversations):
+            assert self.others_ended.wait(30)
+        return [AssistantTurn("well then") for _ in conversations]
+
+    def fingerprint(self):
+        return {"assistant": "slow"}
+
+
+def test_a_slow_conversation_holds_up_no_free_running_one(scenarios):
+    slow = WaitsForTheOthers()
+    held = collect(slow, make(scenarios), free_running=True, batch_size=2, progress=slow.note)
+    assert slow.ended[-1] == "s0"
+    assert [one.scenario.id for one in held] == [one.id for one in scenarios]
+
+
+@pytest.mark.parametrize("free_running", [False, True])
+def test_what_ends_a_run_before_a_batch_lets_what_was_begun_finish(scenarios, tmp_path, free_running):
+    begun = []
+
+    def stop():
+        begun.append(1)
+        if len(begun) > 2:
+            raise BudgetReached("enough")
+
+    options = {"path": tmp_path / "some.jsonl", "batch_size": 1, "free_running": free_running}
+    with pytest.raises(BudgetReached):
+        collect(LanguageModelAssistant("scripted:seed"), make(scenarios), before_batch=stop, **options)
+    assert len(list(read_transcripts(tmp_path / "some.jsonl"))) == 2
+
+
+def test_the_time_of_each_role_is_noted(scenarios):
+    (held,) = collect(LanguageModelAssistant("scripted:seed"), make(scenarios[:1]))
+    assert set(held.role_seconds) == {"assistant", "user", "judge"}
+    assert 0 <= sum(held.role_seconds.values()) <= held.seconds + 0.01
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_transcripts(scenarios, tiny_model, tmp_path):

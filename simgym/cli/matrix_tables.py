@@ -1,0 +1,107 @@
+"""The matrix, its changes and what is left of a run, as tables for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from simgym.cli.terminal import plain, shown
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from simgym.evaluation.comparisons import Comparisons
+    from simgym.evaluation.forecast import Forecast
+    from simgym.evaluation.matrix import Cell
+    from simgym.report.results import MatrixResults
+    from simgym.statistics.intervals import Estimate
+
+
+def matrix_table(results: MatrixResults, width: int) -> Table:
+    """The matrix in `width` columns: assistants as rows if they fit, else simulators, else one line a cell."""
+    from simgym.report.results import short_name
+
+    texts = {(cell.assistant, short_name(cell.simulator)): cell_in_words(cell) for cell in results.cells}
+    rows = [plain(row) for row in results.assistants]
+    columns = [short_name(column) for column in results.simulators]
+    texts = {(plain(row), column): text for (row, column), text in texts.items()}
+    flipped = {(column, row): text for (row, column), text in texts.items()}
+    layouts = [("assistant", rows, columns, texts), ("simulator", columns, rows, flipped)]
+    for corner, down, across, entries in layouts:
+        needed = max(map(len, [corner, *down])) + sum(
+            3 + max(len(name), *(len(entries[row, name]) for row in down)) for name in across
+        )
+        if needed <= width:
+            return _table([corner, *across], [[row, *(entries[row, name] for name in across)] for row in down])
+    return _table(
+        ["assistant", "simulator", "mean"], [[row, column, texts[row, column]] for row in rows for column in columns]
+    )
+
+
+def cell_in_words(cell: Cell) -> str:
+    """`43.1 ± 4.1 (20)`: mean reward x 100, half the interval's length, conversations counted."""
+    estimate = cell.estimate
+    if estimate.value is None:
+        return "none (0)"
+    half = "?" if estimate.half_width is None else f"{estimate.half_width:.1f}"
+    return f"{estimate.value:.1f} ± {half} ({cell.counted})"
+
+
+def changes_table(compared: Comparisons) -> Table:
+    """A line for each change, and the gap."""
+    from simgym.report.results import short_name
+
+    rows = [
+        [
+            plain(one.assistant),
+            short_name(one.simulator),
+            difference_in_words(one.estimate),
+            "-" if one.p_corrected is None else f"{one.p_corrected:.3f}",
+        ]
+        for one in compared.changes
+    ]
+    if compared.gap is not None:
+        rows.append(["generalization gap", "", difference_in_words(compared.gap), ""])
+    return _table([f"against {plain(compared.reference)}", "simulator", "change", "p (Holm)"], rows)
+
+
+def difference_in_words(estimate: Estimate) -> str:
+    """`+3.1 [0.4, 5.9]`."""
+    if estimate.value is None:
+        return "none"
+    ends = "" if estimate.low is None or estimate.high is None else f" [{estimate.low:.1f}, {estimate.high:.1f}]"
+    return f"{estimate.value:+.1f}{ends}"
+
+
+def forecast_rows(found: Forecast) -> list[tuple[str, str]]:
+    """What is left to do, as names and values."""
+    rows = [("conversations", f"{found.planned:,} planned, {found.done:,} held, {found.missing:,} to go")]
+    for role, numbers in (found.tokens or {}).items():
+        rows.append((f"tokens, {role}", f"about {numbers['prompt']:,.0f} read, {numbers['completion']:,.0f} written"))
+    if found.most_written is not None:
+        rows.append(("tokens written", f"at most {found.most_written:,} by assistants and simulators, without retries"))
+    if found.seconds is not None:
+        rows.append(("time", f"about {_duration(found.seconds)}, as long as those that were held"))
+    if found.cost is not None:
+        rows.append(("cost", f"about {found.cost:,.2f}"))
+    return rows
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for number, name in enumerate(header):
+        names = number == 0 or name == "simulator"
+        fits = header[-1] != "mean"  # else the last resort, where long names may fold
+        table.add_column(shown(name), no_wrap=fits or not names, overflow="fold", justify="left" if names else "right")
+    for row in rows:
+        table.add_row(*(shown(text) for text in row))
+    return table

@@ -1,0 +1,80 @@
+"""What a run may cost: tokens and money, counted from the transcripts and checked before anything new begins.
+
+A limit is on the whole run, what was held earlier included. A batch that has begun is finished and kept, so a run may
+spend up to a batch more than its limit.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from simgym.errors import BudgetReached, ConfigurationError
+from simgym.transcripts import Transcript
+
+_GO_ON = "What was held is kept; with a higher limit the same run goes on."
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What a role's model costs."""
+
+    read: float
+    """Money per million tokens read, >= 0."""
+    written: float
+    """Money per million tokens written, >= 0."""
+
+    def __post_init__(self) -> None:
+        if not (self.read >= 0 and self.written >= 0):
+            raise ConfigurationError(f"A price is {self.read}, {self.written}, expected numbers >= 0.")
+
+
+@dataclass
+class Budget:
+    """Counts what transcripts cost; may be told from several threads."""
+
+    max_tokens: int | None = None
+    """Tokens read and written by all roles together; None: no limit."""
+    max_cost: float | None = None
+    """Money, in the currency of the prices; None: no limit."""
+    prices: Mapping[str, Price] = field(default_factory=dict)
+    """By role: `assistant`, `user`, `judge`; a role without one costs nothing."""
+    tokens: int = 0
+    """Tokens so far."""
+    cost: float = 0.0
+    """Money so far."""
+
+    def __post_init__(self) -> None:
+        if unknown := sorted(set(self.prices) - {"assistant", "user", "judge"}):
+            raise ConfigurationError(f"There is a price for {unknown[0]!r}, expected assistant, user or judge.")
+        if self.max_cost is not None and not self.prices:
+            raise ConfigurationError("A cost limit needs prices. Give what a million tokens of a role cost.")
+        self._lock = threading.Lock()
+
+    def count(self, transcript: Transcript) -> None:
+        """Add what a conversation cost."""
+        used = transcript.tokens()
+        with self._lock:
+            self.tokens += sum(sum(numbers.values()) for numbers in used.values())
+            self.cost += cost_of(used, self.prices)
+
+    def check(self) -> None:
+        """Call before something new begins.
+
+        Raises:
+            BudgetReached: a limit is reached.
+        """
+        if self.max_tokens is not None and self.tokens >= self.max_tokens:
+            raise BudgetReached(f"The run has used {self.tokens:,} tokens, its limit is {self.max_tokens:,}. {_GO_ON}")
+        if self.max_cost is not None and self.cost >= self.max_cost:
+            raise BudgetReached(f"The run has cost {self.cost:.2f}, its limit is {self.max_cost:.2f}. {_GO_ON}")
+
+
+def cost_of(tokens: Mapping[str, Mapping[str, float]], prices: Mapping[str, Price]) -> float:
+    """Money for tokens by role and kind (`prompt`, `completion`)."""
+    return sum(
+        (numbers["prompt"] * prices[role].read + numbers["completion"] * prices[role].written) / 1e6
+        for role, numbers in tokens.items()
+        if role in prices
+    )

@@ -1,0 +1,63 @@
+"""Learning curves: what a training run logged, for the report.
+
+A training folder holds `log.jsonl` with a line an update (`agents/ppo.py`: `update`, `reward`), or the log history of a
+TRL trainer with `step` and `reward` (`agents/grpo.py`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from simgym.errors import MalformedFile
+
+LOG_NAME = "log.jsonl"
+"""In the folder of a training run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Reward in training."""
+
+    name: str
+    """Of the run."""
+    unit: str
+    """What `at` counts: `update` or `step`."""
+    at: tuple[int, ...]
+    """Where the points stand."""
+    reward: tuple[float, ...]
+    """Mean reward x 100 of the conversations of that update or step, in [0, 100]; as many."""
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Curve:
+        """Read what `dataclasses.asdict` gave; raises KeyError or TypeError if it is something else."""
+        return cls(value["name"], value["unit"], tuple(value["at"]), tuple(value["reward"]))
+
+
+def read_curve(folder: str | Path, name: str | None = None) -> Curve:
+    """The curve of a training run.
+
+    Args:
+        folder: Of the run, with `log.jsonl`.
+        name: What to call it; None: as the folder.
+
+    Raises:
+        MalformedFile: there is no log, or nothing in it has a reward.
+    """
+    path = Path(folder) / LOG_NAME
+    points: list[tuple[int, float]] = []
+    unit = "update"
+    try:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            unit = "update" if "update" in row else "step"
+            if row.get("reward") is not None and unit in row:
+                points.append((int(row[unit]), 100 * float(row["reward"])))
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise MalformedFile(f"{path} is not the log of a training run ({error}).") from error
+    if not points:
+        raise MalformedFile(f"{path} holds no line with a reward.")
+    return Curve(name or Path(folder).name, unit, tuple(at for at, _ in points), tuple(one for _, one in points))

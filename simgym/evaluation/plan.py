@@ -1,0 +1,128 @@
+"""The plan of a matrix run: what its numbers depend on, written before the first conversation.
+
+`plan.json` holds seed, turn limit, fingerprints of assistants, simulators and judge, and a hash of every scenario. A
+run that is continued must agree with it in all it has in common: a scenario that kept its id and changed its text, or
+an assistant that kept its name and changed its prompt, would otherwise mix two experiments in one cell. It may grow:
+new assistants, simulators and scenarios are added.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from simgym.errors import ConfigurationError, MalformedFile
+from simgym.transcripts import write_json
+
+SCHEMA_VERSION = 1
+"""Raised when a field changes its meaning."""
+FILE_NAME = "plan.json"
+"""In the folder of the run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What decides the numbers of a matrix."""
+
+    seed: int
+    """Seed of the run."""
+    max_turns: int
+    """Assistant turns per conversation at most."""
+    judge: Mapping[str, Any]
+    """Fingerprint of the judge."""
+    assistants: Mapping[str, Mapping[str, Any]]
+    """Fingerprints by name."""
+    simulators: Mapping[str, Mapping[str, Any]]
+    """Fingerprints by environment id."""
+    scenarios: Mapping[str, str]
+    """Hash of each scenario by id, in order."""
+    schema_version: int = SCHEMA_VERSION
+    """Version of this record."""
+
+    @property
+    def hash(self) -> str:
+        """First 16 hexadecimal digits of the SHA-256 of all of it: runs with the same hash are the same experiment."""
+        return short_hash(asdict(self))
+
+    def joined(self, other: Plan) -> Plan:
+        """Both plans in one, this one's entries first.
+
+        Raises:
+            ConfigurationError: they contradict each other; the message says in what.
+        """
+        if differing := self.contradictions(other):
+            raise ConfigurationError(f"The run was planned with another {'; another '.join(differing)}.")
+        return replace(
+            self,
+            assistants={**self.assistants, **other.assistants},
+            simulators={**self.simulators, **other.simulators},
+            scenarios={**self.scenarios, **other.scenarios},
+        )
+
+    def contradictions(self, other: Plan) -> list[str]:
+        """What the plans have in common and differ in, in words; nothing if their conversations can be compared."""
+        found = [name for name in ("seed", "max_turns", "judge") if getattr(self, name) != getattr(other, name)]
+        for kind, ours, theirs in (
+            ("assistant", self.assistants, other.assistants),
+            ("simulator", self.simulators, other.simulators),
+        ):
+            for name in ours.keys() & theirs.keys():
+                keys = {*ours[name], *theirs[name]}
+                differing = sorted(key for key in keys if ours[name].get(key) != theirs[name].get(key))
+                if differing:
+                    found.append(f"{kind} {name!r} ({', '.join(differing)})")
+        both = [name for name in other.scenarios if name in self.scenarios]
+        if changed := [name for name in both if self.scenarios[name] != other.scenarios[name]]:
+            found.append(f"scenario {changed[0]!r}" + (f" and {len(changed) - 1} more" if len(changed) > 1 else ""))
+        return found
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Plan:
+        """Read what `dataclasses.asdict` gave; raises KeyError or TypeError if it is something else."""
+        if value["schema_version"] != SCHEMA_VERSION:
+            raise TypeError(f"schema_version is {value['schema_version']!r}, this simgym reads {SCHEMA_VERSION}")
+        return cls(**value)
+
+
+def read_plan(folder: str | Path) -> Plan | None:
+    """The plan of a run, or None if it has none.
+
+    Raises:
+        MalformedFile: there is one that cannot be read.
+    """
+    path = Path(folder) / FILE_NAME
+    if not path.is_file():
+        return None
+    try:
+        return Plan.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise MalformedFile(f"{path} is not a plan ({error}). Choose another folder.") from error
+
+
+def keep_plan(plan: Plan, folder: str | Path) -> Plan:
+    """Write the plan of a run, or check it against the one that is there and extend that.
+
+    Raises:
+        ConfigurationError: the folder holds another experiment; the message says in what it differs.
+        MalformedFile: the plan that is there cannot be read.
+    """
+    plan = Plan.from_json(json.loads(json.dumps(asdict(plan))))
+    there = read_plan(folder)
+    if there is not None:
+        try:
+            plan = there.joined(plan)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{Path(folder) / FILE_NAME}: {error} Choose another folder.") from error
+    if plan != there or list(plan.scenarios) != list(there.scenarios):
+        write_json(Path(folder) / FILE_NAME, asdict(plan))
+    return plan
+
+
+def short_hash(value: Any) -> str:
+    """First 16 hexadecimal digits of the SHA-256 of JSON values."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,186 @@
+"""What one assistant and one environment are to give: which conversations, which are there, and which are missing.
+
+A `Collection` belongs to whoever holds the conversations (`collect` in this process, `ray_collect` on a cluster): it
+plans them, finds those in the file, takes the new ones and appends each at once. Seeds depend on the run's seed and the
+scenario's id alone, so neither batch size nor order nor a resumption changes a conversation.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from simgym.assistants.base import Assistant
+from simgym.conversation import Scenario
+from simgym.envs.conversation_env import ConversationEnv
+from simgym.envs.episodes import Episodes
+from simgym.envs.settings import ConversationSettings
+from simgym.envs.vector_env import UserSimVectorEnv
+from simgym.errors import ConfigurationError
+from simgym.seeding import derive_seed
+from simgym.transcripts import Transcript, TranscriptWriter, read_transcripts
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One assistant in one environment, as one of several."""
+
+    assistant: Assistant
+    """Who answers."""
+    env: Any
+    """A simgym environment."""
+    path: Path
+    """File of the transcripts."""
+    progress: Callable[[Transcript], None] | None = None
+    """Called with each transcript."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What conversations are held under; can be pickled, for another process to hold them."""
+
+    env_id: str
+    """Id of the environment."""
+    settings: ConversationSettings
+    """Its arguments."""
+    fingerprints: Mapping[str, Mapping[str, Any]]
+    """Of assistant, simulator, judge and environment, for the transcripts."""
+    episodes: Episodes
+    """Starts and advances conversations."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _conditions, (self.env_id, self.settings, self.fingerprints)
+
+
+def _conditions(
+    env_id: str, settings: ConversationSettings, fingerprints: Mapping[str, Mapping[str, Any]]
+) -> Conditions:
+    return Conditions(env_id, settings, fingerprints, settings.episodes())
+
+
+class Collection:
+    """Planned conversations and those that are done; a context manager, safe to be told of from several threads."""
+
+    def __init__(
+        self,
+        assistant: Assistant,
+        env: Any,
+        *,
+        n: int | None = None,
+        seed: int = 0,
+        path: str | Path | None = None,
+        progress: Callable[[Transcript], None] | None = None,
+    ) -> None:
+        """Plan; the arguments and errors are those of `collect`. Nothing is opened before `with`."""
+        base = env.unwrapped
+        if not isinstance(base, ConversationEnv | UserSimVectorEnv):
+            raise ConfigurationError(
+                f"The environment is a {type(base).__name__}, expected one of simgym's (UserSim-...)."
+            )
+        self.plan = plan_conversations(list(base.episodes.scenarios.values()), n, seed)
+        self.assistant = assistant
+        self.conditions = Conditions(
+            env_id=base.spec.id if base.spec is not None else type(base).__name__,
+            settings=base.settings,
+            fingerprints={
+                "assistant": assistant.fingerprint(),
+                "simulator": base.episodes.simulator.fingerprint(),
+                "judge": base.episodes.judge.fingerprint(),
+                "env": {"max_turns": base.episodes.max_turns},
+            },
+            episodes=base.episodes,
+        )
+        self.path = path
+        self._progress = progress
+        self._done: dict[tuple[str, int], Transcript] = {}
+        self._writer: TranscriptWriter | None = None
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Collection:
+        if self.path is not None:
+            self._writer = TranscriptWriter(self.path)
+            try:
+                self._find(self._writer)
+            except BaseException:
+                self._writer.close()
+                raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    @property
+    def missing(self) -> list[tuple[Scenario, int]]:
+        """Scenario and seed of what is still to be held, in order."""
+        return [(scenario, chosen) for scenario, chosen in self.plan if (scenario.id, chosen) not in self._done]
+
+    def add(self, transcript: Transcript) -> None:
+        """Take a finished conversation and write it down.
+
+        Raises:
+            TranscriptError: the file cannot be written; what was written is intact.
+        """
+        with self._lock:
+            if self._writer is not None:
+                self._writer.append(transcript)
+            self._done[transcript.key] = transcript
+            if self._progress is not None:
+                self._progress(transcript)
+
+    def transcripts(self) -> list[Transcript]:
+        """All planned conversations in the order of the plan; none may be missing."""
+        return [self._done[scenario.id, chosen] for scenario, chosen in self.plan]
+
+    def _find(self, writer: TranscriptWriter) -> None:
+        if not writer.written:
+            return
+        for transcript in read_transcripts(writer.path):
+            self._check_same_run(transcript, writer.path)
+            self._done[transcript.key] = transcript
+        if self._progress is not None:
+            for scenario, chosen in self.plan:
+                if (found := self._done.get((scenario.id, chosen))) is not None:
+                    self._progress(found)
+
+    def _check_same_run(self, transcript: Transcript, path: Path) -> None:
+        if transcript.env_id != self.conditions.env_id:
+            raise ConfigurationError(
+                f"{path} holds conversations with {transcript.env_id}, not {self.conditions.env_id}. "
+                "Choose another file."
+            )
+        for role, expected in self.conditions.fingerprints.items():
+            written = dict(transcript.fingerprints.get(role, {}))
+            if written != expected:
+                different = sorted(key for key in {*written, *expected} if written.get(key) != expected.get(key))
+                raise ConfigurationError(
+                    f"{path} was written with another {role} (different: {', '.join(different)}). "
+                    "Choose another file, or delete that one to start over."
+                )
+
+
+def plan_conversations(scenarios: Sequence[Scenario], n: int | None, seed: int) -> list[tuple[Scenario, int]]:
+    """Which scenario runs with which seed: scenarios in order, further rounds with other seeds."""
+    count = len(scenarios) if n is None else n
+    if count < 1:
+        raise ConfigurationError(f"n is {n}, expected >= 1.")
+    chosen = [(scenarios[number % len(scenarios)], number // len(scenarios)) for number in range(count)]
+    return [(scenario, derive_seed(seed, "conversation", scenario.id, around)) for scenario, around in chosen]
+
+
+def count_exclusions(transcripts: Sequence[Transcript]) -> dict[str, int]:
+    """Conversations that do not enter means, by end reason and kind of fault."""
+    reasons = Counter(
+        f"{transcript.end_reason}: {(transcript.fault or 'unknown').split(':')[0]}"
+        for transcript in transcripts
+        if not transcript.counts
+    )
+    return dict(sorted(reasons.items()))

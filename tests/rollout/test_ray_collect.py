@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+
+import simgym  # noqa: F401  # registers the environments
+from simgym.assistants.language_model_assistant import LanguageModelAssistant
+from simgym.errors import BudgetReached
+from simgym.evaluation.matrix import evaluate_matrix, make_env
+from simgym.language_models.base import Sampling
+from simgym.rollout.collect import collect_jobs
+from simgym.rollout.collection import Job
+from simgym.rollout.ray_collect import ray_collect_jobs
+
+ray = pytest.importorskip("ray", reason="needs the extra `ray`")
+
+GREEDY = Sampling(temperature=0, max_new_tokens=6)
+OPTIONS = {"judge": "relevance", "judge_model": "scripted:echo", "max_turns": 2}
+COLUMNS = ["UserSim-Replay-v0", "UserSim-RolePlayOpening-v0"]
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Two nodes with one CPU each, and this process connected to them."""
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    made.add_node(num_cpus=1)
+    ray.init(address=made.address, log_to_driver=False, configure_logging=False)
+    made.wait_for_nodes()
+    yield made
+    ray.shutdown()
+    made.shutdown()
+
+
+def timeless(transcript):
+    return replace(transcript, seconds=None, role_seconds={}).to_json()
+
+
+def test_two_nodes_give_byte_for_byte_what_this_process_gives(cluster, scenarios, tiny_model, tmp_path):
+    assert len([node for node in ray.nodes() if node["Alive"]]) == 2
+    assistants = {
+        "model": LanguageModelAssistant(tiny_model, sampling=GREEDY),
+        "script": LanguageModelAssistant("scripted:seed"),
+    }
+    options = {"env_options": {**OPTIONS, "model": "scripted:seed"}, "seed": 3, "batch_size": 2}
+    here = evaluate_matrix(assistants, COLUMNS, scenarios, folder=tmp_path / "here", **options)
+    there = evaluate_matrix(
+        assistants, COLUMNS, scenarios, folder=tmp_path / "there", collector=ray_collect_jobs, **options
+    )
+    for cell, several in here.transcripts.items():
+        assert [timeless(one) for one in there.transcripts[cell]] == [timeless(one) for one in several]
+    assert here.plan_hash == there.plan_hash
+
+
+class KillsItsWorkerOnce:
+    """Answers, but takes its process down the first time that it is asked on a cluster."""
+
+    def __init__(self, mark, word):
+        self.mark, self.word = str(mark), word
+
+    def respond(self, conversations, *, seeds):
+        from simgym.assistants.base import AssistantTurn
+
+        if not os.path.exists(self.mark):
+            with open(self.mark, "w"):
+                pass
+            os.kill(os.getpid(), signal.SIGKILL)
+        return [AssistantTurn(f"{self.word} {seed}") for seed in seeds]
+
+    def fingerprint(self):
+        return {"word": self.word}
+
+
+def test_a_batch_whose_worker_is_killed_is_held_again_and_is_the_same(cluster, scenarios, tmp_path):
+    import ray.cloudpickle as by_value
+
+    by_value.register_pickle_by_value(__import__("sys").modules[__name__])
+    mark = tmp_path / "killed"
+    env = make_env(COLUMNS[0], scenarios, OPTIONS)
+    jobs = [Job(KillsItsWorkerOnce(mark, "yes"), env, tmp_path / "there.jsonl")]
+    (there,) = ray_collect_jobs(jobs, seed=3, batch_size=2)
+    assert mark.exists()
+    (here,) = collect_jobs([replace(jobs[0], path=tmp_path / "here.jsonl")], seed=3, batch_size=2)
+    assert [timeless(one) for one in there] == [timeless(one) for one in here]
+
+
+def test_what_was_begun_is_kept_when_a_budget_ends_the_run(cluster, scenarios, tmp_path):
+    env = make_env(COLUMNS[0], scenarios, OPTIONS)
+    seen = []
+
+    def stop_after_two_batches():
+        seen.append(1)
+        if len(seen) > 2:
+            raise BudgetReached("enough")
+
+    jobs = [Job(LanguageModelAssistant("scripted:seed"), env, tmp_path / "some.jsonl")]
+    with pytest.raises(BudgetReached):
+        ray_collect_jobs(jobs, batch_size=1, before_batch=stop_after_two_batches)
+    assert len((tmp_path / "some.jsonl").read_text().splitlines()) == 2
+    (all_of_them,) = ray_collect_jobs(jobs, batch_size=1)
+    assert len(all_of_them) == len(scenarios)
