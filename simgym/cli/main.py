@@ -23,6 +23,7 @@ from simgym.cli.envs import envs
 from simgym.cli.judge import judge, rejudge
 from simgym.cli.matrix import matrix
 from simgym.cli.realism import realism
+from simgym.cli.report import report
 from simgym.cli.rollout import rollout
 from simgym.cli.study import study
 from simgym.cli.terminal import complain
@@ -63,7 +64,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # help texts hold square brackets, and stay the same in every terminal and in the docs
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (envs, chat, rollout, matrix, realism, rejudge, view, doctor):
+for verb in (envs, chat, rollout, matrix, report, realism, rejudge, view, doctor):
     app.command()(verb)
 app.add_typer(data, name="data")
 app.add_typer(judge, name="judge")

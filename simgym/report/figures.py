@@ -11,9 +11,11 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+from simgym.evaluation.curves import Curve
 from simgym.report.results import MatrixResults, short_name
 from simgym.statistics.intervals import Estimate
 
@@ -74,24 +76,46 @@ def change_heatmap_svg(results: MatrixResults) -> str | None:
     return _heatmap(results, rows, draw, "Changes; the table below holds the same numbers")
 
 
+def curves_svg(curves: Sequence[Curve]) -> str | None:
+    """Rewards in training, a small picture for each run on the same scale; None if there are none."""
+    if not curves:
+        return None
+    from matplotlib.figure import Figure
+
+    across = min(3, len(curves))
+    down = -(-len(curves) // across)
+    low = min(min(curve.reward) for curve in curves)
+    high = max(max(curve.reward) for curve in curves)
+    with _page_style():
+        figure = Figure(figsize=(3.4 * across, 2.6 * down), layout="constrained")
+        for number, curve in enumerate(curves, 1):
+            axes = figure.add_subplot(down, across, number)
+            axes.plot(curve.at, curve.reward, ".", color="#8a94a0", markersize=4)
+            axes.plot(curve.at, _smoothed(curve.reward), color=PAGE_INK, lw=1.6)
+            axes.set_ylim(low - 2, high + 2)
+            axes.set_title(_label(curve.name), fontsize=11, color=PAGE_INK)
+            axes.set_xlabel(curve.unit, fontsize=10, color=PAGE_INK)
+            axes.tick_params(labelsize=9, colors=PAGE_INK)
+            for side, spine in axes.spines.items():
+                spine.set_visible(side in ("left", "bottom"))
+                spine.set_color(PAGE_INK)
+        return _as_svg(figure, "Learning curves; results.json holds the points")
+
+
+def _smoothed(values: Sequence[float], width: int = 5) -> list[float]:
+    """Mean of each value and its neighbours, as many as there are at the ends."""
+    half = width // 2
+    windows = [values[max(0, at - half) : at + half + 1] for at in range(len(values))]
+    return [sum(window) / len(window) for window in windows]
+
+
 def _heatmap(results: MatrixResults, rows: Sequence[str], draw: Callable[..., None], described: str) -> str:
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
     columns = results.simulators
     home = results.comparisons.trained_on if results.comparisons is not None else {}
-    settings: Any = {
-        "svg.hashsalt": "simgym",
-        "svg.fonttype": "none",
-        "font.family": "sans-serif",
-        "text.parse_math": False,
-        "hatch.color": "#8a94a0",
-        "hatch.linewidth": 0.6,
-    }
-    with rc_context(settings), warnings.catch_warnings():
-        # The browser draws the letters, with its own fonts; what matplotlib's font lacks does not matter.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+    with _page_style():
         figure = Figure(figsize=(2.0 + _CELL_WIDTH * len(columns), 0.7 + _CELL_HEIGHT * len(rows)))
         axes = figure.add_subplot()
         for y, row in enumerate(rows):
@@ -108,15 +132,37 @@ def _heatmap(results: MatrixResults, rows: Sequence[str], draw: Callable[..., No
         axes.tick_params(labelcolor=PAGE_INK)
         for spine in axes.spines.values():
             spine.set_visible(False)
-        buffer = io.StringIO()
-        figure.savefig(
-            buffer,
-            format="svg",
-            metadata={"Date": None, "Creator": None},
-            transparent=True,
-            bbox_inches="tight",
-            pad_inches=0.05,
-        )
+        return _as_svg(figure, described)
+
+
+@contextmanager
+def _page_style() -> Iterator[None]:
+    from matplotlib import rc_context
+
+    settings: Any = {
+        "svg.hashsalt": "simgym",
+        "svg.fonttype": "none",
+        "font.family": "sans-serif",
+        "text.parse_math": False,
+        "hatch.color": "#8a94a0",
+        "hatch.linewidth": 0.6,
+    }
+    with rc_context(settings), warnings.catch_warnings():
+        # The browser draws the letters, with its own fonts; what matplotlib's font lacks does not matter.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
+
+
+def _as_svg(figure: Any, described: str) -> str:
+    buffer = io.StringIO()
+    figure.savefig(
+        buffer,
+        format="svg",
+        metadata={"Date": None, "Creator": None},
+        transparent=True,
+        bbox_inches="tight",
+        pad_inches=0.05,
+    )
     return fit_page(buffer.getvalue(), described)
 
 

@@ -9,49 +9,30 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from simgym.evaluation.matrix import Cell
-from simgym.report.figures import change_heatmap_svg, matrix_heatmap_svg
+from simgym.evaluation.plan import short_hash
+from simgym.report.figures import change_heatmap_svg, curves_svg, matrix_heatmap_svg
 from simgym.report.page import page_templates, write_page
 from simgym.report.results import MatrixResults, short_name
+from simgym.report.talks import (
+    ENDINGS,
+    PageLink,
+    Talk,
+    choose_pairs,
+    filter_rules,
+    lay_out,
+    pair_filters,
+    write_conversation_pages,
+)
 from simgym.transcripts import Transcript
 
 _ROLES = ("assistant", "user", "judge")
 """Roles of model calls, in the order of the tables."""
-_ENDINGS = {
-    "user_end": "the user ended it",
-    "turn_limit": "the turn limit was reached",
-    "context_overflow": "it outgrew the model's context",
-    "simulator_fault": "the simulated user failed",
-    "judge_fault": "the judge failed",
-    "assistant_fault": "the assistant failed",
-}
-"""End reasons in words."""
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """One chat bubble."""
-
-    role: str
-    """Who speaks."""
-    text: str | None
-    """What was said; None if nothing usable came."""
-    faults: Mapping[str, int]
-    """Attempts at this turn that were not used: why, and how many."""
-
-
-@dataclass(frozen=True, slots=True)
-class Talk:
-    """A conversation as it is shown."""
-
-    transcript: Transcript
-    """Where it comes from."""
-    turns: tuple[Turn, ...]
-    """In order; turns that failed for good come last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +49,31 @@ class Chapter:
     """The first few."""
 
 
+@dataclass(frozen=True, slots=True)
+class Player:
+    """An assistant, a simulator or the judge, as the report names it."""
+
+    name: str
+    """As in the matrix."""
+    role: str
+    """What it did."""
+    model: str | None
+    """Its model, if it has one."""
+    revision: str | None
+    """Of the model."""
+    dtype: str | None
+    """Numbers that the model calculates with."""
+    hash: str
+    """Of its whole fingerprint."""
+
+
 def write_report(
     path: str | Path,
     results: MatrixResults,
     transcripts: Mapping[tuple[str, str], Sequence[Transcript]],
     *,
     max_conversations: int = 5,
+    all_conversations: bool = False,
 ) -> None:
     """Write the report whole or not at all.
 
@@ -82,11 +82,13 @@ def write_report(
         results: What to report.
         transcripts: Conversations by (assistant, simulator); the first few of each cell are shown.
         max_conversations: How many per cell, >= 0.
+        all_conversations: Write them all, too, to pages in a folder beside the report that it links to.
 
     Raises:
         TranscriptError: the file cannot be written.
     """
-    write_page(path, render_report(results, transcripts, max_conversations=max_conversations))
+    pages = write_conversation_pages(path, results, transcripts) if all_conversations else []
+    write_page(path, render_report(results, transcripts, max_conversations=max_conversations, pages=pages))
 
 
 def render_report(
@@ -94,39 +96,34 @@ def render_report(
     transcripts: Mapping[tuple[str, str], Sequence[Transcript]],
     *,
     max_conversations: int = 5,
+    pages: Sequence[PageLink] = (),
 ) -> str:
     """The report as HTML text."""
     environment = page_templates()
     environment.filters["short"] = short_name
+    filters = pair_filters(results)
     return environment.get_template("report.html.j2").render(
         results=results,
         heatmap=matrix_heatmap_svg(results),
         changes=change_heatmap_svg(results),
         roles=_ROLES,
-        endings=_ENDINGS,
+        endings=ENDINGS,
+        endings_seen=[reason for reason in ENDINGS if any(reason in cell.end_reasons for cell in results.cells)],
+        curves=curves_svg(results.curves),
+        played=[*_players(results.fingerprints)],
+        pairs=choose_pairs(results, transcripts),
+        filters=filters,
+        filter_rules=filter_rules(filters),
+        pages=pages,
+        spent=_total_spent(results.cells),
         excluded=_total_excluded(results.cells),
         tokens=_total_tokens(results.cells),
         fingerprints=json.dumps(results.fingerprints, indent=2, ensure_ascii=False, default=str),
         chapters=[
-            Chapter(*key, results.cell(*key), tuple(map(_lay_out, several[: max(max_conversations, 0)])))
+            Chapter(*key, results.cell(*key), tuple(map(lay_out, several[: max(max_conversations, 0)])))
             for key, several in transcripts.items()
         ],
     )
-
-
-def _lay_out(transcript: Transcript) -> Talk:
-    """Put every unused attempt under the turn it was an attempt at."""
-    failed: dict[tuple[str, int], Counter[str]] = {}
-    for call in transcript.calls:
-        if call.fault is not None and call.role != "judge":
-            failed.setdefault((call.role, call.turn), Counter())[call.fault] += 1
-    spoken: Counter[str] = Counter()
-    turns = []
-    for message in transcript.conversation.messages:
-        turns.append(Turn(message.role, message.content, failed.pop((message.role, spoken[message.role]), {})))
-        spoken[message.role] += 1
-    turns += [Turn(role, None, faults) for (role, _), faults in failed.items()]
-    return Talk(transcript, tuple(turns))
 
 
 def _total_excluded(cells: Sequence[Cell]) -> dict[str, int]:
@@ -134,6 +131,43 @@ def _total_excluded(cells: Sequence[Cell]) -> dict[str, int]:
     for cell in cells:
         totals.update(cell.excluded)
     return dict(sorted(totals.items()))
+
+
+def _players(fingerprints: Mapping[str, Any]) -> Iterator[Player]:
+    for role, several in (
+        ("assistant", fingerprints.get("assistants", {})),
+        ("simulator", fingerprints.get("simulators", {})),
+        ("judge", {str(fingerprints.get("judge", {}).get("judge", "judge")): fingerprints.get("judge", {})}),
+    ):
+        for name, fingerprint in several.items():
+            model = _model_of(fingerprint)
+            texts = {key: str(model[key]) for key in ("model", "revision", "dtype") if model.get(key) is not None}
+            yield Player(
+                short_name(name),
+                role,
+                texts.get("model"),
+                texts.get("revision"),
+                texts.get("dtype"),
+                short_hash(fingerprint),
+            )
+
+
+def _model_of(fingerprint: Any) -> Mapping[str, Any]:
+    """The first model of a language that a fingerprint names, however deep."""
+    if not isinstance(fingerprint, Mapping):
+        return {}
+    if "kind" in fingerprint and "model" in fingerprint:
+        return fingerprint
+    return next((found for value in fingerprint.values() if (found := _model_of(value))), {})
+
+
+def _total_spent(cells: Sequence[Cell]) -> dict[str, Counter[str]]:
+    totals: dict[str, Counter[str]] = {"seconds": Counter(), "calls": Counter(), "faults": Counter()}
+    for cell in cells:
+        totals["seconds"].update(cell.role_seconds)
+        totals["calls"].update(cell.calls)
+        totals["faults"].update(cell.first_faults)
+    return totals
 
 
 def _total_tokens(cells: Sequence[Cell]) -> dict[str, dict[str, int]]:

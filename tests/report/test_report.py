@@ -4,6 +4,7 @@ import json
 import re
 import warnings
 from dataclasses import replace
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from xml.dom import minidom
@@ -13,10 +14,11 @@ import pytest
 from simgym.conversation import INTENT_PREFIX, Conversation, Scenario
 from simgym.errors import ConfigurationError, TranscriptError
 from simgym.evaluation.comparisons import compare_cells
+from simgym.evaluation.curves import Curve
 from simgym.evaluation.matrix import Matrix, summarise_cell
 from simgym.report.figures import change_heatmap_svg, matrix_heatmap_svg
 from simgym.report.html import render_report, write_report
-from simgym.report.results import MatrixResults
+from simgym.report.results import MatrixResults, short_name
 from simgym.transcripts import ModelCall, Transcript
 
 HOSTILE = "--><script>alert('x')</script> & <img src=http://evil.example/x> ]]> {{ 7*6 }} $\\frac$ \x00"
@@ -182,6 +184,124 @@ def compared() -> tuple[MatrixResults, Talks]:
     found = compare_cells(Matrix(cells, transcripts, {}), trained_on={"trained": columns[0]}, seed=1)
     results = replace(made()[0], assistants=("initial", "trained"), cells=cells, comparisons=found)
     return results, transcripts
+
+
+class Tables(HTMLParser):
+    """Texts of the cells of every table, row by row, by the label of the region round it."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tables: dict[str, list[list[str]]] = {}
+        self._label = ""
+        self._inside = False
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        if values.get("role") == "region":
+            self._label = values.get("aria-label") or ""
+        elif tag == "table":
+            while self._label in self.tables:  # a table without a region of its own
+                self._label += " again"
+            self.tables[self._label] = []
+        elif tag == "tr":
+            self.tables[self._label].append([])
+        elif tag in ("td", "th"):
+            self.tables[self._label][-1].append("")
+            self._inside = True
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("td", "th"):
+            self._inside = False
+
+    def handle_data(self, data: str) -> None:
+        if self._inside:
+            self.tables[self._label][-1][-1] += data + " "
+
+
+def test_the_numbers_of_the_page_are_those_of_the_json() -> None:
+    results, transcripts = compared()
+    tables = Tables(render_report(results, transcripts)).tables
+    value = json.loads(json.dumps(results.to_json()))
+    matrix = tables["The matrix as a table"]
+    assert len(matrix) == 3
+    for cell in value["cells"]:
+        row = next(row for row in matrix if row[0].strip() == cell["assistant"])
+        shown = row[1 + value["simulators"].index(cell["simulator"])]
+        estimate = cell["estimate"]
+        assert re.findall(r"-?\d+\.?\d*", shown) == [
+            *(f"{estimate[key]:.1f}" for key in ("value", "low", "high")), str(cell["counted"]),
+            str(cell["conversations"]),
+        ]  # fmt: skip
+    for change, row in zip(value["comparisons"]["changes"], tables["The changes as a table"][1:], strict=True):
+        estimate = change["estimate"]
+        assert [text.strip() for text in row] == [
+            change["assistant"], short_name(change["simulator"]), f"{estimate['value']:+.1f}",
+            f"{estimate['low']:+.1f} to {estimate['high']:+.1f}", str(estimate["n"]),
+            f"{change['p_corrected']:.3f}", f"{change['detectable']:.1f}",
+        ]  # fmt: skip
+    for cell, row in zip(value["cells"], tables["Lengths and endings"][1:], strict=True):
+        assert [text.strip() for text in row[2:]] == [
+            f"{cell['mean_assistant_turns']:.1f}", f"{cell['characters']['assistant']:.0f}",
+            f"{cell['characters']['user']:.0f}", *(str(number) for number in cell["end_reasons"].values()),
+        ]  # fmt: skip
+
+
+def test_pairs_show_the_largest_gain_and_loss_and_can_be_filtered_without_a_script() -> None:
+    results, transcripts = compared()
+    lucky = [replace(one, reward=0.05 * at) for at, one in enumerate(transcripts["initial", "UserSim-Persona-v0"])]
+    lucky[2] = replace(lucky[2], reward=0.9)
+    lucky[5] = replace(lucky[5], reward=0.0)
+    lucky[6] = held(6, None)
+    page = render_report(results, {**transcripts, ("trained", "UserSim-Persona-v0"): lucky})
+    part = page[page.index("Side by side") : page.index("<h2>Conversations")]
+    assert re.findall(r"<small>(.*?)</small></summary>", part) == [
+        "+10.0, the largest gain", "+10.0, the middle one",
+        "+80.0, the largest gain", "-25.0, the largest loss", "+0.0, the middle one", "does not count",
+    ]  # fmt: skip
+    assert 'class="pair who-0 with-1 kind-1"' in part
+    assert 'id="kind-1"' in part
+    assert "main:has(#kind-1:checked) .pair:not(.kind-1)" in page
+    assert "<script" not in page
+
+
+def test_hostile_names_and_words_stay_text_side_by_side_too(tmp_path: Path) -> None:
+    results, transcripts = compared()
+    hostile = {(name, column): [replace(one, reasons=(HOSTILE,), conversation=Conversation().add("user", HOSTILE))
+                                for one in several] for (name, column), several in transcripts.items()}  # fmt: skip
+    page = render_report(results, hostile)
+    assert "<script" not in page
+    assert "<img" not in page
+    write_report(tmp_path / "r.html", results, hostile, all_conversations=True)
+    for path in (tmp_path / "r-conversations").iterdir():
+        assert "<script" not in path.read_text(encoding="utf-8")
+        assert "{{ 7*6 }}" in path.read_text(encoding="utf-8")
+
+
+def test_every_conversation_is_on_a_page_that_the_report_leads_to(tmp_path: Path) -> None:
+    results, transcripts = compared()
+    many = {cell: [replace(several[0], seed=number, scenario=Scenario(f"s{number}", f"{INTENT_PREFIX}x", "hi"))
+                   for number in range(60)] for cell, several in transcripts.items()}  # fmt: skip
+    write_report(tmp_path / "report.html", results, many, max_conversations=0, all_conversations=True)
+    report = (tmp_path / "report.html").read_text(encoding="utf-8")
+    links = re.findall(r'href="(report-conversations/[^"]+)"', report)
+    assert len(links) == 2 * 3  # simulators by 25 scenarios
+    pages = [(tmp_path / link).read_text(encoding="utf-8") for link in links]
+    assert sum(page.count("<article") for page in pages) == 4 * 60
+    assert 'href="../report.html"' in pages[0]
+    assert 'href="01-0002.html"' in pages[0]
+
+
+def test_learning_curves_are_drawn() -> None:
+    curve = Curve("run <b>", "update", (1, 2, 3), (20.0, 25.0, 31.5))
+    results, transcripts = compared()
+    page = render_report(replace(results, curves=(curve,)), transcripts)
+    assert "Learning curves" in page
+    assert "run &lt;b&gt;" in page
+    assert "<h2>Training</h2>" not in render_report(results, transcripts)
+    assert MatrixResults.from_json(json.loads(json.dumps(replace(results, curves=(curve,)).to_json()))).curves == (
+        curve,
+    )
 
 
 def test_changes_stand_in_picture_and_table_with_the_gap() -> None:
