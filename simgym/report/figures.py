@@ -144,7 +144,6 @@ def _page_style() -> Iterator[None]:
         "svg.fonttype": "none",
         "font.family": "sans-serif",
         "text.parse_math": False,
-        "hatch.color": "#8a94a0",
         "hatch.linewidth": 0.6,
     }
     with rc_context(settings), warnings.catch_warnings():
@@ -203,9 +202,10 @@ def _draw_cell(
     colour = colormaps[colours](shade)
     corner = (x + _CORNER[0], y + _CORNER[1])
     axes.add_patch(Rectangle(corner, *_SIZE, facecolor=colour, edgecolor="none"))
-    if hatched:
-        axes.add_patch(Rectangle(corner, *_SIZE, facecolor="none", edgecolor="#8a94a0", lw=0, hatch="//"))
     ink = _readable_on(colour)
+    if hatched:
+        stripe = tuple(0.6 * part + 0.4 * (ink == "#ffffff") for part in colour[:3])  # stands out on any cell
+        axes.add_patch(Rectangle(corner, *_SIZE, facecolor="none", edgecolor=stripe, lw=0, hatch="//"))
     box = {"facecolor": colour, "edgecolor": "none", "pad": 1.5} if hatched else None
     half = estimate.half_width
     interval = "no interval" if half is None else f"± {half:.1f}"

@@ -16,7 +16,7 @@ from simgym.errors import ConfigurationError, MalformedFile
 from simgym.evaluation.comparisons import compare_cells
 from simgym.evaluation.curves import LOG_NAME, Curve, read_curve
 from simgym.evaluation.matrix import Cell, Matrix
-from simgym.evaluation.plan import short_hash
+from simgym.evaluation.plan import read_plan, short_hash
 from simgym.report.results import MatrixResults
 from simgym.transcripts import Transcript, read_transcripts
 
@@ -131,13 +131,16 @@ def _read_matrix(folder: Path) -> StoredRun:
         results = MatrixResults.from_json(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         raise MalformedFile(f"{path} cannot be read: {error}") from error
+    plan = read_plan(folder)
+    # a run may have grown behind these numbers, or been cut to its first scenarios
+    wanted = None if plan is None else set(list(plan.scenarios)[: results.scenarios_n])
     transcripts = {}
     for cell in results.cells:
         file = (folder / cell.transcripts).resolve()
         if folder.resolve() not in file.parents:
             raise MalformedFile(f"{path} names a file outside its folder: {cell.transcripts}.")
-        keys = {one.key: one for one in read_transcripts(file)}
-        transcripts[cell.assistant, cell.simulator] = list(keys.values())
+        held = [one for one in read_transcripts(file) if wanted is None or one.scenario.id in wanted]
+        transcripts[cell.assistant, cell.simulator] = held
     return StoredRun(folder.name, results, _in_one_order(transcripts))
 
 

@@ -51,6 +51,12 @@ def test_another_seed_is_shown_with_a_warning_and_not_compared(matrix):
     assert len(joined.cells) == 4
 
 
+def test_conversations_that_are_not_in_the_numbers_are_left_out(matrix):
+    matrix("cut", "a=scripted:seed", words=["-n", "6"])
+    (run,) = read_runs([matrix("cut", "a=scripted:seed")])[0]
+    assert {len(several) for several in run.transcripts.values()} == {4}
+
+
 def test_two_assistants_of_one_name_are_told_apart(matrix):
     first, other = matrix("one", "a=scripted:seed"), matrix("two", "a=scripted:echo")
     assert join_runs(read_runs([first, other])[0]).results.assistants == ("a", "a (two)")
