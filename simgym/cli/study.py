@@ -264,7 +264,7 @@ def purge(
     config = _config()
     if not (recruitment or drafts):
         raise ConfigurationError("There is nothing to delete. Give --recruitment, --drafts or both.")
-    config.load_study(file)
+    study_of_file = config.load_study(file)
     from simgym.study.store import Store
 
     if not yes:
@@ -273,7 +273,7 @@ def purge(
     async def delete() -> dict[str, int]:
         store = Store(_database(database, file, "real"))
         try:
-            await store.meta()
+            await _check_same_study(store, study_of_file)
             return await store.purge(recruits=recruitment, drafts=drafts)
         finally:
             await store.close()
@@ -343,18 +343,28 @@ def _config() -> Any:
 
 
 def _records(file: Path, database: str | None, *, texts: bool) -> tuple[list[dict[str, Any]], int]:
-    _config().load_study(file)
+    loaded = _config().load_study(file)
     from simgym.study.records import export as read
     from simgym.study.store import Store
 
     async def both() -> tuple[list[dict[str, Any]], int]:
         store = Store(_database(database, file, "real"))
         try:
+            await _check_same_study(store, loaded)
             return await read(store, texts=texts), await store.withdrawn()
         finally:
             await store.close()
 
     return asyncio.run(both())
+
+
+async def _check_same_study(store: Any, loaded: Any) -> None:
+    meta = await store.meta()
+    if meta.name != loaded.name:
+        raise ConfigurationError(
+            f"The database belongs to the study {meta.name!r}, the file describes {loaded.name!r}. "
+            "Give the database of this study (--database, or SIMGYM_STUDY_DATABASE)."
+        )
 
 
 def _database(given: str | None, file: Path, kind: str) -> str:

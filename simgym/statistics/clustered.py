@@ -24,6 +24,9 @@ from simgym.statistics.resampling import bootstrap_statistic
 _Numbers = Sequence[float] | npt.NDArray[Any]
 _Labels = Sequence[Hashable] | npt.NDArray[Any]
 
+_NO_ERROR = 1e-8
+"""A standard error below this is rounding: all clusters have the same share, and nothing can be said of others."""
+
 
 @dataclass(frozen=True, slots=True)
 class RobustRate:
@@ -69,7 +72,8 @@ def robust_win_rate(
         level: Nominal coverage, in (0, 1).
 
     Returns:
-        None where there is no such rate: fewer than three clusters, all outcomes equal, or no fit.
+        None where there is no such rate: fewer than three clusters, all outcomes or all clusters' shares equal, or no
+        fit.
     """
     values = np.asarray(outcomes, dtype=np.float64)
     groups = _numbered(clusters)
@@ -86,7 +90,7 @@ def robust_win_rate(
     from scipy.stats import t as student
 
     error, logit = float(fitted.bse[0]), float(fitted.params[0])
-    if not np.isfinite(error) or error == 0:
+    if not np.isfinite(error) or error < _NO_ERROR:
         return None
     spread = float(student.ppf((1 + level) / 2, count - 1)) * error
     rate, low, high = (float(1 / (1 + np.exp(-one))) for one in (logit, logit - spread, logit + spread))
@@ -114,7 +118,7 @@ def equivalence(outcomes: _Numbers, clusters: _Labels, *, margin: float) -> Equi
     """Two one-sided cluster-robust t-tests of 0.5 - margin < rate < 0.5 + margin.
 
     Returns:
-        None with fewer than three clusters, or where the outcomes have no spread.
+        None with fewer than three clusters, or where the outcomes or the clusters' shares have no spread.
 
     Raises:
         ValueError: the margin is not in (0, 0.5).
@@ -131,7 +135,7 @@ def equivalence(outcomes: _Numbers, clusters: _Labels, *, margin: float) -> Equi
     mean = float(values.mean())
     residuals = np.bincount(groups, weights=values - mean)
     error = float(np.sqrt(count / (count - 1) * (residuals**2).sum())) / len(values)
-    if error == 0:
+    if error < _NO_ERROR:
         return None
     below = student.sf((mean - (0.5 - margin)) / error, count - 1)
     above = student.cdf((mean - (0.5 + margin)) / error, count - 1)

@@ -166,6 +166,15 @@ class Recruitment(_Part):
     completion_code: Annotated[str | None, Field(max_length=64)] = None
     """The code that everybody gets at the end; none: a random one each."""
 
+    @model_validator(mode="after")
+    def _names_somebody(self) -> Recruitment:
+        if self.unique is not None and self.unique not in self.parameters:
+            raise ValueError(
+                f"unique is {self.unique}, which is not among the parameters ({', '.join(self.parameters)}), so "
+                "anybody could take part twice. Add it, name another one, or set unique to null."
+            )
+        return self
+
 
 class Study(_Part):
     """One study."""

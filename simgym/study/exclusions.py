@@ -11,11 +11,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from simgym.errors import ConfigurationError
 from simgym.study.config import Rule, RuleName
 from simgym.study.rendering import count_words
 
 _GRAM = 5
 """Words in a row that count as copied."""
+
+_OF_TEXTS: tuple[RuleName, ...] = ("document_words", "reason_words", "copied_share")
+"""Rules that need the texts themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +114,16 @@ def exclude(
 
     Whoever did not complete the study is excluded first, where a record says so; a rule whose value is not recorded
     excludes nobody.
+
+    Raises:
+        ConfigurationError: a rule looks at texts, and the records were exported without them.
     """
+    of_texts = [rule for rule in rules if rule.rule in _OF_TEXTS]
+    if of_texts and any(_without_texts(record) for record in records):
+        raise ConfigurationError(
+            f"The records were exported without texts, so the rule {of_texts[0].rule} cannot be applied. Export them "
+            "with texts, or take the rules on texts out of the study file."
+        )
     kept, counts = [], {"did not complete": 0, **{in_words(rule): 0 for rule in rules}}
     for record in records:
         reason = _reason(record, rules)
@@ -119,6 +132,13 @@ def exclude(
         else:
             counts[reason] += 1
     return kept, counts
+
+
+def _without_texts(record: Mapping[str, Any]) -> bool:
+    turns = [turn for talk in record["conversations"] for turn in talk["turns"]]
+    names = ("reason", "model1_response", "model2_response")
+    texts = [record.get("document"), *(turn.get(name) for turn in turns for name in names)]
+    return any(isinstance(text, int) for text in texts)
 
 
 def _reason(record: Mapping[str, Any], rules: Sequence[Rule]) -> str | None:

@@ -86,7 +86,8 @@ class Pages:
     def error(self, status: int, text: str) -> str:
         """What went wrong."""
         heading = {404: "There is no such page", 500: "Our mistake"}.get(status, "That did not work")
-        return self._render("error.html.j2", heading=heading, text=text)
+        # at 409 and 429 the way back is the browser's: "/" alone would begin anew, without the recruitment id
+        return self._render("error.html.j2", heading=heading, text=text, way_back=status not in (409, 429))
 
     def admin(self, flow: Mapping[str, int], records: Sequence[Mapping[str, Any]]) -> str:
         """Figures for whoever runs the study: flow, balance, failures; no text of a participant."""

@@ -69,7 +69,10 @@ class Guard:
             await send(message)
 
         length = Headers(scope=scope).get("content-length", "0")
-        body = None if not length.isdigit() or int(length) > self.max_body else await self._read(receive)
+        try:
+            body = None if not length.isdigit() or int(length) > self.max_body else await self._read(receive)
+        except _BrokenOff:  # half a form is no form: what is sent again shall not meet it
+            return
         if body is None:
             await _refuse(guarded_send)
             return
@@ -81,15 +84,21 @@ class Guard:
         await self.app(scope, replay, guarded_send)
 
     async def _read(self, receive: Receive) -> bytes | None:
-        """The whole body; None if it is too large."""
+        """The whole body; None if it is too large; raises `_BrokenOff` if its end never came."""
         body = b""
         while True:
             message = await receive()
+            if message["type"] == "http.disconnect":
+                raise _BrokenOff
             body += bytes(message.get("body", b""))
             if len(body) > self.max_body:
                 return None
-            if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            if not message.get("more_body", False):
                 return body
+
+
+class _BrokenOff(Exception):
+    """The connection was closed within a body."""
 
 
 async def _refuse(send: Any) -> None:

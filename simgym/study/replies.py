@@ -16,7 +16,6 @@ from typing import Any
 
 from simgym.assistants.base import Assistant
 from simgym.conversation import Conversation
-from simgym.errors import SimgymError
 from simgym.study.config import AssistantSpec, Study, load_callable
 from simgym.study.design import reply_seed, sides
 from simgym.study.journey import Event, Journey, follow
@@ -24,6 +23,8 @@ from simgym.study.rendering import identity_flags, shows_text
 from simgym.study.store import Store
 
 log = logging.getLogger("simgym.study")
+_LONGEST_CLOSING = 10.0
+"""Seconds that closing waits for what is being stored."""
 Moderation = Callable[[str, str], str | None]
 """Text and role (`user`, `assistant`) to a reason to block it, or None."""
 
@@ -61,16 +62,25 @@ class Replies:
         self.moderation: Moderation | None = load_callable(study.moderation) if study.moderation else None
         self._threads = ThreadPoolExecutor(study.limits.generations_at_once, thread_name_prefix="reply")
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._asked: dict[str, asyncio.Future[Any]] = {}
+        self._closing = False
 
     async def close(self) -> None:
-        """Leave what is under way; whoever waits for it is served after the next start."""
-        for task in self._running.values():
-            task.cancel()
+        """Leave what is under way; whoever waits for it is served after the next start.
+
+        Only the assistants are left waiting: what is being read or stored comes to its end, for a database connection
+        that is cut off within an operation keeps the event loop from closing.
+        """
+        self._closing = True
+        for asked in self._asked.values():
+            asked.cancel()
+        if tasks := set(self._running.values()):
+            await asyncio.wait(tasks, timeout=_LONGEST_CLOSING)
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def start(self, participant: str) -> None:
         """Begin to write for a participant, unless that is under way."""
-        if participant not in self._running:
+        if participant not in self._running and not self._closing:
             task = asyncio.create_task(self._guarded(participant))
             self._running[participant] = task
             task.add_done_callback(lambda _: self._running.pop(participant, None))
@@ -95,7 +105,14 @@ class Replies:
         attempt = journey.exchanges[-1].failures + 1
         names = sides(self.study, journey.assignment, participant, journey.phase, journey.turn)
         talk = journey.conversation()
-        found = await asyncio.gather(*(self._one(participant, journey, name, talk, attempt) for name in names))
+        if self._closing:
+            return
+        asked = asyncio.gather(*(self._one(participant, journey, name, talk, attempt) for name in names))
+        self._asked[participant] = asked
+        try:
+            found = await asked
+        finally:
+            del self._asked[participant]
         base = f"{journey.phase}:{journey.turn}"
         if faults := [f"{name}: {fault}" for name, (_, fault) in zip(names, found, strict=True) if fault]:
             log.warning("%s, %s, attempt %d: %s", participant, base, attempt, "; ".join(faults))
@@ -114,7 +131,7 @@ class Replies:
             fault = turn.fault or (None if shows_text(turn.text) else "empty")
             if fault is None:
                 fault = await self.blocked(turn.text, "assistant")
-        except (SimgymError, OSError, RuntimeError, ValueError) as error:
+        except Exception as error:  # whatever a plug-in raises is a failure that is stored, not one asked for again
             return {}, f"{type(error).__name__}: {error}"[:500]
         flags = identity_flags(turn.text, self.study.assistants[name].aliases)
         return {"assistant": name, "text": turn.text, "flags": flags, "seed": seed}, fault

@@ -307,9 +307,14 @@ class Store:
             return (await connection.execute(query)).scalar()
 
     async def save_draft(self, participant: str, field: str, text: str) -> None:
-        """Keep what is being written; the last text of a field counts."""
+        """Keep what is being written; the last text of a field counts. Of who has withdrawn nothing is kept."""
+        here = sa.select(_participants.c.id).where(
+            (_participants.c.id == participant) & _participants.c.withdrawn_at.is_(None)
+        )
         where = (_drafts.c.participant == participant) & (_drafts.c.field == field)
         async with self._write() as connection:
+            if (await connection.execute(here.with_for_update())).first() is None:
+                return
             await connection.execute(sa.delete(_drafts).where(where))
             await connection.execute(sa.insert(_drafts).values(participant=participant, field=field, text=text))
 

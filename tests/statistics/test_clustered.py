@@ -55,3 +55,9 @@ def test_the_correlation_of_equal_and_of_alternating_votes():
 def test_a_margin_that_is_none_is_an_error():
     with pytest.raises(ValueError, match="margin"):
         equivalence([0, 1, 0], range(3), margin=0.6)
+
+
+def test_clusters_of_the_same_share_say_nothing_of_others():
+    outcomes, clusters = [1, 1, 1, 0, 0] * 3, [name for name in "abc" for _ in range(5)]
+    assert robust_win_rate(outcomes, clusters) is None
+    assert equivalence(outcomes, clusters, margin=0.2) is None

@@ -185,3 +185,13 @@ def test_the_report_shows_the_numbers_escaped_and_says_what_is_synthetic(tmp_pat
         assert f"{100 * row.rate.value:.1f} %" in page
         assert f"{100 * row.rate.low:.1f} to {100 * row.rate.high:.1f}" in page
     json.dumps(results.to_json(), allow_nan=False)
+
+
+def test_rules_on_texts_are_refused_where_there_are_none():
+    with_texts = {"conversations": [{"turns": [{"reason": "clear", "model1_response": "a", "model2_response": "b"}]}]}
+    without = {"conversations": [{"turns": [{"reason": 1, "model1_response": 1, "model2_response": 1}]}]}
+    rule = Rule(rule="reason_words", minimum=3)
+    assert exclude([with_texts], [rule])[0] == []
+    with pytest.raises(ConfigurationError, match="without texts"):
+        exclude([without], [rule])
+    assert exclude([without], [Rule(rule="tie_share", maximum=0.9)])[0] == [without]

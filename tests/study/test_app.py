@@ -3,6 +3,8 @@
 import asyncio
 import json
 import re
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -92,6 +94,16 @@ def test_a_restart_resumes_where_the_participant_was(study, tmp_path):
         assert person.heading == "Which reply helps you more?"
         assert "asked before the crash" in person.page
         assert client.get("/state").json()["key"] == "turn:1:choice"
+
+
+def test_closing_at_any_moment_of_a_reply_comes_to_its_end(study, tmp_path):
+    for number in range(40):
+        with TestClient(make_app(study, tmp_path)) as client:
+            person = Person(client)
+            person.begin()
+            person.do("message", message=f"asked before closing, {number}")
+            time.sleep(0.0006 * number)
+        assert not [one for one in threading.enumerate() if "portal" in one.name]
 
 
 def test_after_a_tie_the_drawn_reply_is_the_one_shown_and_the_one_the_assistants_read(study, tmp_path):

@@ -100,8 +100,8 @@ def test_nothing_is_lost_or_doubled_in_a_browser(browser, study_file, tmp_path):
 
         # a draft survives a reload
         page.get_by_label("Your message").type("half a thou")
-        page.get_by_label("Your message").blur()
-        page.wait_for_timeout(300)
+        with page.expect_response(lambda response: response.url.endswith("/draft")):
+            page.get_by_label("Your message").blur()
         page.reload()
         assert page.get_by_label("Your message").input_value() == "half a thou"
         send(page, "first real message")

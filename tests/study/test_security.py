@@ -202,3 +202,35 @@ def test_a_reply_that_names_its_model_is_flagged():
     assert identity_flags("I am an AI language model trained by OpenAI.", []) == ["self_identification"]
     assert identity_flags("As a friend, I would say: claude is a fine name.", []) == []
     assert Forms("<form action='/do/x'></form>").forms == {"x": {}}
+
+
+def test_a_form_whose_upload_breaks_off_is_not_taken_for_a_whole_one():
+    import asyncio
+
+    from simgym.study.protection import Guard
+
+    asked, sent = [], []
+
+    async def app(scope, receive, send):
+        asked.append(await receive())
+
+    async def send(message):
+        sent.append(message)
+
+    def receiver(*messages):
+        left = list(messages)
+
+        async def receive():
+            return left.pop(0)
+
+        return receive
+
+    scope = {"type": "http", "headers": []}
+    half = {"type": "http.request", "body": b"key=1&text=half", "more_body": True}
+    rest = {"type": "http.request", "body": b" and the rest", "more_body": False}
+    guard = Guard(app, 1000)
+    asyncio.run(guard(scope, receiver(half, {"type": "http.disconnect"}), send))
+    assert asked == []
+    assert sent == []
+    asyncio.run(guard(scope, receiver(half, rest), send))
+    assert asked[0]["body"] == b"key=1&text=half and the rest"

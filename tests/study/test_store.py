@@ -128,3 +128,17 @@ def test_blocks_differ_between_tasks_and_seeds():
     assert order(1, "advice") == order(1, "advice")
     random.seed(0)  # the global generator has no part in it
     assert order(1, "advice") == order(1, "advice")
+
+
+def test_a_draft_that_comes_behind_a_withdrawal_is_not_kept(database):
+    async def scenario(store):
+        participant = await store.find(await store.open("h"))
+        await store.save_draft(participant, "document", "what I wrote")
+        before = await store.drafts(participant)
+        await store.withdraw(participant)
+        await store.save_draft(participant, "document", "what I wrote")
+        return before, await store.drafts(participant)
+
+    before, after = run(database, scenario)
+    assert before == {"document": "what I wrote"}
+    assert after == {}
