@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -66,6 +67,10 @@ def matrix(
         str | None,
         typer.Option(help="Address of a Ray cluster, or `local`: hold the conversations there.", show_default=False),
     ] = None,
+    ray_resources: Annotated[
+        str | None,
+        typer.Option(help="What a task on the cluster needs, JSON.", show_default='{"num_cpus": 1}'),
+    ] = None,
     dry_run: Annotated[bool, typer.Option(help="Say what is left to do and what it will take, and leave.")] = False,
     pilot: Annotated[
         int, typer.Option(min=0, help="Hold so many scenarios of each cell before a dry run; they are kept.")
@@ -105,7 +110,9 @@ def matrix(
     home = read_home(trained_on or [], rows, columns)
     if reference is not None and reference not in rows:
         raise ConfigurationError(f"--reference is {reference!r}, expected one of {', '.join(rows)}.")
-    budget = Budget(max_tokens, max_cost, read_prices(price or []))
+    prices = read_prices(price or [])
+    limited = max_tokens is not None or max_cost is not None
+    budget = Budget(max_tokens, max_cost, prices) if limited else None
 
     def plan(scenarios: Sequence[Scenario]) -> MatrixRun:
         return MatrixRun(
@@ -124,7 +131,7 @@ def matrix(
             return run.hold(
                 batch_size=batch_size,
                 budget=budget,
-                collector=read_collector(ray, free_running),
+                collector=read_collector(ray, ray_resources, free_running),
                 progress=lambda row, column, one: progress.advance(one, f"{row} / {short_name(column)}"),
             )
 
@@ -132,7 +139,7 @@ def matrix(
     if dry_run:
         if pilot:
             hold(plan(chosen[:pilot]))
-        found = forecast(run, budget.prices)
+        found = forecast(run, prices)
         stdout().print(facts(forecast_rows(found)))
         if found.tokens is None:
             complain("Nothing has been held to estimate tokens and time from. Add --pilot 2.")
@@ -206,14 +213,29 @@ def read_prices(texts: Sequence[str]) -> dict[str, Price]:
     return prices
 
 
-def read_collector(ray: str | None, free_running: bool) -> CellCollector:
-    """Who holds the conversations: this process, or a Ray cluster."""
+def read_collector(ray: str | None, resources: str | None, free_running: bool) -> CellCollector:
+    """Who holds the conversations: this process, or a Ray cluster.
+
+    Raises:
+        ConfigurationError: the resources are no JSON object of numbers, or there are options of both.
+    """
     import functools
 
+    if ray is not None and free_running:
+        raise ConfigurationError("--ray holds batches in step. Leave out --free-running, or --ray.")
+    if ray is None and resources is not None:
+        raise ConfigurationError("--ray-resources are those of a cluster's tasks. Give --ray, too.")
     if ray is not None:
         from simgym.rollout.ray_collect import ray_collect_jobs
 
-        return functools.partial(ray_collect_jobs, address=ray)
+        try:
+            needed = {str(name): float(number) for name, number in json.loads(resources or '{"num_cpus": 1}').items()}
+        except (ValueError, TypeError, AttributeError):
+            raise ConfigurationError(
+                f"--ray-resources is {resources!r}, expected a JSON object of numbers, "
+                'e.g. {"num_cpus": 2, "num_gpus": 1}.'
+            ) from None
+        return functools.partial(ray_collect_jobs, address=ray, resources=needed)
     from simgym.rollout.collect import collect_jobs
 
     return functools.partial(collect_jobs, free_running=free_running)

@@ -192,9 +192,21 @@ class MatrixRun:
     ) -> Matrix:
         """Hold what is missing, and put the matrix together."""
         keep_plan(self.plan, self.folder)
-        watch = functools.partial(_tell, progress, budget)
+        counted: set[tuple[str, str, tuple[str, int]]] = set()
+
+        def tell(row: str, column: str, transcript: Transcript) -> None:
+            if budget is not None and (row, column, transcript.key) not in counted:
+                budget.count(transcript)
+            if progress is not None:
+                progress(row, column, transcript)
+
+        if budget is not None:  # a cell further on may hold something already
+            for cell, several in self.found().items():
+                for one in several:
+                    counted.add((*cell, one.key))
+                    budget.count(one)
         jobs = [
-            Job(self.assistants[row], self.envs[column], self.folder / path, functools.partial(watch, row, column))
+            Job(self.assistants[row], self.envs[column], self.folder / path, functools.partial(tell, row, column))
             for (row, column), path in self.paths.items()
         ]
         held = collector(
@@ -272,19 +284,6 @@ def make_env(env_id: str, scenarios: Sequence[Scenario], options: Mapping[str, A
     except gymnasium.error.Error as error:
         known = ", ".join(sorted(known for known in gymnasium.registry if known.startswith("UserSim-")))
         raise ConfigurationError(f"Unknown environment {env_id!r}: {error} Known: {known}.") from error
-
-
-def _tell(
-    progress: Callable[[str, str, Transcript], None] | None,
-    budget: Budget | None,
-    row: str,
-    column: str,
-    transcript: Transcript,
-) -> None:
-    if budget is not None:
-        budget.count(transcript)
-    if progress is not None:
-        progress(row, column, transcript)
 
 
 def _slug(name: str) -> str:

@@ -140,6 +140,11 @@ def _read_matrix(folder: Path) -> StoredRun:
         if folder.resolve() not in file.parents:
             raise MalformedFile(f"{path} names a file outside its folder: {cell.transcripts}.")
         held = [one for one in read_transcripts(file) if wanted is None or one.scenario.id in wanted]
+        if len(held) != cell.conversations:
+            raise MalformedFile(
+                f"{file} holds {len(held)} conversations of the run, {path} counts {cell.conversations}. Run the same "
+                "matrix command again, which brings them together."
+            )
         transcripts[cell.assistant, cell.simulator] = held
     return StoredRun(folder.name, results, _in_one_order(transcripts))
 

@@ -11,9 +11,10 @@ the file are not done again.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -68,14 +69,16 @@ def collect(
         size = 1 if free_running else max(1, batch_size)
         batches = [missing[start : start + size] for start in range(0, len(missing), size)]
 
+        stopping = threading.Event()
+
         def hold(batch: Sequence[tuple[Scenario, int]]) -> None:
             if before_batch is not None:
                 before_batch()
-            for transcript in converse(assistant, collection.conditions, batch):
+            for transcript in converse(assistant, collection.conditions, batch, stopping=stopping):
                 collection.add(transcript)
 
         if free_running:
-            _in_threads(hold, batches, max(1, batch_size))
+            _in_threads(hold, batches, max(1, batch_size), stopping)
         else:
             for batch in batches:
                 hold(batch)
@@ -107,9 +110,16 @@ def collect_jobs(
 
 
 def converse(
-    assistant: Assistant, conditions: Conditions, batch: Sequence[tuple[Scenario, int]]
+    assistant: Assistant,
+    conditions: Conditions,
+    batch: Sequence[tuple[Scenario, int]],
+    *,
+    stopping: threading.Event | None = None,
 ) -> Iterator[Transcript]:
-    """Hold the conversations of a batch in step; each comes as soon as it is finished."""
+    """Hold the conversations of a batch in step; each comes as soon as it is finished.
+
+    Once `stopping` is set no further turn begins, and what is not finished is left.
+    """
     started = time.monotonic()
     episodes = conditions.episodes
     running = episodes.start([scenario for scenario, _ in batch], [chosen for _, chosen in batch])
@@ -118,7 +128,7 @@ def converse(
             if episode.end_reason is not None:
                 yield _transcript(episode, conditions, time.monotonic() - started)
         running = [episode for episode in running if episode.end_reason is None]
-        if not running:
+        if not running or (stopping is not None and stopping.is_set()):
             return
         with timed("assistant", running):
             turns = assistant.respond(
@@ -151,12 +161,18 @@ def take_turns(
         episodes.advance(speaking, said)
 
 
-def _in_threads(hold: Callable[[Any], None], batches: Sequence[Any], threads: int) -> None:
-    """The first error ends the run: what has not begun does not begin, what has is finished."""
+def _in_threads(hold: Callable[[Any], None], batches: Sequence[Any], threads: int, stopping: threading.Event) -> None:
+    """The first error ends the run: what has not begun does not begin, what has is finished. An interrupt does not wait
+    for that."""
     with ThreadPoolExecutor(threads, thread_name_prefix="simgym-conversation") as pool:
-        futures = [pool.submit(hold, batch) for batch in batches]
+        futures: list[Future[None]] = []
         try:
+            for batch in batches:
+                futures.append(pool.submit(hold, batch))  # one by one: an interrupt can come in between
             finished, _ = wait(futures, return_when=FIRST_EXCEPTION)
+        except BaseException:  # Ctrl-C: each thread ends with the turn it is in
+            stopping.set()
+            raise
         finally:
             for future in futures:
                 future.cancel()

@@ -16,6 +16,7 @@ from typing import Any
 
 from simgym.assistants.base import Assistant
 from simgym.conversation import Scenario
+from simgym.errors import ConfigurationError
 from simgym.plugins import optional_import
 from simgym.rollout.collect import converse
 from simgym.rollout.collection import Collection, Conditions, Job
@@ -55,12 +56,12 @@ def ray_collect_jobs(
 
     Raises:
         MissingDependency: Ray is not installed.
-        ConnectionError: there is no cluster at the address.
+        ConfigurationError: there is no cluster at the address.
     """
     ray = optional_import("ray", "ray")
     begun = not ray.is_initialized()
     if begun:
-        ray.init(address=address, include_dashboard=False, log_to_driver=False, configure_logging=False)
+        _connect(ray, address)
     try:
         with ExitStack() as stack:
             collections = [
@@ -72,6 +73,17 @@ def ray_collect_jobs(
     finally:
         if begun:
             ray.shutdown()
+
+
+def _connect(ray: Any, address: str) -> None:
+    # only a cluster that is started here takes options of its own
+    own = {"include_dashboard": False} if address == "local" else {}
+    try:
+        ray.init(address=address, log_to_driver=False, configure_logging=False, **own)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise ConfigurationError(
+            f"There is no Ray cluster at {address!r} ({error}). Start one with `ray start --head`, or give `local`."
+        ) from error
 
 
 def _hold(

@@ -146,6 +146,17 @@ def test_a_dry_run_says_what_a_matrix_will_take_and_a_budget_ends_it(run, tmp_pa
     assert run(*words, "--price", "user=dear").exit_code == 2
 
 
+def test_options_of_a_cluster_are_checked(run, tmp_path):
+    words = ["matrix", "--assistant", "scripted:seed", "--env", "UserSim-RolePlayOpening-v0", *SCRIPTED, "-n", 1,
+             "-o", tmp_path / "m"]  # fmt: skip
+    assert "Give --ray" in run(*words, "--ray-resources", "{}").stderr
+    assert "Leave out" in run(*words, "--ray", "local", "--free-running").stderr
+    pytest.importorskip("ray", reason="the extra simgym[ray] is not installed")
+    wrong = run(*words, "--ray", "local", "--ray-resources", "two")
+    assert wrong.exit_code == 2
+    assert "JSON object of numbers" in wrong.stderr
+
+
 def test_a_matrix_works_with_a_real_model(run, tmp_path, tiny_model):
     result = run(
         "matrix", "--assistant", f"tiny={tiny_model}", "--env", "UserSim-RolePlayOpening-v0", "--model", tiny_model,

@@ -98,6 +98,18 @@ def test_a_budget_stops_the_run_keeps_what_was_held_and_counts_it_when_it_goes_o
     assert hashes(tmp_path / "limited") == hashes(tmp_path / "whole")
 
 
+def test_what_a_later_cell_holds_already_counts_before_anything_begins(scenarios, tmp_path):
+    MatrixRun(**arguments(tmp_path, scenarios[:1])).hold()
+    held = [one for path in tmp_path.rglob("*.jsonl") for one in read_transcripts(path)]
+    used = sum(sum(numbers.values()) for one in held for numbers in one.tokens().values())
+    with pytest.raises(BudgetReached):
+        evaluate_matrix(**arguments(tmp_path, scenarios), budget=Budget(max_tokens=used))
+    assert sum(len(several) for several in hashes(tmp_path).values()) == 4
+    all_of_it = Budget()
+    evaluate_matrix(**arguments(tmp_path, scenarios), budget=all_of_it)
+    assert all_of_it.tokens == sum(sum(one) for one in _tokens(tmp_path))
+
+
 def test_cost_is_tokens_times_price(scenarios, tmp_path):
     budget = Budget(max_cost=1e9, prices={"user": Price(3.0, 5.0)})
     matrix = evaluate_matrix(**arguments(tmp_path, scenarios), budget=budget)

@@ -82,6 +82,14 @@ def test_what_is_no_run_is_refused_in_a_sentence(matrix, tmp_path):
         read_runs([run])
 
 
+def test_a_run_that_lost_conversations_is_refused(matrix):
+    run = matrix("torn", "a=scripted:seed")
+    file = next((run / "transcripts").iterdir())
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(MalformedFile, match="holds 3 conversations"):
+        read_runs([run])
+
+
 def test_a_report_does_not_overwrite_the_numbers_of_a_run(matrix):
     first, second = matrix("keep 1", "a=scripted:seed"), matrix("keep 2", "b=scripted:echo")
     result = CliRunner().invoke(app, ["report", str(first), str(second), "-o", str(first / "report.html")])

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import threading
+import time
 
 import gymnasium as gym
 import pytest
@@ -89,6 +91,22 @@ def test_a_slow_conversation_holds_up_no_free_running_one(scenarios):
     held = collect(slow, make(scenarios), free_running=True, batch_size=2, progress=slow.note)
     assert slow.ended[-1] == "s0"
     assert [one.scenario.id for one in held] == [one.id for one in scenarios]
+
+
+def test_an_interrupt_does_not_wait_for_free_running_conversations_to_end(scenarios):
+    turns = []
+
+    class Interrupted(WaitsForTheOthers):
+        def respond(self, conversations, *, seeds):
+            turns.append(1)
+            if len(turns) == 2:
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            time.sleep(0.3)
+            return [AssistantTurn("well then") for _ in conversations]
+
+    with pytest.raises(KeyboardInterrupt):
+        collect(Interrupted(), make(scenarios, max_turns=2), free_running=True, batch_size=2)
+    assert len(turns) <= 3  # both conversations were in their first turn
 
 
 @pytest.mark.parametrize("free_running", [False, True])

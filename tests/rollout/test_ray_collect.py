@@ -8,7 +8,7 @@ import pytest
 
 import simgym  # noqa: F401  # registers the environments
 from simgym.assistants.language_model_assistant import LanguageModelAssistant
-from simgym.errors import BudgetReached
+from simgym.errors import BudgetReached, ConfigurationError
 from simgym.evaluation.matrix import evaluate_matrix, make_env
 from simgym.language_models.base import Sampling
 from simgym.rollout.collect import collect_jobs
@@ -86,6 +86,18 @@ def test_a_batch_whose_worker_is_killed_is_held_again_and_is_the_same(cluster, s
     assert mark.exists()
     (here,) = collect_jobs([replace(jobs[0], path=tmp_path / "here.jsonl")], seed=3, batch_size=2)
     assert [timeless(one) for one in there] == [timeless(one) for one in here]
+
+
+def test_no_cluster_at_the_address_is_a_sentence(monkeypatch, scenarios, tmp_path):
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+
+    def refuse(**options):
+        raise ConnectionError("nobody answers")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    jobs = [Job(LanguageModelAssistant("scripted:seed"), make_env(COLUMNS[0], scenarios, OPTIONS), tmp_path / "x")]
+    with pytest.raises(ConfigurationError, match=r"no Ray cluster at '10\.0\.0\.1:6379'"):
+        ray_collect_jobs(jobs, address="10.0.0.1:6379")
 
 
 def test_what_was_begun_is_kept_when_a_budget_ends_the_run(cluster, scenarios, tmp_path):
