@@ -116,7 +116,9 @@ def keep_plan(plan: Plan, folder: str | Path) -> Plan:
         try:
             plan = there.joined(plan)
         except ConfigurationError as error:
-            raise ConfigurationError(f"{Path(folder) / FILE_NAME}: {error} Choose another folder.") from error
+            raise ConfigurationError(
+                f"{Path(folder) / FILE_NAME}: {error} Choose another folder, or delete this one to start over."
+            ) from error
     if plan != there or list(plan.scenarios) != list(there.scenarios):
         write_json(Path(folder) / FILE_NAME, asdict(plan))
     return plan

@@ -10,6 +10,7 @@ Workers need this package, the same models and the same versions; names of folde
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -24,6 +25,8 @@ from simgym.transcripts import Transcript
 
 _MAX_RETRIES = 3
 """Further attempts at a batch whose worker died."""
+_LONGEST_CONNECTING = 10.0
+"""Seconds that the cluster's head may take to answer."""
 _QUEUED = 2
 """Tasks submitted for each that can run at a time: none waits for the driver, and a budget stops soon."""
 
@@ -78,9 +81,13 @@ def ray_collect_jobs(
 def _connect(ray: Any, address: str) -> None:
     # only a cluster that is started here takes options of its own
     own = {"include_dashboard": False} if address == "local" else {}
+    host, colon, port = address.rpartition(":")
     try:
+        if colon and port.isdigit() and "://" not in address:
+            # Ray itself tries for minutes where nobody listens
+            socket.create_connection((host, int(port)), _LONGEST_CONNECTING).close()
         ray.init(address=address, log_to_driver=False, configure_logging=False, **own)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise ConfigurationError(
             f"There is no Ray cluster at {address!r} ({error}). Start one with `ray start --head`, or give `local`."
         ) from error

@@ -133,7 +133,7 @@ class Desk:
             await self._limit("visitor", _address(request), self.study.limits.visitors_per_minute)
             secret = await self.store.open(self.study.hash)
             found = await self.store.look(secret)
-            if found is None:  # pragma: no cover - nobody else knows the secret yet
+            if found is None:  # cannot be: nobody else knows the secret yet
                 raise HTTPException(503, "The study is not ready. Please reload.")
             visitor = Visitor(secret, found[0], follow(self.study, found[1]))
         response = await self._page(visitor, notice=request.query_params.get("notice", ""), recruited=recruited)

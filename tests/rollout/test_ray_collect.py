@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from dataclasses import replace
 
 import pytest
@@ -88,16 +89,14 @@ def test_a_batch_whose_worker_is_killed_is_held_again_and_is_the_same(cluster, s
     assert [timeless(one) for one in there] == [timeless(one) for one in here]
 
 
-def test_no_cluster_at_the_address_is_a_sentence(monkeypatch, scenarios, tmp_path):
+def test_no_cluster_at_the_address_is_a_sentence_at_once(monkeypatch, scenarios, tmp_path):
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-
-    def refuse(**options):
-        raise ConnectionError("nobody answers")
-
-    monkeypatch.setattr(ray, "init", refuse)
     jobs = [Job(LanguageModelAssistant("scripted:seed"), make_env(COLUMNS[0], scenarios, OPTIONS), tmp_path / "x")]
-    with pytest.raises(ConfigurationError, match=r"no Ray cluster at '10\.0\.0\.1:6379'"):
-        ray_collect_jobs(jobs, address="10.0.0.1:6379")
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # bound and not listening: refused
+        address = f"127.0.0.1:{nobody.getsockname()[1]}"
+        with pytest.raises(ConfigurationError, match=f"no Ray cluster at '{address}'"):
+            ray_collect_jobs(jobs, address=address)
 
 
 def test_what_was_begun_is_kept_when_a_budget_ends_the_run(cluster, scenarios, tmp_path):
