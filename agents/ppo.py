@@ -98,6 +98,8 @@ class Settings:
     """Hidden layers of policy and value function."""
     seed: int = 0
     """Decides everything random."""
+    compare: bool = True
+    """Compare the policy with fixed strategies afterwards, on held-out scenarios."""
 
 
 def main() -> None:
@@ -111,7 +113,8 @@ def main() -> None:
     train, test = split(settings)
     run = Run(settings, folder, train)
     run.learn()
-    compare(run, test)
+    if settings.compare:
+        compare(run, test)
 
 
 def check_settings(settings: Settings, folder: Path) -> None:
@@ -120,7 +123,7 @@ def check_settings(settings: Settings, folder: Path) -> None:
     ours = asdict(settings)
     if path.is_file():
         theirs = json.loads(path.read_text(encoding="utf-8"))
-        grows = {"updates", "held_out", "seeds", "output_dir", "outage_waits"}
+        grows = {"updates", "held_out", "seeds", "output_dir", "outage_waits", "compare"}
         if differing := sorted(name for name in ours if name not in grows and ours[name] != theirs.get(name)):
             raise SystemExit(f"{folder} was made with another {', '.join(differing)}. Give another output_dir.")
     path.write_text(json.dumps(ours, indent=1) + "\n", encoding="utf-8")

@@ -10,6 +10,7 @@
     ├── InvalidAction (ValueError)         an assistant utterance outside the action space
     ├── BudgetReached (RuntimeError)       a run has used the tokens or the money it was given
     ├── ServersDown (ConnectionError)      in training, all conversations failed because a server is silent
+    ├── TrainingFailed (RuntimeError)      a training recipe ended with an error; what it wrote is kept
     └── TranscriptError (OSError)          a transcript cannot be written; what was written before is intact
 
 A failure *of a model, judge or person during a conversation* is not an error but data: it is recorded as a
@@ -58,6 +59,10 @@ class BudgetReached(SimgymError, RuntimeError):
 
 class ServersDown(SimgymError, ConnectionError):
     """In training, every conversation of a batch failed because a model's server does not answer, time and again."""
+
+
+class TrainingFailed(SimgymError, RuntimeError):
+    """A training recipe ended with an error; its checkpoints are kept."""
 
 
 class TranscriptError(SimgymError, OSError):

@@ -12,6 +12,8 @@ from typing import Any
 
 import gymnasium
 
+from simgym.errors import ConfigurationError
+
 
 @dataclass(frozen=True, slots=True)
 class SimulatorEnv:
@@ -50,9 +52,36 @@ def register_environments() -> None:
     """Register all ids; doing so twice changes nothing."""
     for row in ENVIRONMENTS:
         if row.env_id not in gymnasium.registry:
-            gymnasium.register(
-                row.env_id,
-                entry_point="simgym.envs.conversation_env:ConversationEnv",
-                vector_entry_point="simgym.envs.vector_env:UserSimVectorEnv",
-                kwargs={"simulator": row.simulator, **row.kwargs},
-            )
+            _register(row.env_id, {"simulator": row.simulator, **row.kwargs})
+
+
+def register_variant(env_id: str, base: str) -> None:
+    """Register another id for an environment, so that one simulator with two sets of options makes two columns.
+
+    Args:
+        env_id: The new id, `UserSim-NAME-v0`; one that is there is kept if it stands for the same.
+        base: An id of simgym's.
+
+    Raises:
+        ConfigurationError: the base is none of simgym's, or the id is taken by something else.
+    """
+    known = {row.env_id: {"simulator": row.simulator, **row.kwargs} for row in ENVIRONMENTS}
+    if base not in known:
+        raise ConfigurationError(f"{base!r} is no environment of simgym's. Expected one of {', '.join(known)}.")
+    if env_id in gymnasium.registry:
+        if gymnasium.registry[env_id].kwargs != known[base]:
+            raise ConfigurationError(f"{env_id!r} is registered as another environment. Choose another id.")
+        return
+    try:
+        _register(env_id, known[base])
+    except gymnasium.error.Error as error:
+        raise ConfigurationError(f"{env_id!r} is no environment id: {error}. Expected UserSim-NAME-v0.") from error
+
+
+def _register(env_id: str, kwargs: dict[str, Any]) -> None:
+    gymnasium.register(
+        env_id,
+        entry_point="simgym.envs.conversation_env:ConversationEnv",
+        vector_entry_point="simgym.envs.vector_env:UserSimVectorEnv",
+        kwargs=kwargs,
+    )

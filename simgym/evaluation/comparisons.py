@@ -7,7 +7,7 @@ others on average: the part of its training that does not carry over (arXiv 2605
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 from simgym.errors import ConfigurationError
 from simgym.evaluation.matrix import Matrix
 from simgym.seeding import derive_seed
-from simgym.statistics.crossed import compare_crossed
+from simgym.statistics.crossed import Floats, compare_crossed, finite
 from simgym.statistics.intervals import Estimate
 
 
@@ -75,7 +75,12 @@ class Comparisons:
 
 
 def compare_cells(
-    matrix: Matrix, *, reference: str | None = None, trained_on: Mapping[str, str] | None = None, seed: int = 0
+    matrix: Matrix,
+    *,
+    reference: str | None = None,
+    trained_on: Mapping[str, str] | None = None,
+    methods: Mapping[str, str] | None = None,
+    seed: int = 0,
 ) -> Comparisons | None:
     """Compare all cells with those of one assistant.
 
@@ -83,68 +88,52 @@ def compare_cells(
         matrix: Filled.
         reference: The initial assistant; None: the first row.
         trained_on: Environment id by assistant, for those trained with one of the columns.
+        methods: Method of an assistant that is one of several training seeds; it is compared as the method, under the
+            method's name, which `reference` and `trained_on` use as well. Others are a method of their own.
         seed: Of the run; decides the resampling.
 
     Returns:
-        None if the matrix has a single row.
+        None if there is a single assistant or method.
 
     Raises:
         ConfigurationError: there is no such row or column.
     """
     rows = list(dict.fromkeys(row for row, _ in matrix.transcripts))
+    labels = [(methods or {}).get(row, row) for row in rows]
+    names = list(dict.fromkeys(labels))
     columns = list(dict.fromkeys(column for _, column in matrix.transcripts))
     trained_on = dict(trained_on or {})
     for name, known, kind in (
-        *((name, rows, "assistant") for name in [reference, *trained_on] if name is not None),
+        *((name, names, "assistant") for name in [reference, *trained_on] if name is not None),
         *((name, columns, "environment") for name in trained_on.values()),
     ):
         if name not in known:
             raise ConfigurationError(f"The matrix has no {kind} {name!r}. It has: {', '.join(known)}.")
-    if len(rows) < 2:
+    if len(names) < 2:
         return None
-    if (reference or rows[0]) in trained_on:
-        raise ConfigurationError(f"{reference or rows[0]} is what others are compared with, so it has no gap itself.")
-    rewards = np.array(
-        [
-            [
-                [
-                    100 * one.reward if one.counts and one.reward is not None else np.nan
-                    for one in matrix.transcripts[row, column]
-                ]
-                for column in columns
-            ]
-            for row in rows
-        ]
-    )
-    first = reference or rows[0]
+    first = reference or names[0]
+    if first in trained_on:
+        raise ConfigurationError(f"{first} is what others are compared with, so it has no gap itself.")
     found = compare_crossed(
-        rewards,
-        [one.scenario.id for one in matrix.transcripts[rows[0], columns[0]]],
+        rewards_of(matrix, rows, columns),
+        scenario_ids(matrix),
         seed=derive_seed(seed, "comparisons"),
-        rows=rows,
+        rows=labels,
         reference=first,
         trained_on={row: columns.index(column) for row, column in trained_on.items()},
     )
     grid = found.change
     changes = [
         Change(
-            row,
+            name,
             column,
-            Estimate(
-                _number(grid.value[y, x]),
-                _number(grid.low[y, x]),
-                _number(grid.high[y, x]),
-                int(grid.n[y, x]),
-                f"paired percentile bootstrap over scenarios, {found.resamples} resamples",
-                found.seed,
-                0.95,
-            ),
-            _number(grid.p_corrected[y, x]),
-            _number(grid.detectable[y, x]),
+            found.changed(name, x),
+            finite(grid.p_corrected[y, x]),
+            finite(grid.detectable[y, x]),
         )
-        for y, row in enumerate(rows)
+        for y, name in enumerate(names)
         for x, column in enumerate(columns)
-        if row != first
+        if name != first
     ]
     return Comparisons(
         reference=first,
@@ -152,10 +141,22 @@ def compare_cells(
         changes=tuple(changes),
         gap=found.gap,
         gaps={str(row): one for row, one in found.gaps.items()},
-        best={row: _number(share) for row, share in zip(rows, found.best, strict=True)},
-        agreement=tuple(tuple(_number(one) for one in row) for row in found.agreement),
+        best={row: finite(share) for row, share in zip(names, found.best, strict=True)},
+        agreement=tuple(tuple(finite(one) for one in row) for row in found.agreement),
     )
 
 
-def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+def rewards_of(matrix: Matrix, rows: Sequence[str], columns: Sequence[str]) -> Floats:
+    """Reward x 100 of R rows' conversations in S columns, shape (R, S, C); NaN where a conversation does not count."""
+
+    def of(cell: tuple[str, str]) -> list[float]:
+        return [
+            100 * one.reward if one.counts and one.reward is not None else np.nan for one in matrix.transcripts[cell]
+        ]
+
+    return np.array([[of((row, column)) for column in columns] for row in rows])
+
+
+def scenario_ids(matrix: Matrix) -> list[str]:
+    """Ids of the scenarios of the C conversations of every cell."""
+    return [one.scenario.id for one in next(iter(matrix.transcripts.values()))]

@@ -13,6 +13,7 @@ from typing import Any
 from simgym import __version__
 from simgym.errors import ConfigurationError
 from simgym.evaluation.comparisons import Comparisons
+from simgym.evaluation.contrasts import Contrast
 from simgym.evaluation.curves import Curve
 from simgym.evaluation.matrix import Cell, Matrix
 from simgym.language_models.weights import EMBEDDED
@@ -62,6 +63,8 @@ class MatrixResults:
     """Differences between assistants; None for a single one, and in files written before there were any."""
     plan_hash: str = ""
     """Hash of everything that the numbers depend on; runs with the same one are the same experiment."""
+    contrasts: tuple[Contrast, ...] = ()
+    """Pairs of assistants that the question is about."""
     curves: tuple[Curve, ...] = ()
     """How the assistants were trained."""
     notes: tuple[str, ...] = ()
@@ -97,8 +100,10 @@ class MatrixResults:
             lists = {name: tuple(value[name]) for name in ("assistants", "simulators", "notes")}
             compared = Comparisons.from_json(value["comparisons"]) if value.get("comparisons") else None
             curves = tuple(Curve.from_json(one) for one in value.get("curves", ()))
+            contrasts = tuple(Contrast.from_json(one) for one in value.get("contrasts", ()))
             own = {key: item for key, item in value.items() if key in known}
-            return cls(**{**own, **lists, "cells": cells, "comparisons": compared, "curves": curves})
+            read = {"cells": cells, "comparisons": compared, "curves": curves, "contrasts": contrasts}
+            return cls(**{**own, **lists, **read})
         except (KeyError, TypeError) as error:
             raise ConfigurationError(f"results.json lacks or misnames a field: {error}.") from error
 

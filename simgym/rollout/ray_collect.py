@@ -10,23 +10,19 @@ Workers need this package, the same models and the same versions; names of folde
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 from simgym.assistants.base import Assistant
 from simgym.conversation import Scenario
-from simgym.errors import ConfigurationError
-from simgym.plugins import optional_import
 from simgym.rollout.collect import converse
 from simgym.rollout.collection import Collection, Conditions, Job
+from simgym.rollout.ray_cluster import ray_cluster
 from simgym.transcripts import Transcript
 
 _MAX_RETRIES = 3
 """Further attempts at a batch whose worker died."""
-_LONGEST_CONNECTING = 10.0
-"""Seconds that the cluster's head may take to answer."""
 _QUEUED = 2
 """Tasks submitted for each that can run at a time: none waits for the driver, and a budget stops soon."""
 
@@ -61,36 +57,14 @@ def ray_collect_jobs(
         MissingDependency: Ray is not installed.
         ConfigurationError: there is no cluster at the address.
     """
-    ray = optional_import("ray", "ray")
-    begun = not ray.is_initialized()
-    if begun:
-        _connect(ray, address)
-    try:
-        with ExitStack() as stack:
-            collections = [
-                stack.enter_context(Collection(job.assistant, job.env, seed=seed, path=job.path, progress=job.progress))
-                for job in jobs
-            ]
-            _hold(ray, collections, batch_size, before_batch, dict(resources or {"num_cpus": 1}))
-            return [collection.transcripts() for collection in collections]
-    finally:
-        if begun:
-            ray.shutdown()
-
-
-def _connect(ray: Any, address: str) -> None:
-    # only a cluster that is started here takes options of its own
-    own = {"include_dashboard": False} if address == "local" else {}
-    host, colon, port = address.rpartition(":")
-    try:
-        if colon and port.isdigit() and "://" not in address:
-            # Ray itself tries for minutes where nobody listens
-            socket.create_connection((host, int(port)), _LONGEST_CONNECTING).close()
-        ray.init(address=address, log_to_driver=False, configure_logging=False, **own)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ConfigurationError(
-            f"There is no Ray cluster at {address!r} ({error}). Start one with `ray start --head`, or give `local`."
-        ) from error
+    with ExitStack() as stack:
+        ray = stack.enter_context(ray_cluster(address))
+        collections = [
+            stack.enter_context(Collection(job.assistant, job.env, seed=seed, path=job.path, progress=job.progress))
+            for job in jobs
+        ]
+        _hold(ray, collections, batch_size, before_batch, dict(resources or {"num_cpus": 1}))
+        return [collection.transcripts() for collection in collections]
 
 
 def _hold(

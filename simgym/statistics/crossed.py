@@ -72,6 +72,21 @@ class Crossed:
     """Of the resampling."""
     resamples: int
     """How many."""
+    training_seeds: int = 1
+    """Assistants of the row that has the most."""
+    level: float = 0.95
+    """Nominal coverage of the intervals."""
+
+    def changed(self, row: Hashable, column: int) -> Estimate:
+        """The change of a row in a column."""
+        at = self.rows.index(row)
+        value, low, high, n = (
+            one[at, column] for one in (self.change.value, self.change.low, self.change.high, self.change.n)
+        )
+        whole = bool(np.isfinite(low))
+        method = _method(self.resamples, self.training_seeds)
+        ends = (float(low), float(high)) if whole else (None, None)
+        return Estimate(finite(value), *ends, int(n), method, self.seed, self.level)
 
 
 def compare_crossed(
@@ -131,11 +146,12 @@ def compare_crossed(
         columns.add(*draws.of(data[:, first] - data[:, second]), tested=range(count_A))
         between[first, second] = columns.grid()
     enough = count_S > 1 and bool(gained)
-    gaps = {order[row]: _estimate(*gained[row], draws.n, seed, level) for row in gained} if enough else {}
+    method = _method(resamples, seeds := max(labels.count(one) for one in order))
+    gaps = {order[row]: _estimate(*gained[row], draws.n, seed, level, method) for row in gained} if enough else {}
     overall = None
     if enough:
         value = np.mean([one[0] for one in gained.values()], axis=0)
-        overall = _estimate(value, np.mean([one[1] for one in gained.values()], axis=0), draws.n, seed, level)
+        overall = _estimate(value, np.mean([one[1] for one in gained.values()], axis=0), draws.n, seed, level, method)
     best = _best(total)
     grid = mean.grid()
     return Crossed(
@@ -149,7 +165,14 @@ def compare_crossed(
         agreement=_agreement(grid.value),
         seed=seed,
         resamples=resamples,
+        training_seeds=seeds,
+        level=level,
     )
+
+
+def finite(value: float) -> float | None:
+    """The number, or None for NaN and infinity, which JSON does not have."""
+    return float(value) if np.isfinite(value) else None
 
 
 class _Draws:
@@ -242,8 +265,12 @@ class _Columns:
         return Grid(value, low, high, n.astype(np.int64), p, corrected, detectable)
 
 
-def _estimate(value: Floats, drawn: Floats, n: int, seed: int, level: float) -> Estimate:
-    method = f"paired percentile bootstrap over scenarios, {len(drawn)} resamples"
+def _method(resamples: int, seeds: int) -> str:
+    over = "scenarios" if seeds == 1 else f"scenarios and up to {seeds} training seeds"
+    return f"paired percentile bootstrap over {over}, {resamples} resamples"
+
+
+def _estimate(value: Floats, drawn: Floats, n: int, seed: int, level: float, method: str) -> Estimate:
     if not np.isfinite(value).all():
         return Estimate(None, None, None, n, "a cell has no conversations", None, level)
     if n < 2 or not np.isfinite(drawn).all():

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from simgym.report.results import MatrixResults
+
+pytest.importorskip("stable_baselines3", reason="the extra simgym[train] is not installed")
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def study(tiny_model, tmp_path_factory):
+    """A whole study with a random model, run once: its folder and how to run it again."""
+    folder = tmp_path_factory.mktemp("study")
+    history = [{"role": "user", "content": "What is a good name?"}, {"role": "assistant", "content": "Ada."}] * 2
+    rows = [
+        {
+            "id": f"s{number}",
+            "intent": "You are a user chatting with an assistant language model to name a cat.",
+            "opening": history[0]["content"],
+            "persona_seed": number,
+            "source": "test",
+            "history": history,
+        }
+        for number in range(12)
+    ]
+    (folder / "scenarios.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = {"layer": 1, "components": 2, "num_envs": 2, "n_steps": 2, "updates": 1, "candidates": 2, "held_out": 2}
+    (folder / "ppo.yaml").write_text(yaml.safe_dump(recipe))
+    scenarios = str(folder / "scenarios.jsonl")
+    config = {
+        "question": "Does it run?",
+        "output_dir": str(folder / "run"),
+        "model": tiny_model,
+        "temperature": 1.0,
+        "max_new_tokens": 4,
+        "simulators": {
+            "Replay": {"env_id": "UserSim-Replay-v0"},
+            "Opening": {"env_id": "UserSim-RolePlayOpening-v0", "temperature": 0.5},
+        },
+        "held_out": {"Hot": {"env_id": "UserSim-RolePlayOpening-v0", "temperature": 1.5}},
+        "simulator_options": {"model": "scripted:role_play", "max_new_tokens": 90},
+        "judge": "relevance",
+        "judge_model": tiny_model,
+        "trainer": {
+            "kind": "ppo",
+            "config": str(folder / "ppo.yaml"),
+            "output_dir": str(folder / "training"),
+            "scenarios": scenarios,
+        },
+        "training_seeds": [0, 1],
+        "test": {"scenarios": scenarios, "n": 4},
+        "openings": {"scenarios": scenarios, "n": 3},
+        "contrasts": [["Opening", "initial"], ["Opening", "Replay"]],
+    }
+    (folder / "study.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+
+    def run(*more):
+        command = [sys.executable, str(BENCHMARKS / "controlled_experiment.py"), "--config", str(folder / "study.yaml")]
+        return subprocess.run(
+            [*command, "--results", str(folder / "results"), *more],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        )
+
+    before = run("--dry-run")
+    outcome = run()
+    assert outcome.returncode == 0, outcome.stderr[-3000:]
+    return folder, run, before, outcome
+
+
+def test_a_study_trains_one_assistant_per_simulator_and_seed_and_compares_all_with_the_initial_one(study):
+    folder, _, before, outcome = study
+    assert before.stdout.count("not begun") == 4
+    results = MatrixResults.from_json(json.loads((folder / "results" / "results.json").read_text()))
+    trained = [f"{name} (seed {seed})" for name in ("Replay", "Opening") for seed in (0, 1)]
+    assert list(results.assistants) == ["initial", *trained]
+    assert list(results.simulators) == ["UserSim-Replay-v0", "UserSim-Opening-v0", "UserSim-Hot-v0"]
+    assert {cell.conversations for cell in results.cells} == {4}
+    assert {curve.name for curve in results.curves} == set(trained)
+    simulators = results.fingerprints["simulators"]
+    assert [simulators[name]["temperature"] for name in results.simulators[1:]] == [0.5, 1.5]
+    # what a pair is compared by: win rates on the openings, then the simulator that nobody was trained with
+    assert [(one.kind, one.simulator, one.first, one.second) for one in results.contrasts] == [
+        ("win_rate", "UserSim-Replay-v0", "Opening", "initial"),
+        ("win_rate", "UserSim-Replay-v0", "Opening", "Replay"),
+        ("difference", "UserSim-Hot-v0", "Opening", "initial"),
+        ("difference", "UserSim-Hot-v0", "Opening", "Replay"),
+    ]
+    report = (folder / "results" / "report.html").read_text()
+    assert "Assistants against each other" in report
+    summary = json.loads((folder / "results" / "study.json").read_text())
+    assert set(summary["methods"]["gaps"]) == {"Replay", "Opening"}
+    assert all(seconds > 0 for seconds in summary["seconds"]["training"].values())
+    assert outcome.stdout.count("generalization gap of") == 2
+
+
+def test_the_same_command_again_does_nothing_twice_and_says_the_same(study):
+    folder, run, _, _ = study
+    files = sorted((folder / "run").rglob("*.jsonl")) + sorted((folder / "training").rglob("policy.safetensors"))
+    written = {path: path.read_bytes() for path in files if path.name != "times.jsonl"}
+    numbers = json.loads((folder / "results" / "results.json").read_text())
+    again = run()
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert {path: path.read_bytes() for path in written} == written
+    after = json.loads((folder / "results" / "results.json").read_text())
+    assert [after[key] for key in ("cells", "comparisons", "contrasts")] == [
+        numbers[key] for key in ("cells", "comparisons", "contrasts")
+    ]
+
+
+def test_a_training_with_other_settings_is_refused_however_often_it_is_asked_for(study):
+    folder, run, _, _ = study
+    path = folder / "study.yaml"
+    before = path.read_text()
+    path.write_text(before.replace("temperature: 1.0", "temperature: 0.9"))
+    try:
+        for _ in range(2):
+            outcome = run("--stages", "train")
+            assert outcome.returncode == 1
+            assert "was made with another temperature" in outcome.stderr
+            assert "Traceback" not in outcome.stderr
+    finally:
+        path.write_text(before)
+
+
+def test_every_study_that_is_shipped_can_be_read(capsys):
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        import controlled_experiment
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+    configs = sorted((BENCHMARKS / "configs").glob("*.yaml"))
+    assert len(configs) == 6
+    for path in configs:
+        study = controlled_experiment.Study.read(path)
+        names = {controlled_experiment.INITIAL, *study.simulators}
+        assert {name for pair in study.contrasts for name in pair} <= names
+        controlled_experiment.register_columns(study)
+        for name in study.simulators:
+            settings = controlled_experiment.recipe_settings(study, name, 0, Path("nowhere"))
+            assert settings["env_id"] == study.simulators[name]["env_id"]
+
+
+def test_a_setting_that_there_is_not_is_a_sentence(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text("question: why\nsimulator: typo\n")
+    command = [sys.executable, str(BENCHMARKS / "persona.py"), "--config", str(path)]
+    outcome = subprocess.run(command, capture_output=True, text=True)
+    assert outcome.returncode == 1
+    assert "unknown setting simulator" in outcome.stderr
+    assert "Traceback" not in outcome.stderr
