@@ -166,12 +166,7 @@ def main(
             return
         if "train" in given.stages:
             with timed(study, "train"):
-                resources = json.loads(given.ray_resources or '{"num_cpus": 1}')
-                runs = recipe_runs(study)
-                run_recipes(runs, address=given.ray, resources=resources)
-                for run in runs:  # from here on these settings count as done
-                    path = Path(run.arguments[-1])
-                    path.replace(path.with_name("recipe.yaml"))
+                train(study, given.ray, json.loads(given.ray_resources or '{"num_cpus": 1}'))
         collector = read_collector(given.ray, given.ray_resources, free_running=False)
         for stage, plan in (("matrix", plan_matrix), ("openings", plan_openings)):
             if stage in given.stages:
@@ -188,6 +183,15 @@ def register_columns(study: Study) -> None:
     for name, own in {**study.simulators, **study.held_out}.items():
         if study.column(name) != own["env_id"]:
             register_variant(study.column(name), own["env_id"])
+
+
+def train(study: Study, address: str | None, resources: Mapping[str, float]) -> None:
+    """Train what has not been trained."""
+    runs = recipe_runs(study)
+    run_recipes(runs, address=address, resources=resources)
+    for run in runs:  # from here on these settings count as done
+        path = Path(run.arguments[-1])
+        path.replace(path.with_name("recipe.yaml"))
 
 
 def recipe_runs(study: Study) -> list[RecipeRun]:

@@ -83,10 +83,8 @@ class Crossed:
         value, low, high, n = (
             one[at, column] for one in (self.change.value, self.change.low, self.change.high, self.change.n)
         )
-        whole = bool(np.isfinite(low))
         method = _method(self.resamples, self.training_seeds)
-        ends = (float(low), float(high)) if whole else (None, None)
-        return Estimate(finite(value), *ends, int(n), method, self.seed, self.level)
+        return Estimate(finite(value), finite(low), finite(high), int(n), method, self.seed, self.level)
 
 
 def compare_crossed(
