@@ -23,20 +23,6 @@ OPTIONS = {"judge": "relevance", "judge_model": "scripted:echo", "max_turns": 2}
 COLUMNS = ["UserSim-Replay-v0", "UserSim-RolePlayOpening-v0"]
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    """Two nodes with one CPU each, and this process connected to them."""
-    from ray.cluster_utils import Cluster
-
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    made.add_node(num_cpus=1)
-    ray.init(address=made.address, log_to_driver=False, configure_logging=False)
-    made.wait_for_nodes()
-    yield made
-    ray.shutdown()
-    made.shutdown()
-
-
 def timeless(transcript):
     return replace(transcript, seconds=None, role_seconds={}).to_json()
 

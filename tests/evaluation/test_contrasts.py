@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+
+from simgym.conversation import INTENT_PREFIX, Conversation, Scenario
+from simgym.errors import ConfigurationError
+from simgym.evaluation.comparisons import compare_cells
+from simgym.evaluation.contrasts import Contrast, reward_contrasts, win_contrasts
+from simgym.evaluation.matrix import Matrix
+from simgym.transcripts import Transcript
+
+COLUMN = "UserSim-Replay-v0"
+
+
+def matrix_of(rewards):
+    """One column; rewards by row, None for a conversation that does not count."""
+    return Matrix(
+        (),
+        {
+            (row, COLUMN): [
+                Transcript(
+                    env_id=COLUMN,
+                    scenario=Scenario(f"s{number}", f"{INTENT_PREFIX}rest", "hi"),
+                    seed=number,
+                    conversation=Conversation().add("user", "hi").add("assistant", "ho"),
+                    end_reason="turn_limit" if reward is not None else "judge_fault",
+                    reward=reward,
+                    fault=None if reward is not None else "unparsable: x",
+                )
+                for number, reward in enumerate(several)
+            ]
+            for row, several in rewards.items()
+        },
+        {},
+    )
+
+
+def test_wins_ties_and_losses_over_the_conversations_that_count_in_both():
+    first = [0.9, 0.5, 0.1, 0.9, None, 0.9] * 5
+    second = [0.1, 0.5, 0.9, 0.2, 0.1, None] * 5
+    matrix = matrix_of({"one": first, "other": second})
+    (won,) = win_contrasts(matrix, [("one", "other")], COLUMN, seed=1)
+    assert won.estimate.value == pytest.approx(100 * (1 + 0.5 + 0 + 1) / 4)
+    assert won.estimate.n == 20
+    assert 0 <= won.estimate.low < won.estimate.value < won.estimate.high <= 100
+    (lost,) = win_contrasts(matrix, [("other", "one")], COLUMN, seed=1)
+    assert lost.estimate.value == pytest.approx(100 - won.estimate.value)
+    (gain,) = reward_contrasts(matrix, [("one", "other")], COLUMN, seed=1)
+    assert gain.estimate.value == pytest.approx(100 * (0.8 + 0 - 0.8 + 0.7) / 4)
+    assert Contrast.from_json(json.loads(json.dumps(asdict(gain)))) == gain
+
+
+def test_training_seeds_of_a_method_widen_its_interval_by_what_they_differ_in():
+    rng = np.random.default_rng(0)
+    base = rng.uniform(0.3, 0.6, 40)
+    rows = {
+        "initial": base,
+        "lucky": base + 0.2 + rng.normal(0, 0.01, 40),
+        "unlucky": base + rng.normal(0, 0.01, 40),
+    }
+    matrix = matrix_of({row: several.tolist() for row, several in rows.items()})
+    methods = {"lucky": "method", "unlucky": "method"}
+    (alone,) = reward_contrasts(matrix, [("lucky", "initial")], COLUMN, seed=1)
+    (both,) = reward_contrasts(matrix, [("method", "initial")], COLUMN, seed=1, methods=methods)
+    assert both.estimate.value == pytest.approx(10, abs=1)
+    assert alone.estimate.half_width < 1
+    assert both.estimate.half_width > 8
+    assert "2 training seeds" in both.estimate.method
+    (won,) = win_contrasts(matrix, [("method", "initial")], COLUMN, seed=1, methods=methods)
+    assert won.estimate.value == pytest.approx(75, abs=10)
+    compared = compare_cells(matrix, methods=methods, seed=1)
+    (change,) = compared.changes
+    assert change.assistant == "method"
+    assert change.estimate.value == pytest.approx(both.estimate.value)
+
+
+def test_p_values_are_corrected_for_all_pairs_that_are_asked_about():
+    rng = np.random.default_rng(1)
+    rows = {name: rng.uniform(0.3, 0.6, 30).tolist() for name in ("a", "b", "c")}
+    matrix = matrix_of(rows)
+    (alone,) = reward_contrasts(matrix, [("a", "b")], COLUMN, seed=1)
+    several = reward_contrasts(matrix, [("a", "b"), ("a", "c"), ("b", "c")], COLUMN, seed=1)
+    assert several[0].estimate == alone.estimate
+    assert several[0].p_corrected >= alone.p_corrected
+
+
+@pytest.mark.parametrize(("pair", "column"), [(("a", "nobody"), COLUMN), (("a", "b"), "UserSim-Nobody-v0")])
+def test_who_is_not_in_the_matrix_cannot_be_asked_about(pair, column):
+    with pytest.raises(ConfigurationError, match=r"[nN]obody"):
+        win_contrasts(matrix_of({"a": [0.1, 0.2], "b": [0.2, 0.1]}), [pair], column, seed=1)

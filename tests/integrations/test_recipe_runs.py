@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from simgym.errors import TrainingFailed
+from simgym.integrations.recipe_runs import RecipeRun, run_recipes
+
+RECIPE = """
+import os, signal, sys
+from pathlib import Path
+
+folder = Path(sys.argv[1])
+steps = folder / "steps"
+for step in range(len(steps.read_text()) if steps.is_file() else 0, 4):
+    with steps.open("a") as file:
+        file.write(str(step))
+    if sys.argv[2] == "killed" and step == 1 and not (folder / "mark").exists():
+        (folder / "mark").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+if sys.argv[2] == "fails":
+    raise SystemExit("the data are not there")
+print("done")
+"""
+
+
+@pytest.fixture
+def make(tmp_path):
+    script = tmp_path / "recipe.py"
+    script.write_text(RECIPE)
+
+    def made(name, how="works"):
+        (tmp_path / name).mkdir()
+        return RecipeRun(name, str(script), (str(tmp_path / name), how), str(tmp_path / name / "recipe.log"))
+
+    return made
+
+
+def test_here_runs_come_one_after_the_other_and_one_that_fails_says_why(make, tmp_path):
+    run_recipes([make("one"), make("two")])
+    assert [(tmp_path / name / "steps").read_text() for name in ("one", "two")] == ["0123", "0123"]
+    assert (tmp_path / "two" / "recipe.log").read_text() == "done\n"
+    with pytest.raises(TrainingFailed, match=r"three ended with code 1; its last line: 'the data are not there'"):
+        run_recipes([make("three", "fails"), make("four")])
+    assert not (tmp_path / "four" / "steps").exists()
+
+
+def test_on_a_cluster_a_run_whose_worker_is_killed_goes_on_and_ends_as_it_would_have(cluster, make, tmp_path):
+    arguments = list(sys.argv)
+    run_recipes([make("one"), make("two", "killed")], address="auto", resources={"num_cpus": 1})
+    assert (tmp_path / "two" / "mark").exists()
+    assert [(tmp_path / name / "steps").read_text() for name in ("one", "two")] == ["0123", "0123"]
+    assert sys.argv == arguments
+    with pytest.raises(TrainingFailed, match="the data are not there"):
+        run_recipes([make("three", "fails")], address="auto")
