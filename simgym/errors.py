@@ -3,6 +3,7 @@
     SimgymError
     ├── ConfigurationError (ValueError)    a setting, name or file cannot be used as given
     │   ├── UnknownName (LookupError)      no simulator, judge, model or scenario set has that name
+    │   ├── UnknownRequest                 a replay without a model was asked something that was not recorded
     │   └── MalformedFile                  a line of a JSONL file cannot be read; the message names the line
     ├── MissingDependency (ImportError)    an optional package is not installed; the message names the extra
     ├── WeightsError (OSError)             weights cannot be found, downloaded, verified or converted
@@ -31,6 +32,10 @@ class ConfigurationError(SimgymError, ValueError):
 
 class UnknownName(ConfigurationError, LookupError):
     """No simulator, judge, model or scenario set has the given name."""
+
+
+class UnknownRequest(ConfigurationError):
+    """A replay of recorded answers was asked something that was not recorded."""
 
 
 class MalformedFile(ConfigurationError):

@@ -63,6 +63,8 @@ def matrix(
         typer.Option(help="ASSISTANT=ENV: what it was trained with, for the gap. Repeatable.", show_default=False),
     ] = None,
     free_running: options.FreeRunning = False,
+    response_cache: options.ResponseCache = None,
+    cache_mode: options.CacheMode = "record",
     ray: Annotated[
         str | None,
         typer.Option(help="Address of a Ray cluster, or `local`: hold the conversations there.", show_default=False),
@@ -104,8 +106,19 @@ def matrix(
     started = time.monotonic()
     rows = read_assistants(assistant, max_new_tokens, temperature)
     columns = list(dict.fromkeys(env))
-    common = options.env_options(judge=judge, judge_model=judge_model, max_turns=max_turns)
+    common = options.env_options(
+        judge=judge,
+        judge_model=judge_model,
+        max_turns=max_turns,
+        response_cache=response_cache,
+        cache_mode=cache_mode,
+    )
     of_column = read_columns(columns, model or [], simulator_option or [], user_max_new_tokens)
+    for row in rows.values():
+        row.model_spec = options.remembered(row.model_spec, response_cache, cache_mode)
+    for given in of_column.values():
+        if "model" in given:
+            given["model"] = options.remembered(given["model"], response_cache, cache_mode)
     chosen = options.load(columns[0], scenarios, n)
     home = read_home(trained_on or [], rows, columns)
     if reference is not None and reference not in rows:

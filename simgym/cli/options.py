@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -46,6 +47,16 @@ FreeRunning = Annotated[
 ]
 MaxNewTokens = Annotated[int, typer.Option(min=1, help="Longest assistant turn, tokens.")]
 Temperature = Annotated[float, typer.Option(min=0.0, help="Of the assistant; 0 picks the most likely token.")]
+ResponseCache = Annotated[
+    Path | None,
+    typer.Option(
+        help="SQLite file that remembers answers of the models that are given (servers, say).", show_default=False
+    ),
+]
+CacheMode = Annotated[
+    Literal["off", "read", "record", "replay"],
+    typer.Option(help="record: ask for what is not in the file; read: without writing; replay: ask for nothing."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 ASSISTANT_HELP = "[NAME=]MODEL[+PROMPT]; PROMPT is clarify or a text file."
@@ -59,6 +70,11 @@ def read_model(text: str) -> Any:
         return json.loads(text)
     except ValueError as error:
         raise ConfigurationError(f"The model {text!r} starts like a JSON object but is none: {error}.") from error
+
+
+def remembered(model: Any, file: Path | None, mode: str) -> Any:
+    """A model whose answers are remembered in a file; without a file, the model itself."""
+    return model if file is None else {"kind": "cached", "model": model, "path": str(file), "mode": mode}
 
 
 def read_pairs(texts: Iterable[str], option: str) -> dict[str, Any]:
@@ -88,12 +104,14 @@ def env_options(
     judge_model: str | None = None,
     max_turns: int | None = None,
     simulator_options: Iterable[str] | None = None,
+    response_cache: Path | None = None,
+    cache_mode: str = "record",
 ) -> dict[str, Any]:
     """Arguments of an environment; what was not given is left to the environment."""
     given = {
-        "model": read_model(model) if model else None,
+        "model": remembered(read_model(model), response_cache, cache_mode) if model else None,
         "judge": judge,
-        "judge_model": read_model(judge_model) if judge_model else None,
+        "judge_model": remembered(read_model(judge_model), response_cache, cache_mode) if judge_model else None,
         "max_turns": max_turns,
         "simulator_options": read_pairs(simulator_options or (), "--simulator-option") or None,
     }

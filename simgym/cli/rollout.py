@@ -36,6 +36,8 @@ def rollout(
     temperature: options.Temperature = 1.0,
     batch_size: options.BatchSize = 32,
     free_running: options.FreeRunning = False,
+    response_cache: options.ResponseCache = None,
+    cache_mode: options.CacheMode = "record",
     json: options.Json = False,
 ) -> None:
     """Let an assistant talk with simulated users.
@@ -49,8 +51,15 @@ def rollout(
     from simgym.rollout.collect import collect
 
     name, answering = assistant_from_text(assistant, options.sampling(max_new_tokens, temperature))
+    answering.model_spec = options.remembered(answering.model_spec, response_cache, cache_mode)
     arguments = options.env_options(
-        model=model, judge=judge, judge_model=judge_model, max_turns=max_turns, simulator_options=simulator_option
+        model=model,
+        judge=judge,
+        judge_model=judge_model,
+        max_turns=max_turns,
+        simulator_options=simulator_option,
+        response_cache=response_cache,
+        cache_mode=cache_mode,
     )
     environment = options.open_env(env, scenarios, arguments, limit=n)
     with ConversationProgress(n or len(environment.unwrapped.episodes.scenarios)) as progress:

@@ -6,7 +6,8 @@ A specification is a `LanguageModel` instance, a string, or a mapping of JSON va
 * `smollm2-135m-instruct`, a folder, `owner/model` or `owner/model@revision`: in process, through transformers;
 * `openai:NAME`: an OpenAI-compatible server; its address in `OPENAI_BASE_URL`;
 * `KIND:NAME` for any other registered kind, e.g. `scripted:echo`;
-* `{"kind": "openai", "model": "Qwen/Qwen2.5-14B-Instruct", "base_url": "http://localhost:8000/v1"}`: arguments.
+* `{"kind": "openai", "model": "Qwen/Qwen2.5-14B-Instruct", "base_url": "http://localhost:8000/v1"}`: arguments;
+* `{"kind": "cached", "model": ..., "path": "answers.sqlite", "mode": "record"}`: remembers the answers of another.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ LanguageModelSpec = LanguageModel | str | Mapping[str, Any]
 """What every `model=` argument takes."""
 
 _loaded: dict[str, LanguageModel] = {}
-_lock = threading.Lock()
+_lock = threading.RLock()  # a model round a model loads that one while it is being made
 
 
 def load_language_model(spec: LanguageModelSpec, **options: Any) -> LanguageModel:

@@ -16,25 +16,23 @@ Only the chat endpoint applies the server's chat template. User turns and likeli
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
 import logging
 import os
 import re
 import threading
 import weakref
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from simgym.errors import ConfigurationError
 from simgym.flip import render, without_special_tokens
 from simgym.language_models.base import Generation, Likelihood, Request
+from simgym.language_models.server_connection import ServerConnection
 from simgym.plugins import optional_import
 
-_T = TypeVar("_T")
 _CHAT: Literal["/chat/completions"] = "/chat/completions"
 _RAW: Literal["/completions"] = "/completions"
 _SEEDS = 2**31
@@ -125,7 +123,7 @@ class OpenAILM:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._lock = threading.Lock()
-        self._connection: _Connection | None = None
+        self._connection: ServerConnection | None = None
         self._process = os.getpid()
         self._loaded_tokenizer: Any = None
 
@@ -175,8 +173,10 @@ class OpenAILM:
         return connection.run([self._likelihood(connection, model, head, tail) for head, tail in pairs])
 
     def fingerprint(self) -> dict[str, Any]:
-        """Model name and address, without scheme and credentials; what the server really runs is not known."""
-        return {"kind": "openai", "model": self.name, "base_url": self._address}
+        """Model name, address without scheme and credentials, and further fields; what the server runs is not known."""
+        more = {"extra_body": self.extra_body, "logprobs": self.logprobs}
+        given = {key: value for key, value in more.items() if value}
+        return {"kind": "openai", "model": self.name, "base_url": self._address, **given}
 
     def close(self) -> None:
         """Close connections and end the background thread; the next call opens them again."""
@@ -209,7 +209,7 @@ class OpenAILM:
             body["logprobs"] = True
         return _Call(request, _CHAT, json.dumps(messages, ensure_ascii=False), body)
 
-    async def _answer(self, connection: _Connection, call: _Call) -> Generation:
+    async def _answer(self, connection: ServerConnection, call: _Call) -> Generation:
         async with connection.slots:
             first = self._settled_mode or 0
             modes = range(first, len(_MODES)) if call.request.json_schema is not None else [len(_MODES) - 1]
@@ -229,7 +229,7 @@ class OpenAILM:
                 return self._read(call, answer)
         raise AssertionError("unreachable: the last mode returns")
 
-    async def _post(self, connection: _Connection, path: str, body: Mapping[str, Any]) -> Any:
+    async def _post(self, connection: ServerConnection, path: str, body: Mapping[str, Any]) -> Any:
         """The server's JSON answer; raises _Unanswered if there is none after all retries."""
         openai = optional_import("openai", "openai")
         fields = {key: value for key, value in {**body, **self.extra_body}.items() if value is not None}
@@ -318,7 +318,9 @@ class OpenAILM:
         mark = str(tokenizer.decode([token])) if isinstance(token, int) else ""
         return without_special_tokens(tokenizer, text if text.endswith(mark) else text + mark, kept)
 
-    async def _likelihood(self, connection: _Connection, model: str, head: list[int], tail: list[int]) -> Likelihood:
+    async def _likelihood(
+        self, connection: ServerConnection, model: str, head: list[int], tail: list[int]
+    ) -> Likelihood:
         body = {
             "model": model,
             "prompt": [*head, *tail],
@@ -369,7 +371,7 @@ class OpenAILM:
             raise ConfigurationError("The API key has characters that no key has. Copy it again, without line breaks.")
         return key or "none"
 
-    def _ready(self) -> _Connection:
+    def _ready(self) -> ServerConnection:
         if self._process != os.getpid():  # forked: the thread is not here, and a lock held then is held for ever
             self.__setstate__({})
         with self._lock:
@@ -377,48 +379,9 @@ class OpenAILM:
                 client = optional_import("openai", "openai").AsyncOpenAI(
                     api_key=self._key(), base_url=self._base_url, timeout=self.timeout, max_retries=self.max_retries
                 )
-                self._connection = _Connection(client, self.max_concurrency)
+                self._connection = ServerConnection(client, self.max_concurrency)
                 weakref.finalize(self, self._connection.stop).atexit = False
             return self._connection
-
-
-class _Connection:
-    """The client and the thread whose event loop it lives in: callers may have a loop of their own (Jupyter)."""
-
-    def __init__(self, client: Any, max_concurrency: int) -> None:
-        self.client = client
-        self.slots = asyncio.Semaphore(max_concurrency)
-        self._loop = asyncio.new_event_loop()
-        self._stopping = asyncio.Event()
-        self._process = os.getpid()
-        self._thread = threading.Thread(target=self._serve, name="simgym-openai", daemon=True)
-        self._thread.start()
-
-    def run(self, coroutines: Iterable[Coroutine[Any, Any, _T]]) -> list[_T]:
-        """Their results in order; the first error, or an interrupt here, cancels the rest."""
-        future = asyncio.run_coroutine_threadsafe(_gather(coroutines), self._loop)
-        try:
-            return future.result()
-        finally:
-            future.cancel()  # does nothing to a finished one
-
-    def stop(self) -> None:
-        """Ask the thread to end, without waiting: also called by the garbage collector, in any thread."""
-        if self._process == os.getpid():
-            with contextlib.suppress(RuntimeError):  # the loop is closed already
-                self._loop.call_soon_threadsafe(self._stopping.set)
-
-    def close(self) -> None:
-        self.stop()
-        self._thread.join(timeout=5)
-
-    def _serve(self) -> None:
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(self._until_stopped())
-
-    async def _until_stopped(self) -> None:
-        await self._stopping.wait()
-        await self.client.close()
 
 
 class _Unanswered(Exception):
@@ -428,16 +391,6 @@ class _Unanswered(Exception):
         super().__init__(text)
         self.fatal = fatal  # every other request would fail the same way
         self.refused = refused  # the server understood, and might take the request in another form
-
-
-async def _gather(coroutines: Iterable[Coroutine[Any, Any, _T]]) -> list[_T]:
-    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _response_format(call: _Call, mode: int) -> dict[str, Any]:

@@ -1,0 +1,197 @@
+"""A language model that remembers its answers in an SQLite file, so that an evaluation can be repeated without it.
+
+    model = {"kind": "cached", "path": "runs/answers.sqlite", "mode": "record",
+             "model": {"kind": "openai", "model": "judge", "base_url": "http://localhost:8000/v1"}}
+
+An answer is found by the SHA-256 of everything that it depends on: the model's fingerprint and the request with prompt,
+sampling, seed, schema and adapter (or the texts that are scored). Modes:
+
+* `record`: what is known is answered from the file, the rest is asked for and written down at once;
+* `read`: the same, but nothing is written;
+* `replay`: nothing is asked for; a request that is not in the file is an error. A run that was recorded is repeated bit
+  for bit, faults included;
+* `off`: everything is asked for.
+
+A fault (a server that was busy) is kept for `replay`; in the other modes it is asked for again. What else a model can
+do (hidden states, choices among tokens) goes to it directly. Several threads and processes may use one file; of two
+that ask the same at the same time both get the answer that was written first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import threading
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from simgym.errors import ConfigurationError, UnknownRequest
+from simgym.language_models.base import Generation, Likelihood, Request
+from simgym.language_models.loading import LanguageModelSpec, load_language_model
+
+Mode = Literal["off", "read", "record", "replay"]
+_VERSION = 1
+"""Of the table and of what a key is made of; in the file's `user_version`."""
+_PATIENCE = 30.0
+"""Seconds to wait for another process that is writing."""
+
+
+class CachedLM:
+    """Remembers what a language model has answered; implements `LanguageModel`."""
+
+    def __init__(self, model: LanguageModelSpec, *, path: str, mode: Mode = "record") -> None:
+        """Open the file; the model itself is asked for nothing yet.
+
+        Args:
+            model: Whose answers: a name, settings or instance; see `load_language_model`.
+            path: SQLite file; made where the mode is `record` and there is none.
+            mode: See above.
+
+        Raises:
+            ConfigurationError: the mode is unknown, there is no file to read from, or it is none of ours.
+        """
+        if mode not in get_args(Mode):
+            raise ConfigurationError(f"mode is {mode!r}, expected one of {', '.join(get_args(Mode))}.")
+        self.model = load_language_model(model)
+        self.path = path
+        self.mode = mode
+        self.hits = 0
+        """Answers that came from the file."""
+        self.__setstate__({})
+        if mode != "off":
+            self._open()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key not in ("_lock", "_identity")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.Lock()
+        self._identity: str | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or "model" not in self.__dict__:  # asked before there is a model, when unpickled
+            raise AttributeError(name)
+        return getattr(self.model, name)
+
+    def generate(self, requests: Sequence[Request]) -> list[Generation]:
+        """Answer N requests; see `LanguageModel.generate`.
+
+        Raises:
+            UnknownRequest: in `replay`, an answer is not in the file.
+        """
+        keys = [self._key("generate", asdict(request)) for request in requests]
+        found = {
+            key: _generation(value)
+            for key, value in self._read(keys).items()
+            if value["fault"] is None or self.mode == "replay"
+        }
+        self._complain(keys, found)
+        first_of = {key: request for key, request in zip(keys, requests, strict=True) if key not in found}
+        if first_of:
+            answers = self.model.generate(list(first_of.values()))
+            found |= zip(first_of, answers, strict=True)
+            found |= {
+                key: _generation(value)
+                for key, value in self._write({key: asdict(found[key]) for key in first_of}).items()
+            }
+        return [found[key] for key in keys]
+
+    def score(
+        self, prompts: Sequence[str], continuations: Sequence[str], *, adapter: str | None = None
+    ) -> list[Likelihood]:
+        """Log-likelihood of each continuation after its prompt; see `LanguageModel.score`.
+
+        Raises:
+            UnknownRequest: in `replay`, an answer is not in the file.
+        """
+        if len(prompts) != len(continuations):
+            raise ConfigurationError(
+                f"Got {len(prompts)} prompts and {len(continuations)} continuations, expected as many."
+            )
+        pairs = list(zip(prompts, continuations, strict=True))
+        keys = [self._key("score", [*pair, adapter]) for pair in pairs]
+        found = {key: Likelihood(**value) for key, value in self._read(keys).items()}
+        self._complain(keys, found)
+        first_of = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in found}
+        if first_of:
+            heads, tails = zip(*first_of.values(), strict=True)
+            found |= zip(first_of, self.model.score(heads, tails, adapter=adapter), strict=True)
+            written = self._write({key: asdict(found[key]) for key in first_of})
+            found |= {key: Likelihood(**value) for key, value in written.items()}
+        return [found[key] for key in keys]
+
+    def fingerprint(self) -> dict[str, Any]:
+        """The inner model's: remembering changes no answer."""
+        return self.model.fingerprint()
+
+    def _key(self, kind: str, request: Any) -> str:
+        if self._identity is None:
+            self._identity = json.dumps(self.model.fingerprint(), sort_keys=True)
+        text = json.dumps([_VERSION, kind, self._identity, request], sort_keys=True, ensure_ascii=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def _complain(self, keys: Sequence[str], found: dict[str, Any]) -> None:
+        with self._lock:
+            self.hits += sum(key in found for key in keys)
+        missing = sum(key not in found for key in keys)
+        if self.mode == "replay" and missing:
+            raise UnknownRequest(
+                f"{self.path} does not hold {missing} of {len(keys)} answers of {self.model.fingerprint()}. Replay "
+                "repeats what was recorded: give the same model, prompts and seeds, or record again."
+            )
+
+    def _connect(self) -> closing[sqlite3.Connection]:
+        # a connection a call: it is cheap beside a model, and SQLite ties one to its thread and process
+        return closing(sqlite3.connect(self.path, timeout=_PATIENCE, isolation_level=None))
+
+    def _open(self) -> None:
+        there = Path(self.path).is_file()
+        if not there and self.mode != "record":
+            raise ConfigurationError(f"There is no file {self.path} to {self.mode} from. Record one first.")
+        try:
+            if not there:
+                Path(self.path).parent.mkdir(parents=True, exist_ok=True)
+            with self._connect() as database:
+                (version,) = database.execute("PRAGMA user_version").fetchone()
+                tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+                if version == _VERSION and "answers" in tables:
+                    return
+                if tables or version or self.mode != "record":
+                    raise ConfigurationError(f"{self.path} is no file of answers of this version. Choose another path.")
+                database.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL)")
+                database.execute(f"PRAGMA user_version = {_VERSION}")
+        except (OSError, sqlite3.Error) as error:
+            raise ConfigurationError(f"{self.path} cannot be used as a file of answers: {error}.") from error
+
+    def _read(self, keys: Sequence[str]) -> dict[str, Any]:
+        if self.mode == "off":
+            return {}
+        with self._connect() as database:
+            query = "SELECT key, answer FROM answers WHERE key IN (SELECT value FROM json_each(?))"
+            return {key: json.loads(answer) for key, answer in database.execute(query, [json.dumps(list(keys))])}
+
+    def _write(self, answers: dict[str, Any]) -> dict[str, Any]:
+        """Write down what is new; returns what now stands in the file, which another process may have written."""
+        if self.mode != "record":
+            return {}
+        rows = [(key, json.dumps(answer)) for key, answer in answers.items()]
+        with self._connect() as database:
+            database.execute("BEGIN IMMEDIATE")
+            database.executemany(
+                # a fault gives way to an answer, nothing else does
+                "INSERT INTO answers VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET answer = excluded.answer "
+                "WHERE json_extract(answers.answer, '$.fault') IS NOT NULL",
+                rows,
+            )
+            database.execute("COMMIT")
+        return self._read(list(answers))
+
+
+def _generation(value: dict[str, Any]) -> Generation:
+    lists = {name: tuple(value[name]) for name in ("token_ids", "logprobs", "prompt_token_ids")}
+    return Generation(**{**value, **lists})
