@@ -19,6 +19,7 @@ from typing import Any, Literal, get_args
 from simgym.errors import ConfigurationError, MalformedFile
 
 Role = Literal["system", "user", "assistant"]
+_ROLES = get_args(Role)
 
 INTENT_PREFIX = "You are a user chatting with an assistant language model to "
 """Every intent starts with these words (arXiv 2605.09808)."""
@@ -37,8 +38,8 @@ class Message:
     """The text; any Unicode except lone surrogates."""
 
     def __post_init__(self) -> None:
-        if self.role not in get_args(Role):
-            raise ConfigurationError(f"Message role is {self.role!r}, expected one of {', '.join(get_args(Role))}.")
+        if self.role not in _ROLES:
+            raise ConfigurationError(f"Message role is {self.role!r}, expected one of {', '.join(_ROLES)}.")
         if not isinstance(self.content, str):
             raise ConfigurationError(f"Message content is a {type(self.content).__name__}, expected str.")
 

@@ -8,15 +8,18 @@ its name is asked for.
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
+from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from simgym.errors import MissingDependency, UnknownName
 
 
-def available(kind: str) -> dict[str, EntryPoint]:
-    """All plug-ins of one kind (`simulators`, `judges` or `language_models`), by name."""
+@functools.cache  # the metadata of every installed package is read for it, and it is asked for at every step
+def available(kind: str) -> Mapping[str, EntryPoint]:
+    """All plug-ins of one kind (`simulators`, `judges` or `language_models`), by name; looked up once a process."""
     return {entry.name: entry for entry in sorted(entry_points(group=f"simgym.{kind}"), key=lambda entry: entry.name)}
 
 

@@ -107,7 +107,11 @@ class SharedTexts(Sequence[str]):
 
 def has_surrogates(text: str) -> bool:
     """Whether the text holds a lone surrogate, i.e. cannot be encoded as UTF-8."""
-    return any("\ud800" <= character <= "\udfff" for character in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 # --- what Gymnasium's vector environments need to know of the space, in its own registry of functions

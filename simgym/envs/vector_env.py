@@ -19,6 +19,9 @@ from simgym.envs.episodes import Episode
 from simgym.envs.settings import describe, observe, step_reward
 from simgym.errors import ConfigurationError, EpisodeError, InvalidAction
 
+_INFO_TYPES: Mapping[str, type] = {"seed": int, "judge_failed": bool}
+"""Of the infos that are numbers; the others are objects, or None."""
+
 
 class UserSimVectorEnv(VectorEnv[dict[str, Any], tuple[str, ...], Any]):
     """N conversations in one environment; arguments, spaces and end reasons as in `ConversationEnv`.
@@ -154,12 +157,16 @@ class UserSimVectorEnv(VectorEnv[dict[str, Any], tuple[str, ...], Any]):
         seen = [observe(episode) for episode in self._running]
         return {
             "user_reply": tuple(observation["user_reply"] for observation in seen),
-            "judge_reward": np.stack([observation["judge_reward"] for observation in seen]),
+            "judge_reward": np.array([observation["judge_reward"] for observation in seen], dtype=np.float32),
             "turn": np.array([observation["turn"] for observation in seen]),
         }
 
     def _infos(self) -> dict[str, Any]:
+        # what Gymnasium's `_add_info` gives row by row, built column by column
+        described = [describe(episode) for episode in self._running]
         infos: dict[str, Any] = {}
-        for row, episode in enumerate(self._running):
-            infos = self._add_info(infos, describe(episode), row)
+        for key in described[0]:
+            column: np.ndarray = np.empty(self.num_envs, dtype=_INFO_TYPES.get(key, object))
+            column[:] = [one[key] for one in described]
+            infos |= {key: column, f"_{key}": np.ones(self.num_envs, dtype=bool)}
         return infos

@@ -12,6 +12,7 @@ A specification is a `LanguageModel` instance, a string, or a mapping of JSON va
 
 from __future__ import annotations
 
+import functools
 import json
 import threading
 from collections.abc import Mapping
@@ -36,7 +37,7 @@ def load_language_model(spec: LanguageModelSpec, **options: Any) -> LanguageMode
         ConfigurationError: the specification has a wrong type or unknown arguments.
     """
     if not isinstance(spec, str | Mapping):
-        if isinstance(spec, LanguageModel):
+        if _is_language_model(type(spec)):
             return spec
         raise ConfigurationError(
             f"A model is a {type(spec).__name__}, expected a name, a mapping of settings, or a LanguageModel."
@@ -58,6 +59,12 @@ def forget_language_models() -> None:
     """Drop the shared instances, so that their memory can be freed."""
     with _lock:
         _loaded.clear()
+
+
+@functools.cache
+def _is_language_model(kind: type) -> bool:
+    # asked at every call of every role, and Python looks through the whole protocol each time
+    return issubclass(kind, LanguageModel)
 
 
 def _read(spec: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

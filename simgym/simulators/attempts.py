@@ -7,7 +7,6 @@ attempt's number alone, so a retried turn is the same whatever its neighbours ne
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from simgym.conversation import Conversation, Scenario
 from simgym.language_models.base import LanguageModel, Request, record_call
@@ -23,7 +22,7 @@ def attempt_turns(
     conversations: Sequence[Conversation],
     seeds: Sequence[int],
     *,
-    request: Callable[[Scenario, Conversation, int], Request],
+    request: Callable[[Scenario, Conversation, int, int], Request],
     read: Callable[[str], UserTurn],
     max_attempts: int,
 ) -> list[UserTurn]:
@@ -34,7 +33,7 @@ def attempt_turns(
         scenarios: N scenarios.
         conversations: N conversations so far.
         seeds: N seeds of this turn.
-        request: Makes the request of a scenario, a conversation and the number of the attempt (from 0).
+        request: Makes the request of a scenario, a conversation, the number of the attempt (from 0) and its seed.
         read: Makes a turn of the model's text; a `fault` in it means unreadable.
         max_attempts: Tries per turn, >= 1.
 
@@ -46,8 +45,7 @@ def attempt_turns(
     pending = list(range(len(scenarios)))
     for attempt in range(max_attempts):
         requests = [
-            replace(request(scenarios[i], conversations[i], attempt), seed=derive_seed(seeds[i], "attempt", attempt))
-            for i in pending
+            request(scenarios[i], conversations[i], attempt, derive_seed(seeds[i], "attempt", attempt)) for i in pending
         ]
         generations = model.generate(requests)
         missing = []
@@ -57,7 +55,8 @@ def attempt_turns(
             else:
                 turn = read(generation.text)
                 if turn.fault is None and not (turn.ended and not turn.text.strip()):
-                    turn = replace(turn, fault=find_fault(turn.text, scenarios[i], conversations[i]))
+                    fault = find_fault(turn.text, scenarios[i], conversations[i])
+                    turn = turn if fault is None else UserTurn("", fault=fault)
                 turns[i] = turn if turn.fault is None else UserTurn("", fault=turn.fault)
                 if turn.fault is not None:
                     missing.append(i)
@@ -66,4 +65,6 @@ def attempt_turns(
         pending = missing
         if not pending:
             break
-    return [replace(turn, calls=tuple(calls)) for turn, calls in zip(turns, calls_N, strict=True)]
+    return [
+        UserTurn(turn.text, turn.ended, turn.fault, tuple(calls)) for turn, calls in zip(turns, calls_N, strict=True)
+    ]

@@ -6,6 +6,7 @@ turns that are merely unconvincing (realism is measured in `evaluation/realism.p
 
 from __future__ import annotations
 
+import functools
 import re
 
 from simgym.conversation import Conversation, Scenario
@@ -40,12 +41,17 @@ def find_fault(text: str, scenario: Scenario, conversation: Conversation) -> str
     said_by_assistant, said_by_user = conversation.said_by("assistant"), conversation.said_by("user")
     if said_by_assistant and words == _words(said_by_assistant[-1]):
         return "role_flip: repeats the assistant"
-    goal = _words(scenario.goal)
+    goal = _words_of_goal(scenario.goal)
     if len(goal) >= _SHORTEST_COPY and f" {' '.join(goal)} " in f" {' '.join(words)} ":
         return "intent_copied"
     if said_by_user and words == _words(said_by_user[-1]):
         return "repeated"
     return None
+
+
+@functools.lru_cache(4096)
+def _words_of_goal(goal: str) -> list[str]:
+    return _words(goal)
 
 
 def _words(text: str) -> list[str]:

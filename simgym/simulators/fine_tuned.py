@@ -105,7 +105,7 @@ class FineTuned:
 
     def force(self, scenario: Scenario, conversation: Conversation, said: str) -> ForcedTurn:
         """The open user turn, completed."""
-        return ForcedTurn(self._request(scenario, conversation, 0), "", said)
+        return ForcedTurn(self._request(scenario, conversation, 0, 0), "", said)
 
     def fingerprint(self) -> dict[str, Any]:
         return {
@@ -119,7 +119,7 @@ class FineTuned:
             "max_attempts": self.max_attempts,
         }
 
-    def _request(self, scenario: Scenario, conversation: Conversation, attempt: int) -> Request:
+    def _request(self, scenario: Scenario, conversation: Conversation, attempt: int, seed: int) -> Request:
         first = self.sampling.temperature
         temperature = (
             first if attempt == 0 else max(first, min(_HIGHEST_TEMPERATURE, first + attempt * _TEMPERATURE_STEP))
@@ -127,6 +127,7 @@ class FineTuned:
         return Request(
             (Message("system", scenario.intent), *conversation.messages),
             Sampling(temperature, self.sampling.top_p, self.sampling.max_new_tokens),
+            seed=seed,
             next_role="user",
             adapter=self.adapter,
             kept_tokens=(self.end_token,),

@@ -8,6 +8,7 @@ role-playing user of arXiv 2605.09808, with prompts of our own; settings (T = 0.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Sequence
@@ -122,7 +123,7 @@ class RolePlay:
     def force(self, scenario: Scenario, conversation: Conversation, said: str) -> ForcedTurn:
         """The reply's JSON frame is given, with empty asides, and the turn stands in it as a JSON string."""
         text = json.dumps(said, ensure_ascii=False)[1:-1]
-        return ForcedTurn(self._request(scenario, conversation, 0), _FRAME, text)
+        return ForcedTurn(self._request(scenario, conversation, 0, 0), _FRAME, text)
 
     def check_scenarios(self, scenarios: Sequence[Scenario]) -> None:
         """Refuse scenarios without an opening where a real one is needed."""
@@ -132,7 +133,7 @@ class RolePlay:
     def guideline(self, scenario: Scenario) -> str:
         """Name of the guideline that the scenario's persona seed draws."""
         names = list(self.guidelines)
-        return names[int(generator(scenario.persona_seed, "persona").integers(len(names)))]
+        return names[0] if len(names) == 1 else names[_drawn(scenario.persona_seed, len(names))]
 
     def fingerprint(self) -> dict[str, Any]:
         return {
@@ -147,14 +148,14 @@ class RolePlay:
             "max_attempts": self.max_attempts,
         }
 
-    def _request(self, scenario: Scenario, conversation: Conversation, attempt: int) -> Request:
+    def _request(self, scenario: Scenario, conversation: Conversation, attempt: int, seed: int) -> Request:
         prompt = Template(self.template).substitute(
             guideline=self.guidelines[self.guideline(scenario)].strip(),
             intent=scenario.intent,
             history=written_out(conversation) or "(nothing yet; you write the first message)",
             end=END_OF_CONVERSATION,
         )
-        return Request((Message("user", prompt.strip()),), self.sampling, json_schema=self.schema)
+        return Request((Message("user", prompt.strip()),), self.sampling, seed, json_schema=self.schema)
 
     def _check_template(self) -> None:
         try:
@@ -203,6 +204,11 @@ def split_end(text: str, mark: str = END_OF_CONVERSATION) -> UserTurn:
     said, found, _ = text.partition(mark)
     said = re.sub(r"[\ud800-\udfff]", "�", said).strip()
     return UserTurn(said, ended=bool(found))
+
+
+@functools.lru_cache(4096)
+def _drawn(persona_seed: int, count: int) -> int:
+    return int(generator(persona_seed, "persona").integers(count))
 
 
 def _text(built_in: str, path: str | None) -> str:
