@@ -165,8 +165,9 @@ class UserSimVectorEnv(VectorEnv[dict[str, Any], tuple[str, ...], Any]):
         # what Gymnasium's `_add_info` gives row by row, built column by column
         described = [describe(episode) for episode in self._running]
         infos: dict[str, Any] = {}
+        everywhere = np.ones(self.num_envs, dtype=bool)
         for key in described[0]:
             column: np.ndarray = np.empty(self.num_envs, dtype=_INFO_TYPES.get(key, object))
             column[:] = [one[key] for one in described]
-            infos |= {key: column, f"_{key}": np.ones(self.num_envs, dtype=bool)}
+            infos[key], infos[f"_{key}"] = column, everywhere
         return infos

@@ -32,6 +32,7 @@ _LONGEST_ASIDE = 80
 _TOKENS_BESIDE_RESPONSE = 90
 """Tokens that the JSON frame and the two asides may take."""
 _CHARACTERS_PER_TOKEN = 3
+_DECODER = json.JSONDecoder(strict=False)
 _FRAME = '{"current_answer": "", "thought": "", "response": "'
 
 
@@ -190,7 +191,7 @@ def real_openings(scenarios: Sequence[Scenario]) -> list[UserTurn]:
 def read_reply(text: str) -> UserTurn:
     """The user turn in a role-play reply: `response` of the first JSON object, with the end mark taken off."""
     try:
-        value, _ = json.JSONDecoder(strict=False).raw_decode(text[text.index("{") :])
+        value, _ = _DECODER.raw_decode(text[text.index("{") :])
         response = value["response"]
     except (ValueError, KeyError, TypeError):
         return UserTurn("", fault="unparsable: no JSON object with a response")

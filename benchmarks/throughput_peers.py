@@ -1,0 +1,152 @@
+"""What `throughput.py` measures of other packages, run by their own interpreter: they need other versions of packages.
+
+    python -m venv runs/peers && runs/peers/bin/pip install skyrl-gym==0.4.0 gem-llm==0.1.0 gymnasium openai
+    python benchmarks/throughput.py --peers runs/peers/bin/python
+
+Reads a job as JSON from standard input, writes its result as JSON to standard output. Nothing of simgym is imported.
+The user of the conversations is the same as on the other side: the same server, messages and settings, inside the
+package's own environment class, with its environments stepped as SkyRL's generator does it, in a pool of 32 threads.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+POOL = 32
+"""Threads that SkyRL's generator steps environments in, by default."""
+SAID = "And what would you like?"
+REPEATS = 20
+
+
+def main() -> None:
+    """One job."""
+    job = json.load(sys.stdin)
+    print(json.dumps({"conversations": converse, "overhead": overhead}[job.pop("what")](**job)))
+
+
+def converse(base_url: str, model: str, users: list[dict[str, str]], turns: int, max_new_tokens: int) -> dict[str, Any]:
+    """Conversations of a policy with skyrl-gym environments whose user is played by the server."""
+    import openai
+    from skyrl_gym.envs.base_text_env import BaseTextEnv, BaseTextEnvStepOutput
+
+    client = openai.OpenAI(base_url=base_url, api_key="none", timeout=3600)
+    tokens = {"read": 0, "written": 0}
+
+    def ask(messages: list[dict[str, str]]) -> str:
+        answer = client.chat.completions.create(
+            model=model, messages=messages, temperature=0.0, max_tokens=max_new_tokens
+        )
+        tokens["read"] += answer.usage.prompt_tokens
+        tokens["written"] += answer.usage.completion_tokens
+        return (answer.choices[0].message.content or "").strip()
+
+    class UserEnv(BaseTextEnv):
+        """A user with a goal; an action is what the assistant says."""
+
+        def __init__(self, goal: str, opening: str) -> None:
+            super().__init__()
+            self.goal, self.max_turns = goal, turns
+            self.said = [{"role": "user", "content": opening}]
+
+        def step(self, action: str) -> BaseTextEnvStepOutput:
+            self.turns += 1
+            self.said.append({"role": "assistant", "content": action})
+            if self.turns >= self.max_turns:
+                return BaseTextEnvStepOutput(observations=[], reward=0.0, done=True, metadata={})
+            swapped = {"user": "assistant", "assistant": "user"}
+            seen = [{"role": swapped[one["role"]], "content": one["content"]} for one in self.said]
+            reply = {"role": "user", "content": ask([{"role": "system", "content": self.goal}, *seen])}
+            self.said.append(reply)
+            return BaseTextEnvStepOutput(observations=[reply], reward=0.0, done=False, metadata={})
+
+    def run(user: dict[str, str]) -> list[dict[str, str]]:
+        env = UserEnv(user["system"], user["opening"])
+        history, _ = env.init([{"role": "user", "content": user["opening"]}])
+        done = False
+        while not done:
+            said = ask(history)
+            outcome = steps.submit(env.step, said).result()
+            history = [*history, {"role": "assistant", "content": said}, *outcome["observations"]]
+            done = outcome["done"]
+        return env.said
+
+    started = time.perf_counter()
+    with ThreadPoolExecutor(POOL) as steps, ThreadPoolExecutor(len(users)) as policies:
+        said = list(policies.map(run, users))
+    seconds = time.perf_counter() - started
+    return {"seconds": seconds, "said": [[[m["role"], m["content"]] for m in one] for one in said], "tokens": tokens}
+
+
+def overhead(package: str, environments: int) -> dict[str, Any]:
+    """Microseconds a turn of environments whose user answers at once; None where the package is not installed."""
+    try:
+        step = {"skyrl-gym": skyrl_step, "gem-llm": gem_step, "SyncVectorEnv": sync_step}[package](environments)
+    except ImportError as error:
+        return {"missing": str(error)}
+    samples = []
+    for _ in range(REPEATS):
+        started = time.perf_counter()
+        step()
+        samples.append((time.perf_counter() - started) / environments * 1e6)
+    return {"microseconds": samples, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}
+
+
+def skyrl_step(environments: int) -> Any:
+    """N environments of skyrl-gym in its pool of threads."""
+    from skyrl_gym.envs.base_text_env import BaseTextEnv, BaseTextEnvStepOutput
+
+    class Echo(BaseTextEnv):
+        def step(self, action: str) -> BaseTextEnvStepOutput:
+            self.turns += 1
+            return BaseTextEnvStepOutput(
+                observations=[{"role": "user", "content": action}], reward=0.0, done=False, metadata={}
+            )
+
+    pool = ThreadPoolExecutor(POOL)
+    several = [Echo() for _ in range(environments)]
+    return lambda: [one.result() for one in [pool.submit(env.step, SAID) for env in several]]
+
+
+def gem_step(environments: int) -> Any:
+    """N environments in gem's own vector environment, stepped one after the other."""
+    from gem.core import Env
+    from gem.vector.sync_vector_env import SyncVectorEnv
+
+    class Echo(Env):
+        def reset(self, seed: int | None = None) -> tuple[str, dict[str, Any]]:
+            return "hello", {}
+
+        def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+            return action, 0.0, False, False, {}
+
+    vector = SyncVectorEnv(["echo"] * environments, [Echo for _ in range(environments)])
+    vector.reset()
+    return lambda: vector.step([SAID] * environments)
+
+
+def sync_step(environments: int) -> Any:
+    """N environments with texts as observations in Gymnasium's SyncVectorEnv."""
+    import gymnasium
+
+    class Echo(gymnasium.Env[str, str]):
+        observation_space = gymnasium.spaces.Text(200)
+        action_space = gymnasium.spaces.Text(200)
+
+        def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[str, dict[str, Any]]:
+            return "hello", {}
+
+        def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+            return action, 0.0, False, False, {}
+
+    vector = gymnasium.vector.SyncVectorEnv([Echo for _ in range(environments)])
+    vector.reset()
+    return lambda: vector.step((SAID,) * environments)
+
+
+if __name__ == "__main__":
+    main()
