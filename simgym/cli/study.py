@@ -157,6 +157,7 @@ def analyse(
         rules=settings.exclusions if settings else (),
         margin=settings.equivalence_margin if settings else 0.05,
         withdrawn=withdrawn,
+        study_hash=settings.hash if settings else None,
         seed=seed,
     )
     output.mkdir(parents=True, exist_ok=True)

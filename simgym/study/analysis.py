@@ -141,6 +141,7 @@ def analyse(
     rules: Sequence[Rule] = (),
     margin: float = 0.05,
     withdrawn: int = 0,
+    study_hash: str | None = None,
     seed: int = 0,
     resamples: int = 9999,
 ) -> StudyResults:
@@ -152,6 +153,7 @@ def analyse(
         rules: Exclusion rules.
         margin: Of the equivalence test.
         withdrawn: How many have withdrawn, for the participant flow.
+        study_hash: Of the study that pairs, rules and margin come from; another one than the records' is warned of.
         seed: Of all resampling.
         resamples: Bootstrap samples.
 
@@ -171,6 +173,11 @@ def analyse(
     warnings = [*problem]
     if len(hashes) > 1:
         warnings.append(f"The records come from {len(hashes)} versions of the study: not comparable without a reason.")
+    if study_hash is not None and hashes and study_hash not in hashes:
+        warnings.append(
+            "Pairs, exclusion rules and margin come from another version of the study than the records: they were not "
+            "fixed before the data were seen."
+        )
     return StudyResults(
         kinds[0],
         hashes,

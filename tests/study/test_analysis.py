@@ -161,6 +161,13 @@ def test_synthetic_and_real_records_are_not_mixed_and_none_are_an_error():
         analyse([])
 
 
+def test_rules_that_were_not_fixed_before_the_data_are_warned_of():
+    found = [{**record, "study_hash": "a" * 16} for record in records(4)]
+    assert analyse(found, study_hash="a" * 16, resamples=199).warnings == ()
+    (warning,) = analyse(found, study_hash="b" * 16, resamples=199).warnings
+    assert "another version of the study" in warning
+
+
 def test_three_assistants_have_strengths_and_pairs_are_corrected_for_being_three():
     found = [
         *records(60, win_rate=0.7, names=("a", "b")),
