@@ -211,7 +211,8 @@ def recipe_runs(study: Study) -> list[RecipeRun]:
         path = folder / BEGUN
         path.write_text(text, encoding="utf-8")
         script = HERE.parent / "agents" / f"{study.trainer['kind']}.py"
-        runs.append(RecipeRun(row, str(script), ("--config", str(path)), str(folder / "recipe.log")))
+        log = str(folder.resolve() / "recipe.log")
+        runs.append(RecipeRun(row, str(script), ("--config", str(path)), log, str(Path.cwd())))
     return runs
 
 

@@ -74,6 +74,9 @@ def serve(
         bool,
         typer.Option("--https", help="Behind a proxy that speaks HTTPS: cookies over HTTPS only, its headers count."),
     ] = False,
+    proxy: Annotated[
+        str, typer.Option(help="With --https: where the proxy is, addresses or networks with commas between.")
+    ] = "127.0.0.1",
 ) -> None:
     """Serve a study until Ctrl-C; started again, everybody goes on where they were.
 
@@ -97,7 +100,7 @@ def serve(
         port=port,
         admin_token=os.environ.get("SIMGYM_STUDY_ADMIN_TOKEN") or None,
         secure_cookies=https,
-        trust_proxy=https,
+        proxies=proxy if https else None,
     )
 
 

@@ -7,6 +7,7 @@ from its last checkpoint. Folders and scripts must mean the same to all machines
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -32,6 +33,8 @@ class RecipeRun:
     """As on the command line."""
     log: str
     """File that gets what the recipe prints."""
+    folder: str
+    """Where it runs: what relative paths mean."""
 
 
 def run_recipes(
@@ -71,7 +74,7 @@ def run_recipe(run: RecipeRun) -> int:
     Path(run.log).parent.mkdir(parents=True, exist_ok=True)
     with open(run.log, "a", encoding="utf-8") as log:
         command = [sys.executable, run.script, *run.arguments]
-        return subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
+        return subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, cwd=run.folder, check=False).returncode
 
 
 def run_recipe_in_worker(run: RecipeRun) -> int:
@@ -80,6 +83,7 @@ def run_recipe_in_worker(run: RecipeRun) -> int:
     import runpy
     import traceback
 
+    os.chdir(run.folder)
     Path(run.log).parent.mkdir(parents=True, exist_ok=True)
     sys.argv = [run.script, *run.arguments]
     with open(run.log, "a", encoding="utf-8") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):

@@ -45,7 +45,7 @@ def serve(
     port: int = 8000,
     admin_token: str | None = None,
     secure_cookies: bool = False,
-    trust_proxy: bool = False,
+    proxies: str | None = None,
 ) -> None:
     """Serve until interrupted.
 
@@ -57,7 +57,8 @@ def serve(
         port: Port to listen on.
         admin_token: Password of `/admin`; None: there is none.
         secure_cookies: Cookies over HTTPS only.
-        trust_proxy: Believe a proxy's headers about address and scheme of a visitor.
+        proxies: Addresses or networks (comma-separated, `*` for any) whose headers about address and scheme of a
+            visitor are believed; None: nobody's.
 
     Raises:
         ConfigurationError: the database belongs to something else, or the port is taken.
@@ -90,15 +91,14 @@ def serve(
             ) from error
     # SQLite's connections are threads; at Python's 5 ms each of their answers can wait that long for the event loop
     sys.setswitchinterval(0.0005)
-    proxies = "*" if trust_proxy else ""
     uvicorn.run(
         app,
         host=host,
         port=port,
         log_level="warning",
         access_log=False,  # addresses of participants are nobody's business
-        proxy_headers=trust_proxy,
-        forwarded_allow_ips=proxies,
+        proxy_headers=proxies is not None,
+        forwarded_allow_ips=proxies or "",
         server_header=False,
         timeout_graceful_shutdown=5,
     )

@@ -32,7 +32,7 @@ def make(tmp_path):
 
     def made(name, how="works"):
         (tmp_path / name).mkdir()
-        return RecipeRun(name, str(script), (str(tmp_path / name), how), str(tmp_path / name / "recipe.log"))
+        return RecipeRun(name, str(script), (name, how), str(tmp_path / name / "recipe.log"), str(tmp_path))
 
     return made
 
