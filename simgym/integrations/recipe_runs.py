@@ -63,7 +63,15 @@ def run_recipes(
         try:
             while running:
                 (finished, *_), _ = ray.wait(list(running), num_returns=1)
-                _check(running.pop(finished), ray.get(finished))
+                run = running.pop(finished)
+                try:
+                    code = ray.get(finished)
+                except ray.exceptions.RayError as error:
+                    raise TrainingFailed(
+                        f"Training {run.name} ended with its worker {_MAX_RETRIES + 1} times ({type(error).__name__}). "
+                        f"See {run.log} and the cluster's logs; the same command goes on from the last checkpoint."
+                    ) from error
+                _check(run, code)
         finally:
             for left in running:
                 ray.cancel(left, force=True)

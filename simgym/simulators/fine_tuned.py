@@ -10,7 +10,7 @@ previous turn word for word, it is asked again with the temperature raised by 0.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ class FineTuned:
         self,
         model: LanguageModelSpec | None = None,
         *,
-        adapter: str | None = None,
+        adapter: str | None = "auto",
         end_token: str = END_OF_CONVERSATION,
         temperature: float = 0.7,
         top_p: float = 0.9,
@@ -48,10 +48,10 @@ class FineTuned:
         """Choose the user model.
 
         Args:
-            model: A model trained on user turns, or the base of `adapter`; None: the adapter that simgym ships on
-                the embedded model (or the given adapter on it).
+            model: A model trained on user turns, or the base of `adapter`; None: the embedded model.
             adapter: Folder or Hugging Face id of a LoRA adapter to put on `model` (in-process models only), or
-                the name under which a server offers it.
+                the name under which a server offers it. `auto`: the one that simgym ships if the model is the embedded
+                one, however it is given (a name, settings with another dtype), else none. None: none.
             end_token: What the model writes to leave the conversation, if it was trained with another mark.
             temperature: Of the first attempt.
             top_p: Nucleus.
@@ -61,8 +61,9 @@ class FineTuned:
         Raises:
             ConfigurationError: `max_attempts` is less than 1.
         """
-        if model is None:
-            model, adapter = EMBEDDED, adapter or str(SHIPPED_ADAPTER)
+        model = EMBEDDED if model is None else model
+        if adapter == "auto":
+            adapter = str(SHIPPED_ADAPTER) if _is_embedded(model) else None
         if max_attempts < 1:
             raise ConfigurationError(f"max_attempts is {max_attempts}, expected >= 1.")
         self.model_spec = model
@@ -132,3 +133,10 @@ class FineTuned:
             adapter=self.adapter,
             kept_tokens=(self.end_token,),
         )
+
+
+def _is_embedded(model: LanguageModelSpec) -> bool:
+    """Whether a model is the embedded one, which nobody has trained on user turns."""
+    if isinstance(model, Mapping):
+        return _is_embedded(model.get("model", "")) and model.get("kind", "transformers") in ("transformers", "cached")
+    return (model if isinstance(model, str) else getattr(model, "name", None)) == EMBEDDED

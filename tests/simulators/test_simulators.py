@@ -9,7 +9,7 @@ from simgym.errors import ConfigurationError
 from simgym.language_models.scripted_lm import ScriptedLM
 from simgym.language_models.transformers_lm import TransformersLM
 from simgym.simulators.faults import find_fault
-from simgym.simulators.fine_tuned import FineTuned
+from simgym.simulators.fine_tuned import SHIPPED_ADAPTER, FineTuned
 from simgym.simulators.human import Human
 from simgym.simulators.mixture import Mixture
 from simgym.simulators.persona import PERSONAS, persona
@@ -179,3 +179,25 @@ def test_a_person_may_play_the_user_and_leave(scenarios):
     assert human.open(scenarios[:1], seeds=[1])[0].text == "hello"
     assert human.reply(scenarios[:1], [TALK], seeds=[1])[0].ended
     assert shown[-1] == "assistant: Of course. When?"
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        None,
+        "smollm2-135m-instruct",
+        {"kind": "transformers", "model": "smollm2-135m-instruct", "dtype": "bfloat16-mixed"},
+        {"model": "smollm2-135m-instruct"},
+        {"kind": "cached", "model": {"model": "smollm2-135m-instruct"}, "path": "x"},
+        TransformersLM("smollm2-135m-instruct"),
+    ],
+)
+def test_the_embedded_model_gets_the_shipped_adapter_however_it_is_given(model):
+    assert FineTuned(model).adapter == str(SHIPPED_ADAPTER)
+    assert FineTuned(model, adapter=None).adapter is None
+    assert FineTuned(model, adapter="mine").adapter == "mine"
+
+
+def test_any_other_model_gets_no_adapter_that_nobody_asked_for(tiny_model):
+    for model in (tiny_model, {"kind": "openai", "model": "smollm2-135m-instruct"}, TransformersLM(tiny_model)):
+        assert FineTuned(model).adapter is None
