@@ -1,4 +1,4 @@
-"""What GRPO against the fine-tuned user changed: held-out conversations before and after, and whether it is a trick.
+"""What GRPO against the base model completing user turns changed: held-out conversations before and after, and whether it is a trick.
 
     python agents/grpo.py --config agents/configs/grpo_laptop.yaml
     python benchmarks/grpo_training.py runs/grpo_laptop [--seeds 3]
@@ -77,7 +77,7 @@ def play(run: Path, seeds: int) -> dict[str, list[Any]]:
         model=model,
         judge="reward_head",
         judge_model=model,
-        simulator_options={"max_new_tokens": 48},
+        simulator_options={"max_new_tokens": 48, "adapter": None},  # as in agents/configs/grpo_laptop.yaml
     )
     as_trained, cooler = Sampling(1.0, max_new_tokens=64), Sampling(0.7, max_new_tokens=64)
     assistants = {
