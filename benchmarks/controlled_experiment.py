@@ -41,7 +41,7 @@ from simgym.conversation import Scenario
 from simgym.data.scenario_sets import load_scenarios
 from simgym.errors import ConfigurationError
 from simgym.evaluation.comparisons import compare_cells
-from simgym.evaluation.contrasts import Contrast, reward_contrasts, win_contrasts
+from simgym.evaluation.contrasts import Contrast, corrected, reward_contrasts, win_contrasts
 from simgym.evaluation.curves import LOG_NAME, read_curve
 from simgym.evaluation.forecast import forecast
 from simgym.evaluation.matrix import Matrix, MatrixRun
@@ -366,7 +366,7 @@ def contrasts_of(study: Study, matrix: Matrix, openings: Matrix, methods: Mappin
     found = win_contrasts(openings, pairs, column, methods=methods, seed=study.seed)
     for name in study.held_out:
         found += reward_contrasts(matrix, pairs, study.column(name), methods=methods, seed=study.seed)
-    return found
+    return corrected(found)
 
 
 def mean_rewards(openings: Matrix) -> dict[str, Any]:

@@ -1,4 +1,6 @@
-"""What GRPO against the base model completing user turns changed: held-out conversations before and after, and whether it is a trick.
+"""What GRPO changed: held-out conversations before and after, and whether it is a trick.
+
+The user is the base model completing user turns, in training and here (see `agents/configs/grpo_laptop.yaml`).
 
     python agents/grpo.py --config agents/configs/grpo_laptop.yaml
     python benchmarks/grpo_training.py runs/grpo_laptop [--seeds 3]

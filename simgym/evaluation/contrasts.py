@@ -2,8 +2,8 @@
 
 A contrast is a paired difference of rewards with one simulator, or a win rate: how often the one's conversation has the
 higher reward than the other's on the same scenario and seed, a tie counting half (arXiv 2605.09808 reports win rates of
-pairs of assistants). Several rows may be training seeds of one method; then seeds are resampled with the scenarios, see
-`simgym.statistics.crossed`.
+pairs of assistants). Its interval is Wilson's and its test the sign test. Several rows may be training seeds of one
+method; then seeds of both are resampled with the scenarios, see `simgym.statistics.crossed`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,12 @@ from simgym.errors import ConfigurationError
 from simgym.evaluation.comparisons import rewards_of, scenario_ids
 from simgym.evaluation.matrix import Matrix
 from simgym.seeding import derive_seed
-from simgym.statistics.crossed import Floats, compare_crossed, finite
+from simgym.statistics.crossed import Floats, compare_crossed, finite, mean_over_pairs, p_value
 from simgym.statistics.intervals import Estimate
-from simgym.statistics.paired import adjust
+from simgym.statistics.paired import adjust, win_rate
 
 Pair = tuple[str, str]
 """Two assistants (or methods); the first is what is asked about."""
-_EVEN = "even"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +40,10 @@ class Contrast:
     """Column, an environment id."""
     estimate: Estimate
     """Of the difference, or of the win rate."""
+    p: float | None
+    """Two-sided p-value of no difference (a win rate of 50), uncorrected; None if it cannot be tested."""
     p_corrected: float | None
-    """Two-sided p-value of no difference (a win rate of 50), Holm-corrected over the contrasts of one call."""
+    """The same, Holm-corrected over all contrasts that belong together."""
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Contrast:
@@ -67,11 +68,20 @@ def reward_contrasts(
     """
     rows, labels = _labelled(matrix, simulator, pairs, methods)
     rewards = rewards_of(matrix, rows, [simulator])
-    found = [
-        _contrast(pair, "difference", simulator, rewards, labels, matrix, pair[1], derive_seed(seed, "contrast"))
-        for pair in pairs
-    ]
-    return _corrected(found)
+    ids = scenario_ids(matrix)
+    found = []
+    for pair in pairs:
+        kept = [at for at, label in enumerate(labels) if label in pair]
+        crossed = compare_crossed(
+            rewards[kept],
+            ids,
+            seed=derive_seed(seed, "contrast"),
+            rows=[labels[at] for at in kept],
+            reference=pair[1],
+        )
+        p = finite(crossed.change.p[crossed.rows.index(pair[0]), 0])
+        found.append(Contrast(*pair, "difference", simulator, crossed.changed(pair[0], 0), p, None))
+    return corrected(found)
 
 
 def win_contrasts(
@@ -80,22 +90,49 @@ def win_contrasts(
     """Adjusted win rates x 100, (wins + ties / 2) / n, in one column; arguments and errors as `reward_contrasts`."""
     rows, labels = _labelled(matrix, simulator, pairs, methods)
     rewards = rewards_of(matrix, rows, [simulator])[:, 0]
+    ids = scenario_ids(matrix)
     found = []
     for pair in pairs:
         own, others = (rewards[[label == name for label in labels]] for name in pair)
-        beaten = np.stack([_outcomes(own, other) for other in others]).mean(0)
-        even = np.full((1, beaten.shape[1]), 50.0)  # a win rate is how far one is from even
-        against = np.concatenate([beaten, even])[:, None, :]
-        names = [*[pair[0]] * len(own), _EVEN]
-        one = _contrast(pair, "win_rate", simulator, against, names, matrix, _EVEN, derive_seed(seed, "contrast"))
-        found.append(replace(one, estimate=_moved(one.estimate, 50.0)))
-    return _corrected(found)
+        outcomes = _outcomes(own[:, None], others[None])
+        if outcomes.shape[:2] == (1, 1) and len(set(ids)) == len(ids):
+            counted = outcomes[np.isfinite(outcomes)]
+            estimate, p = _percent(win_rate(counted)), _sign_test(counted)
+        else:
+            estimate, error = mean_over_pairs(100 * outcomes, ids, seed=derive_seed(seed, "contrast"), level=0.95)
+            fewest = min([estimate.n, *(count for count in outcomes.shape[:2] if count > 1)])
+            above = np.array([np.nan if estimate.value is None else estimate.value - 50])
+            p = finite(p_value(above, np.array([error]), fewest - 1)[0])
+        found.append(Contrast(*pair, "win_rate", simulator, estimate, p, None))
+    return corrected(found)
+
+
+def corrected(contrasts: Sequence[Contrast]) -> list[Contrast]:
+    """The contrasts with p-values corrected for being so many (Holm)."""
+    tested = [number for number, one in enumerate(contrasts) if one.p is not None]
+    found = [replace(one, p_corrected=None) for one in contrasts]
+    for number, p in zip(tested, adjust([contrasts[number].p or 0.0 for number in tested]), strict=True):
+        found[number] = replace(found[number], p_corrected=p)
+    return found
 
 
 def _outcomes(own: Floats, other: Floats) -> Floats:
-    """100 for each conversation with the higher reward, 50 for a tie; NaN where one of the two does not count."""
-    wins = 100.0 * (own > other) + 50.0 * (own == other)
+    """1 for each conversation with the higher reward, 0.5 for a tie; NaN where one of the two does not count."""
+    wins = 1.0 * (own > other) + 0.5 * (own == other)
     return np.where(np.isfinite(own) & np.isfinite(other), wins, np.nan)
+
+
+def _percent(estimate: Estimate) -> Estimate:
+    ends = [None if one is None else 100 * one for one in (estimate.value, estimate.low, estimate.high)]
+    return replace(estimate, value=ends[0], low=ends[1], high=ends[2])
+
+
+def _sign_test(outcomes: Floats) -> float | None:
+    """Exact, over the conversations that one of the two has won."""
+    from scipy.stats import binomtest
+
+    wins, decided = int((outcomes == 1).sum()), int((outcomes != 0.5).sum())
+    return float(binomtest(wins, decided).pvalue) if decided else 1.0 if len(outcomes) else None
 
 
 def _labelled(
@@ -111,35 +148,3 @@ def _labelled(
             f"There is no assistant {unknown[0]!r}. There are: {', '.join(dict.fromkeys(labels))}."
         )
     return rows, labels
-
-
-def _contrast(
-    pair: Pair,
-    kind: Literal["difference", "win_rate"],
-    simulator: str,
-    values: Floats,
-    labels: Sequence[str],
-    matrix: Matrix,
-    reference: str,
-    seed: int,
-) -> Contrast:
-    kept = [at for at, label in enumerate(labels) if label in (pair[0], reference)]
-    found = compare_crossed(
-        values[kept], scenario_ids(matrix), seed=seed, rows=[labels[at] for at in kept], reference=reference
-    )
-    p = found.change.p[found.rows.index(pair[0]), 0]
-    return Contrast(*pair, kind, simulator, found.changed(pair[0], 0), finite(p))
-
-
-def _corrected(contrasts: Sequence[Contrast]) -> list[Contrast]:
-    tested = [number for number, one in enumerate(contrasts) if one.p_corrected is not None]
-    corrected = adjust([contrasts[number].p_corrected or 0.0 for number in tested])
-    found = list(contrasts)
-    for number, p in zip(tested, corrected, strict=True):
-        found[number] = replace(found[number], p_corrected=p)
-    return found
-
-
-def _moved(estimate: Estimate, by: float) -> Estimate:
-    ends = [None if one is None else one + by for one in (estimate.value, estimate.low, estimate.high)]
-    return replace(estimate, value=ends[0], low=ends[1], high=ends[2])

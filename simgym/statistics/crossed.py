@@ -5,8 +5,9 @@ scenarios for all cells at once: what a hard scenario does to one cell it does t
 come out with intervals that know it. Several training seeds of a method are resampled, too (a hierarchical bootstrap),
 so that the interval of a method is one over seeds and scenarios; with k seeds it knows (k - 1) / k of their variance,
 so two or three are few. Percentile intervals. P-values are those of t = difference / bootstrap standard error with one
-degree of freedom less than there are scenarios, for counting resamples beyond zero could not go below 2 / resamples,
-which Holm's correction for a large matrix would lift above any level.
+degree of freedom less than there are scenarios, or training seeds where there are several, for counting resamples
+beyond zero could not go below 2 / resamples, which Holm's correction for a large matrix would lift above any level.
+Where nothing differs between scenarios there is no error to divide by, and no p-value.
 """
 
 from __future__ import annotations
@@ -132,7 +133,7 @@ def compare_crossed(
         mean.add(*means)
         total += means[1]
         changes = draws.of(data[:, column], minus=at)
-        change.add(*changes, tested=[row for row in range(count_A) if row != at])
+        change.add(*changes, tested=[row for row in range(count_A) if row != at], fewest=draws.fewest(at))
         for label, own in trained_on.items():
             row = order.index(label)
             weight = 1.0 if own == column else -1.0 / max(1, count_S - 1)
@@ -141,7 +142,7 @@ def compare_crossed(
     between = {}
     for first, second in column_pairs:
         columns = _Columns(level)
-        columns.add(*draws.of(data[:, first] - data[:, second]), tested=range(count_A))
+        columns.add(*draws.of(data[:, first] - data[:, second]), tested=range(count_A), fewest=draws.fewest())
         between[first, second] = columns.grid()
     enough = count_S > 1 and bool(gained)
     method = _method(resamples, seeds := max(labels.count(one) for one in order))
@@ -168,9 +169,60 @@ def compare_crossed(
     )
 
 
+def p_value(value: Floats, error: Floats, freedom: npt.ArrayLike) -> Floats:
+    """Two-sided, of values that are `error` uncertain; NaN where there is no error to divide by."""
+    sure = error <= 1e-12 * (1 + np.abs(value))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = 2 * student.sf(np.abs(value) / error, freedom)
+    found: Floats = np.where(value == 0, 1.0, np.where(sure, np.nan, p))
+    return found
+
+
 def finite(value: float) -> float | None:
     """The number, or None for NaN and infinity, which JSON does not have."""
     return float(value) if np.isfinite(value) else None
+
+
+def mean_over_pairs(
+    values: npt.ArrayLike,
+    scenarios: Sequence[Hashable],
+    *,
+    seed: int,
+    resamples: int = 9999,
+    level: float = 0.95,
+) -> tuple[Estimate, float]:
+    """Mean of what is defined for pairs of assistants only, such as who won; scenarios and both sides are resampled.
+
+    Args:
+        values: Shape (A, B, C): A training seeds of one method with B of another in C conversations; NaN where one is
+            missing.
+        scenarios: C labels, as in `compare_crossed`.
+        seed: Of the resampling.
+        resamples: How many bootstrap samples.
+        level: Nominal coverage.
+
+    Returns:
+        The mean of the A x B means, and its bootstrap standard error.
+    """
+    data = np.asarray(values, dtype=np.float64)
+    count_A, count_B, _ = data.shape
+    flat = data.reshape(count_A * count_B, -1)
+    draws = _Draws(flat, scenarios, list(range(len(flat))), list(range(len(flat))), seed, resamples)
+    value, drawn, n = draws.of(flat)
+    rng = np.random.default_rng([seed, 1])
+    sides = [rng.multinomial(count, np.full(count, 1 / count), size=resamples) / count for count in (count_A, count_B)]
+    weights = (sides[0][:, :, None] * sides[1][:, None, :]).reshape(resamples, -1)
+    total = (weights * drawn).sum(1)
+    whole = bool(np.isfinite(value).all())
+    estimate = _estimate(
+        np.array([value.mean() if whole else np.nan]),
+        total,
+        int(n.min()),
+        seed,
+        level,
+        _method(resamples, max(count_A, count_B)),
+    )
+    return estimate, float(total.std())
 
 
 class _Draws:
@@ -195,6 +247,11 @@ class _Draws:
         self._seeds = [
             rng.integers(len(rows), size=(resamples, len(rows))) if len(rows) > 1 else None for rows in self._rows
         ]
+
+    def fewest(self, minus: int | None = None) -> Floats:
+        """Training seeds behind each row's values, or the fewest behind both of a difference; infinity for one."""
+        counts = np.array([len(rows) if len(rows) > 1 else np.inf for rows in self._rows])
+        return counts if minus is None else np.minimum(counts, counts[minus])
 
     def of(self, values: Floats, *, minus: int | None = None) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
         """Values (A,), resamples (B, A) and scenarios (A,) of R assistants' conversations, shape (R, C).
@@ -239,7 +296,13 @@ class _Columns:
         self._parts: list[tuple[Floats, ...]] = []
 
     def add(
-        self, value: Floats, drawn: Floats, scenarios: npt.NDArray[np.int64], *, tested: Sequence[int] | range = ()
+        self,
+        value: Floats,
+        drawn: Floats,
+        scenarios: npt.NDArray[np.int64],
+        *,
+        tested: Sequence[int] | range = (),
+        fewest: Floats | float = np.inf,
     ) -> None:
         ends = [(1 - self.level) / 2, (1 + self.level) / 2]
         whole = np.isfinite(drawn).all(0) & (scenarios > 1)
@@ -248,9 +311,8 @@ class _Columns:
         if tested:
             rows = [row for row in tested if whole[row]]
             error = drawn[:, rows].std(0)
-            with np.errstate(divide="ignore", invalid="ignore"):
-                t = np.abs(value[rows]) / error
-            p[rows] = np.where(value[rows] == 0, 1.0, 2 * student.sf(t, scenarios[rows] - 1))
+            freedom = np.minimum(scenarios, fewest)[rows] - 1
+            p[rows] = p_value(value[rows], error, freedom)
             detectable[rows] = _DETECTED * error
         self._parts.append((value, low, high, scenarios.astype(np.float64), p, detectable))
 

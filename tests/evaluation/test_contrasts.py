@@ -72,10 +72,25 @@ def test_training_seeds_of_a_method_widen_its_interval_by_what_they_differ_in():
     assert "2 training seeds" in both.estimate.method
     (won,) = win_contrasts(matrix, [("method", "initial")], COLUMN, seed=1, methods=methods)
     assert won.estimate.value == pytest.approx(75, abs=10)
+    assert both.p > 0.3  # two training seeds are one degree of freedom
+    (lost,) = win_contrasts(matrix, [("initial", "method")], COLUMN, seed=1, methods=methods)
+    assert lost.estimate.value == pytest.approx(100 - won.estimate.value)
+    assert lost.estimate.half_width == pytest.approx(won.estimate.half_width, rel=0.1)
+    assert lost.estimate.half_width > 20
     compared = compare_cells(matrix, methods=methods, seed=1)
     (change,) = compared.changes
     assert change.assistant == "method"
     assert change.estimate.value == pytest.approx(both.estimate.value)
+
+
+def test_winning_every_one_of_five_conversations_proves_little():
+    matrix = matrix_of({"one": [0.9] * 5, "other": [0.1] * 5})
+    (won,) = win_contrasts(matrix, [("one", "other")], COLUMN, seed=1)
+    assert won.estimate.value == 100
+    assert won.estimate.low < 60
+    assert won.p == pytest.approx(2 / 2**5)
+    (gain,) = reward_contrasts(matrix, [("one", "other")], COLUMN, seed=1)
+    assert gain.p is None  # all the same: no error to divide by
 
 
 def test_p_values_are_corrected_for_all_pairs_that_are_asked_about():
