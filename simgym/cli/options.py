@@ -73,7 +73,13 @@ def read_model(text: str) -> Any:
 
 
 def remembered(model: Any, file: Path | None, mode: str) -> Any:
-    """A model whose answers are remembered in a file; without a file, the model itself."""
+    """A model whose answers are remembered in a file; without a file, the model itself.
+
+    Raises:
+        ConfigurationError: there is no file, but a mode that needs one.
+    """
+    if file is None and mode in ("read", "replay"):
+        raise ConfigurationError(f"--cache-mode {mode} needs the file to {mode}. Give --response-cache FILE.")
     return model if file is None else {"kind": "cached", "model": model, "path": str(file), "mode": mode}
 
 

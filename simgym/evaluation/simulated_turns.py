@@ -18,6 +18,7 @@ from simgym.evaluation.reference import Moment, Reference
 from simgym.evaluation.run_file import RunFile
 from simgym.flip import defuse
 from simgym.language_models.base import Likelihood, PromptingModel
+from simgym.language_models.loading import unwrapped
 from simgym.seeding import derive_seed
 from simgym.simulators.base import ScorableSimulator, UserSimulator, UserTurn
 
@@ -114,12 +115,13 @@ def human_likelihoods(simulator: UserSimulator, moments: Sequence[Moment]) -> li
     if not isinstance(simulator, ScorableSimulator):
         return [None] * len(moments)
     model = simulator.language_model()
-    if not isinstance(model, PromptingModel):
+    prompting = unwrapped(model)
+    if not isinstance(prompting, PromptingModel):
         return [None] * len(moments)
     said = [(one.said or "").strip() for one in moments]
     forced = [simulator.force(one.scenario, one.history, text) for one, text in zip(moments, said, strict=True)]
-    prompts = [model.prompt_text(one.request) + one.prefix for one in forced]
-    texts = [defuse(model.tokenizer, one.text) for one in forced]
+    prompts = [prompting.prompt_text(one.request) + one.prefix for one in forced]
+    texts = [defuse(prompting.tokenizer, one.text) for one in forced]
     adapters = {one.request.adapter for one in forced}
     found: list[Likelihood | None] = [None] * len(moments)
     for adapter in adapters:

@@ -26,7 +26,7 @@ from simgym.envs.conversation_env import ConversationEnv
 from simgym.envs.episodes import Episode
 from simgym.envs.settings import describe, observe, step_reward
 from simgym.errors import ConfigurationError
-from simgym.language_models.loading import LanguageModelSpec, load_language_model
+from simgym.language_models.loading import LanguageModelSpec, load_language_model, unwrapped
 from simgym.language_models.pooling import Floats, pool, rendered
 from simgym.language_models.transformers_lm import TransformersLM
 from simgym.language_models.weights import EMBEDDED
@@ -172,7 +172,7 @@ class ConversationFeatures:
         return int(self._model().model.config.get_text_config().hidden_size)
 
     def _model(self) -> TransformersLM:
-        model = load_language_model(self.model_spec)
+        model = unwrapped(load_language_model(self.model_spec))
         if not isinstance(model, TransformersLM):
             raise ConfigurationError(
                 f"Observations are made of hidden states and need a model in process, not a {type(model).__name__}."

@@ -17,7 +17,7 @@ from simgym.errors import ConfigurationError
 from simgym.judges.base import Judgement
 from simgym.judges.rubrics import load_rubric
 from simgym.language_models.base import ChoosingModel, Request, Sampling
-from simgym.language_models.loading import LanguageModelSpec, load_language_model
+from simgym.language_models.loading import LanguageModelSpec, load_language_model, unwrapped
 from simgym.language_models.weights import EMBEDDED
 from simgym.transcripts import ModelCall
 
@@ -47,7 +47,7 @@ class ExpectedScoreJudge:
         Raises:
             ConfigurationError: the model does not tell probabilities of tokens.
         """
-        model = load_language_model(self.model_spec)
+        model = unwrapped(load_language_model(self.model_spec))
         if not isinstance(model, ChoosingModel):
             raise ConfigurationError(
                 "The expected_score judge needs a model in this process, which tells how likely each digit is. Use the "

@@ -23,7 +23,7 @@ import numpy as np
 from simgym.conversation import Conversation, Scenario
 from simgym.errors import ConfigurationError, WeightsError
 from simgym.judges.base import Judgement
-from simgym.language_models.loading import LanguageModelSpec, load_language_model
+from simgym.language_models.loading import LanguageModelSpec, load_language_model, unwrapped
 from simgym.language_models.pooling import Exchange, Floats, match, pool, rendered
 from simgym.language_models.transformers_lm import HiddenStates, TransformersLM
 from simgym.transcripts import ModelCall, text_hash
@@ -173,7 +173,7 @@ class RewardHeadJudge:
     def _ready(self) -> tuple[Head, TransformersLM]:
         if self._head is None:
             self._head = read_head(self.folder)
-        model = load_language_model(self.model_spec if self.model_spec is not None else self._head.base)
+        model = unwrapped(load_language_model(self.model_spec if self.model_spec is not None else self._head.base))
         if not isinstance(model, TransformersLM):
             raise ConfigurationError(
                 f"The judge reward_head reads hidden states and needs its base model {self._head.base} in process, "

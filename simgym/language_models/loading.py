@@ -55,6 +55,12 @@ def load_language_model(spec: LanguageModelSpec, **options: Any) -> LanguageMode
         return _loaded[key]
 
 
+def unwrapped(model: LanguageModel) -> LanguageModel:
+    """The model inside others, for what only some models can do; see `CachedLM`."""
+    inner: LanguageModel = getattr(model, "unwrapped", model)
+    return inner
+
+
 def forget_language_models() -> None:
     """Drop the shared instances, so that their memory can be freed."""
     with _lock:

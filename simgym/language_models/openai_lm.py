@@ -174,7 +174,8 @@ class OpenAILM:
 
     def fingerprint(self) -> dict[str, Any]:
         """Model name, address without scheme and credentials, and further fields; what the server runs is not known."""
-        more = {"extra_body": self.extra_body, "logprobs": self.logprobs}
+        tokenizer = self.tokenizer if isinstance(self.tokenizer, str) else None
+        more = {"extra_body": self.extra_body, "logprobs": self.logprobs, "tokenizer": tokenizer}
         given = {key: value for key, value in more.items() if value}
         return {"kind": "openai", "model": self.name, "base_url": self._address, **given}
 

@@ -8,13 +8,14 @@ sampling, seed, schema and adapter (or the texts that are scored). Modes:
 
 * `record`: what is known is answered from the file, the rest is asked for and written down at once;
 * `read`: the same, but nothing is written;
-* `replay`: nothing is asked for; a request that is not in the file is an error. A run that was recorded is repeated bit
-  for bit, faults included;
+* `replay`: nothing is asked for; a request that is not in the file is an error. A run whose requests were all answered
+  is repeated bit for bit;
 * `off`: everything is asked for.
 
-A fault (a server that was busy) is kept for `replay`; in the other modes it is asked for again. What else a model can
-do (hidden states, choices among tokens) goes to it directly. Several threads and processes may use one file; of two
-that ask the same at the same time both get the answer that was written first.
+A fault (a server that was busy) is kept for `replay` until the same request is answered; in the other modes it is asked
+for again. Remembered are texts and likelihoods; what else a model can do (hidden states, choices among tokens, for
+models in this process) goes to it directly, in every mode. Several threads and processes may use one file; of two that
+ask the same at the same time both get the answer that was written first.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ import hashlib
 import json
 import sqlite3
 import threading
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from simgym.errors import ConfigurationError, UnknownRequest
-from simgym.language_models.base import Generation, Likelihood, Request
-from simgym.language_models.loading import LanguageModelSpec, load_language_model
+from simgym.errors import CacheError, ConfigurationError, UnknownRequest
+from simgym.language_models.base import Generation, LanguageModel, Likelihood, Request
+from simgym.language_models.loading import LanguageModelSpec, load_language_model, unwrapped
 
 Mode = Literal["off", "read", "record", "replay"]
 _VERSION = 1
@@ -77,6 +78,11 @@ class CachedLM:
         if name.startswith("__") or "model" not in self.__dict__:  # asked before there is a model, when unpickled
             raise AttributeError(name)
         return getattr(self.model, name)
+
+    @property
+    def unwrapped(self) -> LanguageModel:
+        """The model itself, for what is not remembered."""
+        return unwrapped(self.model)
 
     def generate(self, requests: Sequence[Request]) -> list[Generation]:
         """Answer N requests; see `LanguageModel.generate`.
@@ -149,6 +155,17 @@ class CachedLM:
         # a connection a call: it is cheap beside a model, and SQLite ties one to its thread and process
         return closing(sqlite3.connect(self.path, timeout=_PATIENCE, isolation_level=None))
 
+    @contextmanager
+    def _connected(self) -> Iterator[sqlite3.Connection]:
+        try:
+            with self._connect() as database:
+                yield database
+        except sqlite3.Error as error:
+            raise CacheError(
+                f"{self.path} cannot be read or written: {error}. What was written is kept; free the file, or give "
+                "another one."
+            ) from error
+
     def _open(self) -> None:
         there = Path(self.path).is_file()
         if not there and self.mode != "record":
@@ -157,6 +174,7 @@ class CachedLM:
             if not there:
                 Path(self.path).parent.mkdir(parents=True, exist_ok=True)
             with self._connect() as database:
+                database.execute("BEGIN IMMEDIATE" if self.mode == "record" else "BEGIN")  # two may begin at once
                 (version,) = database.execute("PRAGMA user_version").fetchone()
                 tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
                 if version == _VERSION and "answers" in tables:
@@ -165,13 +183,14 @@ class CachedLM:
                     raise ConfigurationError(f"{self.path} is no file of answers of this version. Choose another path.")
                 database.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL)")
                 database.execute(f"PRAGMA user_version = {_VERSION}")
+                database.execute("COMMIT")
         except (OSError, sqlite3.Error) as error:
             raise ConfigurationError(f"{self.path} cannot be used as a file of answers: {error}.") from error
 
     def _read(self, keys: Sequence[str]) -> dict[str, Any]:
         if self.mode == "off":
             return {}
-        with self._connect() as database:
+        with self._connected() as database:
             query = "SELECT key, answer FROM answers WHERE key IN (SELECT value FROM json_each(?))"
             return {key: json.loads(answer) for key, answer in database.execute(query, [json.dumps(list(keys))])}
 
@@ -180,7 +199,7 @@ class CachedLM:
         if self.mode != "record":
             return {}
         rows = [(key, json.dumps(answer)) for key, answer in answers.items()]
-        with self._connect() as database:
+        with self._connected() as database:
             database.execute("BEGIN IMMEDIATE")
             database.executemany(
                 # a fault gives way to an answer, nothing else does

@@ -16,6 +16,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from simgym.flip import render
 from simgym.language_models.base import Generation, Likelihood, Request, Sampling
 from simgym.language_models.decoding import Row, Work
 from simgym.language_models.loaded_model import BASE, LoadedModel
-from simgym.language_models.weights import EMBEDDED
+from simgym.language_models.weights import EMBEDDED, folder_hash
 from simgym.transcripts import text_hash
 
 _MOST_SCORED = 4096
@@ -242,6 +243,7 @@ class TransformersLM:
         return {
             "kind": "transformers",
             "model": self.name,
+            **({"weights": folder_hash(self.name)} if Path(self.name).expanduser().is_dir() else {}),
             "revision": self.revision,
             "dtype": self.dtype,
             "device": self.device,

