@@ -241,17 +241,25 @@ def read_collector(ray: str | None, resources: str | None, free_running: bool) -
     if ray is not None:
         from simgym.rollout.ray_collect import ray_collect_jobs
 
-        try:
-            needed = {str(name): float(number) for name, number in json.loads(resources or '{"num_cpus": 1}').items()}
-        except (ValueError, TypeError, AttributeError):
-            raise ConfigurationError(
-                f"--ray-resources is {resources!r}, expected a JSON object of numbers, "
-                'e.g. {"num_cpus": 2, "num_gpus": 1}.'
-            ) from None
-        return functools.partial(ray_collect_jobs, address=ray, resources=needed)
+        return functools.partial(ray_collect_jobs, address=ray, resources=read_resources(resources))
     from simgym.rollout.collect import collect_jobs
 
     return functools.partial(collect_jobs, free_running=free_running)
+
+
+def read_resources(text: str | None) -> dict[str, float]:
+    """What a task on a cluster needs, of JSON; None: one CPU.
+
+    Raises:
+        ConfigurationError: it is no JSON object of numbers.
+    """
+    try:
+        return {str(name): float(number) for name, number in json.loads(text or '{"num_cpus": 1}').items()}
+    except (ValueError, TypeError, AttributeError):
+        raise ConfigurationError(
+            f"The resources of a task are {text!r}, expected a JSON object of numbers, "
+            'e.g. {"num_cpus": 2, "num_gpus": 1}.'
+        ) from None
 
 
 def read_columns(

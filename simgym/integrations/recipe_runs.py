@@ -1,24 +1,31 @@
 """Training recipes as processes here, or as tasks on a Ray cluster.
 
-A recipe is a script that resumes from its output folder. On a cluster each run is one task with declared resources, in
-a worker of its own that ends with it; a run whose worker or machine dies is begun again elsewhere by Ray, and goes on
-from its last checkpoint. Folders and scripts must mean the same to all machines.
+A recipe is a script that resumes from its output folder. On a cluster each run is one task with declared resources; a
+run whose worker or machine dies is begun again elsewhere by Ray, and goes on from its last checkpoint. Folders and
+scripts must mean the same to all machines. A run has a lock, and on Linux a recipe ends with the process that has begun
+it, so that a run that is started again never has two writers.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
 
 from simgym.errors import TrainingFailed
 from simgym.rollout.ray_cluster import ray_cluster
 
 _MAX_RETRIES = 3
 """Further attempts at a run whose worker died."""
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +42,8 @@ class RecipeRun:
     """File that gets what the recipe prints."""
     folder: str
     """Where it runs: what relative paths mean."""
+    launcher: tuple[str, ...] = ()
+    """What starts the script, e.g. `("accelerate", "launch")`; empty: this Python."""
 
 
 def run_recipes(
@@ -48,7 +57,8 @@ def run_recipes(
         resources: What a run needs on a cluster, e.g. `{"num_gpus": 8}`; default: one CPU.
 
     Raises:
-        TrainingFailed: a recipe ended with an error; on a cluster the others were ended, too. What they wrote is kept.
+        TrainingFailed: a recipe ended with an error, or is running already; on a cluster the others were ended, too.
+            What they wrote is kept.
         MissingDependency: Ray is not installed.
         ConfigurationError: there is no cluster at the address.
     """
@@ -57,54 +67,58 @@ def run_recipes(
             _check(run, run_recipe(run))
         return
     with ray_cluster(address) as ray:
-        # a worker serves one run: a recipe leaves models and settings behind in its process
-        task = ray.remote(max_retries=_MAX_RETRIES, max_calls=1, **(resources or {"num_cpus": 1}))(run_recipe_in_worker)
+        task = ray.remote(max_retries=_MAX_RETRIES, **(resources or {"num_cpus": 1}))(run_recipe)
         running = {task.remote(run): run for run in runs}
         try:
             while running:
                 (finished, *_), _ = ray.wait(list(running), num_returns=1)
                 run = running.pop(finished)
-                try:
-                    code = ray.get(finished)
-                except ray.exceptions.RayError as error:
-                    raise TrainingFailed(
-                        f"Training {run.name} ended with its worker {_MAX_RETRIES + 1} times ({type(error).__name__}). "
-                        f"See {run.log} and the cluster's logs; the same command goes on from the last checkpoint."
-                    ) from error
-                _check(run, code)
+                _check(run, _result(ray, finished, run))
         finally:
             for left in running:
                 ray.cancel(left, force=True)
 
 
 def run_recipe(run: RecipeRun) -> int:
-    """Run it in a process of its own; returns the exit code."""
+    """Run it in a process of its own; returns the exit code.
+
+    Raises:
+        TrainingFailed: it is running already.
+    """
     Path(run.log).parent.mkdir(parents=True, exist_ok=True)
-    with open(run.log, "a", encoding="utf-8") as log:
-        command = [sys.executable, run.script, *run.arguments]
-        return subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, cwd=run.folder, check=False).returncode
+    command = [*(run.launcher or (sys.executable,)), run.script, *run.arguments]
+    try:
+        with FileLock(f"{run.log}.lock", timeout=0), open(run.log, "a", encoding="utf-8") as log:
+            return subprocess.run(
+                command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=run.folder,
+                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+                check=False,
+            ).returncode
+    except Timeout:
+        raise TrainingFailed(
+            f"Training {run.name} is running already ({run.log}.lock is held). Wait for it, or end it."
+        ) from None
 
 
-def run_recipe_in_worker(run: RecipeRun) -> int:
-    """Run it in this process, so that a worker that is killed leaves no process behind that would go on writing."""
-    import contextlib
-    import runpy
-    import traceback
+def _end_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() == 1:  # the parent was gone before
+        os._exit(1)
 
-    os.chdir(run.folder)
-    Path(run.log).parent.mkdir(parents=True, exist_ok=True)
-    sys.argv = [run.script, *run.arguments]
-    with open(run.log, "a", encoding="utf-8") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-        try:
-            runpy.run_path(run.script, run_name="__main__")
-        except SystemExit as error:
-            if isinstance(error.code, str):
-                log.write(error.code + "\n")
-            return error.code if isinstance(error.code, int) else int(error.code is not None)
-        except Exception:
-            traceback.print_exc(file=log)
-            return 1
-    return 0
+
+def _result(ray: Any, finished: Any, run: RecipeRun) -> int:
+    try:
+        return int(ray.get(finished))
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from error  # what `run_recipe` has raised
+    except ray.exceptions.RayError as error:
+        raise TrainingFailed(
+            f"Training {run.name} lost its worker {_MAX_RETRIES + 1} times ({type(error).__name__}). See {run.log} and "
+            "the cluster's logs; the same command goes on from the last checkpoint."
+        ) from error
 
 
 def _check(run: RecipeRun, code: int) -> None:

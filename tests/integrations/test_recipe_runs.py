@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -8,7 +11,7 @@ from simgym.errors import TrainingFailed
 from simgym.integrations.recipe_runs import RecipeRun, run_recipes
 
 RECIPE = """
-import os, signal, sys
+import os, signal, sys, time
 from pathlib import Path
 
 folder = Path(sys.argv[1])
@@ -18,7 +21,11 @@ for step in range(len(steps.read_text()) if steps.is_file() else 0, 4):
         file.write(str(step))
     if sys.argv[2] == "killed" and step == 1 and not (folder / "mark").exists():
         (folder / "mark").touch()
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(60)  # ends with the worker; else it would go on writing beside the next attempt
+if sys.argv[2] == "waits":
+    (folder / "pid").write_text(str(os.getpid()))
+    time.sleep(60)
 if sys.argv[2] == "fails":
     raise SystemExit("the data are not there")
 print("done")
@@ -46,11 +53,30 @@ def test_here_runs_come_one_after_the_other_and_one_that_fails_says_why(make, tm
     assert not (tmp_path / "four" / "steps").exists()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are ended by a feature of Linux")
+def test_a_recipe_ends_with_whoever_began_it_and_a_second_one_is_refused_until_then(make, tmp_path):
+    run = make("one", "waits")
+    beginning = f"from simgym.integrations.recipe_runs import *; run_recipe({run!r})"
+    parent = subprocess.Popen([sys.executable, "-c", beginning])
+    pid = tmp_path / "one" / "pid"
+    wait_until(lambda: pid.is_file() and pid.read_text())
+    with pytest.raises(TrainingFailed, match="one is running already"):
+        run_recipes([run])
+    parent.kill()
+    parent.wait()
+    wait_until(lambda: not Path(f"/proc/{pid.read_text()}").exists())
+
+
+def wait_until(happened):
+    deadline = time.monotonic() + 30
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def test_on_a_cluster_a_run_whose_worker_is_killed_goes_on_and_ends_as_it_would_have(cluster, make, tmp_path):
-    arguments = list(sys.argv)
     run_recipes([make("one"), make("two", "killed")], address="auto", resources={"num_cpus": 1})
     assert (tmp_path / "two" / "mark").exists()
     assert [(tmp_path / name / "steps").read_text() for name in ("one", "two")] == ["0123", "0123"]
-    assert sys.argv == arguments
     with pytest.raises(TrainingFailed, match="the data are not there"):
         run_recipes([make("three", "fails")], address="auto")
