@@ -3,14 +3,13 @@
     python benchmarks/scaling.py --preset laptop
 
 A study of the make of `controlled_experiment.py`, which says how it goes. On a laptop the sizes are those of
-`simulator_size.py`: the embedded model cut down to 10, 20 and 30 of its layers and fine-tuned by one recipe, which
-`--preset laptop` makes first where they are missing. arXiv 2605.09808 found that size helps the fine-tuned user and
+`simulator_size.py`: the embedded model cut down to 10, 20 and 30 of its layers and fine-tuned by one recipe, made
+first where they are missing. arXiv 2605.09808 found that size helps the fine-tuned user and
 not the role-playing one.
 """
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from controlled_experiment import main
@@ -28,6 +27,4 @@ def make_simulators() -> None:
 
 
 if __name__ == "__main__":
-    if not {"--help", "-h", "--config", "--dry-run", "paper"} & set(sys.argv):
-        make_simulators()
-    main("scaling", __doc__)
+    main("scaling", __doc__, prepare=make_simulators)

@@ -127,28 +127,51 @@ def test_a_training_with_other_settings_is_refused_however_often_it_is_asked_for
         for _ in range(2):
             outcome = run("--stages", "train")
             assert outcome.returncode == 1
-            assert "was made with another temperature" in outcome.stderr
+            assert "was begun with another temperature" in outcome.stderr
             assert "Traceback" not in outcome.stderr
     finally:
         path.write_text(before)
 
 
-def test_every_study_that_is_shipped_can_be_read(capsys):
+def test_every_study_that_is_shipped_can_be_read(monkeypatch):
     sys.path.insert(0, str(BENCHMARKS))
     try:
         import controlled_experiment
     finally:
         sys.path.remove(str(BENCHMARKS))
+    monkeypatch.chdir(BENCHMARKS.parent)
     configs = sorted((BENCHMARKS / "configs").glob("*.yaml"))
     assert len(configs) == 6
     for path in configs:
         study = controlled_experiment.Study.read(path)
         names = {controlled_experiment.INITIAL, *study.simulators}
         assert {name for pair in study.contrasts for name in pair} <= names
+        study.check()
         controlled_experiment.register_columns(study)
         for name in study.simulators:
-            settings = controlled_experiment.recipe_settings(study, name, 0, Path("nowhere"))
+            settings = study.recipe_settings(name, 0, Path("nowhere"))
             assert settings["env_id"] == study.simulators[name]["env_id"]
+
+
+def test_what_would_be_found_out_after_hours_is_refused_at_once(study):
+    folder, run, _, _ = study
+    path = folder / "study.yaml"
+    before = path.read_text()
+    try:
+        for old, new, words in (
+            ("- - Opening\n  - Replay", "- - Opening\n  - Replya", "contrasts has ['Opening', 'Replya']"),
+            ("  Hot:", "  Opening:", "Opening stands for two things"),
+            ("kind: ppo", "kind: dpo", "trainer.kind is 'dpo'"),
+            ("  config:", "  options: {judge: rubric}\n  config:", "judge, which the study decides"),
+        ):
+            assert old in before
+            path.write_text(before.replace(old, new))
+            outcome = run()
+            assert outcome.returncode == 1
+            assert words in outcome.stderr
+            assert "Traceback" not in outcome.stderr
+    finally:
+        path.write_text(before)
 
 
 def test_a_setting_that_there_is_not_is_a_sentence(tmp_path):
