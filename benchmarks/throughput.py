@@ -14,7 +14,8 @@ is a plain one: the role-play guideline and a goal as system message, and the ch
 Systems take turns within a repeat, each in a process of its own with the model loaded and warm; ratios are within a
 repeat, their medians have intervals from resampled repeats. The hash of all texts says whether the work was the same.
 Tokens a model has processed (read, and written ones read again by the next step) are counted against the distinct ones,
-the nodes of the tree of all its sequences: 1.0 is the limit. What was measured is kept in `--folder`, and the
+the nodes of the tree of all its sequences: 1.0 is the limit; of a server they are those of its `usage`, for it keeps
+nothing between requests. What was measured is kept in `--folder`, and the
 same command goes on from there.
 
 Then: time of 8 conversations by their number of turns (the exponent is 1 for linear cost), the framework's own
@@ -28,6 +29,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import json
 import os
 import signal
@@ -37,7 +39,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +68,13 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/throughput"))
     parser.add_argument("--output", type=Path, default=RESULTS)
     given = parser.parse_args()
-    store = Store(given.folder)
+    store = Store(given.folder, given.serve_options)
     systems = [name for name in SYSTEMS if given.peers or name != "skyrl-gym"]
     for repeat in range(given.repeats):
-        with server(given.serve_options, needed=not store.all(f"{name} {repeat}" for name in ON_SERVER)) as address:
-            for name in systems:
-                store.get(f"{name} {repeat}", lambda name=name: measure(name, address, given.peers))
+        store.drop_unless_all(f"{name} {repeat}" for name in systems)  # a ratio is one of the same minutes
+        first = repeat % len(systems)
+        for name in systems[first:] + systems[:first]:
+            store.get(f"{name} {repeat}", lambda name=name: measure(name, given.serve_options, given.peers))
     for repeat in range(2):
         for turns in GROWTH:
             job = {"kind": "converse", "system": "simgym", "conversations": 8, "turns": turns}
@@ -90,11 +94,11 @@ def main() -> None:
 
 
 class Store:
-    """Measurements by name, in a file; each is made once."""
+    """Measurements by name, in a file of this code and these settings; each is made once."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, serve_options: Sequence[str]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / "measurements.jsonl"
+        self.path = folder / f"measurements-{state(serve_options)}.jsonl"
         lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []
         self.found: dict[str, Any] = dict(map(json.loads, lines))
 
@@ -108,21 +112,39 @@ class Store:
             print(name, json.dumps(shown)[:300], flush=True)
         return self.found[name]
 
-    def all(self, names: Any) -> bool:
-        """Whether all of them are there."""
-        return all(name in self.found for name in names)
+    def drop_unless_all(self, names: Iterable[str]) -> None:
+        """Forget some measurements unless all of them are there."""
+        wanted = list(names)
+        if not all(name in self.found for name in wanted):
+            for name in wanted:
+                self.found.pop(name, None)
 
 
-def measure(name: str, address: str | None, peers: str | None) -> dict[str, Any]:
-    """One system's repeat."""
-    if name == "skyrl-gym":
-        weights = str(resolve_weights(EMBEDDED).path)
-        job = {"what": "conversations", "base_url": address, "model": weights, "users": users(CONVERSATIONS)}
-        found = of_peer(peers, {**job, "turns": TURNS, "max_new_tokens": NEW_TOKENS})
-        return {**found, "peak_mb": server_peak(), "hash": hash_of(found["said"])}
-    job = {"kind": "converse", "system": name, "conversations": CONVERSATIONS, "turns": TURNS, "address": address}
-    found = in_process(job)
-    return {**found, "peak_mb": server_peak()} if name in ON_SERVER else found
+def state(serve_options: Sequence[str]) -> str:
+    """Hash of what a measurement depends on: code, settings, versions."""
+    root = Path(__file__).resolve().parents[1]
+    digest = hashlib.sha256(json.dumps([CONVERSATIONS, TURNS, NEW_TOKENS, GROWTH, *serve_options]).encode())
+    for package in ("torch", "transformers", "gymnasium", "numpy"):
+        digest.update(version(package).encode())
+    for path in sorted([*root.glob("simgym/**/*.py"), *root.glob("benchmarks/throughput*.py")]):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def measure(name: str, serve_options: Sequence[str], peers: str | None) -> dict[str, Any]:
+    """One system's repeat; memory is that of client and server together."""
+    job = {"kind": "converse", "system": name, "conversations": CONVERSATIONS, "turns": TURNS}
+    if name not in ON_SERVER:
+        return in_process(job)
+    with server(serve_options) as address:
+        if name == "threads":
+            found = in_process({**job, "address": address})
+        else:
+            weights = str(resolve_weights(EMBEDDED).path)
+            work = {"base_url": address, "model": weights, "users": users(CONVERSATIONS), "turns": TURNS}
+            found = of_peer(peers, {"what": "conversations", **work, "max_new_tokens": NEW_TOKENS})
+            found |= {"hash": hash_of(found["said"]), "processed": sum(found["tokens"].values())}
+        return {**found, "peak_mb": found["peak_mb"] + server_peak()}
 
 
 def in_process(job: dict[str, Any]) -> dict[str, Any]:
@@ -148,11 +170,8 @@ _serving: list[int] = []
 
 
 @contextlib.contextmanager
-def server(options: Sequence[str], *, needed: bool) -> Iterator[str | None]:
-    """`transformers serve` with the embedded weights, and its address; nothing if it is not needed."""
-    if not needed:
-        yield None
-        return
+def server(options: Sequence[str]) -> Iterator[str]:
+    """`transformers serve` with the embedded weights, loaded and warm, and its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -207,7 +226,7 @@ def put_together(store: Store, systems: Sequence[str], repeats: int) -> dict[str
     rows: dict[str, Any] = {}
     for name, several in runs.items():
         ratios = [one["seconds"] / mine["seconds"] for one, mine in zip(several, reference, strict=True)]
-        processed = several[0].get("processed") or sum(several[0]["tokens"].values())
+        processed, least = several[0]["processed"], several[0].get("distinct", reference[0]["distinct"])
         both = list(zip(several[0]["said"], reference[0]["said"], strict=True))
         rows[name] = {
             "seconds": round(statistics.median(one["seconds"] for one in several), 1),
@@ -215,7 +234,7 @@ def put_together(store: Store, systems: Sequence[str], repeats: int) -> dict[str
             "hashes": sorted({one["hash"] for one in several}),
             "conversations_that_differ": sum(one != other for one, other in both),
             "tokens_processed": processed,
-            "processed_per_distinct": round(processed / reference[0]["distinct"], 2),
+            "processed_per_distinct": round(processed / least, 2),
             "peak_mb": max(one["peak_mb"] for one in several),
         }
     seconds = [statistics.mean(found[f"growth {turns} {repeat}"]["seconds"] for repeat in range(2)) for turns in GROWTH]
@@ -241,7 +260,9 @@ def put_together(store: Store, systems: Sequence[str], repeats: int) -> dict[str
             for name, one in found.items()
             if name.startswith("overhead ") and "microseconds" in one
         },
-        "all_roles_over_model_alone": round(found["memory shared"]["peak_mb"] / found["memory alone"]["peak_mb"], 2),
+        "process_with_all_roles_over_model_alone": round(
+            found["memory shared"]["peak_mb"] / found["memory alone"]["peak_mb"], 2
+        ),
     }
 
 

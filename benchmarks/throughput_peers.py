@@ -79,7 +79,13 @@ def converse(base_url: str, model: str, users: list[dict[str, str]], turns: int,
     with ThreadPoolExecutor(POOL) as steps, ThreadPoolExecutor(len(users)) as policies:
         said = list(policies.map(run, users))
     seconds = time.perf_counter() - started
-    return {"seconds": seconds, "said": [[[m["role"], m["content"]] for m in one] for one in said], "tokens": tokens}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return {
+        "peak_mb": peak,
+        "seconds": seconds,
+        "said": [[[m["role"], m["content"]] for m in one] for one in said],
+        "tokens": tokens,
+    }
 
 
 def overhead(package: str, environments: int) -> dict[str, Any]:
