@@ -15,14 +15,11 @@ Systems take turns within a repeat, each in a process of its own with the model 
 repeat, their medians have intervals from resampled repeats. The hash of all texts says whether the work was the same.
 Tokens a model has processed (read, and written ones read again by the next step) are counted against the distinct ones,
 the nodes of the tree of all its sequences: 1.0 is the limit; of a server they are those of its `usage`, for it keeps
-nothing between requests. What was measured is kept in `--folder`, and the
-same command goes on from there.
+nothing between requests. What was measured is kept in `--folder`, and the same command goes on from there.
 
 Then: time of 8 conversations by their number of turns (the exponent is 1 for linear cost), the framework's own
 microseconds a turn with users and assistants that answer at once, beside other packages' (see `throughput_peers.py`),
 and memory: all roles on one model against the model alone.
-
-Tried without gain, or not enough: `transformers serve --continuous-batching` on a CPU (see `--serve-options`).
 """
 
 from __future__ import annotations
