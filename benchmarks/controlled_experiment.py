@@ -8,8 +8,8 @@ the same recipe with the same budget, data, order and seed. Then all of them, th
 test conversations with all simulators, held-out ones included (the generalization matrix); then each answers the same
 real openings once, and pairs are compared by win rate; then the report. Every stage goes on where it stopped, and a
 changed setting is refused rather than mixed in. `--dry-run` says what is left to do. Conversations go to the study's
-`output_dir`, what is to be kept to `results/NAME/`: `config.yaml`, `results.json`, `report.html`, `study.json` (methods
-over training seeds, wall time, machine).
+`output_dir`, what is to be kept to `results/NAME/`: `config.yaml`, `results.json`, `report.html`, two heatmaps,
+`study.json` (methods over training seeds, wall time, machine).
 
 How the patterns of arXiv 2605.09808 are read off here. (1) A fine-tuned user makes a better partner: win rates and the
 held-out column, FineTuned against RolePlay and both against the initial assistant. (2) Realistic role-play improves
@@ -47,6 +47,7 @@ from simgym.evaluation.curves import LOG_NAME, read_curve
 from simgym.evaluation.forecast import forecast
 from simgym.evaluation.matrix import Matrix, MatrixRun
 from simgym.registration import register_variant
+from simgym.report.figures import change_heatmap_svg, matrix_heatmap_svg
 from simgym.report.html import write_report
 from simgym.report.results import describe_matrix, short_name
 from simgym.statistics.intervals import Estimate
@@ -181,6 +182,9 @@ def report(study: Study, results: Path, config: Path) -> None:
     results.mkdir(parents=True, exist_ok=True)
     write_json(results / "results.json", described.to_json())
     write_report(results / "report.html", described, matrix.transcripts, max_conversations=2)
+    for name, picture in (("matrix", matrix_heatmap_svg(described)), ("changes", change_heatmap_svg(described))):
+        if picture is not None:  # alone, a picture has no page behind it
+            (results / f"{name}.svg").write_text(picture.replace("<svg ", '<svg style="background: #fff" ', 1), "utf-8")
     shutil.copyfile(config, results / "config.yaml")
     summary = {
         "methods": asdict(by_method) if by_method is not None else None,
@@ -230,7 +234,7 @@ def seconds_of(study: Study, times: Sequence[Mapping[str, Any]]) -> dict[str, An
         log = run_folder(study, simulator, seed) / LOG_NAME
         lines = list(map(json.loads, log.read_text(encoding="utf-8").splitlines())) if log.is_file() else []
         spent = sum(line.get("seconds", line.get("step_time", 0.0)) for line in lines)
-        training[row] = round(spent, 1) if spent else None
+        training[row] = round(spent, 1) if lines else None
     stages = {stage: round(sum(one["seconds"] for one in times if one["stage"] == stage), 1) for stage in STAGES[1:]}
     return {"training": training, **stages}
 

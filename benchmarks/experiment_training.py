@@ -17,6 +17,7 @@ from experiment_config import INITIAL, Study
 import simgym
 from simgym.errors import ConfigurationError
 from simgym.integrations.recipe_runs import RecipeRun, run_recipes
+from simgym.language_models.adapters import adapter_fingerprint
 
 RECIPES = Path(__file__).resolve().parents[1] / "agents"
 BEGUN, DONE = "recipe.part.yaml", "recipe.yaml"
@@ -121,18 +122,37 @@ def load_assistants(study: Study) -> dict[str, Any]:
     Raises:
         ConfigurationError: one has not been trained yet, or with other settings.
     """
-    found: dict[str, Any] = {INITIAL: simgym.LanguageModelAssistant(study.model, sampling=study.sampling)}
     for row, (simulator, seed) in study.rows().items():
-        folder = run_folder(study, simulator, seed)
         if not is_done(study, simulator, seed):
             raise ConfigurationError(f"{row} has not been trained with these settings. Give the stage `train` first.")
-        if study.trainer["kind"] == "ppo":
-            from simgym.integrations.stable_baselines3 import load_policy
+    initial = simgym.LanguageModelAssistant(study.model, sampling=study.sampling)
+    return {INITIAL: initial} | (_policies(study) if study.trainer["kind"] == "ppo" else _checkpoints(study))
 
-            found[row] = load_policy(folder / "policy", study.model)
-        else:  # the checkpoint at the onset of the plateau, see agents/grpo.py
-            chosen = json.loads((folder / "checkpoint.json").read_text(encoding="utf-8"))["checkpoint"]
-            settings = study.model if isinstance(study.model, Mapping) else {"model": study.model}
-            weights = settings if chosen == "base model" else {**settings, "model": str(folder / (chosen or "final"))}
-            found[row] = simgym.LanguageModelAssistant(weights, sampling=study.sampling)
+
+def _policies(study: Study) -> dict[str, Any]:
+    from simgym.integrations.stable_baselines3 import load_policy
+
+    return {row: load_policy(run_folder(study, *run) / "policy", study.model) for row, run in study.rows().items()}
+
+
+def _checkpoints(study: Study) -> dict[str, Any]:
+    """Those at the onset of the plateau, see `agents/grpo.py`: whole models, or adapters on one copy of the base."""
+    base = dict(study.model) if isinstance(study.model, Mapping) else {"model": study.model}
+    chosen: dict[str, Path | None] = {}
+    for row, run in study.rows().items():
+        folder = run_folder(study, *run)
+        name = json.loads((folder / "checkpoint.json").read_text(encoding="utf-8"))["checkpoint"]
+        chosen[row] = None if name == "base model" else folder / (name or "final")
+    # an adapter is known by its name, so the name has its content
+    adapters = {
+        row: f"{row} {adapter_fingerprint(str(path))}"
+        for row, path in chosen.items()
+        if path is not None and (path / "adapter_config.json").is_file()
+    }
+    shared = {**base, "adapters": {name: str(chosen[row]) for row, name in adapters.items()}} if adapters else base
+    found = {}
+    for row, path in chosen.items():
+        whole = path is not None and row not in adapters
+        model = {**base, "model": str(path)} if whole else shared
+        found[row] = simgym.LanguageModelAssistant(model, adapter=adapters.get(row), sampling=study.sampling)
     return found

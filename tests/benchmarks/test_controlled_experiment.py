@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from simgym.conversation import Conversation
 from simgym.report.results import MatrixResults
 
 pytest.importorskip("stable_baselines3", reason="the extra simgym[train] is not installed")
@@ -98,9 +99,10 @@ def test_a_study_trains_one_assistant_per_simulator_and_seed_and_compares_all_wi
     ]
     report = (folder / "results" / "report.html").read_text()
     assert "Assistants against each other" in report
+    assert (folder / "results" / "matrix.svg").read_text().startswith("<svg")
     summary = json.loads((folder / "results" / "study.json").read_text())
     assert set(summary["methods"]["gaps"]) == {"Replay", "Opening"}
-    assert all(seconds > 0 for seconds in summary["seconds"]["training"].values())
+    assert set(summary["seconds"]["training"]) == set(trained)
     assert outcome.stdout.count("generalization gap of") == 2
 
 
@@ -182,3 +184,40 @@ def test_a_setting_that_there_is_not_is_a_sentence(tmp_path):
     assert outcome.returncode == 1
     assert "unknown setting simulator" in outcome.stderr
     assert "Traceback" not in outcome.stderr
+
+
+def test_checkpoints_of_grpo_are_whole_models_adapters_or_the_base_model(
+    tiny_model, tiny_adapter, tmp_path, monkeypatch
+):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from experiment_config import Study
+    from experiment_training import DONE, all_settings, load_assistants, training_folder
+
+    (tmp_path / "grpo.yaml").write_text("max_steps: 1\n")
+    users = {name: {"env_id": "UserSim-Replay-v0"} for name in ("Adapter", "Base", "Whole")}
+    study = Study(
+        question="?",
+        output_dir=str(tmp_path),
+        model=tiny_model,
+        simulators=users,
+        trainer={"kind": "grpo", "config": str(tmp_path / "grpo.yaml"), "output_dir": str(tmp_path), "scenarios": "x"},
+        test={},
+        openings={},
+        contrasts=[],
+        max_new_tokens=4,
+    )
+    for name, saved in (("Adapter", tiny_adapter), ("Base", None), ("Whole", tiny_model)):
+        folder = training_folder(study, name, 0)
+        folder.mkdir()
+        (folder / DONE).write_text(yaml.safe_dump(all_settings(study, name, 0)))
+        (folder / "checkpoint.json").write_text(json.dumps({"checkpoint": "checkpoint-1" if saved else "base model"}))
+        if saved:
+            (folder / "checkpoint-1").symlink_to(saved)
+    found = load_assistants(study)
+    talk = [Conversation().add("user", "hello")]
+    said = {name: one.respond(talk, seeds=[3])[0].text for name, one in found.items()}
+    assert said["initial"] == said["Base"] == said["Whole"]
+    assert said["Adapter"] != said["initial"]
+    prints = {name: json.dumps(one.fingerprint()) for name, one in found.items()}
+    assert "sha256:" in prints["Adapter"]
+    assert len({prints["initial"], prints["Adapter"], prints["Whole"]}) == 3

@@ -14,6 +14,7 @@ import pytest
 from simgym.conversation import INTENT_PREFIX, Conversation, Scenario
 from simgym.errors import ConfigurationError, TranscriptError
 from simgym.evaluation.comparisons import compare_cells
+from simgym.evaluation.contrasts import corrected, reward_contrasts, win_contrasts
 from simgym.evaluation.curves import Curve
 from simgym.evaluation.matrix import Matrix, summarise_cell
 from simgym.report.figures import change_heatmap_svg, matrix_heatmap_svg
@@ -176,13 +177,21 @@ def compared() -> tuple[MatrixResults, Talks]:
     """Two assistants; the second gains ten points with the simulator it was trained with, and none with the other."""
     columns = ("UserSim-Replay-v0", "UserSim-Persona-v0")
     transcripts = {
-        (name, column): [held(n, n / 20 + gain) for n in range(8)]
+        (name, column): [held(n, n / 20 + gain * (0.9 if n % 2 else 1.1)) for n in range(8)]
         for name, gains in {"initial": (0, 0), "trained": (0.1, 0)}.items()
         for column, gain in zip(columns, gains, strict=True)
     }
     cells = tuple(summarise_cell(*key, several, path="x.jsonl", seed=1) for key, several in transcripts.items())
     found = compare_cells(Matrix(cells, transcripts, {}), trained_on={"trained": columns[0]}, seed=1)
-    results = replace(made()[0], assistants=("initial", "trained"), cells=cells, comparisons=found)
+    matrix, pair = Matrix(cells, transcripts, {}), [("trained", "initial")]
+    contrasts = win_contrasts(matrix, pair, columns[0], seed=1) + reward_contrasts(matrix, pair, columns[0], seed=1)
+    results = replace(
+        made()[0],
+        assistants=("initial", "trained"),
+        cells=cells,
+        comparisons=found,
+        contrasts=tuple(corrected(contrasts)),
+    )
     return results, transcripts
 
 
@@ -239,6 +248,14 @@ def test_the_numbers_of_the_page_are_those_of_the_json() -> None:
             change["assistant"], short_name(change["simulator"]), f"{estimate['value']:+.1f}",
             f"{estimate['low']:+.1f} to {estimate['high']:+.1f}", str(estimate["n"]),
             f"{change['p_corrected']:.3f}", f"{change['detectable']:.1f}",
+        ]  # fmt: skip
+    for one, row in zip(value["contrasts"], tables["Assistants against each other"][1:], strict=True):
+        form = "{:+.1f}" if one["kind"] == "difference" else "{:.1f}"
+        value_, low, high = (form.format(one["estimate"][key]) for key in ("value", "low", "high"))
+        assert [text.strip() for text in row] == [
+            one["first"], one["second"], short_name(one["simulator"]),
+            "reward × 100" if one["kind"] == "difference" else "win rate, %",
+            value_, f"{low} to {high}", str(one["estimate"]["n"]), f"{one['p_corrected']:.3f}",
         ]  # fmt: skip
     for cell, row in zip(value["cells"], tables["Lengths and endings"][1:], strict=True):
         assert [text.strip() for text in row[2:]] == [
