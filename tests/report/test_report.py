@@ -273,7 +273,7 @@ def test_pairs_show_the_largest_gain_and_loss_and_can_be_filtered_without_a_scri
     page = render_report(results, {**transcripts, ("trained", "UserSim-Persona-v0"): lucky})
     part = page[page.index("Side by side") : page.index("<h2>Conversations")]
     assert re.findall(r"<small>(.*?)</small></summary>", part) == [
-        "+10.0, the largest gain", "+10.0, the middle one",
+        "+11.0, the largest gain", "+9.0, the middle one",
         "+80.0, the largest gain", "-25.0, the largest loss", "+0.0, the middle one", "does not count",
     ]  # fmt: skip
     assert 'class="pair who-0 with-1 kind-1"' in part
