@@ -16,7 +16,7 @@ from importlib import resources
 from typing import Any
 
 from simgym.judges.base import Judgement
-from simgym.language_models.base import Generation, Request, Sampling, record_call
+from simgym.language_models.base import Generation, Likelihood, Request, Sampling, record_call
 from simgym.language_models.weights import EMBEDDED, resolve_weights
 from simgym.simulators.base import UserTurn
 
@@ -68,7 +68,7 @@ class Instant:
         return [self.answers[self.calls % 2]] * len(requests)
 
     def score(self, prompts: Any, continuations: Any, *, adapter: Any = None) -> Any:
-        raise NotImplementedError
+        return [Likelihood(-1.0, 1)] * len(prompts)
 
     def fingerprint(self) -> dict[str, Any]:
         return {"kind": "instant"}

@@ -96,7 +96,7 @@ class CachedLM:
             for key, value in self._read(keys).items()
             if value["fault"] is None or self.mode == "replay"
         }
-        self._complain(keys, found)
+        self._check(keys, found)
         first_of = {key: request for key, request in zip(keys, requests, strict=True) if key not in found}
         if first_of:
             answers = self.model.generate(list(first_of.values()))
@@ -122,7 +122,7 @@ class CachedLM:
         pairs = list(zip(prompts, continuations, strict=True))
         keys = [self._key("score", [*pair, adapter]) for pair in pairs]
         found = {key: Likelihood(**value) for key, value in self._read(keys).items()}
-        self._complain(keys, found)
+        self._check(keys, found)
         first_of = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in found}
         if first_of:
             heads, tails = zip(*first_of.values(), strict=True)
@@ -141,7 +141,7 @@ class CachedLM:
         text = json.dumps([_VERSION, kind, self._identity, request], sort_keys=True, ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def _complain(self, keys: Sequence[str], found: dict[str, Any]) -> None:
+    def _check(self, keys: Sequence[str], found: dict[str, Any]) -> None:
         with self._lock:
             self.hits += sum(key in found for key in keys)
         missing = sum(key not in found for key in keys)

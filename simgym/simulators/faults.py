@@ -50,8 +50,8 @@ def find_fault(text: str, scenario: Scenario, conversation: Conversation) -> str
 
 
 @functools.lru_cache(4096)
-def _words_of_goal(goal: str) -> list[str]:
-    return _words(goal)
+def _words_of_goal(goal: str) -> tuple[str, ...]:
+    return tuple(_words(goal))
 
 
 def _words(text: str) -> list[str]:
