@@ -1,6 +1,6 @@
 """How much faster are simulated conversations than elsewhere, for the same work? And what does the framework cost?
 
-    python benchmarks/throughput.py --peers runs/peers/bin/python
+    python benchmarks/throughput.py --peers runs/peers/bin/python --verifiers runs/verifiers/bin/python
 
 16 conversations of 5 assistant and 4 user turns, both played by the same 135M weights, greedily, in float32. The user
 is a plain one: the role-play guideline and a goal as system message, and the chat with its roles swapped. Systems:
@@ -18,8 +18,9 @@ the nodes of the tree of all its sequences: 1.0 is the limit; of a server they a
 nothing between requests. What was measured is kept in `--folder`, and the same command goes on from there.
 
 Then: time of 8 conversations by their number of turns (the exponent is 1 for linear cost), the framework's own
-microseconds a turn with users and assistants that answer at once, beside other packages' (see `throughput_peers.py`),
-and memory: all roles on one model against the model alone.
+microseconds a turn with users and assistants that answer at once, beside other packages' (see `throughput_peers.py`;
+verifiers starts a process for a turn, so it is asked for no more than 64 at once), and memory: all roles on one model
+against the model alone.
 """
 
 from __future__ import annotations
@@ -53,6 +54,8 @@ GROWTH = (2, 4, 8, 16)
 """Turns of the conversations whose time is fitted."""
 SYSTEMS = ("simgym", "generate", "threads", "skyrl-gym", "simgym bfloat16-mixed")
 ENVIRONMENTS = (1, 64, 1024)
+MOST_PROCESSES = 64
+"""At once, of a package that starts one for a turn."""
 ON_SERVER = ("threads", "skyrl-gym")
 
 
@@ -61,6 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--peers", help="interpreter with skyrl-gym and gem-llm; without: they are left out")
+    parser.add_argument("--verifiers", help="interpreter with verifiers; without: it is left out")
     parser.add_argument("--serve-options", nargs="*", default=[], help="further options of `transformers serve`")
     parser.add_argument("--folder", type=Path, default=Path("runs/throughput"))
     parser.add_argument("--output", type=Path, default=RESULTS)
@@ -80,14 +84,20 @@ def main() -> None:
         for name in ("simgym", "simgym role-play"):
             job = {"kind": "overhead", "system": name, "environments": count}
             store.get(f"overhead {name} {count}", lambda job=job: in_process(job))
-        for name in ("SyncVectorEnv", "skyrl-gym", "gem-llm") if given.peers else ():
+        for name, interpreter in peers_of(given, count):
             job = {"what": "overhead", "package": name, "environments": count}
-            store.get(f"overhead {name} {count}", lambda job=job: of_peer(given.peers, job))
+            store.get(f"overhead {name} {count}", lambda job=job, by=interpreter: of_peer(by, job))
     for what in ("alone", "shared"):
         store.get(f"memory {what}", lambda what=what: in_process({"kind": "memory", "what": what}))
     result = put_together(store, systems, given.repeats)
     write_json(given.output, result)
     print(json.dumps(result, indent=1))
+
+
+def peers_of(given: argparse.Namespace, environments: int) -> list[tuple[str, str]]:
+    """Packages whose overhead is measured with so many environments, and their interpreters."""
+    several = [(name, given.peers) for name in ("SyncVectorEnv", "skyrl-gym", "gem-llm")] if given.peers else []
+    return [*several, *([("verifiers", given.verifiers)] if given.verifiers and environments <= MOST_PROCESSES else [])]
 
 
 class Store:
@@ -255,7 +265,7 @@ def put_together(store: Store, systems: Sequence[str], repeats: int) -> dict[str
         "microseconds_a_turn": {
             name.removeprefix("overhead "): round(statistics.median(one["microseconds"]), 1)
             for name, one in found.items()
-            if name.startswith("overhead ") and "microseconds" in one
+            if name.startswith("overhead ")
         },
         "process_with_all_roles_over_model_alone": round(
             found["memory shared"]["peak_mb"] / found["memory alone"]["peak_mb"], 2

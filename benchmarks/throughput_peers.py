@@ -1,7 +1,8 @@
 """What `throughput.py` measures of other packages, run by their own interpreter: they need other versions of packages.
 
     python -m venv runs/peers && runs/peers/bin/pip install skyrl-gym==0.4.0 gem-llm==0.1.0 gymnasium openai
-    python benchmarks/throughput.py --peers runs/peers/bin/python
+    python -m venv runs/verifiers && runs/verifiers/bin/pip install verifiers==0.4.0 uv
+    python benchmarks/throughput.py --peers runs/peers/bin/python --verifiers runs/verifiers/bin/python
 
 Reads a job as JSON from standard input, writes its result as JSON to standard output. Nothing of simgym is imported.
 The user of the conversations is the same as on the other side: the same server, messages and settings, inside the
@@ -10,17 +11,25 @@ package's own environment class, with its environments stepped as SkyRL's genera
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
+import os
 import resource
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 POOL = 32
 """Threads that SkyRL's generator steps environments in, by default."""
 SAID = "And what would you like?"
 REPEATS = 20
+PROCESS_REPEATS = 3
+"""The same where a turn starts a process."""
 
 
 def main() -> None:
@@ -89,17 +98,24 @@ def converse(base_url: str, model: str, users: list[dict[str, str]], turns: int,
 
 
 def overhead(package: str, environments: int) -> dict[str, Any]:
-    """Microseconds a turn of environments whose user answers at once; None where the package is not installed."""
-    try:
-        step = {"skyrl-gym": skyrl_step, "gem-llm": gem_step, "SyncVectorEnv": sync_step}[package](environments)
-    except ImportError as error:
-        return {"missing": str(error)}
-    samples = []
+    """Microseconds a turn of environments whose user answers at once."""
+    if package == "verifiers":
+        samples = asyncio.run(verifiers_turns(environments))
+    else:
+        samples = timed(
+            {"skyrl-gym": skyrl_step, "gem-llm": gem_step, "SyncVectorEnv": sync_step}[package], environments
+        )
+    return {"microseconds": samples, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}
+
+
+def timed(make: Any, environments: int) -> list[float]:
+    """Microseconds a turn, several times."""
+    step, samples = make(environments), []
     for _ in range(REPEATS):
         started = time.perf_counter()
         step()
         samples.append((time.perf_counter() - started) / environments * 1e6)
-    return {"microseconds": samples, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}
+    return samples
 
 
 def skyrl_step(environments: int) -> Any:
@@ -152,6 +168,57 @@ def sync_step(environments: int) -> Any:
     vector = gymnasium.vector.SyncVectorEnv([Echo for _ in range(environments)])
     vector.reset()
     return lambda: vector.step((SAID,) * environments)
+
+
+class Fine(BaseHTTPRequestHandler):
+    """A server that always says the same, at once."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        head = {"id": "1", "object": "chat.completion.chunk", "created": 0, "model": "fine"}
+        said = {"index": 0, "delta": {"role": "assistant", "content": "fine"}, "finish_reason": None}
+        end = {"index": 0, "delta": {}, "finish_reason": "stop"}
+        usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+        parts = [{**head, "choices": [said]}, {**head, "choices": [end], "usage": usage}]
+        body = "".join(f"data: {json.dumps(part)}\n\n" for part in parts).encode() + b"data: [DONE]\n\n"
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: Any) -> None:
+        """Nothing: a line a request would be measured, too."""
+
+
+async def verifiers_turns(environments: int) -> list[float]:
+    """N interactions of verifiers' tool-less agent on this machine, the caller being the user; all speak at once."""
+    import verifiers.v1 as vf
+
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # it calls `uv`
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Fine)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    config = vf.AgentConfig(
+        harness={"id": "null"},
+        runtime=vf.SubprocessConfig(),
+        model="fine",
+        client=vf.EvalClientConfig(base_url=f"http://127.0.0.1:{server.server_port}/v1"),
+    )
+    samples = []
+    async with vf.make_agent(config) as agent, contextlib.AsyncExitStack() as stack:
+        talks = [
+            await stack.enter_async_context(agent.interaction(vf.Task(vf.TaskData(idx=number, prompt=None))))
+            for number in range(environments)
+        ]
+        for _ in range(PROCESS_REPEATS + 1):
+            started = time.perf_counter()
+            turns = await asyncio.gather(*(talk.turn(SAID) for talk in talks))
+            samples.append((time.perf_counter() - started) / environments * 1e6)
+            if failed := [turn for turn in turns if turn.terminated or turn.last_reply != "fine"]:
+                raise SystemExit(f"{len(failed)} turns failed: {talks[0].trace.errors}")
+    return samples[1:]  # the first prepares the process's packages
 
 
 if __name__ == "__main__":
