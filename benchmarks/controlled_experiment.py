@@ -158,7 +158,7 @@ def report(study: Study, results: Path, config: Path) -> None:
         methods = {row: simulator for row, (simulator, _) in study.rows().items()}
         found = contrasts_of(study, matrix, openings, methods)
         times = [json.loads(line) for line in (Path(study.output_dir) / "times.jsonl").read_text().splitlines()]
-        seconds = sum(sum(cell.role_seconds.values()) for cell in matrix.cells)
+        seconds = role_seconds(matrix)
         described = replace(
             describe_matrix(
                 matrix, question=study.question, scenarios=where(study.test), seed=study.seed, seconds=seconds
@@ -190,7 +190,10 @@ def report(study: Study, results: Path, config: Path) -> None:
         "methods": asdict(by_method) if by_method is not None else None,
         "training_seeds": list(study.training_seeds),
         "openings": {"scenarios": where(study.openings), **mean_rewards(openings)},
-        "seconds": seconds_of(study, times),
+        "seconds": {
+            **seconds_of(study, times),
+            "roles": {"matrix": round(seconds, 1), "openings": round(role_seconds(openings), 1)},
+        },
         "machine": {**describe_machine(), "platform": platform.platform(), "python": platform.python_version()},
         "versions": versions(),
     }
@@ -225,6 +228,11 @@ def contrasts_of(study: Study, matrix: Matrix, openings: Matrix, methods: Mappin
 def mean_rewards(openings: Matrix) -> dict[str, Any]:
     """Reward x 100 of each assistant on the openings."""
     return {"reward": {cell.assistant: cell.estimate.to_json() for cell in openings.cells}}
+
+
+def role_seconds(matrix: Matrix) -> float:
+    """Time of users, assistants and judges by the transcripts, s: whatever was killed, all that is kept is in it."""
+    return sum(sum(cell.role_seconds.values()) for cell in matrix.cells)
 
 
 def seconds_of(study: Study, times: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

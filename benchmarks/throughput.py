@@ -7,56 +7,83 @@ is a plain one: the role-play guideline and a goal as system message, and the ch
 
 * `simgym`: one environment of 16 conversations;
 * `generate`: one conversation after the other, transformers' `model.generate` on the whole history each turn;
+* `generate, batched`: the same, all conversations in step, padded on the left;
 * `threads`: 16 threads over `transformers serve` with the same weights, one request a turn;
-* `skyrl-gym`: its environment class with that user inside, in a pool of 32 threads, over the same server;
+* `threads, continuous batching`: the same with the server's paged continuous batching and its shared prefixes;
+* `skyrl-gym`: its environment class with that user inside, in a pool of 32 threads, over the server without batching;
 * `simgym bfloat16-mixed`: the first with the faster numerics of a CPU; other sums, so its texts need not be the same.
 
-Systems take turns within a repeat, each in a process of its own with the model loaded and warm; ratios are within a
-repeat, their medians have intervals from resampled repeats. The hash of all texts says whether the work was the same.
-Tokens a model has processed (read, and written ones read again by the next step) are counted against the distinct ones,
-the nodes of the tree of all its sequences: 1.0 is the limit; of a server they are those of its `usage`, for it keeps
-nothing between requests. What was measured is kept in `--folder`, and the same command goes on from there.
+`generate`, `threads` and `skyrl-gym` are one engine at batch size 1, which is what a loop over environments gets; the
+batched ones say how much of the difference is batching and how much is that nothing is read twice. Turns are short (24
+tokens) and equally many, prefixes shared: work in which both pay.
 
-Then: time of 8 conversations by their number of turns (the exponent is 1 for linear cost), the framework's own
+Systems take turns within a repeat, each in a process of its own with the model loaded and warm; ratios are within a
+repeat, given as the median and the range of the repeats. The hash of all texts says whether the work was the same.
+Tokens that a model has processed (read, and written ones when the next step reads them) are counted against the
+distinct ones, the nodes of the tree of all that was fed: 1.0 is the limit. A server without batching keeps nothing
+between requests, so its tokens are those of its `usage`; what one with shared prefixes has processed it does not say.
+
+Before: seconds by number of turns (linear cost has the same seconds for each further turn), the framework's own
 microseconds a turn with users and assistants that answer at once, beside other packages' (see `throughput_peers.py`;
 verifiers starts a process for a turn, so it is asked for no more than 64 at once), and memory: all roles on one model
-against the model alone.
+against the model alone. What was measured is kept in `--folder`, and the same command goes on from there; `--rehearse`
+does all of it in small.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import hashlib
 import json
-import os
-import signal
-import socket
+import platform
 import statistics
 import subprocess
 import sys
-import time
-import urllib.request
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from throughput_server import server
 from throughput_systems import NEW_TOKENS, hash_of, users
 
+from simgym.cli.doctor import describe_machine
 from simgym.language_models.weights import EMBEDDED, resolve_weights
-from simgym.transcripts import write_json
+from simgym.transcripts import cut_torn_line, write_json
 
 RESULTS = Path(__file__).with_name("results") / "throughput.json"
-CONVERSATIONS, TURNS = 16, 5
-GROWTH = (2, 4, 8, 16)
-"""Turns of the conversations whose time is fitted."""
-SYSTEMS = ("simgym", "generate", "threads", "skyrl-gym", "simgym bfloat16-mixed")
-ENVIRONMENTS = (1, 64, 1024)
+SYSTEMS = (
+    "simgym",
+    "generate",
+    "generate, batched",
+    "threads",
+    "threads, continuous batching",
+    "skyrl-gym",
+    "simgym bfloat16-mixed",
+)
+ON_SERVER = {
+    "threads": (),
+    "threads, continuous batching": ("--continuous-batching", "--cb-block-size", "32", "--cb-num-blocks", "1024"),
+    "skyrl-gym": (),
+}
+"""Options of the server. Its own size of a page, 256 tokens, would share next to nothing of these prefixes."""
+GROWTH = {"simgym": (8, 2), "generate": (1, 1)}
+"""Conversations whose growth is measured, and how often."""
 MOST_PROCESSES = 64
 """At once, of a package that starts one for a turn."""
-ON_SERVER = ("threads", "skyrl-gym")
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured."""
+
+    conversations: int = 16
+    turns: int = 5
+    growth: tuple[int, ...] = (2, 4, 8, 16)
+    """Turns of the conversations whose time is compared."""
+    environments: tuple[int, ...] = (1, 64, 1024)
 
 
 def main() -> None:
@@ -65,22 +92,33 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--peers", help="interpreter with skyrl-gym and gem-llm; without: they are left out")
     parser.add_argument("--verifiers", help="interpreter with verifiers; without: it is left out")
-    parser.add_argument("--serve-options", nargs="*", default=[], help="further options of `transformers serve`")
     parser.add_argument("--folder", type=Path, default=Path("runs/throughput"))
     parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--rehearse", action="store_true", help="two conversations of two turns, once")
     given = parser.parse_args()
-    store = Store(given.folder, given.serve_options)
+    size = Size(2, 2, (1, 2), (1, 4)) if given.rehearse else Size()
+    repeats = 1 if given.rehearse else given.repeats
     systems = [name for name in SYSTEMS if given.peers or name != "skyrl-gym"]
-    for repeat in range(given.repeats):
+    store = Store(given.folder, [size, systems])
+    measure_costs(store, size, given)
+    for repeat in range(repeats):
         store.drop_unless_all(f"{name} {repeat}" for name in systems)  # a ratio is one of the same minutes
         first = repeat % len(systems)
         for name in systems[first:] + systems[:first]:
-            store.get(f"{name} {repeat}", lambda name=name: measure(name, given.serve_options, given.peers))
-    for repeat in range(2):
-        for turns in GROWTH:
-            job = {"kind": "converse", "system": "simgym", "conversations": 8, "turns": turns}
-            store.get(f"growth {turns} {repeat}", lambda job=job: in_process(job))
-    for count in ENVIRONMENTS:
+            store.get(f"{name} {repeat}", lambda name=name: measure(name, size, given.peers))
+    result = put_together(store, size, systems, repeats)
+    write_json(given.folder / "rehearsal.json" if given.rehearse else given.output, result)
+    print(json.dumps(result, indent=1))
+
+
+def measure_costs(store: Store, size: Size, given: argparse.Namespace) -> None:
+    """Growth, overhead and memory."""
+    for system, (conversations, rounds) in GROWTH.items():
+        for turns in size.growth:
+            for number in range(1 if given.rehearse else rounds):
+                job = {"kind": "converse", "system": system, "conversations": conversations, "turns": turns}
+                store.get(f"growth {system} {turns} {number}", lambda job=job: in_process(job))
+    for count in size.environments:
         for name in ("simgym", "simgym role-play"):
             job = {"kind": "overhead", "system": name, "environments": count}
             store.get(f"overhead {name} {count}", lambda job=job: in_process(job))
@@ -89,9 +127,6 @@ def main() -> None:
             store.get(f"overhead {name} {count}", lambda job=job, by=interpreter: of_peer(by, job))
     for what in ("alone", "shared"):
         store.get(f"memory {what}", lambda what=what: in_process({"kind": "memory", "what": what}))
-    result = put_together(store, systems, given.repeats)
-    write_json(given.output, result)
-    print(json.dumps(result, indent=1))
 
 
 def peers_of(given: argparse.Namespace, environments: int) -> list[tuple[str, str]]:
@@ -103,55 +138,65 @@ def peers_of(given: argparse.Namespace, environments: int) -> list[tuple[str, st
 class Store:
     """Measurements by name, in a file of this code and these settings; each is made once."""
 
-    def __init__(self, folder: Path, serve_options: Sequence[str]) -> None:
+    def __init__(self, folder: Path, settings: Any) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / f"measurements-{state(serve_options)}.jsonl"
-        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []
+        self.settings = settings
+        self.state = state(settings)
+        self.path = folder / f"measurements-{self.state}.jsonl"
+        lines = []
+        if self.path.is_file():
+            cut_torn_line(self.path)
+            lines = self.path.read_text(encoding="utf-8").splitlines()
         self.found: dict[str, Any] = dict(map(json.loads, lines))
 
-    def get(self, name: str, measured: Any) -> Any:
+    def get(self, name: str, measured: Callable[[], Any]) -> Any:
         """What was measured under the name, or what is measured now."""
         if name not in self.found:
-            self.found[name] = measured()
+            found = measured()
+            if state(self.settings) != self.state:
+                raise SystemExit("The code has changed while it was measured. Measure from a copy that stays as it is.")
+            self.found[name] = found
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps([name, self.found[name]]) + "\n")
-            shown = {key: value for key, value in self.found[name].items() if key not in ("said", "sequences")}
-            print(name, json.dumps(shown)[:300], flush=True)
+                file.write(json.dumps([name, found]) + "\n")
+            print(name, json.dumps({key: one for key, one in found.items() if key != "said"})[:300], flush=True)
         return self.found[name]
 
     def drop_unless_all(self, names: Iterable[str]) -> None:
-        """Forget some measurements unless all of them are there."""
+        """Forget some measurements unless all of them are there; the file's last line of a name counts."""
         wanted = list(names)
         if not all(name in self.found for name in wanted):
             for name in wanted:
                 self.found.pop(name, None)
 
 
-def state(serve_options: Sequence[str]) -> str:
-    """Hash of what a measurement depends on: code, settings, versions."""
+def state(settings: Any) -> str:
+    """Hash of what a measurement depends on: code (not this file, which only asks for it), settings, versions."""
     root = Path(__file__).resolve().parents[1]
-    digest = hashlib.sha256(json.dumps([CONVERSATIONS, TURNS, NEW_TOKENS, GROWTH, *serve_options]).encode())
+    digest = hashlib.sha256(repr([settings, ON_SERVER, NEW_TOKENS]).encode())
     for package in ("torch", "transformers", "gymnasium", "numpy"):
         digest.update(version(package).encode())
-    for path in sorted([*root.glob("simgym/**/*.py"), *root.glob("benchmarks/throughput*.py")]):
+    for path in sorted([*root.glob("simgym/**/*.py"), *root.glob("benchmarks/throughput_*.py")]):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 
 
-def measure(name: str, serve_options: Sequence[str], peers: str | None) -> dict[str, Any]:
+def measure(name: str, size: Size, peers: str | None) -> dict[str, Any]:
     """One system's repeat; memory is that of client and server together."""
-    job = {"kind": "converse", "system": name, "conversations": CONVERSATIONS, "turns": TURNS}
+    job = {"kind": "converse", "system": name, "conversations": size.conversations, "turns": size.turns}
     if name not in ON_SERVER:
         return in_process(job)
-    with server(serve_options) as address:
-        if name == "threads":
-            found = in_process({**job, "address": address})
-        else:
+    with server(ON_SERVER[name]) as serving:
+        if name == "skyrl-gym":
             weights = str(resolve_weights(EMBEDDED).path)
-            work = {"base_url": address, "model": weights, "users": users(CONVERSATIONS), "turns": TURNS}
-            found = of_peer(peers, {"what": "conversations", **work, "max_new_tokens": NEW_TOKENS})
-            found |= {"hash": hash_of(found["said"]), "processed": sum(found["tokens"].values())}
-        return {**found, "peak_mb": found["peak_mb"] + server_peak()}
+            work = {"base_url": serving.address, "model": weights, "users": users(size.conversations)}
+            limits = {"turns": size.turns, "max_new_tokens": NEW_TOKENS}
+            found = of_peer(peers or "", {"what": "conversations", **work, **limits})
+            found |= {"hash": hash_of(found["said"])}
+        else:
+            found = in_process({**job, "address": serving.address})
+        if "--continuous-batching" in ON_SERVER[name]:
+            found["processed"] = None  # of a prompt's tokens it reads those that it does not know
+        return {**found, "peak_mb": found["peak_mb"] + serving.peak_mb()}
 
 
 def in_process(job: dict[str, Any]) -> dict[str, Any]:
@@ -159,9 +204,9 @@ def in_process(job: dict[str, Any]) -> dict[str, Any]:
     return run_script([sys.executable, "-W", "ignore", "throughput_systems.py"], job)
 
 
-def of_peer(peers: str | None, job: dict[str, Any]) -> dict[str, Any]:
+def of_peer(interpreter: str, job: dict[str, Any]) -> dict[str, Any]:
     """A job of `throughput_peers.py`."""
-    return run_script([peers or "", "throughput_peers.py"], job)
+    return run_script([interpreter, "throughput_peers.py"], job)
 
 
 def run_script(command: Sequence[str], job: dict[str, Any]) -> dict[str, Any]:
@@ -173,95 +218,25 @@ def run_script(command: Sequence[str], job: dict[str, Any]) -> dict[str, Any]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-_serving: list[int] = []
-
-
-@contextlib.contextmanager
-def server(options: Sequence[str]) -> Iterator[str]:
-    """`transformers serve` with the embedded weights, loaded and warm, and its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [str(Path(sys.executable).with_name("transformers")), "serve", str(resolve_weights(EMBEDDED).path)]
-    process = subprocess.Popen(
-        [*command, "--device", "cpu", "--dtype", "float32", "--port", str(port), "--log-level", "error", *options],
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    _serving[:] = [process.pid]
-    try:
-        wait_for(f"http://127.0.0.1:{port}", process)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        _serving.clear()
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
-    """Until the server has answered once, so that its model is loaded and warm."""
-    body = {"model": str(resolve_weights(EMBEDDED).path), "messages": [{"role": "user", "content": "hi"}]}
-    request = urllib.request.Request(  # an address of our own
-        f"{address}/v1/chat/completions",
-        json.dumps({**body, "max_tokens": 2, "temperature": 0.0}).encode(),
-        {"Content-Type": "application/json"},
-    )
-    for _ in range(120):
-        if process.poll() is not None:
-            raise SystemExit(f"transformers serve ended with code {process.returncode}. Install transformers[serving].")
-        with contextlib.suppress(OSError):
-            urllib.request.urlopen(request, timeout=120).read()
-            return
-        time.sleep(1)
-    raise SystemExit("transformers serve did not answer within two minutes.")
-
-
-def server_peak() -> int:
-    """Most memory of the server so far, MB."""
-    for line in Path(f"/proc/{_serving[0]}/status").read_text(encoding="utf-8").splitlines():
-        if line.startswith("VmHWM"):
-            return int(line.split()[1]) // 1024
-    return 0
-
-
-def put_together(store: Store, systems: Sequence[str], repeats: int) -> dict[str, Any]:
-    """Ratios, tokens, growth, overhead, memory."""
+def put_together(store: Store, size: Size, systems: Sequence[str], repeats: int) -> dict[str, Any]:
+    """Ratios, tokens, growth, overhead, memory, and what they were measured on."""
     found = store.found
     runs = {name: [found[f"{name} {repeat}"] for repeat in range(repeats)] for name in systems}
     reference = runs["simgym"]
-    rows: dict[str, Any] = {}
-    for name, several in runs.items():
-        ratios = [one["seconds"] / mine["seconds"] for one, mine in zip(several, reference, strict=True)]
-        processed, least = several[0]["processed"], several[0].get("distinct", reference[0]["distinct"])
-        both = list(zip(several[0]["said"], reference[0]["said"], strict=True))
-        rows[name] = {
-            "seconds": round(statistics.median(one["seconds"] for one in several), 1),
-            "times_as_long_as_simgym": interval(ratios),
-            "hashes": sorted({one["hash"] for one in several}),
-            "conversations_that_differ": sum(one != other for one, other in both),
-            "tokens_processed": processed,
-            "processed_per_distinct": round(processed / least, 2),
-            "peak_mb": max(one["peak_mb"] for one in several),
-        }
-    seconds = [statistics.mean(found[f"growth {turns} {repeat}"]["seconds"] for repeat in range(2)) for turns in GROWTH]
+    least = reference[0]["distinct"]
     return {
         "work": {
-            "conversations": CONVERSATIONS,
-            "assistant_turns": TURNS,
-            "user_turns": TURNS - 1,
+            "conversations": size.conversations,
+            "assistant_turns": size.turns,
+            "user_turns": size.turns - 1,
             "max_new_tokens": NEW_TOKENS,
             "tokens_read_by_requests": reference[0]["asked"]["read"],
             "tokens_written": reference[0]["asked"]["written"],
-            "distinct_tokens": reference[0]["distinct"],
+            "distinct_tokens": least,
             "repeats": repeats,
         },
-        "systems": rows,
-        "growth": {
-            "turns": GROWTH,
-            "seconds": [round(one, 1) for one in seconds],
-            "exponent": round(float(np.polyfit(np.log(GROWTH), np.log(seconds), 1)[0]), 2),
-        },
+        "systems": {name: row(several, reference, least) for name, several in runs.items()},
+        "growth": {system: growth(found, system, size) for system in ("simgym", "generate")},
         "microseconds_a_turn": {
             name.removeprefix("overhead "): round(statistics.median(one["microseconds"]), 1)
             for name, one in found.items()
@@ -270,15 +245,54 @@ def put_together(store: Store, systems: Sequence[str], repeats: int) -> dict[str
         "process_with_all_roles_over_model_alone": round(
             found["memory shared"]["peak_mb"] / found["memory alone"]["peak_mb"], 2
         ),
+        "environment": {
+            **describe_machine(),
+            "platform": platform.platform(),
+            "server_options": {name: list(options) for name, options in ON_SERVER.items()},
+            "versions": {name: one["version"] for one in found.values() if (name := one.get("package"))}
+            | {name: version(name) for name in ("torch", "transformers", "gymnasium", "numpy", "openai")},
+        },
     }
 
 
-def interval(ratios: Sequence[float]) -> dict[str, Any]:
-    """Median, and a 95 % percentile interval of it over resampled repeats."""
-    rng = np.random.default_rng(0)
-    drawn = np.median(rng.choice(np.asarray(ratios), size=(9999, len(ratios))), axis=1)
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return {"median": round(statistics.median(ratios), 2), "low": round(float(low), 2), "high": round(float(high), 2)}
+def row(several: Sequence[dict[str, Any]], reference: Sequence[dict[str, Any]], least: int) -> dict[str, Any]:
+    """One system in all repeats."""
+    ratios = [one["seconds"] / mine["seconds"] for one, mine in zip(several, reference, strict=True)]
+    differ = [
+        sum(one != other for one, other in zip(run["said"], mine["said"], strict=True))
+        for run, mine in zip(several, reference, strict=True)
+    ]
+    distinct = several[0].get("distinct", least)  # of its own texts, where they are others
+    processed = None if several[0]["processed"] is None else max(one["processed"] for one in several)
+    return {
+        "seconds": [round(one["seconds"], 1) for one in several],
+        "times_as_long_as_simgym": {
+            "median": round(statistics.median(ratios), 2),
+            "lowest": round(min(ratios), 2),
+            "highest": round(max(ratios), 2),
+        },
+        "hashes": sorted({one["hash"] for one in several}),
+        "conversations_that_differ": max(differ),
+        "tokens_processed": processed,
+        "padding": max(one.get("padding", 0) for one in several),
+        "processed_per_distinct": None if processed is None else round(processed / distinct, 3),
+        "peak_mb": max(one["peak_mb"] for one in several),
+    }
+
+
+def growth(found: dict[str, Any], system: str, size: Size) -> dict[str, Any]:
+    """Seconds by number of turns, of each further turn, and the exponent of a power law through them."""
+    runs = {n: [one for name, one in found.items() if name.startswith(f"growth {system} {n} ")] for n in size.growth}
+    seconds = [statistics.mean(one["seconds"] for one in several) for several in runs.values()]
+    further = np.diff(seconds) / np.diff(size.growth)
+    return {
+        "turns": list(size.growth),
+        "seconds": [round(one, 2) for one in seconds],
+        "seconds_a_further_turn": [round(float(one), 2) for one in further],
+        "exponent": round(float(np.polyfit(np.log(size.growth), np.log(seconds), 1)[0]), 2),
+        "tokens_written": [several[0].get("written") for several in runs.values()],
+        "faults": max(one.get("faults", 0) for several in runs.values() for one in several),
+    }
 
 
 if __name__ == "__main__":

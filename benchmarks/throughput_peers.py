@@ -21,6 +21,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -43,16 +44,15 @@ def converse(base_url: str, model: str, users: list[dict[str, str]], turns: int,
     import openai
     from skyrl_gym.envs.base_text_env import BaseTextEnv, BaseTextEnvStepOutput
 
-    client = openai.OpenAI(base_url=base_url, api_key="none", timeout=3600)
-    tokens = {"read": 0, "written": 0}
+    completions = openai.OpenAI(base_url=base_url, api_key="none", timeout=3600).chat.completions  # imports the rest
+    tokens = {"read": 0, "written": 0, "requests": 0}
 
     def ask(messages: list[dict[str, str]]) -> str:
-        answer = client.chat.completions.create(
-            model=model, messages=messages, temperature=0.0, max_tokens=max_new_tokens
-        )
+        answer = completions.create(model=model, messages=messages, temperature=0.0, max_tokens=max_new_tokens)
         tokens["read"] += answer.usage.prompt_tokens
         tokens["written"] += answer.usage.completion_tokens
-        return (answer.choices[0].message.content or "").strip()
+        tokens["requests"] += 1
+        return (answer.choices[0].message.content or "").strip() or "..."
 
     class UserEnv(BaseTextEnv):
         """A user with a goal; an action is what the assistant says."""
@@ -93,19 +93,27 @@ def converse(base_url: str, model: str, users: list[dict[str, str]], turns: int,
         "peak_mb": peak,
         "seconds": seconds,
         "said": [[[m["role"], m["content"]] for m in one] for one in said],
-        "tokens": tokens,
+        "written": tokens["written"],
+        "processed": tokens["read"] + tokens["written"] - tokens["requests"],  # a reply's last token is not fed
+        "package": "skyrl-gym",
+        "version": version("skyrl-gym"),
     }
 
 
 def overhead(package: str, environments: int) -> dict[str, Any]:
-    """Microseconds a turn of environments whose user answers at once."""
+    """Microseconds a turn of environments whose user answers at once.
+
+    Of the first three this is a bare `step` of an environment that never ends, without rewards; of verifiers a turn of
+    its tool-less agent, the one its own simulated user has: a process and a call of a model over HTTP.
+    """
     if package == "verifiers":
         samples = asyncio.run(verifiers_turns(environments))
     else:
         samples = timed(
             {"skyrl-gym": skyrl_step, "gem-llm": gem_step, "SyncVectorEnv": sync_step}[package], environments
         )
-    return {"microseconds": samples, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}
+    name = {"SyncVectorEnv": "gymnasium"}.get(package, package)
+    return {"microseconds": samples, "package": name, "version": version(name)}
 
 
 def timed(make: Any, environments: int) -> list[float]:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import resource
 import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from simgym.judges.base import Judgement
@@ -22,13 +22,26 @@ from simgym.simulators.base import UserTurn
 
 NEW_TOKENS = 24
 """Longest turn of either side."""
+NOTHING = "..."
+"""What is said by who says nothing: chats with empty messages are no work to compare."""
 
 
 def main() -> None:
-    """One job; its result has the most memory that the process took, MB."""
+    """One job; its result has the most memory that the process took once it was warm, MB."""
     job = json.load(sys.stdin)
     found = {"converse": converse, "overhead": overhead, "memory": memory}[job.pop("kind")](**job)
-    print(json.dumps({"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, **found}))
+    print(json.dumps({"peak_mb": peak_mb(), **found}))
+
+
+def reset_peak(process: int | str = "self") -> None:
+    """Forget the most memory so far, which was needed for loading."""
+    Path(f"/proc/{process}/clear_refs").write_text("5")
+
+
+def peak_mb(process: int | str = "self") -> int:
+    """Most memory since, MB."""
+    lines = Path(f"/proc/{process}/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) // 1024 for line in lines if line.startswith("VmHWM"))
 
 
 class Nobody:
@@ -100,9 +113,9 @@ def hash_of(said: Any) -> str:
 def converse(system: str, conversations: int, turns: int, address: str | None = None) -> dict[str, Any]:
     """Hold the conversations with one of the systems."""
     people = users(conversations)
-    if system == "generate":
-        return with_generate(people, turns)
-    if system == "threads":
+    if system.startswith("generate"):
+        return with_generate(people, turns, batched=system.endswith("batched"))
+    if system.startswith("threads"):
         return with_threads(people, turns, address or "")
     return with_simgym(people, turns, system.partition(" ")[2] or "float32")
 
@@ -132,7 +145,7 @@ def with_simgym(people: Sequence[dict[str, str]], turns: int, dtype: str) -> dic
                 asked.append(Request((Message("system", goals[one.id]), *(Message(*pair) for pair in seen)), sampling))
             answers = load_language_model(model).generate(asked)
             return [
-                UserTurn(answer.text.strip(), calls=(record_call("user", 0, request, answer),))
+                UserTurn(answer.text.strip() or NOTHING, calls=(record_call("user", 0, request, answer),))
                 for request, answer in zip(asked, answers, strict=True)
             ]
 
@@ -148,12 +161,11 @@ def with_simgym(people: Sequence[dict[str, str]], turns: int, dtype: str) -> dic
     loaded = load_language_model(model)
     loaded.generate([Request((Message("user", "hello"),), sampling)])
     loaded.forget()
-    before = (loaded.work.read, loaded.work.written)
+    before = (loaded.work.read, loaded.work.written, loaded.work.padding)
+    reset_peak()
     started = time.perf_counter()
     held = simgym.collect(simgym.LanguageModelAssistant(model, sampling=sampling), env, batch_size=len(people))
     seconds = time.perf_counter() - started
-    if faults := [one.fault for one in held if not one.counts]:
-        raise SystemExit(f"{len(faults)} conversations failed: {faults[0]}")
     calls = [call for one in held for call in one.calls]
     said = [[(message.role, message.content) for message in one.conversation.messages] for one in held]
     return {
@@ -161,54 +173,61 @@ def with_simgym(people: Sequence[dict[str, str]], turns: int, dtype: str) -> dic
         "hash": hash_of(said),
         "said": said,
         "asked": {"read": sum(c.prompt_tokens for c in calls), "written": sum(c.completion_tokens for c in calls)},
+        "written": sum(call.completion_tokens for call in calls),
         "processed": loaded.work.read - before[0] + loaded.work.written - before[1],
-        "distinct": distinct(loaded.tokenizer, [(call.prompt, call.output) for call in calls]),
+        "padding": loaded.work.padding - before[2],
+        "distinct": distinct(loaded.tokenizer, calls),
+        "faults": sum(not one.counts for one in held),
     }
 
 
-def distinct(tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> int:
-    """Nodes of the tree of all sequences (prompt and what was written), in tokens."""
+def distinct(tokenizer: Any, calls: Sequence[Any]) -> int:
+    """Nodes of the tree of all that was fed to the model; the last token of a reply is not."""
     seen: set[int] = set()
-    for prompt, output in pairs:
+    for call in calls:
         state = 0
-        for token in [
-            *tokenizer(prompt, add_special_tokens=False)["input_ids"],
-            *tokenizer(output, add_special_tokens=False)["input_ids"],
-        ]:
+        written = tokenizer(call.output, add_special_tokens=False)["input_ids"][: call.completion_tokens - 1]
+        for token in [*tokenizer(call.prompt, add_special_tokens=False)["input_ids"], *written]:
             state = hash((state, token))
             seen.add(state)
     return len(seen)
 
 
-def with_generate(people: Sequence[dict[str, str]], turns: int) -> dict[str, Any]:
-    """One conversation after the other, the whole history each turn."""
+def with_generate(people: Sequence[dict[str, str]], turns: int, *, batched: bool) -> dict[str, Any]:
+    """The whole history each turn, one conversation after the other or all in step."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = resolve_weights(EMBEDDED).path
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    processed = 0
+    counted = {"processed": 0, "padding": 0, "written": 0}
 
-    def ask(messages: Sequence[tuple[str, str]]) -> str:
-        nonlocal processed
-        rows = [{"role": role, "content": text} for role, text in messages]
-        given = tokenizer.apply_chat_template(rows, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    def ask(chats: Sequence[Sequence[tuple[str, str]]]) -> list[str]:
+        rows = [[{"role": role, "content": text} for role, text in chat] for chat in chats]
+        given = tokenizer.apply_chat_template(
+            rows, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
+        )
         with torch.inference_mode():
-            ids = model.generate(**given, max_new_tokens=NEW_TOKENS, do_sample=False, pad_token_id=0)[0]
-        processed += len(ids)
-        return str(tokenizer.decode(ids[given["input_ids"].shape[1] :], skip_special_tokens=True)).strip()
+            out = model.generate(
+                **given, max_new_tokens=NEW_TOKENS, do_sample=False, pad_token_id=tokenizer.pad_token_id
+            )
+        told = []
+        for mask, ids in zip(given["attention_mask"], out[:, given["input_ids"].shape[1] :].tolist(), strict=True):
+            ended = ids.index(tokenizer.eos_token_id) + 1 if tokenizer.eos_token_id in ids else len(ids)
+            counted["written"] += ended
+            counted["processed"] += int(mask.sum()) + ended - 1
+            counted["padding"] += int((1 - mask).sum()) + len(ids) - ended
+            told.append(tokenizer.decode(ids[:ended], skip_special_tokens=True).strip() or NOTHING)
+        return told
 
-    ask([("user", "hello")])
-    processed = 0
+    ask([[("user", "hello")]] * (len(people) if batched else 1))
+    counted.update(processed=0, padding=0, written=0)
+    reset_peak()
     started = time.perf_counter()
-    said = [talk(person, turns, ask) for person in people]
-    return {
-        "seconds": time.perf_counter() - started,
-        "hash": hash_of(said),
-        "said": said,
-        "processed": processed,
-    }
+    groups = [people] if batched else [[person] for person in people]
+    said = [chat for group in groups for chat in talk(group, turns, ask)]
+    return {"seconds": time.perf_counter() - started, "hash": hash_of(said), "said": said, **counted}
 
 
 def with_threads(people: Sequence[dict[str, str]], turns: int, address: str) -> dict[str, Any]:
@@ -216,35 +235,42 @@ def with_threads(people: Sequence[dict[str, str]], turns: int, address: str) -> 
     import openai
 
     client = openai.OpenAI(base_url=address, api_key="none", timeout=3600)
+    completions = client.chat.completions  # imports the rest
     name = str(resolve_weights(EMBEDDED).path)
-    used = {"read": 0, "written": 0}
+    used = {"read": 0, "written": 0, "requests": 0}
 
-    def ask(messages: Sequence[tuple[str, str]]) -> str:
-        rows: Any = [{"role": role, "content": text} for role, text in messages]
-        answer = client.chat.completions.create(model=name, messages=rows, temperature=0.0, max_tokens=NEW_TOKENS)
+    def ask(chats: Sequence[Sequence[tuple[str, str]]]) -> list[str]:
+        rows: Any = [{"role": role, "content": text} for role, text in chats[0]]
+        answer = completions.create(model=name, messages=rows, temperature=0.0, max_tokens=NEW_TOKENS)
         if answer.usage is not None:
             used["read"] += answer.usage.prompt_tokens
             used["written"] += answer.usage.completion_tokens
-        return (answer.choices[0].message.content or "").strip()
+            used["requests"] += 1
+        return [(answer.choices[0].message.content or "").strip() or NOTHING]
 
+    reset_peak()
     started = time.perf_counter()
     with ThreadPoolExecutor(len(people)) as pool:
-        said = list(pool.map(lambda person: talk(person, turns, ask), people))
+        said = list(pool.map(lambda person: talk([person], turns, ask)[0], people))
     return {
         "seconds": time.perf_counter() - started,
         "hash": hash_of(said),
         "said": said,
-        "processed": sum(used.values()),
+        "written": used["written"],
+        "processed": used["read"] + used["written"] - used["requests"],
     }
 
 
-def talk(person: dict[str, str], turns: int, ask: Any) -> list[tuple[str, str]]:
-    """One conversation; `ask` answers messages."""
-    said = [("user", person["opening"])]
+def talk(people: Sequence[dict[str, str]], turns: int, ask: Any) -> list[list[tuple[str, str]]]:
+    """Conversations in step; `ask` answers several chats."""
+    said = [[("user", person["opening"])] for person in people]
     for turn in range(turns):
-        said.append(("assistant", ask(said)))
+        for chat, text in zip(said, ask(said), strict=True):
+            chat.append(("assistant", text))
         if turn < turns - 1:
-            said.append(("user", ask([("system", person["system"]), *swapped(said)])))
+            seen = [[("system", person["system"]), *swapped(chat)] for person, chat in zip(people, said, strict=True)]
+            for chat, text in zip(said, ask(seen), strict=True):
+                chat.append(("user", text))
     return said
 
 
@@ -265,6 +291,11 @@ def overhead(system: str, environments: int) -> dict[str, Any]:
     )
     actions = ("And what would you like?",) * environments
     env.reset(seed=0)
+    for turn in range(6):  # what is to be measured, seen once
+        _, _, terminated, truncated, _ = env.step(actions)
+        if truncated.any() or terminated.all() != (turn == 4):
+            raise SystemExit("Conversations ended otherwise than after five turns.")
+    reset_peak()
     samples = []
     for _ in range(20):
         started = time.perf_counter()
@@ -281,8 +312,10 @@ def memory(what: str) -> dict[str, Any]:
     import simgym
 
     assistant = simgym.LanguageModelAssistant(EMBEDDED, sampling=Sampling(temperature=0, max_new_tokens=16))
+    assistant.respond([simgym.Conversation().add("user", "hello")], seeds=[0])
+    reset_peak()
     if what == "alone":
-        assistant.respond([simgym.Conversation().add("user", "hello")], seeds=[0])
+        assistant.respond([simgym.Conversation().add("user", "Why is the sky blue?")], seeds=[0])
         return {}
     for env_id in ("UserSim-RolePlay-v0", "UserSim-RolePlayOpening-v0", "UserSim-Persona-v0", "UserSim-FineTuned-v0"):
         scenarios = simgym.load_scenarios("everyday", limit=4)
