@@ -159,11 +159,17 @@ def report(study: Study, results: Path, config: Path) -> None:
         found = contrasts_of(study, matrix, openings, methods)
         times = [json.loads(line) for line in (Path(study.output_dir) / "times.jsonl").read_text().splitlines()]
         seconds = role_seconds(matrix)
+        filled = describe_matrix(
+            matrix, question=study.question, scenarios=where(study.test), seed=study.seed, seconds=seconds
+        )
         described = replace(
-            describe_matrix(
-                matrix, question=study.question, scenarios=where(study.test), seed=study.seed, seconds=seconds
-            ),
+            filled,
             title="A controlled experiment with user simulators",
+            notes=(
+                *filled.notes,
+                f"Assistants against each other: win rates are on {openings.cells[0].conversations} openings "
+                f"({where(study.openings)}), each answered once; differences are on the conversations of the matrix.",
+            ),
             comparisons=compare_cells(matrix, reference=INITIAL, trained_on=home, seed=study.seed),
             contrasts=tuple(found),
             curves=tuple(

@@ -50,13 +50,14 @@ def cell_in_words(cell: Cell) -> str:
 def changes_table(compared: Comparisons) -> Table:
     """A line for each change, and the gap."""
     from simgym.report.results import short_name
+    from simgym.statistics.intervals import p_in_words
 
     rows = [
         [
             plain(one.assistant),
             short_name(one.simulator),
             difference_in_words(one.estimate),
-            "-" if one.p_corrected is None else f"{one.p_corrected:.3f}",
+            p_in_words(one.p_corrected),
         ]
         for one in compared.changes
     ]

@@ -17,7 +17,7 @@ from typing import Any
 
 from simgym.evaluation.curves import Curve
 from simgym.report.results import MatrixResults, short_name
-from simgym.statistics.intervals import Estimate
+from simgym.statistics.intervals import Estimate, p_equation
 
 PAGE_INK, _PAGE_PAPER = "#010203", "#fdfcfb"
 """Colours that matplotlib writes and `fit_page` replaces by those of the page."""
@@ -68,7 +68,7 @@ def change_heatmap_svg(results: MatrixResults) -> str | None:
             _draw_nothing(axes, x, y)
             return
         unsure = estimate.low is None or estimate.high is None or estimate.low <= 0 <= estimate.high
-        p = "no p" if change.p_corrected is None else f"p = {change.p_corrected:.3f}"
+        p = p_equation(change.p_corrected)
         # the ends of the scale are too dark to tell from each other
         _draw_cell(axes, x, y, estimate, p, "PuOr", 0.5 + 0.4 * estimate.value / largest, signed=True, hatched=unsure)
 

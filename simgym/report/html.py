@@ -29,6 +29,7 @@ from simgym.report.talks import (
     pair_filters,
     write_conversation_pages,
 )
+from simgym.statistics.intervals import p_in_words
 from simgym.transcripts import Transcript
 
 _ROLES = ("assistant", "user", "judge")
@@ -101,6 +102,7 @@ def render_report(
     """The report as HTML text."""
     environment = page_templates()
     environment.filters["short"] = short_name
+    environment.filters["p"] = p_in_words
     filters = pair_filters(results)
     return environment.get_template("report.html.j2").render(
         results=results,

@@ -8,7 +8,7 @@ from typing import Any
 
 from simgym.report.figures import PAGE_INK, fit_page
 from simgym.report.page import page_templates, write_page
-from simgym.statistics.intervals import Estimate
+from simgym.statistics.intervals import Estimate, p_equation, p_in_words
 from simgym.study.analysis import Pair, StudyResults
 
 KINDS = {
@@ -28,6 +28,8 @@ def write_study_report(path: str | Path, results: StudyResults, *, title: str) -
     templates = page_templates()
     templates.filters["percent"] = in_percent
     templates.filters["interval"] = interval
+    templates.filters["p"] = p_in_words
+    templates.filters["p_equation"] = p_equation
     page = templates.get_template("study.html.j2").render(
         results=results, title=title, note=KINDS.get(results.kind, ""), figure=forest_svg
     )

@@ -53,6 +53,19 @@ class Estimate:
         return cls(**value)
 
 
+def p_in_words(p: float | None) -> str:
+    """A p-value in [0, 1] as tables show it: three decimals, below them `< 0.001`; a dash where there is none."""
+    if p is None:
+        return "–"
+    return "< 0.001" if p < 0.0005 else f"{p:.3f}"
+
+
+def p_equation(p: float | None) -> str:
+    """The same in a sentence: `p = 0.012`, `p < 0.001` or `no p`."""
+    words = p_in_words(p)
+    return "no p" if p is None else f"p {words}" if words.startswith("<") else f"p = {words}"
+
+
 def bootstrap_mean(values: _Numbers, *, seed: int, resamples: int = 9999, level: float = 0.95) -> Estimate:
     """Mean of independent values with a percentile-bootstrap interval.
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import html
 import json
 import re
 import warnings
@@ -20,6 +21,7 @@ from simgym.evaluation.matrix import Matrix, summarise_cell
 from simgym.report.figures import change_heatmap_svg, matrix_heatmap_svg
 from simgym.report.html import render_report, write_report
 from simgym.report.results import MatrixResults, short_name
+from simgym.statistics.intervals import p_equation, p_in_words
 from simgym.transcripts import ModelCall, Transcript
 
 HOSTILE = "--><script>alert('x')</script> & <img src=http://evil.example/x> ]]> {{ 7*6 }} $\\frac$ \x00"
@@ -247,7 +249,7 @@ def test_the_numbers_of_the_page_are_those_of_the_json() -> None:
         assert [text.strip() for text in row] == [
             change["assistant"], short_name(change["simulator"]), f"{estimate['value']:+.1f}",
             f"{estimate['low']:+.1f} to {estimate['high']:+.1f}", str(estimate["n"]),
-            f"{change['p_corrected']:.3f}", f"{change['detectable']:.1f}",
+            p_in_words(change["p_corrected"]), f"{change['detectable']:.1f}",
         ]  # fmt: skip
     for one, row in zip(value["contrasts"], tables["Assistants against each other"][1:], strict=True):
         form = "{:+.1f}" if one["kind"] == "difference" else "{:.1f}"
@@ -255,7 +257,7 @@ def test_the_numbers_of_the_page_are_those_of_the_json() -> None:
         assert [text.strip() for text in row] == [
             one["first"], one["second"], short_name(one["simulator"]),
             "reward × 100" if one["kind"] == "difference" else "win rate, %",
-            value_, f"{low} to {high}", str(one["estimate"]["n"]), f"{one['p_corrected']:.3f}",
+            value_, f"{low} to {high}", str(one["estimate"]["n"]), p_in_words(one["p_corrected"]),
         ]  # fmt: skip
     for cell, row in zip(value["cells"], tables["Lengths and endings"][1:], strict=True):
         assert [text.strip() for text in row[2:]] == [
@@ -332,7 +334,7 @@ def test_changes_stand_in_picture_and_table_with_the_gap() -> None:
     assert "gained 10.0" in " ".join(page.split())
     change = results.comparisons.change("trained", "UserSim-Replay-v0") if results.comparisons else None
     assert change is not None
-    assert f"{change.p_corrected:.3f}" in page
+    assert p_equation(change.p_corrected) in html.unescape(page)
     assert MatrixResults.from_json(json.loads(json.dumps(results.to_json()))) == results
 
 
