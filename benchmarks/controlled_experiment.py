@@ -41,7 +41,7 @@ from simgym.cli.matrix import read_collector, read_resources
 from simgym.conversation import Scenario
 from simgym.data.scenario_sets import load_scenarios
 from simgym.errors import ConfigurationError
-from simgym.evaluation.comparisons import compare_cells
+from simgym.evaluation.comparisons import compare_cells, rewards_of
 from simgym.evaluation.contrasts import Contrast, corrected, reward_contrasts, win_contrasts
 from simgym.evaluation.curves import LOG_NAME, read_curve
 from simgym.evaluation.forecast import forecast
@@ -185,6 +185,7 @@ def report(study: Study, results: Path, config: Path) -> None:
             methods=methods,
             seed=study.seed,
         )
+    pairs = [pair for pair in study.contrasts if {*pair} <= {cell.assistant for cell in openings.cells}]
     results.mkdir(parents=True, exist_ok=True)
     write_json(results / "results.json", described.to_json())
     write_report(results / "report.html", described, matrix.transcripts, max_conversations=2)
@@ -195,7 +196,11 @@ def report(study: Study, results: Path, config: Path) -> None:
     summary = {
         "methods": asdict(by_method) if by_method is not None else None,
         "training_seeds": list(study.training_seeds),
-        "openings": {"scenarios": where(study.openings), **mean_rewards(openings)},
+        "openings": {
+            "scenarios": where(study.openings),
+            **mean_rewards(openings),
+            "wins_ties_losses": {f"{first} - {second}": outcomes(openings, first, second) for first, second in pairs},
+        },
         "seconds": {
             **seconds_of(study, times),
             "roles": {"matrix": round(seconds, 1), "openings": round(role_seconds(openings), 1)},
@@ -234,6 +239,12 @@ def contrasts_of(study: Study, matrix: Matrix, openings: Matrix, methods: Mappin
 def mean_rewards(openings: Matrix) -> dict[str, Any]:
     """Reward x 100 of each assistant on the openings."""
     return {"reward": {cell.assistant: cell.estimate.to_json() for cell in openings.cells}}
+
+
+def outcomes(openings: Matrix, first: str, second: str) -> list[int]:
+    """On how many openings the first assistant's reward is higher, equal, lower; equal are mostly the same replies."""
+    own, other = rewards_of(openings, [first, second], [openings.cells[0].simulator])[:, 0]
+    return [int((own > other).sum()), int((own == other).sum()), int((own < other).sum())]
 
 
 def role_seconds(matrix: Matrix) -> float:

@@ -30,6 +30,8 @@ def validate(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON file of the results.")] = None,
     seed: options.Seed = 0,
     batch_size: options.BatchSize = 16,
+    response_cache: options.ResponseCache = None,
+    cache_mode: options.CacheMode = "record",
     json: options.Json = False,
 ) -> None:
     """How often is a judge right? By subset, balanced for length, in both orders, a second time, against another."""
@@ -38,7 +40,7 @@ def validate(
     from simgym.judges.loading import load_judge
     from simgym.transcripts import write_json
 
-    model = options.read_model(judge_model) if judge_model else None
+    model = options.remembered(options.read_model(judge_model), response_cache, cache_mode) if judge_model else None
     arguments = options.read_pairs(judge_option or (), "--judge-option")
     chosen = read_pairs(pairs, limit=n, seed=seed)
     verdicts, found = {}, []
@@ -96,6 +98,8 @@ def rejudge(
     judge_option: JudgeOption = None,
     seed: options.Seed = 0,
     batch_size: options.BatchSize = 32,
+    response_cache: options.ResponseCache = None,
+    cache_mode: options.CacheMode = "record",
 ) -> None:
     """Judge stored conversations again, only those that this judge version has not scored yet."""
     from simgym.evaluation.rejudge import rejudge as run
@@ -105,7 +109,7 @@ def rejudge(
     from simgym.statistics.intervals import bootstrap_mean
     from simgym.transcripts import read_transcripts
 
-    model = options.read_model(judge_model) if judge_model else None
+    model = options.remembered(options.read_model(judge_model), response_cache, cache_mode) if judge_model else None
     loaded = load_judge(judge, model, options.read_pairs(judge_option or (), "--judge-option"))
     with stderr().status("judging"):
         found = run(transcripts, loaded, output, batch_size=batch_size)

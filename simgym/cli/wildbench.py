@@ -37,6 +37,8 @@ def run(
     temperature: options.Temperature = 0.0,
     seed: options.Seed = 0,
     batch_size: options.BatchSize = 32,
+    response_cache: options.ResponseCache = None,
+    cache_mode: options.CacheMode = "record",
 ) -> None:
     """Let an assistant answer the tasks."""
     from simgym.assistants.language_model_assistant import assistant_from_text
@@ -44,6 +46,7 @@ def run(
     from simgym.evaluation.wildbench import answer_tasks
 
     _, answering = assistant_from_text(assistant, options.sampling(max_new_tokens, temperature))
+    answering.model_spec = options.remembered(answering.model_spec, response_cache, cache_mode)
     chosen = _load(tasks, n)
     with counting("answering", len(chosen)) as advance:
         answers = answer_tasks(
@@ -76,6 +79,8 @@ def score(
     n: Limit = None,
     seed: options.Seed = 0,
     batch_size: options.BatchSize = 16,
+    response_cache: options.ResponseCache = None,
+    cache_mode: options.CacheMode = "record",
     json: options.Json = False,
 ) -> None:
     """Judge the answers of a run. Failed judgements are tried again by a second run."""
@@ -95,7 +100,7 @@ def score(
             chosen,
             answers,
             protocol=protocol,
-            model=options.read_model(judge_model),
+            model=options.remembered(options.read_model(judge_model), response_cache, cache_mode),
             folder=folder,
             reference=others,
             reference_name=name,

@@ -8,7 +8,10 @@ in bfloat16 and nearer to float32 (`benchmarks/numerics.py`):
 * `int8`: weights are rounded to 8 bits, a scale for each output, and inputs, a scale for each token (W8A8, as in
   LLM.int8, arXiv 2208.07339, without its outliers); sums are exact integers. No gradients.
 
-Either way a token's result does not depend on what else is in the batch, for its scale is its own. Layers keep being
+Either way a token's scale is its own. But the order of float32 sums depends on how many tokens are computed together,
+and rounding to 8 bits of mantissa makes their last bits into visible ones: the same request, alone or in a batch, has
+probabilities that differ as much as either differs from float32, and a sampled reply soon goes another way. Only
+float32 gives the same conversation in another batch, or after a run was killed and continued. Layers keep being
 `torch.nn.Linear`, so that PEFT puts adapters on them. How much each gains on a machine, and how far its probabilities
 are from float32, `simgym doctor --bench` measures.
 """

@@ -7,8 +7,8 @@ assistants that name the same model share one instance through `loading.load_lan
 
 On a CPU the default dtype is float32; `numerics` has faster ones. The same request gives the same tokens alone, in a
 batch, and with any part of it known from earlier, up to floating-point rounding: in float32, two tokens whose
-cumulative probabilities differ by less than about 1e-5 of a drawn number may swap; in bfloat16 on a GPU, less than
-about 1e-2.
+cumulative probabilities differ by less than about 1e-5 of a drawn number may swap; in bfloat16, and in the kinds of
+`numerics`, by less than about 1e-2, so that most sampled replies go another way sooner or later.
 """
 
 from __future__ import annotations

@@ -84,6 +84,7 @@ def win_rate(
 
     Returns:
         With clusters a bootstrap interval over them; else, for outcomes of 0, 0.5 and 1, Wilson's, and for shares BCa.
+        Wilson's takes a tie for half a win of a coin, whose variance is larger: with many ties it is too wide.
 
     Raises:
         ValueError: an outcome is not in [0, 1].

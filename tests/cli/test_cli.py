@@ -256,6 +256,23 @@ def test_doctor_finds_the_core_and_runs_a_model(run, tiny_model):
     assert "Unknown model" in broken.stdout
 
 
+def test_a_judge_is_asked_once_and_its_answers_are_replayed(run, tmp_path):
+    talks, cache = tmp_path / "r.jsonl", tmp_path / "answers.sqlite"
+    assert run(*rollout_words(talks)).exit_code == 0
+
+    def rejudge(name, model, *words):
+        asked = ("--judge", "relevance", "--judge-model", model, "--response-cache", cache, *words)
+        return run("rejudge", talks, "-o", tmp_path / name, *asked)
+
+    assert rejudge("first.jsonl", "scripted:clarify").exit_code == 0
+    assert rejudge("second.jsonl", "scripted:clarify", "--cache-mode", "replay").exit_code == 0
+    rewards = [[one.reward for one in read_transcripts(tmp_path / name)] for name in ("first.jsonl", "second.jsonl")]
+    assert rewards[0] == rewards[1] != []
+    other = rejudge("third.jsonl", "scripted:seed", "--cache-mode", "replay")
+    assert other.exit_code == 2
+    assert "does not hold" in other.stderr
+
+
 def test_a_missing_optional_package_is_a_sentence(run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "krippendorff", None)
     pairs = tmp_path / "pairs.jsonl"
