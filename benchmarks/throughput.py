@@ -27,7 +27,7 @@ Before: seconds by number of turns (linear cost has the same seconds for each fu
 microseconds a turn with users and assistants that answer at once, beside other packages' (see `throughput_peers.py`;
 verifiers starts a process for a turn, so it is asked for no more than 64 at once), and memory: all roles on one model
 against the model alone. What was measured is kept in `--folder`, and the same command goes on from there; `--rehearse`
-does all of it in small.
+does all of it in small. Needs Linux, for memory is read from /proc, and `pip install 'transformers[serving]' openai`.
 """
 
 from __future__ import annotations
@@ -276,6 +276,7 @@ def row(several: Sequence[dict[str, Any]], reference: Sequence[dict[str, Any]], 
         "tokens_processed": processed,
         "padding": max(one.get("padding", 0) for one in several),
         "processed_per_distinct": None if processed is None else round(processed / distinct, 3),
+        "faults": max(one.get("faults", 0) for one in several),
         "peak_mb": max(one["peak_mb"] for one in several),
     }
 

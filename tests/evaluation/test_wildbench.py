@@ -182,6 +182,14 @@ def test_the_commands_answer_score_and_compare(tmp_path, source, monkeypatch):
         outcome = run("score", tmp_path / name, "--judge-model", "scripted:no", "--tasks", source)
         assert outcome.exit_code == 0, outcome.output
         assert "items satisfied" in outcome.stdout
+    remembered = ("--response-cache", tmp_path / "answers.sqlite", "--tasks", source, "-o", tmp_path / "c")
+    assert run("run", "--assistant", "scripted:short", *remembered).exit_code == 0
+    (tmp_path / "c" / "answers.jsonl").unlink()
+    assert run("run", "--assistant", "scripted:short", *remembered, "--cache-mode", "replay").exit_code == 0
+    assert (tmp_path / "c" / "answers.jsonl").read_bytes() == (tmp_path / "a" / "answers.jsonl").read_bytes()
+    unknown = run("score", tmp_path / "c", "--judge-model", "scripted:x", *remembered[:-2], "--cache-mode", "replay")
+    assert unknown.exit_code == 2
+    assert "does not hold" in unknown.stderr
     same = run("compare", tmp_path / "a", tmp_path / "b")
     assert same.exit_code == 0, same.output
     run("score", tmp_path / "b", "--judge-model", "scripted:yes", "--tasks", source, "-n", 5)
