@@ -260,7 +260,10 @@ def seconds_of(study: Study, times: Sequence[Mapping[str, Any]]) -> dict[str, An
         lines = list(map(json.loads, log.read_text(encoding="utf-8").splitlines())) if log.is_file() else []
         spent = sum(line.get("seconds", line.get("step_time", 0.0)) for line in lines)
         training[row] = round(spent, 1) if lines else None
-    stages = {stage: round(sum(one["seconds"] for one in times if one["stage"] == stage), 1) for stage in STAGES[1:]}
+    stages = {
+        stage: round(sum(one["seconds"] for one in times if one["stage"] == stage), 1)
+        for stage in ("matrix", "openings")
+    }
     return {"training": training, **stages}
 
 

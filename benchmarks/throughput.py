@@ -98,6 +98,12 @@ def main() -> None:
     given = parser.parse_args()
     size = Size(2, 2, (1, 2), (1, 4)) if given.rehearse else Size()
     repeats = 1 if given.rehearse else given.repeats
+    for interpreter, packages in (
+        (given.peers, "skyrl_gym, gem, gymnasium, openai"),
+        (given.verifiers, "verifiers.v1"),
+    ):
+        if interpreter is not None:
+            check(interpreter, packages)
     systems = [name for name in SYSTEMS if given.peers or name != "skyrl-gym"]
     store = Store(given.folder, [size, systems])
     measure_costs(store, size, given)
@@ -109,6 +115,17 @@ def main() -> None:
     result = put_together(store, size, systems, repeats)
     write_json(given.folder / "rehearsal.json" if given.rehearse else given.output, result)
     print(json.dumps(result, indent=1))
+
+
+def check(interpreter: str, packages: str) -> None:
+    """Leave at once if an interpreter lacks a package: it is asked for after minutes of measuring."""
+    try:
+        found = subprocess.run([interpreter, "-c", f"import {packages}"], capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise SystemExit(f"{interpreter} cannot be run: {error.strerror}. See throughput_peers.py.") from error
+    if found.returncode:
+        last = found.stderr.strip().splitlines()[-1:]
+        raise SystemExit(f"{interpreter} cannot import {packages}: {''.join(last)}. See throughput_peers.py.")
 
 
 def measure_costs(store: Store, size: Size, given: argparse.Namespace) -> None:
