@@ -11,6 +11,7 @@ import typer
 from simgym.cli import options
 from simgym.cli.matrix import read_columns
 from simgym.cli.terminal import plain, shown, stdout
+from simgym.extras import require_extra
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -54,6 +55,7 @@ def realism(
     from simgym.simulators.loading import load_simulator, simulator_of
     from simgym.transcripts import write_json
 
+    require_extra("stats", "The realism scorecard")
     names = list(dict.fromkeys(env))
     registered = {name: simulator_of(name) for name in names}
     arguments = read_columns(names, model or [], simulator_option or [], user_max_new_tokens)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from simgym.errors import ConfigurationError, MalformedFile
+from simgym.extras import require_extra
 
 _ENDINGS = (".jsonl", ".parquet")
 
@@ -79,6 +80,7 @@ def _jsonl_rows(files: Sequence[Path], start: int) -> Iterator[tuple[int, Mappin
 
 
 def _parquet_rows(source: str, files: Sequence[Path], start: int) -> Iterator[Mapping[str, Any]]:
+    require_extra("data", f"Reading Parquet files ({source})")
     from datasets import load_dataset
 
     try:
@@ -93,6 +95,7 @@ def _hub_rows(
 ) -> Iterator[Mapping[str, Any]]:
     if source.count("/") != 1:
         raise ConfigurationError(f"The source {source!r} is neither a .jsonl or .parquet file nor a Hugging Face id.")
+    require_extra("data", f"Reading {source} from the Hugging Face Hub")
     from datasets import load_dataset
 
     try:

@@ -2,7 +2,6 @@
 
 Everything that scipy or statsmodels has is theirs: the Wilson interval (Wilson 1927), the exact McNemar test, Holm's
 and Benjamini and Hochberg's corrections, and the Bradley-Terry model as a binomial GLM with cluster-robust errors.
-statsmodels is the extra `stats`; scipy is always there.
 """
 
 from __future__ import annotations
@@ -158,9 +157,10 @@ def mcnemar(first_only: int, second_only: int, *, exact: bool = True) -> Test:
     method = "McNemar, exact" if exact else "McNemar, chi-squared with continuity correction"
     if first_only + second_only == 0:
         return Test(0.0, 1.0, 0, method)  # nothing speaks against equality
-    from simgym.statistics._statsmodels import load
 
-    outcome = load("stats.contingency_tables").mcnemar([[0, first_only], [second_only, 0]], exact=exact)
+    from statsmodels.stats.contingency_tables import mcnemar  # takes long to import
+
+    outcome = mcnemar([[0, first_only], [second_only, 0]], exact=exact)
     return Test(float(outcome.statistic), float(outcome.pvalue), first_only + second_only, method)
 
 
@@ -168,9 +168,10 @@ def adjust(p_values: Sequence[float], method: Literal["holm", "fdr_bh"] = "holm"
     """p-values corrected for being many: Holm (family-wise error) or Benjamini and Hochberg (false discovery rate)."""
     if not p_values:
         return []
-    from simgym.statistics._statsmodels import load
 
-    return [float(one) for one in load("stats.multitest").multipletests(p_values, method=method)[1]]
+    from statsmodels.stats.multitest import multipletests  # takes long to import
+
+    return [float(p_value) for p_value in multipletests(p_values, method=method)[1]]
 
 
 def bradley_terry(
@@ -203,9 +204,9 @@ def bradley_terry(
         if second in column:
             design[row, column[second]] -= 1
     _check_comparable(games, [*players, reference])
-    from simgym.statistics._statsmodels import load
 
-    api = load("api")
+    import statsmodels.api as api  # takes long to import
+
     model = api.GLM(outcomes, design, family=api.families.Binomial())
     if clusters is None:
         fitted, method = model.fit(), "Bradley-Terry, binomial GLM"
