@@ -77,7 +77,10 @@ def require_extra(extra: str, purpose: str) -> None:
 
     Raises:
         MissingDependency: a package of the extra is absent or has a version that does not work.
+        ConfigurationError: the installed metadata does not know the extra.
     """
+    if extra not in extras():
+        raise ConfigurationError("The installed metadata of simgym is older than its code. Install simgym again.")
     if missing := missing_packages(extra):
         raise MissingDependency(
             f"{purpose} needs the extra {extra!r}: {describe(missing)} Run: {install_command(extra)}"
