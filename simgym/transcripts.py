@@ -51,6 +51,8 @@ class ModelCall:
     """Tokens written."""
     fault: str | None = None
     """Why the output was not used, or None."""
+    finish_reason: str | None = None
+    """`stop`: the model ended; `length`: cut at its token limit; `fault`; None in older files and for judges."""
 
 
 @dataclass(frozen=True, slots=True)

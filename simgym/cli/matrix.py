@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from simgym.cli import options
-from simgym.cli.matrix_tables import changes_table, forecast_rows, matrix_table
+from simgym.cli.matrix_tables import differences_table, forecast_rows, matrix_table
 from simgym.cli.terminal import complain, facts, shown, stderr, stdout
 from simgym.errors import ConfigurationError
 
@@ -304,7 +304,7 @@ def _show(
         if cell.excluded
     ]
     if results.comparisons is not None:
-        console.print(changes_table(results.comparisons))
+        console.print(differences_table(results.comparisons))
     console.print(shown("\n".join(["Excluded:", *excluded]) if excluded else "Excluded: none"))
     if show_conversation:
         counted = [one for several in transcripts.values() for one in several if one.counts]

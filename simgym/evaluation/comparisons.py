@@ -19,6 +19,9 @@ from simgym.seeding import derive_seed
 from simgym.statistics.crossed import Floats, compare_crossed, finite
 from simgym.statistics.intervals import Estimate
 
+PAIRED = "comparisons"
+"""Label of the seed that scenarios are drawn from for differences: wherever one is shown, it has the same interval."""
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -117,7 +120,7 @@ def compare_cells(
     found = compare_crossed(
         rewards_of(matrix, rows, columns),
         scenario_ids(matrix),
-        seed=derive_seed(seed, "comparisons"),
+        seed=derive_seed(seed, PAIRED),
         rows=labels,
         reference=first,
         trained_on={row: columns.index(column) for row, column in trained_on.items()},

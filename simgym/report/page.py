@@ -17,13 +17,17 @@ def page_templates() -> Environment:
     """The templates beside this module; whatever a model or a person has said is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    return Environment(
+    from simgym.report.names import breakable
+
+    environment = Environment(
         loader=PackageLoader("simgym.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["name"] = breakable
+    return environment
 
 
 def write_page(path: str | Path, text: str) -> None:
