@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -46,11 +46,6 @@ class Contrast:
     """Two-sided p-value of no difference (a win rate of 50), uncorrected; None if it cannot be tested."""
     p_corrected: float | None
     """The same, Holm-corrected over all contrasts that belong together."""
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Contrast:
-        """Read what `dataclasses.asdict` gave; raises KeyError or TypeError if it is something else."""
-        return cls(**{**value, "estimate": Estimate.from_json(value["estimate"])})
 
 
 def reward_contrasts(

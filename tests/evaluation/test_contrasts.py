@@ -12,6 +12,7 @@ from simgym.evaluation.comparisons import compare_cells
 from simgym.evaluation.contrasts import Contrast, reward_contrasts, win_contrasts
 from simgym.evaluation.matrix import Matrix
 from simgym.transcripts import Transcript
+from simgym.typed_json import from_json
 
 COLUMN = "UserSim-Replay-v0"
 
@@ -51,7 +52,7 @@ def test_wins_ties_and_losses_over_the_conversations_that_count_in_both():
     assert lost.estimate.value == pytest.approx(100 - won.estimate.value)
     (gain,) = reward_contrasts(matrix, [("one", "other")], COLUMN, seed=1)
     assert gain.estimate.value == pytest.approx(100 * (0.8 + 0 - 0.8 + 0.7) / 4)
-    assert Contrast.from_json(json.loads(json.dumps(asdict(gain)))) == gain
+    assert from_json(Contrast, json.loads(json.dumps(asdict(gain))), "contrast") == gain
 
 
 def test_training_seeds_of_a_method_widen_its_interval_by_what_they_differ_in():
