@@ -42,10 +42,11 @@ def lock_output(path: str | Path, *, folder: bool = False) -> Iterator[None]:
         TranscriptError: there can be no such file or folder, or it cannot be written to.
     """
     path = Path(os.path.realpath(path))
+    if folder or not is_special(path):
+        refuse_unwritable(path, folder=folder)
     if is_special(path) or _is_ours(path):
         yield
         return
-    refuse_unwritable(path, folder=folder)
     lock_path = path / ".simgym.lock" if folder else path.with_name(f".{path.name}.lock")
     created = _make_folders(lock_path.parent)
     try:
