@@ -37,7 +37,7 @@ from experiment_training import is_done, load_assistants, run_folder, train
 
 import simgym
 from simgym.cli.doctor import describe_machine
-from simgym.cli.matrix import read_collector, read_resources
+from simgym.evaluation.axes import read_collector, read_resources
 from simgym.conversation import Scenario
 from simgym.data.scenario_sets import load_scenarios
 from simgym.errors import ConfigurationError

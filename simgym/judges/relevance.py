@@ -16,7 +16,7 @@ from typing import Any
 from simgym.conversation import Conversation, Scenario
 from simgym.judges.base import Judgement
 from simgym.language_models.base import LanguageModel, Likelihood
-from simgym.language_models.loading import LanguageModelSpec, load_language_model
+from simgym.language_models.loading import LanguageModelSpec, check_language_model, load_language_model
 from simgym.language_models.weights import EMBEDDED
 from simgym.transcripts import ModelCall
 
@@ -74,6 +74,10 @@ class RelevanceJudge:
         """A gain in nats per token as a value in [0, 1]."""
         exponent = (gain - self.CENTRE) / self.SCALE
         return 1 / (1 + math.exp(-exponent)) if exponent > -700 else 0.0
+
+    def check(self) -> None:
+        """Load the model, or ask its server for a sign of life; see `check_ready`."""
+        check_language_model(self.model_spec, "likelihoods")
 
     def fingerprint(self) -> dict[str, Any]:
         return {
