@@ -100,7 +100,7 @@ def check_options(kind: str, name: str, arguments: Iterable[str]) -> None:
 
 def options_of(factory: Any) -> dict[str, PluginOption]:
     """Options of a class or function by name; of a function with `**options`, also those of the class it returns."""
-    parameters = list(inspect.signature(factory).parameters.values())
+    parameters = _parameters(factory)
     texts = _documented(factory)
     options = {
         parameter.name: PluginOption(
@@ -120,8 +120,9 @@ def options_of(factory: Any) -> dict[str, PluginOption]:
 
 def takes_any_option(factory: Any) -> bool:
     """Whether a constructor accepts names that its signature does not tell."""
-    parameters = inspect.signature(factory).parameters.values()
-    return any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters) and not _returned_class(factory)
+    return any(parameter.kind is parameter.VAR_KEYWORD for parameter in _parameters(factory)) and not _returned_class(
+        factory
+    )
 
 
 def check_ready(part: Any) -> None:
@@ -189,12 +190,18 @@ def _imported(reference: str) -> Any:
     return getattr(module, name)
 
 
+def _parameters(factory: Any) -> list[inspect.Parameter]:
+    try:
+        return list(inspect.signature(factory).parameters.values())
+    except ValueError:  # written in C, without a signature: it may take anything
+        return [inspect.Parameter("options", inspect.Parameter.VAR_KEYWORD)]
+
+
 def _returned_class(factory: Any) -> type | None:
     """The class whose options a function passes on."""
     if inspect.isclass(factory):
         return None
-    parameters = inspect.signature(factory).parameters.values()
-    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in _parameters(factory)):
         return None
     try:
         returned = typing.get_type_hints(factory).get("return")

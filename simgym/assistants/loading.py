@@ -51,7 +51,7 @@ def load_assistant(text: str, sampling: Sampling, *, cache: AnswerCache = Answer
         raise ConfigurationError(f"The assistant {text!r} has no model. {_EXPECTED}")
     system_prompt = read_prompt(prompt) if prompt else None
     made = make("assistants", model, {}) if model.startswith(PYTHON_PREFIX) else None
-    if made is not None and not is_language_model(type(made)):
+    if made is not None and not is_language_model(made):
         if not isinstance(made, Assistant):
             raise ConfigurationError(
                 f"{model} makes a {type(made).__name__}, expected an assistant (respond and fingerprint) or a language "

@@ -237,7 +237,7 @@ class RunOptions:
 def with_bundles(verb: Callable[..., None]) -> Callable[..., None]:
     """Unfold the bundles among a verb's parameters into options."""
     signature = inspect.signature(verb, eval_str=True)
-    bundles = {
+    bundles: dict[str, Any] = {
         name: parameter.annotation
         for name, parameter in signature.parameters.items()
         if dataclasses.is_dataclass(parameter.annotation)

@@ -67,7 +67,11 @@ class PerTurnJudge:
     """Applies a judge to the conversation as it stood after each assistant turn; implements `Judge`."""
 
     def __init__(self, judge: JudgeSpec = "rubric") -> None:
-        """Choose the judge that sees each turn."""
+        """Choose the judge that sees each turn.
+
+        Args:
+            judge: A name, an instance, or a mapping of `judge` (a name), `model` and further arguments.
+        """
         self.judge = _load(judge)
 
     def score(

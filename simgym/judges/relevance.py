@@ -34,7 +34,11 @@ class RelevanceJudge:
     """Gain in nats per token that moves the value from 0.5 to 0.73."""
 
     def __init__(self, model: LanguageModelSpec = EMBEDDED) -> None:
-        """Choose the model whose likelihoods are used; it must be able to `score`."""
+        """Choose whose likelihoods are used.
+
+        Args:
+            model: A model that can `score`: in process, or a server that echoes log-probabilities.
+        """
         self.model_spec = model
         self._without: dict[str, Likelihood] = {}
 

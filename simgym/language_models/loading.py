@@ -29,7 +29,7 @@ def load_language_model(spec: LanguageModelSpec, **options: Any) -> LanguageMode
         UnknownName: the kind is not registered, or has no such argument.
         ConfigurationError: the specification has a wrong type, lacks something, or holds a secret.
     """
-    if not isinstance(spec, str | Mapping | ModelSpec) and is_language_model(type(spec)):
+    if not isinstance(spec, str | Mapping | ModelSpec) and is_language_model(spec):
         return spec
     parsed = ModelSpec.parse(spec)
     if parsed.instance is not None:

@@ -32,6 +32,8 @@ from simgym.plugins import PYTHON_PREFIX, available, check_options, unknown
 
 _ADDRESS = re.compile(r"@(?=https?://)")
 _BARE_ADDRESS = re.compile(r"@(?P<address>[\w.-]+:\d+(?:/\S*)?|[\w.-]+/v1/?)$")
+_NO_SECRETS = ("", "none", "empty", "dummy")
+"""Keys that stand for no key; servers of one's own are often told such."""
 _SECRETS = ("api_key", "password", "token", "access_token")
 
 
@@ -60,7 +62,7 @@ class ModelSpec:
             return _of_text(value)
         if isinstance(value, Mapping):
             return _of_mapping(value)
-        if is_language_model(type(value)):
+        if is_language_model(value):
             return cls(kind="instance", instance=value)
         raise ConfigurationError(
             f"A model is a {type(value).__name__}, expected a name, a mapping of settings, or a LanguageModel."
@@ -143,9 +145,15 @@ def check_named_model(spec: Any) -> None:
             parsed.check_arguments()
 
 
+def is_language_model(value: object) -> bool:
+    """Whether an object is a language model."""
+    kind: type = type(value)
+    return _implements_language_model(kind)
+
+
 @functools.cache
-def is_language_model(kind: type) -> bool:
-    """Whether instances of a class are language models; remembered, for it is asked at every call of every role."""
+def _implements_language_model(kind: type) -> bool:
+    # asked at every call of every role, and Python looks through the whole protocol each time
     return issubclass(kind, LanguageModel)
 
 
@@ -215,7 +223,7 @@ def _located(kind: str, name: str) -> dict[str, Any]:
 
 def _refuse_secrets(arguments: Mapping[str, Any]) -> None:
     for key, value in arguments.items():
-        if key in _SECRETS and value is not None:
+        if key in _SECRETS and value is not None and str(value).lower() not in _NO_SECRETS:
             raise ConfigurationError(
                 f"The model's settings hold {key!r}, and settings are stored in plans and shell histories. Set "
                 "OPENAI_API_KEY, or name another environment variable with api_key_env."

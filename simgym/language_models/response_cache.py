@@ -164,7 +164,10 @@ class CachedLM:
     @contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:
         if not self._opened:
-            self._open()
+            try:
+                self._open()
+            except ConfigurationError as error:
+                raise CacheError(str(error)) from error
         try:
             with self._connect() as database:
                 yield database
