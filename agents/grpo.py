@@ -96,7 +96,6 @@ def make_trainer(users: UserSettings, training: Any, options: Any) -> Any:
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import GRPOTrainer, get_peft_config
 
-    from simgym.cli.options import read_model
     from simgym.language_models.numerics import convert
     from simgym.language_models.weights import EMBEDDED, resolve_weights
 
@@ -119,8 +118,8 @@ def make_trainer(users: UserSettings, training: Any, options: Any) -> Any:
             raise SystemExit(f"numerics is {users.numerics}, expected bfloat16-mixed with use_peft: true, or none.")
         convert(model, users.numerics)
     settings: dict[str, Any] = {
-        "model": read_model(users.user_model) if users.user_model else None,
-        "judge_model": read_model(users.judge_model) if users.judge_model else None,
+        "model": users.user_model,
+        "judge_model": users.judge_model,
     }
     rollouts = make_rollout_func(
         users.env_id,

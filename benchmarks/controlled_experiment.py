@@ -37,10 +37,10 @@ from experiment_training import is_done, load_assistants, run_folder, train
 
 import simgym
 from simgym.cli.doctor import describe_machine
-from simgym.cli.matrix import read_collector, read_resources
 from simgym.conversation import Scenario
 from simgym.data.scenario_sets import load_scenarios
 from simgym.errors import ConfigurationError
+from simgym.evaluation.axes import read_collector, read_resources
 from simgym.evaluation.comparisons import compare_cells, rewards_of
 from simgym.evaluation.contrasts import Contrast, corrected, reward_contrasts, win_contrasts
 from simgym.evaluation.curves import LOG_NAME, read_curve

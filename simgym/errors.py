@@ -11,6 +11,7 @@
     ├── InvalidAction (ValueError)         an assistant utterance outside the action space
     ├── BudgetReached (RuntimeError)       a run has used the tokens or the money it was given
     ├── ServersDown (ConnectionError)      in training, all conversations failed because a server is silent
+    ├── ServerUnavailable (ConnectionError) before a run began, a model's server did not answer
     ├── CacheError (OSError)               a file of remembered answers cannot be read or written any more
     ├── TrainingFailed (RuntimeError)      a training recipe ended with an error; what it wrote is kept
     ├── OutputInUse (BlockingIOError)      another process or thread is writing the same file or folder
@@ -66,6 +67,10 @@ class BudgetReached(SimgymError, RuntimeError):
 
 class ServersDown(SimgymError, ConnectionError):
     """In training, every conversation of a batch failed because a model's server does not answer, time and again."""
+
+
+class ServerUnavailable(SimgymError, ConnectionError):
+    """A model's server did not answer when it was checked, before anything was asked of it."""
 
 
 class CacheError(SimgymError, OSError):

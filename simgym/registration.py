@@ -55,6 +55,37 @@ def register_environments() -> None:
             _register(row.env_id, {"simulator": row.simulator, **row.kwargs})
 
 
+def register_simulator(simulator: str, env_id: str | None = None) -> str:
+    """An environment id for a simulator that has none: an installed plug-in, or `py:module:Class`.
+
+    The id depends on the simulator's name alone (`UserSim-my_users-v0`, `UserSim-module.Class-v0`), so that a run that
+    is continued finds its files; a simulator that simgym registers keeps its own id.
+
+    Args:
+        simulator: Registered name, or `py:module:Class`.
+        env_id: Another id, for one simulator with two sets of options.
+
+    Returns:
+        The id, which `gym.make` takes from now on in this process.
+
+    Raises:
+        ConfigurationError: the id stands for another simulator, or cannot be one.
+    """
+    kwargs: dict[str, Any] = {"simulator": simulator}
+    for row in ENVIRONMENTS:
+        if row.simulator == simulator:
+            kwargs, env_id = {"simulator": simulator, **row.kwargs}, env_id or row.env_id
+    env_id = env_id or f"UserSim-{simulator.removeprefix('py:').replace(':', '.')}-v0"
+    if env_id not in gymnasium.registry:
+        try:
+            _register(env_id, kwargs)
+        except gymnasium.error.Error as error:
+            raise ConfigurationError(f"{env_id!r} is no environment id: {error}. Expected UserSim-NAME-v0.") from error
+    elif gymnasium.registry[env_id].kwargs != kwargs:
+        raise ConfigurationError(f"{env_id!r} is registered as another environment. Choose another name.")
+    return env_id
+
+
 def register_variant(env_id: str, base: str) -> None:
     """Register another id for an environment, so that one simulator with two sets of options makes two columns.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from simgym.assistants.base import AssistantTurn
 from simgym.conversation import Conversation, Message
 from simgym.errors import ConfigurationError
 from simgym.language_models.base import Request, Sampling, record_call
-from simgym.language_models.loading import LanguageModelSpec, load_language_model
+from simgym.language_models.loading import LanguageModelSpec, check_language_model, load_language_model
 from simgym.language_models.weights import EMBEDDED
 from simgym.plugins import unknown
 from simgym.transcripts import text_hash
@@ -67,6 +68,10 @@ class LanguageModelAssistant:
             turns.append(AssistantTurn("" if fault else text, fault, (call,)))
         return turns
 
+    def check(self) -> None:
+        """Load the model, or ask its server for a sign of life; see `check_ready`."""
+        check_language_model(self.model_spec, adapter=self.adapter)
+
     def fingerprint(self) -> dict[str, Any]:
         return {
             "assistant": "language_model",
@@ -80,25 +85,9 @@ class LanguageModelAssistant:
         }
 
 
-def assistant_from_text(text: str, sampling: Sampling) -> tuple[str, LanguageModelAssistant]:
-    """Read `[NAME=]MODEL[+PROMPT]` as typed on a command line.
-
-    Args:
-        text: `PROMPT` is a built-in name (`clarify`) or the path of a text file; `NAME` defaults to the rest.
-        sampling: How the assistant's replies are drawn.
-
-    Returns:
-        Name and assistant.
-
-    Raises:
-        ConfigurationError: the model part is empty, or there is no such prompt.
-    """
-    name, equals, rest = text.partition("=")
-    model, _, prompt = (rest if equals else text).partition("+")
-    if not model or (equals and not name):
-        raise ConfigurationError(f"The assistant {text!r} has no model. Expected [NAME=]MODEL[+PROMPT].")
-    system_prompt = read_prompt(prompt) if prompt else None
-    return (name if equals else text), LanguageModelAssistant(model, system_prompt=system_prompt, sampling=sampling)
+def prompt_exists(name: str) -> bool:
+    """Whether `read_prompt` finds a prompt of that name."""
+    return bool(name) and (_shipped(name).is_file() or Path(name).is_file())
 
 
 def read_prompt(name: str) -> str:
@@ -107,11 +96,15 @@ def read_prompt(name: str) -> str:
     Raises:
         ConfigurationError: there is neither.
     """
-    folder = resources.files("simgym.assistants") / "prompts"
-    shipped = folder / f"{name}.txt"
+    shipped = _shipped(name)
     if shipped.is_file():
         return shipped.read_text(encoding="utf-8").strip()
     if not Path(name).is_file():
+        folder = resources.files("simgym.assistants") / "prompts"
         known = sorted(entry.name.removesuffix(".txt") for entry in folder.iterdir() if entry.name.endswith(".txt"))
         raise ConfigurationError(f"{unknown('system prompt', name, known)} Or give the path of a text file.")
     return Path(name).read_text(encoding="utf-8").strip()
+
+
+def _shipped(name: str) -> Traversable:
+    return resources.files("simgym.assistants") / "prompts" / f"{name}.txt"

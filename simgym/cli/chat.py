@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from simgym.cli import options
+from simgym.cli.completion import complete_env
 from simgym.cli.terminal import bubble, complain, facts, shown, stderr, stdout
 from simgym.cli.view import outcome_rows
 from simgym.errors import ConfigurationError, InvalidAction
@@ -34,48 +35,56 @@ class Chair(StrEnum):
     USER = "user"
 
 
+@options.with_bundles
 def chat(
+    user: options.UserOptions,
+    judging: options.JudgeOptions,
+    conversations: options.ConversationOptions,
+    replies: options.SamplingOptions,
     env: Annotated[
-        str | None, typer.Argument(help="Environment id; `simgym envs` lists them.", show_default=_DEFAULT_ENV)
+        str | None,
+        typer.Argument(
+            help="Environment id; `simgym envs` lists them.", show_default=_DEFAULT_ENV, autocompletion=complete_env
+        ),
     ] = None,
     chair: Annotated[Chair, typer.Option("--as", help="Whom you play.")] = Chair.ASSISTANT,
     assistant: Annotated[
         str | None,
-        typer.Option(help=f"With --as user, who answers: {options.ASSISTANT_HELP}", show_default="the embedded model"),
+        typer.Option(help=f"With --as user, who answers: {options.ASSISTANT_HELP}", show_default="the default model"),
     ] = None,
-    scenarios: options.Scenarios = None,
     scenario_id: Annotated[
         str | None, typer.Option(help="This scenario instead of a drawn one.", show_default=False)
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Decides scenario and everything random.", show_default="random")
+        int | None, typer.Option(help="Seed of the scenario and of everything random.", show_default="random")
     ] = None,
-    max_turns: options.MaxTurns = None,
-    model: options.Model = None,
-    simulator_option: options.SimulatorOption = None,
-    judge: options.Judge = None,
-    judge_model: options.JudgeModel = None,
-    max_new_tokens: options.MaxNewTokens = 256,
-    temperature: options.Temperature = 1.0,
 ) -> None:
     """Talk with a simulated user, or as a user with an assistant.
 
     Ctrl-D or Ctrl-C leaves.
     """
-    env_id = _env_id(env, chair, assistant)
-    arguments = options.env_options(
-        model=model, judge=judge, judge_model=judge_model, max_turns=max_turns, simulator_options=simulator_option
-    )
+    from simgym.evaluation.matrix import make_env
+    from simgym.rollout.readiness import check_all_ready
+
+    _check_chair(env or user.simulator, chair, assistant)
+    caching = options.CacheOptions()
+    column = user.column(env, caching.cache, _HUMAN_ENV if chair is Chair.USER else _DEFAULT_ENV)
+    arguments = {**judging.env_options(caching), "simulator_options": column.options}
+    if conversations.max_turns is not None:
+        arguments["max_turns"] = conversations.max_turns
     answering = None
     if chair is Chair.USER:
-        from simgym.assistants.language_model_assistant import assistant_from_text
+        from simgym.assistants.loading import load_assistant
         from simgym.language_models.weights import EMBEDDED
 
-        _, answering = assistant_from_text(assistant or EMBEDDED, options.sampling(max_new_tokens, temperature))
+        answering = load_assistant(assistant or EMBEDDED, replies.sampling).assistant
         arguments["simulator_options"] = {"ask": _ask_person, "tell": _tell_person}
-    environment = options.open_env(env_id, scenarios, arguments)
+    environment = make_env(column.env_id, conversations.load_scenarios(column.env_id), arguments)
     started = False
     try:
+        with _thinking(True):
+            episodes = environment.unwrapped.episodes
+            check_all_ready([("assistant", answering), ("simulator", episodes.simulator), ("judge", episodes.judge)])
         with _thinking(chair is Chair.ASSISTANT):
             environment.reset(seed=seed, options={"scenario_id": scenario_id} if scenario_id else None)
         started = True
@@ -158,15 +167,13 @@ def _thinking(somebody: bool) -> Any:
     return console.status("thinking") if somebody and console.is_terminal else nullcontext()
 
 
-def _env_id(env: str | None, chair: Chair, assistant: str | None) -> str:
-    if chair is Chair.USER:
-        if env not in (None, _HUMAN_ENV):
-            raise ConfigurationError(f"With --as user you play the user yourself. Leave {env} out.")
-        return _HUMAN_ENV
-    if env == _HUMAN_ENV:
-        raise ConfigurationError(f"In {_HUMAN_ENV} you are the user. Add --as user.")
-    if assistant is not None:
+def _check_chair(simulator: str | None, chair: Chair, assistant: str | None) -> None:
+    """Refuse options that the other chair has."""
+    if chair is Chair.USER and simulator not in (None, _HUMAN_ENV):
+        raise ConfigurationError(f"With --as user you play the user yourself. Leave {simulator} out.")
+    if chair is Chair.ASSISTANT and simulator in (_HUMAN_ENV, "human"):
+        raise ConfigurationError(f"With {simulator} you are the user. Add --as user.")
+    if chair is Chair.ASSISTANT and assistant is not None:
         raise ConfigurationError(
             "--assistant says who answers you. Add --as user, or leave it out: you are the assistant."
         )
-    return env or _DEFAULT_ENV

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from simgym.cli.options import read_model
+from simgym.cli.options import MODEL_HELP
 from simgym.cli.terminal import plain, stderr
 from simgym.errors import ConfigurationError
 
@@ -104,7 +104,7 @@ def split(
 def intents(
     conversations: Conversations,
     output: Output,
-    model: Annotated[str, typer.Option(help="Who writes: a name, folder, openai:NAME, or a JSON object.")],
+    model: Annotated[str, typer.Option(help=f"Model that writes: {MODEL_HELP}.")],
     batch_size: Annotated[int, typer.Option(min=1, help="Conversations per call of the model.")] = 32,
     max_attempts: Annotated[int, typer.Option(min=1, help="Tries per conversation.")] = 3,
     seed: Annotated[int, typer.Option(help="Of the model's sampling.")] = 0,
@@ -115,8 +115,10 @@ def intents(
     if conversations.resolve() == output.resolve():
         raise ConfigurationError(f"{conversations} would overwrite itself. Give another file for the output.")
     from simgym.data.logged import read_logged
-    from simgym.language_models.loading import load_language_model
+    from simgym.language_models.loading import check_language_model, load_language_model
 
+    with stderr().status("Loading the model"):
+        check_language_model(model)
     with _progress() as advance:
         done = 0
 
@@ -127,7 +129,7 @@ def intents(
 
         summary = write_intents(
             read_logged(conversations),
-            load_language_model(read_model(model)),
+            load_language_model(model),
             output,
             batch_size=batch_size,
             max_attempts=max_attempts,

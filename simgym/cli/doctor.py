@@ -21,7 +21,7 @@ from typing import Annotated, Any
 
 import typer
 
-from simgym.cli.options import Json, read_model
+from simgym.cli.options import Json
 from simgym.cli.terminal import facts, print_json, shown, stdout
 from simgym.errors import SimgymError
 from simgym.extras import describe, extras, install_command, list_packages, missing_packages
@@ -82,7 +82,7 @@ def doctor(
     if bench:
         from simgym.evaluation.numerics import compare_numerics
 
-        report["numerics"] = [asdict(row) for row in compare_numerics(read_model(model) if model else None)]
+        report["numerics"] = [asdict(row) for row in compare_numerics(model)]
     report["problems"] = [asdict(problem) for problem in problems]
     report["ok"] = not problems
     if json:
@@ -164,15 +164,15 @@ def try_model(name: str | None) -> dict[str, Any]:
     """Load a model and let it write 8 tokens."""
     from simgym.conversation import Message
     from simgym.language_models.base import Request, Sampling
-    from simgym.language_models.loading import load_language_model
+    from simgym.language_models.loading import check_language_model, load_language_model
     from simgym.language_models.weights import EMBEDDED
 
-    spec = read_model(name or EMBEDDED)
+    spec = name or EMBEDDED
     asked = Request((Message("user", "Say hello."),), Sampling(temperature=0, max_new_tokens=8))
     try:
         started = time.monotonic()
         language_model = load_language_model(spec)
-        language_model.generate([])
+        check_language_model(spec)
         loaded = time.monotonic()
         generation = language_model.generate([asked])[0]
     except SimgymError as error:

@@ -10,7 +10,7 @@ from simgym.registration import ENVIRONMENTS
 
 
 def envs(json: Json = False) -> None:
-    """List the environments."""
+    """List the environments; other simulators (`simgym simulators`) need no id."""
     if json:
         print_json([asdict(row) for row in ENVIRONMENTS])
         return

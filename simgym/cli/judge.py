@@ -8,48 +8,62 @@ from typing import Annotated, Any
 import typer
 
 from simgym.cli import options
+from simgym.cli.completion import complete_judge
 from simgym.cli.terminal import facts, plain, print_json, shown, stderr, stdout
 from simgym.extras import require_extra
 
 judge = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Judges: validate them on pairs of answers.")
 
+
+JudgeModel = Annotated[
+    str | None,
+    typer.Option(help=f"Model of the judge: {options.MODEL_HELP}. Default: the judge's own.", show_default=False),
+]
 JudgeOption = Annotated[
     list[str] | None, typer.Option(help="KEY=VALUE for the judge; VALUE is read as JSON if it is. Repeatable.")
 ]
 
 
 @judge.command()
+@options.with_bundles
 def validate(
     pairs: Annotated[Path, typer.Argument(help="JSONL with instruction, better, worse and optionally worse_model.")],
+    caching: options.CacheOptions,
     judge: Annotated[
-        list[str] | None, typer.Option(help="Name of a judge. Repeatable.", show_default="reward_head")
+        list[str] | None,
+        typer.Option(
+            help="Judge: a name (`simgym judges` lists them) or py:module:Class. Repeatable.",
+            show_default="reward_head",
+            autocompletion=complete_judge,
+        ),
     ] = None,
-    judge_model: options.JudgeModel = None,
+    judge_model: JudgeModel = None,
     judge_option: JudgeOption = None,
-    n: Annotated[int | None, typer.Option("-n", min=1, help="Use so many pairs, drawn by the seed.")] = None,
-    retest: Annotated[int, typer.Option(min=0, help="Judge so many pairs a second time with another seed.")] = 0,
+    n: Annotated[int | None, typer.Option("-n", min=1, help="Use N pairs, drawn by the seed.")] = None,
+    retest: Annotated[int, typer.Option(min=0, help="Judge N pairs a second time, with another seed.")] = 0,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON file of the results.")] = None,
     seed: options.Seed = 0,
     batch_size: options.BatchSize = 16,
-    response_cache: options.ResponseCache = None,
-    cache_mode: options.CacheMode = "record",
     json: options.Json = False,
 ) -> None:
     """How often is a judge right? By subset, balanced for length, in both orders, a second time, against another."""
+    from simgym.evaluation.axes import read_pairs as read_options
     from simgym.evaluation.judge_validation import judge_agreement, judge_pairs, read_pairs
     from simgym.evaluation.judge_validation import validate as summarise
     from simgym.judges.loading import load_judge
+    from simgym.rollout.readiness import check_all_ready
     from simgym.transcripts import write_json
 
     names = list(dict.fromkeys(judge or ["reward_head"]))
     if retest or len(names) > 1:
         require_extra("stats", "Agreement between judgements")
-    model = options.remembered(options.read_model(judge_model), response_cache, cache_mode) if judge_model else None
-    arguments = options.read_pairs(judge_option or (), "--judge-option")
+    arguments = read_options(judge_option or (), "--judge-option")
+    judges: dict[str, Any] = {name: load_judge(name, caching.model(judge_model), arguments) for name in names}
     chosen = read_pairs(pairs, limit=n, seed=seed)
+    with stderr().status("Loading models"):
+        check_all_ready((f"judge {name}", loaded) for name, loaded in judges.items())
     verdicts, found = {}, []
-    for name in names:
-        loaded: Any = load_judge(name, model, arguments)
+    for name, loaded in judges.items():
         with stderr().status(f"{plain(name)}: {len(chosen)} pairs"):
             verdicts[name] = judge_pairs(loaded, chosen, seed=seed, batch_size=batch_size)
             again = judge_pairs(loaded, chosen[:retest], seed=seed + 1, batch_size=batch_size) if retest else None
@@ -91,29 +105,39 @@ def validate(
         stdout().print(facts(rows))
 
 
+@options.with_bundles
 def rejudge(
     transcripts: Annotated[Path, typer.Argument(help="JSONL file of a rollout or a matrix.")],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="File of the new transcripts; continued if it exists.")
     ],
-    judge: Annotated[str, typer.Option(help="Name of the new judge.")],
-    judge_model: options.JudgeModel = None,
+    judge: Annotated[
+        str,
+        typer.Option(
+            help="The new judge: a name (`simgym judges` lists them) or py:module:Class.", autocompletion=complete_judge
+        ),
+    ],
+    caching: options.CacheOptions,
+    judge_model: JudgeModel = None,
     judge_option: JudgeOption = None,
     seed: options.Seed = 0,
     batch_size: options.BatchSize = 32,
-    response_cache: options.ResponseCache = None,
-    cache_mode: options.CacheMode = "record",
 ) -> None:
     """Judge stored conversations again, only those that this judge version has not scored yet."""
+    from simgym.evaluation.axes import read_pairs
+    from simgym.evaluation.rejudge import is_left
     from simgym.evaluation.rejudge import rejudge as run
     from simgym.judges.loading import load_judge
     from simgym.rollout.collect import count_exclusions
+    from simgym.rollout.readiness import check_all_ready
     from simgym.statistics.agreement import spearman
     from simgym.statistics.intervals import bootstrap_mean
     from simgym.transcripts import read_transcripts
 
-    model = options.remembered(options.read_model(judge_model), response_cache, cache_mode) if judge_model else None
-    loaded = load_judge(judge, model, options.read_pairs(judge_option or (), "--judge-option"))
+    loaded = load_judge(judge, caching.model(judge_model), read_pairs(judge_option or (), "--judge-option"))
+    if is_left(transcripts, loaded, output):
+        with stderr().status("Loading models"):
+            check_all_ready([("judge", loaded)])
     with stderr().status("judging"):
         found = run(transcripts, loaded, output, batch_size=batch_size)
     before = {one.key: one.reward for one in read_transcripts(transcripts) if one.counts}

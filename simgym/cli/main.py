@@ -1,8 +1,9 @@
 """`simgym`: the command line, one file per verb, and the one place where an error becomes a sentence.
 
 Verbs read their options, call the library and print; they hold no mechanism. What a verb raises on purpose
-(`SimgymError`, and Gymnasium's own errors) is printed as one sentence on stderr with exit code 2; with
-`SIMGYM_TRACEBACK=1` in the environment the traceback is shown instead. Anything else is a bug and keeps its traceback.
+(`SimgymError`, and Gymnasium's own errors) is printed as one sentence on stderr with exit code 2, or 3 if a server is
+away and the same command goes on later; with `SIMGYM_TRACEBACK=1` in the environment the traceback is shown instead.
+Anything else is a bug and keeps its traceback.
 So is what the operating system refuses: a full disk, a folder that cannot be written, a reader of the output that has
 left. Libraries that take long to import are imported inside the verbs, so that help is quick.
 """
@@ -21,6 +22,7 @@ import typer
 from typer.core import TyperGroup
 
 from simgym import __version__
+from simgym.cli.catalogue import judges, scenarios, simulators
 from simgym.cli.chat import chat
 from simgym.cli.data import data
 from simgym.cli.doctor import doctor
@@ -34,9 +36,12 @@ from simgym.cli.study import study
 from simgym.cli.terminal import complain
 from simgym.cli.view import view
 from simgym.cli.wildbench import wildbench
-from simgym.errors import SimgymError
+from simgym.environment import VARIABLES
+from simgym.errors import ServerUnavailable, SimgymError
 
 _SIGPIPE = 13
+_SERVER_AWAY = 3
+"""Exit code: the same command goes on when the server is back."""
 _RESUMABLE = ("rollout", "matrix", "realism", "rejudge", "data", "wildbench")
 
 
@@ -52,7 +57,7 @@ class Verbs(TyperGroup):
             if os.environ.get("SIMGYM_TRACEBACK", "0") not in ("", "0"):
                 raise
             complain(str(error))
-            raise typer.Exit(2) from error
+            raise typer.Exit(_SERVER_AWAY if isinstance(error, ServerUnavailable) else 2) from error
         except OSError as error:
             if os.environ.get("SIMGYM_TRACEBACK", "0") not in ("", "0") or error.errno is None:
                 raise
@@ -63,7 +68,7 @@ class Verbs(TyperGroup):
             complain(str(error))
             raise typer.Exit(2) from error
         except KeyboardInterrupt as interrupt:
-            kept = " What was finished is kept; run the same command again to go on."
+            kept = " What was completed is kept; run the same command again to resume."
             complain(f"Interrupted.{kept if ctx.invoked_subcommand in _RESUMABLE else ''}")
             raise typer.Exit(130) from interrupt
 
@@ -81,15 +86,21 @@ def _refused(error: OSError) -> int:
     return 2
 
 
+def _epilog() -> str:
+    width = max(map(len, VARIABLES))
+    lines = [f"  {name:{width}}  {meaning}" for name, meaning in VARIABLES.items()]
+    return "\n".join(["\b", "Environment variables:", *lines])
+
+
 app = typer.Typer(
     cls=Verbs,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # help texts hold square brackets, and stay the same in every terminal and in the docs
     context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=_epilog(),
 )
-for verb in (envs, chat, rollout, matrix, report, realism, rejudge, view, doctor):
+for verb in (envs, simulators, judges, scenarios, chat, rollout, matrix, report, realism, rejudge, view, doctor):
     app.command()(verb)
 app.add_typer(data, name="data")
 app.add_typer(judge, name="judge")
@@ -106,7 +117,7 @@ def _print_version(asked: bool) -> None:
 @app.callback()
 def simgym(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """User simulators as Gymnasium environments: converse, roll out, evaluate, look."""

@@ -1,150 +1,270 @@
-"""Options that several verbs share, declared once, and how their texts become arguments of an environment."""
+"""Options that several verbs share, declared once, in bundles: a verb that has a bundle has all of its options.
+
+A bundle is a frozen dataclass whose fields are options; `with_bundles` unfolds it into the verb's signature, for typer,
+and folds what was typed into an instance. What the texts mean is known by the library (`ModelSpec`, `load_assistant`,
+`evaluation.axes`), not here.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
+from simgym.cli.completion import complete_judge, complete_scenarios, complete_simulator
 from simgym.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from simgym.conversation import Scenario
+    from simgym.evaluation.axes import Column
     from simgym.language_models.base import Sampling
+    from simgym.language_models.model_spec import AnswerCache
 
-Scenarios = Annotated[
-    str | None,
-    typer.Option(
-        help="everyday, chitchat, wildchat or a JSONL file. Default: everyday; for Replay chitchat.",
-        show_default=False,
-    ),
-]
-Model = Annotated[
-    str | None,
-    typer.Option(
-        help="Model of the simulated user: a name, folder, openai:NAME, or a JSON object. Default: the embedded one.",
-        show_default=False,
-    ),
-]
-Judge = Annotated[str | None, typer.Option(help="reward_head, relevance, rubric ...", show_default="reward_head")]
-JudgeModel = Annotated[
-    str | None, typer.Option(help="Model of the judge. Default: the embedded one.", show_default=False)
-]
-MaxTurns = Annotated[
-    int | None, typer.Option(min=1, help="Assistant turns after which a conversation ends.", show_default="5")
-]
-SimulatorOption = Annotated[
-    list[str] | None,
-    typer.Option(help="KEY=VALUE for the simulator; VALUE is read as JSON if it is. Repeatable.", show_default=False),
-]
-Seed = Annotated[int, typer.Option(help="Decides everything random.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Conversations held at the same time.")]
-FreeRunning = Annotated[
-    bool, typer.Option(help="Let each conversation go its own way instead of all in step: faster behind servers.")
-]
-MaxNewTokens = Annotated[int, typer.Option(min=1, help="Longest assistant turn, tokens.")]
-Temperature = Annotated[float, typer.Option(min=0.0, help="Of the assistant; 0 picks the most likely token.")]
-ResponseCache = Annotated[
-    Path | None,
-    typer.Option(
-        help="SQLite file that remembers answers of the models that are given (servers, say).", show_default=False
-    ),
-]
-CacheMode = Annotated[
-    Literal["off", "read", "record", "replay"],
-    typer.Option(help="record: ask for what is not in the file; read: without writing; replay: ask for nothing."),
-]
+ASSISTANT_HELP = "[NAME=]MODEL[+PROMPT]; PROMPT is clarify or a text file. Or py:module:Class."
+MODEL_HELP = "a name, folder, openai:NAME[@URL], or a JSON object"
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-
-ASSISTANT_HELP = "[NAME=]MODEL[+PROMPT]; PROMPT is clarify or a text file."
-
-
-def read_model(text: str) -> Any:
-    """A model as typed: a name, or a JSON object of settings."""
-    if not text.lstrip().startswith("{"):
-        return text
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise ConfigurationError(f"The model {text!r} starts like a JSON object but is none: {error}.") from error
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Conversations that run at the same time.")]
 
 
-def remembered(model: Any, file: Path | None, mode: str) -> Any:
-    """A model whose answers are remembered in a file; without a file, the model itself.
+@dataclass(frozen=True)
+class ConversationOptions:
+    """What every conversation needs."""
 
-    Raises:
-        ConfigurationError: there is no file, but a mode that needs one.
-    """
-    if file is None and mode in ("read", "replay"):
-        raise ConfigurationError(f"--cache-mode {mode} needs the file to {mode}. Give --response-cache FILE.")
-    return model if file is None else {"kind": "cached", "model": model, "path": str(file), "mode": mode}
+    scenarios: Annotated[
+        str | None,
+        typer.Option(
+            help="A scenario set (`simgym scenarios` lists them) or a JSONL file. Default: the environment's.",
+            show_default=False,
+            autocompletion=complete_scenarios,
+        ),
+    ] = None
+    max_turns: Annotated[
+        int | None, typer.Option(min=1, help="Assistant turns after which a conversation ends.", show_default="5")
+    ] = None
 
+    def load_scenarios(self, env_id: str, limit: int | None = None) -> list[Scenario]:
+        """The scenarios asked for, or those of the environment."""
+        import gymnasium
 
-def read_pairs(texts: Iterable[str], option: str) -> dict[str, Any]:
-    """`KEY=VALUE` texts as a mapping; a value that is JSON is read as such, any other is a text.
+        from simgym.data.scenario_sets import load_scenarios
+        from simgym.envs.settings import ConversationSettings
 
-    Raises:
-        ConfigurationError: a text has no `=`, or a key comes twice.
-    """
-    pairs: dict[str, Any] = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not key or not equals:
-            raise ConfigurationError(f"{option} is {text!r}, expected KEY=VALUE, e.g. temperature=0.5.")
-        if key in pairs:
-            raise ConfigurationError(f"{option} has {key!r} twice. Give it once.")
-        try:
-            pairs[key] = json.loads(value)
-        except ValueError:
-            pairs[key] = value
-    return pairs
+        row = gymnasium.registry.get(env_id)
+        default = row.kwargs.get("scenarios") if row is not None else None
+        return load_scenarios(self.scenarios or default or str(ConversationSettings.scenarios), limit=limit)
 
 
-def env_options(
-    *,
-    model: str | None = None,
-    judge: str | None = None,
-    judge_model: str | None = None,
-    max_turns: int | None = None,
-    simulator_options: Iterable[str] | None = None,
-    response_cache: Path | None = None,
-    cache_mode: str = "record",
-) -> dict[str, Any]:
-    """Arguments of an environment; what was not given is left to the environment."""
-    given = {
-        "model": remembered(read_model(model), response_cache, cache_mode) if model else None,
-        "judge": judge,
-        "judge_model": remembered(read_model(judge_model), response_cache, cache_mode) if judge_model else None,
-        "max_turns": max_turns,
-        "simulator_options": read_pairs(simulator_options or (), "--simulator-option") or None,
-    }
-    return {name: value for name, value in given.items() if value is not None}
+@dataclass(frozen=True)
+class CacheOptions:
+    """Whether responses of models are kept."""
+
+    response_cache: Annotated[
+        Path | None,
+        typer.Option(help="SQLite cache of responses from the configured models.", show_default=False),
+    ] = None
+    cache_mode: Annotated[
+        Literal["off", "read", "record", "replay"],
+        typer.Option(help="record: ask for what is not cached; read: the same, writing nothing; replay: never ask."),
+    ] = "record"
+
+    @property
+    def cache(self) -> AnswerCache:
+        """The cache as models take it."""
+        from simgym.language_models.model_spec import AnswerCache
+
+        return AnswerCache(self.response_cache, self.cache_mode)
+
+    def model(self, text: str | None) -> Any:
+        """A model as typed, behind the cache; None if none was given."""
+        from simgym.language_models.model_spec import ModelSpec, check_named_model
+
+        if text is None:
+            return None
+        check_named_model(text)
+        return self.cache.around(ModelSpec.parse(text)).to_json()
 
 
-def open_env(env_id: str, scenarios: str | None, options: dict[str, Any], *, limit: int | None = None) -> Any:
-    """The environment `env_id` on the first `limit` scenarios of a set."""
-    from simgym.evaluation.matrix import make_env
+@dataclass(frozen=True)
+class JudgeOptions:
+    """Who judges."""
 
-    return make_env(env_id, load(env_id, scenarios, limit), options)
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            help="Judge: a name (`simgym judges` lists them) or py:module:Class.",
+            show_default="reward_head",
+            autocompletion=complete_judge,
+        ),
+    ] = None
+    judge_model: Annotated[
+        str | None,
+        typer.Option(help=f"Model of the judge: {MODEL_HELP}. Default: the judge's own.", show_default=False),
+    ] = None
+    judge_option: Annotated[
+        list[str] | None,
+        typer.Option(help="KEY=VALUE for the judge; VALUE is read as JSON if it is. Repeatable.", show_default=False),
+    ] = None
+
+    def env_options(self, cache: CacheOptions) -> dict[str, Any]:
+        """Arguments of an environment; what was not given is left to the environment."""
+        from simgym.evaluation.axes import read_pairs
+
+        given = {
+            "judge": self.judge,
+            "judge_model": cache.model(self.judge_model),
+            "judge_options": read_pairs(self.judge_option or (), "--judge-option") or None,
+        }
+        return {name: value for name, value in given.items() if value is not None}
 
 
-def load(env_id: str, scenarios: str | None, limit: int | None = None) -> list[Scenario]:
-    """The scenarios asked for, or those of the environment."""
-    import gymnasium
+@dataclass(frozen=True)
+class UserOptions:
+    """Who plays the user, in verbs with one simulator."""
 
-    from simgym.data.scenario_sets import load_scenarios
-    from simgym.envs.settings import ConversationSettings
+    simulator: Annotated[
+        str | None,
+        typer.Option(
+            help="Simulator instead of an environment id: a name (`simgym simulators` lists them) or py:module:Class.",
+            show_default=False,
+            autocompletion=complete_simulator,
+        ),
+    ] = None
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Model of the simulated user: {MODEL_HELP}. Default: the simulator's own.", show_default=False
+        ),
+    ] = None
+    simulator_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="KEY=VALUE for the simulator; VALUE is read as JSON if it is. Repeatable.", show_default=False
+        ),
+    ] = None
 
-    row = gymnasium.registry.get(env_id)
-    default = row.kwargs.get("scenarios") if row is not None else None
-    return load_scenarios(scenarios or default or str(ConversationSettings.scenarios), limit=limit)
+    def column(self, env: str | None, cache: AnswerCache, default: str | None = None) -> Column:
+        """The simulator that `--env` or `--simulator` names, else `default`, with its arguments."""
+        from simgym.evaluation.axes import fill_columns, name_columns
+
+        if env is not None and self.simulator is not None:
+            raise ConfigurationError(f"Got the environment {env} and --simulator {self.simulator}. Give one of them.")
+        env_ids = [name for name in (env or (None if self.simulator else default),) if name is not None]
+        columns = name_columns(env_ids, [self.simulator] if self.simulator else [])
+        models = [self.model] if self.model is not None else []
+        return fill_columns(columns, models, self.simulator_option or [], cache=cache)[0]
 
 
-def sampling(max_new_tokens: int, temperature: float) -> Sampling:
+@dataclass(frozen=True)
+class ColumnOptions:
+    """Who plays the user, in verbs with several simulators side by side."""
+
+    simulator: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="[NAME=]SIMULATOR, by name or py:module:Class, as a column of its own. Repeatable.",
+            show_default=False,
+            autocompletion=complete_simulator,
+        ),
+    ] = None
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help=f"[ENV=]MODEL of all simulators or of one: {MODEL_HELP}. Repeatable.", show_default=False),
+    ] = None
+    simulator_option: Annotated[
+        list[str] | None,
+        typer.Option(help="[ENV:]KEY=VALUE for all simulators or for one. Repeatable.", show_default=False),
+    ] = None
+    user_max_new_tokens: Annotated[
+        int, typer.Option(min=1, help="Longest user turn, tokens, the frame of a JSON reply included.")
+    ] = 256
+
+    def columns(self, env_ids: list[str] | None, cache: AnswerCache) -> list[Column]:
+        """The columns with the arguments of their simulators."""
+        from simgym.evaluation.axes import fill_columns, name_columns
+
+        return fill_columns(
+            name_columns(env_ids or [], self.simulator or []),
+            self.model or [],
+            self.simulator_option or [],
+            max_new_tokens=self.user_max_new_tokens,
+            cache=cache,
+        )
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
     """How the assistant's replies are drawn."""
-    from simgym.language_models.base import Sampling
 
-    return Sampling(temperature=temperature, max_new_tokens=max_new_tokens)
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest assistant turn, tokens.")] = 256
+    temperature: Annotated[
+        float, typer.Option(min=0.0, help="Temperature of the assistant; 0 picks the most likely token.")
+    ] = 1.0
+
+    @property
+    def sampling(self) -> Sampling:
+        """As models take it."""
+        from simgym.language_models.base import Sampling
+
+        return Sampling(temperature=self.temperature, max_new_tokens=self.max_new_tokens)
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How conversations are run."""
+
+    seed: Seed = 0
+    batch_size: BatchSize = 32
+    run_async: Annotated[
+        bool,
+        typer.Option("--async/--no-async", help="Advance each conversation independently: faster behind servers."),
+    ] = False
+    free_running: Annotated[bool, typer.Option("--free-running", hidden=True)] = False
+
+    @property
+    def asynchronous(self) -> bool:
+        """Either spelling."""
+        return self.run_async or self.free_running
+
+
+def with_bundles(verb: Callable[..., None]) -> Callable[..., None]:
+    """Unfold the bundles among a verb's parameters into options."""
+    signature = inspect.signature(verb, eval_str=True)
+    bundles: dict[str, Any] = {
+        name: parameter.annotation
+        for name, parameter in signature.parameters.items()
+        if dataclasses.is_dataclass(parameter.annotation)
+    }
+    flat: list[inspect.Parameter] = []
+    for name, parameter in signature.parameters.items():
+        flat += _unfolded(bundles[name]) if name in bundles else [parameter.replace(kind=parameter.KEYWORD_ONLY)]
+
+    @functools.wraps(verb)
+    def unfolded(**typed: Any) -> None:
+        folded = {
+            name: bundle(**{field.name: typed.pop(field.name) for field in dataclasses.fields(bundle)})
+            for name, bundle in bundles.items()
+        }
+        verb(**typed, **folded)
+
+    unfolded.__signature__ = signature.replace(parameters=flat)  # type: ignore[attr-defined]
+    unfolded.__annotations__ = {parameter.name: parameter.annotation for parameter in flat}
+    del unfolded.__wrapped__  # type: ignore[attr-defined]  # the signature is not the verb's any more
+    return unfolded
+
+
+def _unfolded(bundle: Any) -> list[inspect.Parameter]:
+    hints = get_type_hints(bundle, include_extras=True, localns={"Column": Any, "AnswerCache": Any})
+    return [
+        inspect.Parameter(
+            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
+        )
+        for field in dataclasses.fields(bundle)
+    ]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from simgym.cli import options
-from simgym.cli.matrix import read_columns
-from simgym.cli.terminal import plain, shown, stdout
+from simgym.cli.completion import complete_env
+from simgym.cli.terminal import plain, shown, stderr, stdout
 from simgym.extras import require_extra
 
 if TYPE_CHECKING:
@@ -19,57 +19,65 @@ if TYPE_CHECKING:
     from simgym.evaluation.scorecard import Scorecard
 
 
+@options.with_bundles
 def realism(
-    env: Annotated[list[str], typer.Argument(help="Environment ids of the simulators; `simgym envs` lists them.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder; an existing run is continued.")],
+    users: options.ColumnOptions,
+    env: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Environment ids of the simulators; `simgym envs` lists them.",
+            show_default=False,
+            autocompletion=complete_env,
+        ),
+    ] = None,
     reference: Annotated[
         str, typer.Option(help="The people: chitchat[:SPLIT], or a file of `simgym data` with intents.")
     ] = "chitchat",
-    conversations: Annotated[int, typer.Option("-n", min=1, help="Conversations of people at most.")] = 60,
+    conversations: Annotated[int, typer.Option("-n", min=1, help="At most this many conversations of people.")] = 60,
     later_turns: Annotated[int, typer.Option(min=1, help="Later turns compared per conversation.")] = 3,
-    model: Annotated[
-        list[str] | None,
-        typer.Option(help="[ENV=]MODEL of the simulators, of all or of one. Repeatable.", show_default=False),
-    ] = None,
-    simulator_option: Annotated[
-        list[str] | None, typer.Option(help="[ENV:]KEY=VALUE for the simulators. Repeatable.", show_default=False)
-    ] = None,
-    user_max_new_tokens: Annotated[
-        int, typer.Option(min=1, help="Longest user turn, tokens, the frame of a JSON reply included.")
-    ] = 256,
     seed: options.Seed = 0,
     batch_size: options.BatchSize = 32,
 ) -> None:
     """Compare simulated users with people.
 
     Simulators are put in the place of held-out people at the same moments of their conversations. What was simulated is
-    kept: the same command again goes on where it stopped.
+    kept: the same command again resumes where it stopped.
     """
     from simgym import __version__
     from simgym.cli.progress import counting
     from simgym.evaluation.realism import score_realism
     from simgym.evaluation.reference import load_reference
-    from simgym.evaluation.simulated_turns import simulate_turns
+    from simgym.evaluation.simulated_turns import has_all_turns, simulate_turns
     from simgym.output_files import lock_output
     from simgym.report.realism import realism_results, write_realism_report
     from simgym.report.results import short_name
+    from simgym.rollout.readiness import check_all_ready
     from simgym.simulators.loading import load_simulator, simulator_of
     from simgym.transcripts import write_json
 
     require_extra("stats", "The realism scorecard")
-    names = list(dict.fromkeys(env))
-    registered = {name: simulator_of(name) for name in names}
-    arguments = read_columns(names, model or [], simulator_option or [], user_max_new_tokens)
+    columns = users.columns(env, options.CacheOptions().cache)
+    simulators = {
+        short_name(column.env_id): load_simulator(simulator_of(column.env_id), None, column.options)
+        for column in columns
+    }
     people = load_reference(reference, conversations=conversations, later_turns=later_turns, seed=seed)
+    paths = {name: output / "turns" / f"{name}.jsonl" for name in simulators}
+    with stderr().status("Loading models"):
+        check_all_ready(
+            (f"simulator {name}", simulator)
+            for name, simulator in simulators.items()
+            if not has_all_turns(people, paths[name])
+        )
     turns, cards = {}, []
     with lock_output(output, folder=True):  # its numbers and its report belong to its turns
-        for name in names:
-            simulator = load_simulator(registered[name], None, arguments[name])
-            path = output / "turns" / f"{short_name(name)}.jsonl"
-            with counting(short_name(name), len(people.moments)) as advance:
-                found = simulate_turns(simulator, people, seed=seed, path=path, batch_size=batch_size, advance=advance)
-            turns[short_name(name)] = found
-            cards.append(score_realism(short_name(name), simulator.fingerprint(), people, found, seed=seed))
+        for name, simulator in simulators.items():
+            with counting(name, len(people.moments)) as advance:
+                turns[name] = simulate_turns(
+                    simulator, people, seed=seed, path=paths[name], batch_size=batch_size, advance=advance
+                )
+            cards.append(score_realism(name, simulator.fingerprint(), people, turns[name], seed=seed))
         results = realism_results(people, cards, seed=seed, version=__version__)
         write_json(output / "results.json", results)
         write_realism_report(output / "report.html", results, people, cards, turns)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from simgym.cli import options
+from simgym.cli.completion import complete_env
 from simgym.cli.terminal import complain, facts, print_json, shown, stderr, stdout
 from simgym.cli.view import tokens_in_words
 
@@ -17,66 +18,64 @@ if TYPE_CHECKING:
     from simgym.transcripts import Transcript
 
 
+@options.with_bundles
 def rollout(
     assistant: Annotated[str, typer.Option(help=options.ASSISTANT_HELP)],
-    env: Annotated[str, typer.Option(help="Environment id; `simgym envs` lists them.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="JSONL file; an existing one is continued.")],
-    scenarios: options.Scenarios = None,
+    user: options.UserOptions,
+    judging: options.JudgeOptions,
+    conversations: options.ConversationOptions,
+    replies: options.SamplingOptions,
+    running: options.RunOptions,
+    caching: options.CacheOptions,
+    env: Annotated[
+        str | None,
+        typer.Option(help="Environment id; `simgym envs` lists them.", show_default=False, autocompletion=complete_env),
+    ] = None,
     n: Annotated[
         int | None,
-        typer.Option("-n", min=1, help="How many conversations. Default: each scenario once.", show_default=False),
+        typer.Option("-n", min=1, help="Number of conversations. Default: each scenario once.", show_default=False),
     ] = None,
-    seed: options.Seed = 0,
-    max_turns: options.MaxTurns = None,
-    model: options.Model = None,
-    simulator_option: options.SimulatorOption = None,
-    judge: options.Judge = None,
-    judge_model: options.JudgeModel = None,
-    max_new_tokens: options.MaxNewTokens = 256,
-    temperature: options.Temperature = 1.0,
-    batch_size: options.BatchSize = 32,
-    free_running: options.FreeRunning = False,
-    response_cache: options.ResponseCache = None,
-    cache_mode: options.CacheMode = "record",
     json: options.Json = False,
 ) -> None:
     """Let an assistant talk with simulated users.
 
-    Conversations are appended to the file of transcripts as they finish. The same command again goes on where it
+    Conversations are appended to the file of transcripts as they finish. The same command again resumes where it
     stopped, and does nothing when all are there.
     """
-    from simgym.assistants.language_model_assistant import assistant_from_text
+    from simgym.assistants.loading import load_assistant
     from simgym.cli.progress import ConversationProgress
-    from simgym.evaluation.matrix import summarise_cell
+    from simgym.evaluation.matrix import make_env, summarise_cell
     from simgym.rollout.collect import collect
+    from simgym.rollout.readiness import check_all_ready, is_complete
 
-    name, answering = assistant_from_text(assistant, options.sampling(max_new_tokens, temperature))
-    answering.model_spec = options.remembered(answering.model_spec, response_cache, cache_mode)
-    arguments = options.env_options(
-        model=model,
-        judge=judge,
-        judge_model=judge_model,
-        max_turns=max_turns,
-        simulator_options=simulator_option,
-        response_cache=response_cache,
-        cache_mode=cache_mode,
-    )
-    environment = options.open_env(env, scenarios, arguments, limit=n)
-    with ConversationProgress(n or len(environment.unwrapped.episodes.scenarios)) as progress:
+    named = load_assistant(assistant, replies.sampling, cache=caching.cache)
+    column = user.column(env, caching.cache)
+    arguments = {**judging.env_options(caching), "simulator_options": column.options}
+    if conversations.max_turns is not None:
+        arguments["max_turns"] = conversations.max_turns
+    environment = make_env(column.env_id, conversations.load_scenarios(column.env_id, n), arguments)
+    episodes = environment.unwrapped.episodes
+    scenarios = list(episodes.scenarios.values())
+    complete = is_complete(scenarios, n, running.seed, output)
+    if not complete:
+        parts = [("assistant", named.assistant), ("simulator", episodes.simulator), ("judge", episodes.judge)]
+        with stderr().status("Loading models"):
+            check_all_ready(parts)
+    with ConversationProgress(n or len(scenarios)) as progress:
         transcripts = collect(
-            answering,
+            named.assistant,
             environment,
             n=n,
-            seed=seed,
+            seed=running.seed,
             path=output,
-            batch_size=batch_size,
-            free_running=free_running,
+            batch_size=running.batch_size,
+            free_running=running.asynchronous,
             progress=progress.advance,
-            before_batch=progress.begin,
         )
-    if not progress.begun:
+    if complete:
         stderr().print(shown(nothing_to_do(len(transcripts), output)), soft_wrap=True)
-    cell = summarise_cell(name, env, transcripts, path=str(output), seed=seed)
+    cell = summarise_cell(named.name, column.env_id, transcripts, path=str(output), seed=running.seed)
     if json:
         print_json(_as_json(cell, transcripts))
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,39 +23,51 @@ wildbench = typer.Typer(
 
 Tasks = Annotated[str, typer.Option(help="allenai/WildBench, or a JSONL or Parquet file in its schema.")]
 Limit = Annotated[
-    int | None, typer.Option("-n", min=1, help="Use the first so many tasks. Default: all.", show_default=False)
+    int | None, typer.Option("-n", min=1, help="Use the first N tasks. Default: all.", show_default=False)
 ]
 Run = Annotated[Path, typer.Argument(help="Folder of a run.")]
 
 
+@dataclass(frozen=True)
+class ReplyOptions(options.SamplingOptions):
+    """How answers are drawn: longer than turns of a conversation, and the most likely ones."""
+
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, tokens.")] = 2048
+    temperature: Annotated[
+        float, typer.Option(min=0.0, help="Temperature of the assistant; 0 picks the most likely token.")
+    ] = 0.0
+
+
 @wildbench.command()
+@options.with_bundles
 def run(
     assistant: Annotated[str, typer.Option(help=options.ASSISTANT_HELP)],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder; an existing run is continued.")],
+    replies: ReplyOptions,
+    caching: options.CacheOptions,
     tasks: Tasks = "allenai/WildBench",
     n: Limit = None,
-    max_new_tokens: options.MaxNewTokens = 2048,
-    temperature: options.Temperature = 0.0,
     seed: options.Seed = 0,
     batch_size: options.BatchSize = 32,
-    response_cache: options.ResponseCache = None,
-    cache_mode: options.CacheMode = "record",
 ) -> None:
     """Let an assistant answer the tasks."""
-    from simgym.assistants.language_model_assistant import assistant_from_text
+    from simgym.assistants.loading import load_assistant
     from simgym.cli.progress import counting
-    from simgym.evaluation.wildbench import answer_tasks
+    from simgym.evaluation.wildbench import answer_tasks, unanswered
+    from simgym.rollout.readiness import check_all_ready
 
-    _, answering = assistant_from_text(assistant, options.sampling(max_new_tokens, temperature))
-    answering.model_spec = options.remembered(answering.model_spec, response_cache, cache_mode)
+    answering = load_assistant(assistant, replies.sampling, cache=caching.cache).assistant
     chosen = _load(tasks, n)
+    if unanswered(chosen, output):
+        with stderr().status("Loading models"):
+            check_all_ready([("assistant", answering)])
     with counting("answering", len(chosen)) as advance:
         answers = answer_tasks(
             answering,
             chosen,
             folder=output,
             seed=seed,
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=replies.max_new_tokens,
             batch_size=batch_size,
             advance=advance,
         )
@@ -63,9 +76,11 @@ def run(
 
 
 @wildbench.command()
+@options.with_bundles
 def score(
     folder: Run,
-    judge_model: Annotated[str, typer.Option(help="Who judges: a name, folder, openai:NAME, or a JSON object.")],
+    judge_model: Annotated[str, typer.Option(help=f"Model that judges: {options.MODEL_HELP}.")],
+    caching: options.CacheOptions,
     protocol: Annotated[
         str, typer.Option(help="checklist (items satisfied), score (WB-Score) or reward (WB-Reward).")
     ] = "checklist",
@@ -79,14 +94,14 @@ def score(
     n: Limit = None,
     seed: options.Seed = 0,
     batch_size: options.BatchSize = 16,
-    response_cache: options.ResponseCache = None,
-    cache_mode: options.CacheMode = "record",
     json: options.Json = False,
 ) -> None:
     """Judge the answers of a run. Failed judgements are tried again by a second run."""
+    from simgym.assistants.language_model_assistant import LanguageModelAssistant
     from simgym.cli.progress import counting
     from simgym.evaluation import wildbench as bench
     from simgym.evaluation import wildbench_results as results
+    from simgym.rollout.readiness import check_all_ready
     from simgym.transcripts import write_json
 
     if protocol not in bench.PROTOCOLS:
@@ -95,12 +110,16 @@ def score(
     answers, _ = bench.read_answers(folder)
     others = bench.read_answers(reference)[0] if reference is not None else None
     name = reference.name if reference is not None else ""
+    judging = caching.model(judge_model)
+    if bench.unjudged(chosen, answers, folder, f"reward-{name}" if protocol == "reward" else protocol):
+        with stderr().status("Loading models"):
+            check_all_ready([("judge", LanguageModelAssistant(judging))])
     with counting("judging", len(chosen)) as advance:
         rows = bench.judge_answers(
             chosen,
             answers,
             protocol=protocol,
-            model=options.remembered(options.read_model(judge_model), response_cache, cache_mode),
+            model=judging,
             folder=folder,
             reference=others,
             reference_name=name,

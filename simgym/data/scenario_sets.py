@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
@@ -12,7 +13,42 @@ from simgym.errors import ConfigurationError, UnknownName
 from simgym.plugins import unknown
 from simgym.seeding import derive_seed
 
-SETS = ("everyday", "chitchat", "wildchat")
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScenarioSet:
+    """A set of scenarios that has a name."""
+
+    name: str
+    """What `load_scenarios` takes."""
+    size: int | None
+    """How many scenarios; None if that is known only after a download."""
+    source: str
+    """Where the texts come from."""
+    licence: str
+    """Of the texts."""
+    needs: str
+    """What has to be installed or reached; empty if nothing."""
+
+
+NAMED_SETS = (
+    ScenarioSet(name="everyday", size=186, source="written for simgym, not human logs", licence="Apache-2.0", needs=""),
+    ScenarioSet(
+        name="chitchat",
+        size=1676,
+        source="chitchat-dataset 0.9.0: real people, with the recorded conversation",
+        licence="MIT",
+        needs="pip install 'simgym[chitchat]'",
+    ),
+    ScenarioSet(
+        name="wildchat",
+        size=None,
+        source="allenai/WildChat-1M: real users with a chatbot; also wildchat:FILE or wildchat:OWNER/DATASET",
+        licence="ODC-BY 1.0 (WildChat-1M); another source has its own",
+        needs="the Hugging Face Hub, or a JSONL or Parquet file",
+    ),
+)
+"""The sets that have a name."""
+SETS = tuple(named.name for named in NAMED_SETS)
 """Names that `load_scenarios` knows."""
 WILDCHAT_LIMIT = 1000
 """How many scenarios of WildChat are streamed unless a limit is given."""

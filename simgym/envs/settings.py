@@ -30,13 +30,13 @@ class ConversationSettings:
     """Constructor arguments shared by `ConversationEnv` and `UserSimVectorEnv`."""
 
     simulator: str | UserSimulator = "role_play"
-    """Who plays the user: a registered name or an instance; the environment id chooses it."""
+    """Who plays the user: a registered name, `py:module:Class` or an instance; the environment id chooses it."""
     model: LanguageModelSpec | None = None
-    """Model of the simulator; None: the simulator's own default (the embedded 135M model)."""
+    """Model of the simulator, see `ModelSpec`; None: the simulator's own default (the default model of 135M)."""
     scenarios: str | Sequence[Scenario] = "everyday"
     """Name of a set (`everyday`, `chitchat`), path of a JSONL file, or scenarios."""
     judge: str | Judge = "reward_head"
-    """Who judges the finished conversation: a registered name or an instance."""
+    """Who judges the finished conversation: a registered name, `py:module:Class` or an instance."""
     judge_model: LanguageModelSpec | None = None
     """Model of the judge; None: the judge's own default. Does not follow `model`, so that judges stay comparable."""
     max_turns: int = 5

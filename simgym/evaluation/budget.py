@@ -20,14 +20,14 @@ _GO_ON = "What was held is kept; with a higher limit the same run goes on."
 class Price:
     """What a role's model costs."""
 
-    read: float
-    """Money per million tokens read, >= 0."""
-    written: float
-    """Money per million tokens written, >= 0."""
+    input: float
+    """Money per million input tokens, >= 0."""
+    output: float
+    """Money per million output tokens, >= 0."""
 
     def __post_init__(self) -> None:
-        if not (self.read >= 0 and self.written >= 0):
-            raise ConfigurationError(f"A price is {self.read}, {self.written}, expected numbers >= 0.")
+        if not (self.input >= 0 and self.output >= 0):
+            raise ConfigurationError(f"A price is {self.input}, {self.output}, expected numbers >= 0.")
 
 
 @dataclass
@@ -74,7 +74,7 @@ class Budget:
 def cost_of(tokens: Mapping[str, Mapping[str, float]], prices: Mapping[str, Price]) -> float:
     """Money for tokens by role and kind (`prompt`, `completion`)."""
     return sum(
-        (numbers["prompt"] * prices[role].read + numbers["completion"] * prices[role].written) / 1e6
+        (numbers["prompt"] * prices[role].input + numbers["completion"] * prices[role].output) / 1e6
         for role, numbers in tokens.items()
         if role in prices
     )

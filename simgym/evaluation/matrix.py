@@ -25,6 +25,7 @@ from simgym.evaluation.plan import Plan, keep_plan, short_hash
 from simgym.output_files import lock_output
 from simgym.rollout.collect import collect_jobs
 from simgym.rollout.collection import Job, count_exclusions, plan_conversations
+from simgym.rollout.readiness import check_all_ready
 from simgym.seeding import derive_seed
 from simgym.statistics.intervals import Estimate, bootstrap_mean
 from simgym.transcripts import Transcript, read_transcripts
@@ -162,7 +163,9 @@ class MatrixRun:
             for column in self.envs
         }
         if len(set(self.paths.values())) < len(self.paths):
-            raise ConfigurationError("Two assistants have names that give the same file name. Rename one of them.")
+            raise ConfigurationError(
+                "Two assistants, or two simulators, have names that give the same file name. Rename one of them."
+            )
         mechanisms = {env_id: env.unwrapped.episodes for env_id, env in self.envs.items()}
         first = next(iter(mechanisms.values()))
         self.plan = Plan(
@@ -182,6 +185,24 @@ class MatrixRun:
             cell: [one for one in read_transcripts(path) if one.key in keys] if path.is_file() else []
             for cell, path in paths.items()
         }
+
+    def check_ready(self) -> None:
+        """Load or ask the models of every row, column and judge that still has conversations to come.
+
+        Raises:
+            ConfigurationError: one lacks something, such as a tokenizer; nothing has been written.
+            ServerUnavailable: the server of one does not answer; nothing has been written.
+        """
+        missing = [cell for cell, several in self.found().items() if len(several) < len(self.scenarios)]
+        rows, columns = (list(dict.fromkeys(names)) for names in (zip(*missing, strict=True) if missing else ((), ())))
+        mechanisms = {env_id: self.envs[env_id].unwrapped.episodes for env_id in columns}
+        check_all_ready(
+            [
+                *((f"assistant {row}", self.assistants[row]) for row in rows),
+                *((f"simulator of {env_id}", episodes.simulator) for env_id, episodes in mechanisms.items()),
+                *(("judge", episodes.judge) for episodes in list(mechanisms.values())[:1]),
+            ]
+        )
 
     def hold(
         self,

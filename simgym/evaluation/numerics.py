@@ -17,6 +17,7 @@ from simgym.conversation import Message
 from simgym.errors import ConfigurationError
 from simgym.judges.rubrics import load_rubric
 from simgym.language_models.base import Request, Sampling
+from simgym.language_models.model_spec import ModelSpec
 from simgym.language_models.numerics import MIXED
 from simgym.language_models.transformers_lm import TransformersLM
 from simgym.language_models.weights import EMBEDDED
@@ -51,8 +52,9 @@ def compare_numerics(
     Raises:
         ConfigurationError: the model is not one in process.
     """
-    settings = dict(model) if isinstance(model, Mapping) else {"model": model or EMBEDDED}
-    if settings.pop("kind", "transformers") != "transformers":
+    spec = ModelSpec.parse(model or EMBEDDED)
+    settings = dict(spec.arguments)
+    if spec.kind != "transformers":
         raise ConfigurationError(f"Numbers can be chosen for a model in process alone, not for {model!r}.")
     settings.pop("dtype", None)
     first = TransformersLM(**{**settings, "dtype": "float32", "kv_cache_gib": 0})

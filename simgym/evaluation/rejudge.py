@@ -92,6 +92,21 @@ def _already_judged(
     return done
 
 
+def is_left(source: str | Path, judge: Judge, path: str | Path) -> bool:
+    """Whether a judge still has to be asked about a conversation of `source`."""
+    fingerprint: dict[str, Any] = json.loads(json.dumps(judge.fingerprint()))
+    done = (
+        {transcript.key for transcript in read_transcripts(path) if transcript.end_reason != "judge_fault"}
+        if Path(path).exists()
+        else set()
+    )
+    return any(
+        _has_an_end(transcript) and not _has_judged(fingerprint, transcript)
+        for transcript in read_transcripts(source)
+        if transcript.key not in done
+    )
+
+
 def _keep_only(path: Path, done: Mapping[tuple[str, int], Transcript]) -> None:
     """Write a file anew with the finished transcripts alone, whole or not at all."""
     draft = path.with_name(f".{path.name}.draft")

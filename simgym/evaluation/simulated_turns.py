@@ -82,6 +82,15 @@ def simulate_turns(
         return [SimulatedTurn(**file.rows[moment.key]) for moment in reference.moments]
 
 
+def has_all_turns(reference: Reference, path: Path) -> bool:
+    """Whether a file has a turn for every moment, so that no simulator is going to be asked."""
+    return (
+        path.is_file()
+        and path.stat().st_size > 0
+        and {moment.key for moment in reference.moments} <= set(RunFile.open(path).rows)
+    )
+
+
 def _simulate(simulator: UserSimulator, moments: Sequence[Moment], seed: int) -> Iterator[SimulatedTurn]:
     first, later = ([one for one in moments if bool(one.history.messages) == kind] for kind in (False, True))
     turns: dict[str, UserTurn] = {}

@@ -139,6 +139,28 @@ def answer_tasks(
         return [Answer(**file.rows[task.id]) for task in tasks]
 
 
+def unanswered(tasks: Sequence[WildBenchTask], folder: str | Path) -> bool:
+    """Whether `answer_tasks` would have to ask an assistant."""
+    rows = _rows_of(Path(folder) / ANSWERS)
+    done = {key: row["asked"] for key, row in rows.items() if row["fault"] is None}
+    return any(done.get(task.id) != _content(task) for task in tasks)
+
+
+def unjudged(tasks: Sequence[WildBenchTask], answers: Mapping[str, Answer], folder: str | Path, name: str) -> bool:
+    """Whether `judge_answers` would have to ask a judge; `name` is that of the file, without its suffix."""
+    rows = _rows_of(Path(folder) / f"{name}.jsonl")
+    done = {key: row["answer"] for key, row in rows.items() if row["fault"] is None}
+    return any(
+        not _unusable(task, answer := answers.get(task.id))
+        and done.get(task.id) != _hash(answer.text if answer else "")
+        for task in tasks
+    )
+
+
+def _rows_of(path: Path) -> dict[str, dict[str, Any]]:
+    return RunFile.open(path).rows if path.is_file() and path.stat().st_size else {}
+
+
 def read_answers(folder: str | Path) -> tuple[dict[str, Answer], dict[str, Any]]:
     """Answers of a run by task id, and the header that says who gave them.
 

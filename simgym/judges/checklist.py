@@ -16,7 +16,7 @@ from simgym.judges.base import Judgement
 from simgym.judges.parsing import read_checklist
 from simgym.judges.rubrics import load_rubric, quoted
 from simgym.language_models.base import Request, Sampling, record_call
-from simgym.language_models.loading import LanguageModelSpec, load_language_model
+from simgym.language_models.loading import LanguageModelSpec, check_language_model, load_language_model
 from simgym.language_models.weights import EMBEDDED
 from simgym.transcripts import text_hash
 
@@ -90,6 +90,10 @@ class ChecklistJudge:
             )
             judgements.append(Judgement(sum(parts) / len(parts), reasons, parts=parts, calls=calls))
         return judgements
+
+    def check(self) -> None:
+        """Load the model, or ask its server for a sign of life; see `check_ready`."""
+        check_language_model(self.model_spec)
 
     def fingerprint(self) -> dict[str, Any]:
         items = (

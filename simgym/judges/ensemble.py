@@ -14,6 +14,7 @@ from simgym.conversation import Conversation, Scenario
 from simgym.errors import ConfigurationError
 from simgym.judges.base import Judge, Judgement
 from simgym.judges.loading import load_judge
+from simgym.plugins import check_ready
 from simgym.seeding import derive_seed
 
 JudgeSpec = str | Judge | Mapping[str, Any]
@@ -49,6 +50,11 @@ class EnsembleJudge:
         ]
         return [_mean(list(several), self.weights) for several in zip(*found, strict=True)]
 
+    def check(self) -> None:
+        """Check every judge; see `check_ready`."""
+        for judge in self.judges:
+            check_ready(judge)
+
     def fingerprint(self) -> dict[str, Any]:
         return {
             "judge": "ensemble",
@@ -61,7 +67,11 @@ class PerTurnJudge:
     """Applies a judge to the conversation as it stood after each assistant turn; implements `Judge`."""
 
     def __init__(self, judge: JudgeSpec = "rubric") -> None:
-        """Choose the judge that sees each turn."""
+        """Choose the judge that sees each turn.
+
+        Args:
+            judge: A name, an instance, or a mapping of `judge` (a name), `model` and further arguments.
+        """
         self.judge = _load(judge)
 
     def score(
@@ -86,6 +96,10 @@ class PerTurnJudge:
             _mean(several, [1.0] * len(several)) if several else Judgement(None, fault="no_turns: nothing to judge")
             for several in of_row
         ]
+
+    def check(self) -> None:
+        """Check the judge; see `check_ready`."""
+        check_ready(self.judge)
 
     def fingerprint(self) -> dict[str, Any]:
         return {"judge": "per_turn", "of": self.judge.fingerprint()}

@@ -17,7 +17,7 @@ from simgym.errors import ConfigurationError
 from simgym.judges.base import Judgement
 from simgym.judges.rubrics import load_rubric
 from simgym.language_models.base import ChoosingModel, Request, Sampling
-from simgym.language_models.loading import LanguageModelSpec, load_language_model, unwrapped
+from simgym.language_models.loading import LanguageModelSpec, check_language_model, load_language_model, unwrapped
 from simgym.language_models.weights import EMBEDDED
 from simgym.transcripts import ModelCall
 
@@ -75,6 +75,10 @@ class ExpectedScoreJudge:
             )
             judgements.append(Judgement(None if fault else min(1.0, value), fault=fault, calls=(call,)))
         return judgements
+
+    def check(self) -> None:
+        """Load the model, or ask its server for a sign of life; see `check_ready`."""
+        check_language_model(self.model_spec)
 
     def fingerprint(self) -> dict[str, Any]:
         return {

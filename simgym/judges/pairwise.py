@@ -18,7 +18,7 @@ from simgym.judges.base import Judgement
 from simgym.judges.parsing import VERDICTS, read_verdict
 from simgym.judges.rubrics import load_rubric, quoted
 from simgym.language_models.base import Request, Sampling, record_call
-from simgym.language_models.loading import LanguageModelSpec, load_language_model
+from simgym.language_models.loading import LanguageModelSpec, check_language_model, load_language_model
 from simgym.language_models.weights import EMBEDDED
 from simgym.seeding import derive_seed
 from simgym.transcripts import ModelCall, text_hash
@@ -160,6 +160,10 @@ class PairwiseJudge:
             else:
                 judgements.append(Judgement(one.outcome, one.reasons, one.fault, parts=one.verdicts, calls=one.calls))
         return judgements
+
+    def check(self) -> None:
+        """Load the model, or ask its server for a sign of life; see `check_ready`."""
+        check_language_model(self.model_spec)
 
     def fingerprint(self) -> dict[str, Any]:
         return {

@@ -16,7 +16,7 @@ from typing import Any
 from simgym.conversation import Conversation, Scenario
 from simgym.judges.base import Judgement
 from simgym.language_models.base import LanguageModel, Likelihood
-from simgym.language_models.loading import LanguageModelSpec, load_language_model
+from simgym.language_models.loading import LanguageModelSpec, check_language_model, load_language_model
 from simgym.language_models.weights import EMBEDDED
 from simgym.transcripts import ModelCall
 
@@ -34,7 +34,11 @@ class RelevanceJudge:
     """Gain in nats per token that moves the value from 0.5 to 0.73."""
 
     def __init__(self, model: LanguageModelSpec = EMBEDDED) -> None:
-        """Choose the model whose likelihoods are used; it must be able to `score`."""
+        """Choose whose likelihoods are used.
+
+        Args:
+            model: A model that can `score`: in process, or a server that echoes log-probabilities.
+        """
         self.model_spec = model
         self._without: dict[str, Likelihood] = {}
 
@@ -74,6 +78,10 @@ class RelevanceJudge:
         """A gain in nats per token as a value in [0, 1]."""
         exponent = (gain - self.CENTRE) / self.SCALE
         return 1 / (1 + math.exp(-exponent)) if exponent > -700 else 0.0
+
+    def check(self) -> None:
+        """Load the model, or ask its server for a sign of life; see `check_ready`."""
+        check_language_model(self.model_spec, "likelihoods")
 
     def fingerprint(self) -> dict[str, Any]:
         return {

@@ -141,6 +141,11 @@ class RewardHeadJudge:
             for index, (text, exchanges) in enumerate(zip(texts_N, exchanges_N, strict=True))
         ]
 
+    def check(self) -> None:
+        """Load head and model; see `check_ready`."""
+        _, model = self._ready()
+        model.check()
+
     def fingerprint(self) -> dict[str, Any]:
         head, model = self._ready()
         return {

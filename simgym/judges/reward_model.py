@@ -90,6 +90,11 @@ class RewardModelJudge:
             for index, conversation in enumerate(conversations)
         ]
 
+    def check(self) -> None:
+        """Load the model; see `check_ready`."""
+        with self._lock:
+            self._ready()
+
     def fingerprint(self) -> dict[str, Any]:
         return {
             "judge": "reward_model",

@@ -17,7 +17,7 @@ from simgym.judges.base import Judgement
 from simgym.judges.parsing import HIGHEST_GRADE, LOWEST_GRADE, read_grade
 from simgym.judges.rubrics import load_rubric
 from simgym.language_models.base import Request, Sampling, record_call
-from simgym.language_models.loading import LanguageModelSpec, load_language_model
+from simgym.language_models.loading import LanguageModelSpec, check_language_model, load_language_model
 from simgym.language_models.weights import EMBEDDED
 from simgym.seeding import derive_seed
 from simgym.transcripts import ModelCall
@@ -92,6 +92,11 @@ class RubricJudge:
                 )
             )
         return judgements
+
+    def check(self) -> None:
+        """Load the models, or ask their servers for a sign of life; see `check_ready`."""
+        for spec in self.models:
+            check_language_model(spec)
 
     def fingerprint(self) -> dict[str, Any]:
         return {

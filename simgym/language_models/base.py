@@ -20,6 +20,8 @@ from simgym.errors import ConfigurationError
 from simgym.transcripts import ModelCall
 
 FinishReason = Literal["stop", "length", "fault"]
+Purpose = Literal["chat", "user_turns", "likelihoods"]
+"""What a model is going to be asked for: assistant turns, user turns (raw prompts), or likelihoods of texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,25 @@ class LanguageModel(Protocol):
 
     def fingerprint(self) -> dict[str, Any]:
         """JSON values that identify weights and numerics, e.g. `{"model": ..., "revision": ..., "dtype": ...}`."""
+        ...
+
+
+@runtime_checkable
+class CheckableModel(LanguageModel, Protocol):
+    """A language model that can be asked whether it can answer now."""
+
+    def check(self, purpose: Purpose = "chat", *, adapter: str | None = None) -> None:
+        """Load the weights, or ask the server for a sign of life; no reply is generated for anybody.
+
+        Args:
+            purpose: What the model is going to be asked for.
+            adapter: The adapter that requests are going to name; None: none.
+
+        Raises:
+            ConfigurationError: key, model name or adapter are not accepted, or a tokenizer is missing.
+            WeightsError: the weights cannot be loaded.
+            ServerUnavailable: the server does not answer.
+        """
         ...
 
 

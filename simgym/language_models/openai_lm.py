@@ -30,7 +30,8 @@ from urllib.parse import urlsplit
 from simgym.errors import ConfigurationError
 from simgym.extras import require_extra
 from simgym.flip import render, without_special_tokens
-from simgym.language_models.base import Generation, Likelihood, Request
+from simgym.language_models.base import Generation, Likelihood, Purpose, Request
+from simgym.language_models.server_check import check_server
 from simgym.language_models.server_connection import ServerConnection
 
 _CHAT: Literal["/chat/completions"] = "/chat/completions"
@@ -70,6 +71,7 @@ class OpenAILM:
         *,
         base_url: str | None = None,
         api_key: str | None = None,
+        api_key_env: str = "OPENAI_API_KEY",
         max_concurrency: int = 32,
         timeout: float = 120.0,
         max_retries: int = 4,
@@ -83,8 +85,9 @@ class OpenAILM:
             model: The name the server knows the model by; a request's `adapter` is sent in its place (as vLLM names
                 LoRA modules).
             base_url: Root of the API, e.g. `http://localhost:8000/v1`; None: `$OPENAI_BASE_URL`, else OpenAI.
-            api_key: None: `$OPENAI_API_KEY`, read on the first call; a server of your own needs none. A key given here
-                is part of a pickle of this object, and of nothing else.
+            api_key: None: the environment variable `api_key_env`, read on the first call; a server of your own needs
+                none. A key given here is part of a pickle of this object, and of nothing else.
+            api_key_env: Name of the environment variable that holds the key, for servers with different keys.
             max_concurrency: Requests in flight, in [1, 1000] (the client opens no more connections).
             timeout: Seconds one attempt may wait for the server, > 0; a dead server costs `max_retries + 1` of them.
             max_retries: Further attempts after the first, >= 0.
@@ -109,6 +112,7 @@ class OpenAILM:
         self._base_url = (address or "https://api.openai.com/v1").rstrip("/")
         self._host, self._address = _without_credentials(self._base_url)
         self._api_key = api_key
+        self._api_key_env = api_key_env
         self._settled_mode: int | None = None
         self._limit_field = "max_tokens"
         self.__setstate__({})
@@ -170,6 +174,12 @@ class OpenAILM:
         model = adapter or self.name
         pairs = zip(heads, tails, strict=True)
         return connection.run([self._likelihood(connection, model, head, tail) for head, tail in pairs])
+
+    def check(self, purpose: Purpose = "chat", *, adapter: str | None = None) -> None:
+        """Ask the server whether it is there and knows the model; see `CheckableModel.check`."""
+        if purpose != "chat":
+            self._ready_tokenizer("A user turn" if purpose == "user_turns" else "Scoring texts")
+        check_server(self, adapter or self.name, purpose)
 
     def fingerprint(self) -> dict[str, Any]:
         """Model name, address without scheme and credentials, and further fields; what the server runs is not known."""
@@ -262,7 +272,7 @@ class OpenAILM:
         status, said = int(error.status_code), self._said(error)
         answered = f"{self._host} answered {status}: {said}"
         if status in (401, 403):  # the server's own words are left out: they may quote the key
-            why = f"the API key is not accepted for model {self.name!r}. Set OPENAI_API_KEY, or pass api_key=."
+            why = f"the API key is not accepted for model {self.name!r}. Set {self._api_key_env}, or pass api_key=."
             return _Unanswered(f"{self._host} answered {status}: {why}", fatal=True)
         if status in (404, 405):
             advice = f"Check the model name {self.name!r}, names of adapters, and base_url, which usually ends in /v1."
@@ -363,10 +373,10 @@ class OpenAILM:
             return self._loaded_tokenizer if isinstance(self.tokenizer, str) else self.tokenizer
 
     def _key(self) -> str:
-        key = (self._api_key or os.environ.get("OPENAI_API_KEY") or "").strip()
+        key = (self._api_key or os.environ.get(self._api_key_env) or "").strip()
         if not key and self._needs_key:
             raise ConfigurationError(
-                "There is no API key for OpenAI. Set OPENAI_API_KEY, pass api_key=, "
+                f"There is no API key for OpenAI. Set {self._api_key_env}, pass api_key=, "
                 "or pass base_url= for a server of your own."
             )
         if not (key.isascii() and key.isprintable()):

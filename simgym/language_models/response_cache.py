@@ -32,8 +32,8 @@ from typing import Any, Literal, TypeVar, get_args
 
 from simgym.errors import CacheError, ConfigurationError, UnknownRequest
 from simgym.jsonl import parse_json
-from simgym.language_models.base import Generation, LanguageModel, Likelihood, Request
-from simgym.language_models.loading import LanguageModelSpec, load_language_model, unwrapped
+from simgym.language_models.base import Generation, LanguageModel, Likelihood, Purpose, Request
+from simgym.language_models.loading import LanguageModelSpec, check_language_model, load_language_model, unwrapped
 from simgym.typed_json import from_json
 
 Mode = Literal["off", "read", "record", "replay"]
@@ -48,7 +48,7 @@ class CachedLM:
     """Remembers what a language model has answered; implements `LanguageModel`."""
 
     def __init__(self, model: LanguageModelSpec, *, path: str, mode: Mode = "record") -> None:
-        """Open the file; the model itself is asked for nothing yet.
+        """Open the file if there is one; a new one is made when there is something to write down.
 
         Args:
             model: Whose answers: a name, settings or instance; see `load_language_model`.
@@ -66,7 +66,8 @@ class CachedLM:
         self.hits = 0
         """Answers that came from the file."""
         self.__setstate__({})
-        if mode != "off":
+        self._opened = False
+        if mode != "off" and (mode != "record" or Path(path).exists()):
             self._open()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -86,6 +87,11 @@ class CachedLM:
     def unwrapped(self) -> LanguageModel:
         """The model itself, for what is not remembered."""
         return unwrapped(self.model)
+
+    def check(self, purpose: Purpose = "chat", *, adapter: str | None = None) -> None:
+        """The inner model's check, unless nothing is going to be asked of it."""
+        if self.mode != "replay":
+            check_language_model(self.model, purpose, adapter=adapter)
 
     def generate(self, requests: Sequence[Request]) -> list[Generation]:
         """Answer N requests; see `LanguageModel.generate`.
@@ -156,6 +162,11 @@ class CachedLM:
 
     @contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:
+        if not self._opened:
+            try:
+                self._open()
+            except ConfigurationError as error:
+                raise CacheError(str(error)) from error
         try:
             with self._connect() as database:
                 yield database
@@ -166,6 +177,7 @@ class CachedLM:
             ) from error
 
     def _open(self) -> None:
+        self._opened = True
         there = Path(self.path).is_file()
         if not there and self.mode != "record":
             raise ConfigurationError(f"There is no file {self.path} to {self.mode} from. Record one first.")

@@ -24,7 +24,7 @@ import numpy as np
 from simgym.errors import ConfigurationError
 from simgym.extras import require_extra
 from simgym.flip import render
-from simgym.language_models.base import Generation, Likelihood, Request, Sampling
+from simgym.language_models.base import Generation, Likelihood, Purpose, Request, Sampling
 from simgym.language_models.decoding import Row, Work
 from simgym.language_models.loaded_model import BASE, LoadedModel
 from simgym.language_models.weights import EMBEDDED, folder_hash
@@ -106,6 +106,11 @@ class TransformersLM:
     def model(self) -> Any:
         """The `PreTrainedModel` (a `PeftModel` round it once adapters are loaded); loads it."""
         return self._ready().model
+
+    def check(self, purpose: Purpose = "chat", *, adapter: str | None = None) -> None:
+        """Load the model; see `CheckableModel.check`."""
+        with self.lock:
+            self._adapter(self._ready(), adapter)
 
     def generate(self, requests: Sequence[Request]) -> list[Generation]:
         """Answer N requests; see `LanguageModel.generate`.

@@ -10,7 +10,7 @@ previous turn word for word, it is asked again with the temperature raised by 0.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from simgym.conversation import END_OF_CONVERSATION, Conversation, Message, Scen
 from simgym.errors import ConfigurationError
 from simgym.language_models.adapters import adapter_fingerprint
 from simgym.language_models.base import LanguageModel, Request, Sampling
-from simgym.language_models.loading import LanguageModelSpec, load_language_model, unwrapped
+from simgym.language_models.loading import LanguageModelSpec, check_language_model, load_language_model, unwrapped
+from simgym.language_models.model_spec import ModelSpec
 from simgym.language_models.transformers_lm import TransformersLM
 from simgym.language_models.weights import EMBEDDED
 from simgym.simulators.attempts import attempt_turns
@@ -109,6 +110,10 @@ class FineTuned:
         """The open user turn, completed."""
         return ForcedTurn(self._request(scenario, conversation, 0, 0), "", said)
 
+    def check(self) -> None:
+        """Load model and adapter, or ask the server, whose model needs a tokenizer here; see `check_ready`."""
+        check_language_model(self.language_model(), "user_turns", adapter=self.adapter)
+
     def fingerprint(self) -> dict[str, Any]:
         return {
             "simulator": "fine_tuned",
@@ -138,6 +143,7 @@ class FineTuned:
 
 def _is_embedded(model: LanguageModelSpec) -> bool:
     """Whether a model is the embedded one, which nobody has trained on user turns."""
-    if isinstance(model, Mapping):
-        return _is_embedded(model.get("model", "")) and model.get("kind", "transformers") in ("transformers", "cached")
-    return (model if isinstance(model, str) else getattr(model, "name", None)) == EMBEDDED
+    spec = ModelSpec.parse(model).innermost
+    if spec.instance is not None:
+        return getattr(spec.instance, "name", None) == EMBEDDED
+    return spec.kind == "transformers" and spec.arguments.get("model", EMBEDDED) == EMBEDDED

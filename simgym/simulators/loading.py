@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +9,8 @@ import gymnasium
 
 from simgym.errors import ConfigurationError, UnknownName
 from simgym.language_models.loading import LanguageModelSpec
-from simgym.plugins import find, unknown
+from simgym.language_models.model_spec import check_named_model
+from simgym.plugins import find, make, options_of, takes_any_option, unknown
 from simgym.simulators.base import UserSimulator
 
 
@@ -21,12 +21,12 @@ def load_simulator(
 
     Args:
         simulator: A registered name (`role_play`, `persona`, `fine_tuned`, `replay`, `mixture`, `human`, or a
-            plug-in's), or a `UserSimulator`.
+            plug-in's), `py:module:Class`, or a `UserSimulator`.
         model: Passed on to simulators that take a model; None: their own default.
         options: Further constructor arguments.
 
     Raises:
-        UnknownName: no simulator has that name.
+        UnknownName: no simulator has that name, or the simulator has no such option.
         ConfigurationError: it does not take these arguments, or the object is not a simulator.
     """
     if not isinstance(simulator, str):
@@ -36,21 +36,23 @@ def load_simulator(
                 "fingerprint."
             )
         return simulator
-    factory = find("simulators", simulator)
     arguments = dict(options or {})
-    if model is not None and "model" in inspect.signature(factory).parameters:
-        arguments["model"] = model
-    try:
-        made: UserSimulator = factory(**arguments)
-    except TypeError as error:
-        raise ConfigurationError(f"The simulator {simulator!r} cannot be made: {error}.") from error
-    return made
+    if (given := arguments.get("model", model)) is not None:
+        check_named_model(given)
+        if takes_option(simulator, "model"):
+            arguments["model"] = given
+    loaded = make("simulators", simulator, arguments)
+    if not isinstance(loaded, UserSimulator):
+        raise ConfigurationError(
+            f"{simulator} makes a {type(loaded).__name__}, expected an object with open, reply and fingerprint."
+        )
+    return loaded
 
 
 def takes_option(simulator: str, option: str) -> bool:
     """Whether the simulator called `simulator` has a constructor argument `option`, its own or passed on."""
-    parameters = inspect.signature(find("simulators", simulator)).parameters.values()
-    return any(one.name == option or one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters)
+    factory = find("simulators", simulator)
+    return option in options_of(factory) or takes_any_option(factory)
 
 
 def simulator_of(env_id: str) -> str:

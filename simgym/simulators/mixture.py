@@ -13,6 +13,7 @@ from simgym.conversation import Conversation, Scenario
 from simgym.errors import ConfigurationError
 from simgym.language_models.loading import LanguageModelSpec
 from simgym.language_models.weights import EMBEDDED
+from simgym.plugins import check_ready
 from simgym.seeding import generator
 from simgym.simulators.base import UserSimulator, UserTurn
 from simgym.simulators.loading import load_simulator
@@ -65,6 +66,11 @@ class Mixture:
         for index, simulator in enumerate(self.components):
             if (check := getattr(simulator, "check_scenarios", None)) is not None:
                 check([scenario for scenario in scenarios if self.drawn(scenario) == index])
+
+    def check(self) -> None:
+        """Check every component; see `check_ready`."""
+        for component in self.components:
+            check_ready(component)
 
     def fingerprint(self) -> dict[str, Any]:
         return {

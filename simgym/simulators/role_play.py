@@ -20,7 +20,7 @@ from typing import Any, Literal
 from simgym.conversation import END_OF_CONVERSATION, Conversation, Message, Scenario, written_out
 from simgym.errors import ConfigurationError
 from simgym.language_models.base import LanguageModel, Request, Sampling
-from simgym.language_models.loading import LanguageModelSpec, load_language_model
+from simgym.language_models.loading import LanguageModelSpec, check_language_model, load_language_model
 from simgym.language_models.weights import EMBEDDED
 from simgym.seeding import generator
 from simgym.simulators.attempts import attempt_turns
@@ -135,6 +135,10 @@ class RolePlay:
         """Name of the guideline that the scenario's persona seed draws."""
         names = list(self.guidelines)
         return names[0] if len(names) == 1 else names[_drawn(scenario.persona_seed, len(names))]
+
+    def check(self) -> None:
+        """Load the model, or ask its server for a sign of life; see `check_ready`."""
+        check_language_model(self.model_spec)
 
     def fingerprint(self) -> dict[str, Any]:
         return {

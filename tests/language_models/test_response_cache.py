@@ -189,6 +189,7 @@ def test_simulators_that_need_a_model_in_process_find_it_inside(tmp_path, tiny_m
 def test_a_file_that_goes_bad_in_the_middle_is_a_sentence(tmp_path):
     path = tmp_path / "answers.sqlite"
     model = CachedLM("scripted:echo", path=str(path))
+    model.generate([ask("b")])
     path.write_bytes(b"no database" * 100)
     with pytest.raises(CacheError, match="cannot be read or written"):
         model.generate([ask("a")])

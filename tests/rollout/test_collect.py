@@ -11,7 +11,7 @@ import pytest
 
 import simgym  # noqa: F401  # registers the environments
 from simgym.assistants.base import AssistantTurn
-from simgym.assistants.language_model_assistant import LanguageModelAssistant, assistant_from_text
+from simgym.assistants.language_model_assistant import LanguageModelAssistant
 from simgym.errors import BudgetReached, ConfigurationError, TranscriptError
 from simgym.language_models.base import Sampling
 from simgym.rollout.collect import collect, count_exclusions
@@ -214,14 +214,3 @@ def test_a_full_disk_is_a_sentence_and_loses_nothing(scenarios, tmp_path, monkey
     monkeypatch.setattr("os.fsync", real)
     assert path.read_bytes() == before
     assert len(collect(LanguageModelAssistant("scripted:a"), make(scenarios), path=path)) == 6
-
-
-def test_an_assistant_is_read_from_the_command_line(tmp_path):
-    name, assistant = assistant_from_text("mine=scripted:hello+clarify", FEW)
-    assert name == "mine"
-    assert "clarifying question" in assistant.system_prompt
-    assert assistant_from_text("scripted:hello", FEW)[0] == "scripted:hello"
-    with pytest.raises(ConfigurationError, match="Did you mean 'clarify'"):
-        assistant_from_text("scripted:hello+clarfy", FEW)
-    with pytest.raises(ConfigurationError, match="no model"):
-        assistant_from_text("name=", FEW)

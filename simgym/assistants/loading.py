@@ -1,0 +1,114 @@
+"""From what is typed on a command line to an assistant: `[NAME=]MODEL[+PROMPT]`.
+
+`MODEL` is anything that `ModelSpec` reads (a name, `openai:NAME@URL`, a JSON object), or `py:module:Class`, a class or
+function that makes an assistant or a language model. `PROMPT` is a system prompt that is shipped, or a text file. Signs
+that mean something here may occur in JSON and addresses, too: a `+` begins a prompt only where a prompt of that name
+exists, and what holds an address or JSON is not taken for a NAME.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from simgym.assistants.base import Assistant
+from simgym.assistants.language_model_assistant import LanguageModelAssistant, prompt_exists, read_prompt
+from simgym.errors import ConfigurationError
+from simgym.language_models.base import Sampling
+from simgym.language_models.model_spec import AnswerCache, ModelSpec, check_named_model, is_language_model
+from simgym.plugins import PYTHON_PREFIX, available, make
+
+_EXPECTED = "Expected [NAME=]MODEL[+PROMPT]."
+
+
+@dataclass(frozen=True, slots=True)
+class NamedAssistant:
+    """An assistant and what to call it in results."""
+
+    name: str
+    """As given, or made of model and prompt."""
+    assistant: Assistant
+    """Who answers."""
+
+
+def load_assistant(text: str, sampling: Sampling, *, cache: AnswerCache = AnswerCache()) -> NamedAssistant:  # noqa: B008
+    """Read `[NAME=]MODEL[+PROMPT]`; no model is loaded.
+
+    Args:
+        text: As typed.
+        sampling: How the assistant's replies are drawn; a `py:` assistant draws as it likes.
+        cache: Where responses of the model are kept; default: nowhere.
+
+    Raises:
+        UnknownName: there is no such prompt, kind of model, or setting; the message has the nearest name.
+        ConfigurationError: there is no model, or the JSON is broken.
+    """
+    name, rest = _split_name(text)
+    model, prompt = _split_prompt(rest)
+    if not model or name == "":
+        raise ConfigurationError(f"The assistant {text!r} has no model. {_EXPECTED}")
+    system_prompt = read_prompt(prompt) if prompt else None
+    made = make("assistants", model, {}) if model.startswith(PYTHON_PREFIX) else None
+    if made is not None and not is_language_model(made):
+        if not isinstance(made, Assistant):
+            raise ConfigurationError(
+                f"{model} makes a {type(made).__name__}, expected an assistant (respond and fingerprint) or a language "
+                "model (generate, score and fingerprint)."
+            )
+        if prompt:
+            raise ConfigurationError(f"{model} is an assistant of its own, which takes no prompt. Leave +{prompt} out.")
+        return NamedAssistant(name or text, made)
+    check_named_model(made or model)
+    spec = ModelSpec.parse(made or model)
+    assistant = LanguageModelAssistant(_plain(cache.around(spec)), system_prompt=system_prompt, sampling=sampling)
+    return NamedAssistant(name or _default_name(text, model, spec, prompt), assistant)
+
+
+def _split_name(text: str) -> tuple[str | None, str]:
+    """The NAME before a `=`, None if there is none, and the rest."""
+    head, equals, rest = text.partition("=")
+    kind, colon, _ = head.partition(":")
+    starts_a_model = head.lstrip().startswith("{") or "://" in head or (
+        bool(colon) and (kind == "py" or kind in available("language_models"))
+    )  # fmt: skip
+    return (None, text) if not equals or starts_a_model else (head, rest)
+
+
+def _split_prompt(text: str) -> tuple[str, str]:
+    """Model and prompt; the prompt is empty if there is none."""
+    if text.lstrip().startswith("{"):
+        try:
+            _, end = json.JSONDecoder().raw_decode(text.lstrip())
+        except ValueError as error:
+            raise ConfigurationError(
+                f"The assistant {text!r} starts like a JSON object but is none: {error}."
+            ) from error
+        model, rest = text.lstrip()[:end], text.lstrip()[end:].strip()
+        if rest and not rest.startswith("+"):
+            raise ConfigurationError(f"Behind the JSON object of the assistant stands {rest!r}. {_EXPECTED}")
+        return model, rest[1:]
+    places = [match.start() for match in re.finditer(r"\+", text)]
+    for place in places:
+        if prompt_exists(text[place + 1 :]):
+            return text[:place], text[place + 1 :]
+    _, at, address = text.partition("://")
+    if not places or (at and "+" in address and "/" in address.rpartition("+")[2]):
+        return text, ""
+    place = places[-1] if at else places[0]
+    return text[:place], text[place + 1 :]
+
+
+def _default_name(text: str, model: str, spec: ModelSpec, prompt: str) -> str:
+    """The text itself, unless it holds settings or an address, which are too long for a table."""
+    if "://" not in model and not model.lstrip().startswith("{"):
+        return text
+    return f"{spec.name}+{prompt}" if prompt else spec.name
+
+
+def _plain(spec: ModelSpec) -> Any:
+    # a name stays the text that it was, which transcripts of earlier versions were made with
+    if spec.instance is not None:
+        return spec.instance
+    return spec.arguments["model"] if spec.kind == "transformers" and set(spec.arguments) == {"model"} else spec

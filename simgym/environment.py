@@ -1,0 +1,17 @@
+"""Every environment variable that simgym reads, with its meaning: the source of `simgym --help` and of the README.
+
+The variables themselves are read where they are used; a test compares this table with the code. Variables that other
+libraries read (`HF_TOKEN`, `CUDA_VISIBLE_DEVICES`, ...) are theirs and not listed.
+"""
+
+from __future__ import annotations
+
+VARIABLES: dict[str, str] = {
+    "OPENAI_API_KEY": "Key of OpenAI-compatible servers; servers of your own usually need none.",
+    "OPENAI_BASE_URL": "Address of the server of openai:NAME, e.g. http://localhost:8000/v1. Default: OpenAI.",
+    "SIMGYM_CACHE": "Folder of converted weights. Default: simgym in $XDG_CACHE_HOME.",
+    "SIMGYM_STUDY_ADMIN_TOKEN": "Password of a study's /admin page; without it there is no such page.",
+    "SIMGYM_TRACEBACK": "1: show the traceback of an error instead of one sentence.",
+    "XDG_CACHE_HOME": "Folder of caches. Default: ~/.cache.",
+}
+"""Name and meaning."""
