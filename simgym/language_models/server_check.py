@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from simgym.errors import ConfigurationError, ServerUnavailable
 from simgym.language_models.base import Purpose
-from simgym.plugins import optional_import
+from simgym.extras import optional_import
 
 if TYPE_CHECKING:
     from simgym.language_models.openai_lm import OpenAILM
