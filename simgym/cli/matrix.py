@@ -19,9 +19,9 @@ from simgym.errors import ConfigurationError
 if TYPE_CHECKING:
     from simgym.assistants.language_model_assistant import LanguageModelAssistant
     from simgym.conversation import Scenario
-    from simgym.evaluation.budget import Price
     from simgym.evaluation.matrix import CellCollector, Matrix, MatrixRun
     from simgym.report.results import MatrixResults
+    from simgym.rollout.budget import Price
     from simgym.transcripts import Transcript
 
 _QUESTION = "How well does each assistant do with simulated users, and does it depend on which simulator plays them?"
@@ -95,12 +95,12 @@ def matrix(
     seeds. Finished conversations are kept: the same command again goes on where it stopped.
     """
     from simgym.cli.progress import ConversationProgress
-    from simgym.evaluation.budget import Budget
     from simgym.evaluation.comparisons import compare_cells
     from simgym.evaluation.forecast import forecast
     from simgym.evaluation.matrix import MatrixRun
     from simgym.report.html import write_report
     from simgym.report.results import describe_matrix, short_name
+    from simgym.rollout.budget import Budget
     from simgym.transcripts import write_json
 
     started = time.monotonic()
@@ -211,7 +211,7 @@ def read_prices(texts: Sequence[str]) -> dict[str, Price]:
     Raises:
         ConfigurationError: not two numbers, or no such role.
     """
-    from simgym.evaluation.budget import Price
+    from simgym.rollout.budget import Price
 
     prices = {}
     for text in texts:

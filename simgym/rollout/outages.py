@@ -1,0 +1,118 @@
+"""Work that an outage interrupts: it waits, tries again, and then stops where the same command goes on.
+
+A request to a server has been repeated by the model itself before its fault arrives here. If a batch brings back faults
+of this kind (`Fault.is_outage`), nothing of them is written down: the items are done again after a pause, and again.
+When the pauses are used up, `Patience` asks the models whether they answer at all. If they do not, the run ends with
+`ServerUnavailable`; what was finished is kept, and the same command does the rest. If they do answer, these requests
+alone are at fault, and their faults are recorded like any other, so that one request never ends a run.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Protocol, TypeVar
+
+from simgym.errors import ServerUnavailable
+from simgym.faults import Fault
+
+WAITS = (5.0, 30.0, 60.0)
+"""Seconds before each new attempt; a pause ends the work of one batch, the other threads' goes on."""
+
+_log = logging.getLogger(__name__)
+
+
+class Answer(Protocol):
+    """What came back for one item."""
+
+    @property
+    def fault(self) -> str | None:
+        """Why there is nothing to use, or None."""
+        ...
+
+
+Item = TypeVar("Item")
+AnyAnswer = TypeVar("AnyAnswer", bound=Answer)
+
+
+def ask_in_batches(
+    ask: Callable[[Sequence[Item]], Iterable[AnyAnswer]], items: Sequence[Item], *, batch_size: int, noun: str
+) -> Iterator[tuple[Item, AnyAnswer]]:
+    """Every item with its answer, in the order of the batches; what an outage lost is asked again.
+
+    Args:
+        ask: Answers of a batch, in its order.
+        items: N items.
+        batch_size: Items per call, >= 1.
+        noun: What the items are, in the plural, for messages.
+
+    Raises:
+        ServerUnavailable: a server is away, and stays so.
+    """
+    done = 0
+    for start in range(0, len(items), max(1, batch_size)):
+        batch: Sequence[Item] = items[start : start + max(1, batch_size)]
+        patience = Patience()
+        while batch:
+            lost: list[tuple[Item, AnyAnswer]] = []
+            for item, answer in zip(batch, ask(batch), strict=True):
+                if answer.fault is not None and Fault.parse(answer.fault).is_outage:
+                    lost.append((item, answer))
+                else:
+                    done += 1
+                    yield item, answer
+            progress = f"{done} of {len(items)} {noun} that were missing are"
+            if not patience.try_again([answer.fault for _, answer in lost], progress):
+                yield from lost
+                break
+            batch = [item for item, _ in lost]
+
+
+class Patience:
+    """Decides about one batch whether what an outage has lost is tried again."""
+
+    def __init__(
+        self,
+        *,
+        check: Callable[[], None] | None = None,
+        stopping: threading.Event | None = None,
+        waits: Sequence[float] | None = None,
+    ) -> None:
+        """Nothing is waited for yet.
+
+        Args:
+            check: Raises `ServerUnavailable` if a model still does not answer; None: it is taken not to.
+            stopping: Ends pauses early, because the run is being interrupted.
+            waits: Seconds before each new attempt; None: `WAITS`.
+        """
+        self._check = check
+        self._stopping = stopping or threading.Event()
+        self._waits = list(WAITS if waits is None else waits)
+
+    def try_again(self, faults: Iterable[str | None], done: str) -> bool:
+        """Pause if a server was away, and say whether to try again what failed.
+
+        Args:
+            faults: Of what was just tried.
+            done: What is finished, for the message: `12 of 40 conversations`.
+
+        Returns:
+            False if there was no outage, or if the servers answer and only these requests fail.
+
+        Raises:
+            ServerUnavailable: a server is still away after all pauses.
+        """
+        lost = [fault for fault in faults if fault is not None and Fault.parse(fault).is_outage]
+        if not lost:
+            return False
+        sentence = f"{lost[0].rstrip('.')}. {done} finished and kept."
+        if self._waits and not self._stopping.is_set():
+            wait = self._waits.pop(0)
+            _log.warning("%s Trying the rest again in %g s.", sentence, wait)
+            if not self._stopping.wait(wait):
+                return True
+        if self._check is not None and not self._stopping.is_set():
+            self._check()
+            return False
+        raise ServerUnavailable(f"{sentence} The same command goes on when the server is back.")
