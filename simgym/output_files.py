@@ -42,18 +42,21 @@ def lock_output(path: str | Path, *, folder: bool = False) -> Iterator[None]:
         TranscriptError: there can be no such file or folder, or it cannot be written to.
     """
     path = Path(os.path.realpath(path))
+    if folder or not is_special(path):
+        refuse_unwritable(path, folder=folder)
     if is_special(path) or _is_ours(path):
         yield
         return
-    refuse_unwritable(path, folder=folder)
     lock_path = path / ".simgym.lock" if folder else path.with_name(f".{path.name}.lock")
     created = _make_folders(lock_path.parent)
     try:
         with _operating_system_lock(lock_path, path):
             yield
     finally:
-        if created and os.listdir(created[0]) == [lock_path.name]:  # the run has failed before it wrote anything
-            lock_path.unlink()
+        nothing_written = not path.exists() if not folder else os.listdir(path) == [lock_path.name]
+        if nothing_written:  # the run has failed before it wrote anything
+            with suppress(OSError):
+                lock_path.unlink()
         for parent in created:
             with suppress(OSError):
                 parent.rmdir()

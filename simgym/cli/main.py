@@ -1,7 +1,8 @@
 """`simgym`: the command line, one file per verb, and the one place where an error becomes a sentence.
 
 Verbs read their options, call the library and print; they hold no mechanism. What a verb raises on purpose
-(`SimgymError`, and Gymnasium's own errors) is printed as one sentence on stderr with exit code 2; with
+(`SimgymError`, and Gymnasium's own errors) is printed as one sentence on stderr with exit code 2, or 3 if a server is
+away and the same command goes on later; with
 `SIMGYM_TRACEBACK=1` in the environment the traceback is shown instead. Anything else is a bug and keeps its traceback.
 So is what the operating system refuses: a full disk, a folder that cannot be written, a reader of the output that has
 left. Libraries that take long to import are imported inside the verbs, so that help is quick.
@@ -34,9 +35,11 @@ from simgym.cli.study import study
 from simgym.cli.terminal import complain
 from simgym.cli.view import view
 from simgym.cli.wildbench import wildbench
-from simgym.errors import SimgymError
+from simgym.errors import ServerUnavailable, SimgymError
 
 _SIGPIPE = 13
+_SERVER_AWAY = 3
+"""Exit code: the same command goes on when the server is back."""
 _RESUMABLE = ("rollout", "matrix", "realism", "rejudge", "data", "wildbench")
 
 
@@ -52,7 +55,7 @@ class Verbs(TyperGroup):
             if os.environ.get("SIMGYM_TRACEBACK", "0") not in ("", "0"):
                 raise
             complain(str(error))
-            raise typer.Exit(2) from error
+            raise typer.Exit(_SERVER_AWAY if isinstance(error, ServerUnavailable) else 2) from error
         except OSError as error:
             if os.environ.get("SIMGYM_TRACEBACK", "0") not in ("", "0") or error.errno is None:
                 raise

@@ -63,6 +63,7 @@ def matrix(
         typer.Option(help="ASSISTANT=ENV: what it was trained with, for the gap. Repeatable.", show_default=False),
     ] = None,
     free_running: options.FreeRunning = False,
+    retry_faults: options.RetryFaults = None,
     response_cache: options.ResponseCache = None,
     cache_mode: options.CacheMode = "record",
     ray: Annotated[
@@ -95,9 +96,11 @@ def matrix(
     seeds. Finished conversations are kept: the same command again goes on where it stopped.
     """
     from simgym.cli.progress import ConversationProgress
+    from simgym.cli.rollout import nothing_to_do
     from simgym.evaluation.comparisons import compare_cells
     from simgym.evaluation.forecast import forecast
     from simgym.evaluation.matrix import MatrixRun
+    from simgym.output_files import lock_output
     from simgym.report.html import write_report
     from simgym.report.results import describe_matrix, short_name
     from simgym.rollout.budget import Budget
@@ -146,6 +149,7 @@ def matrix(
                 budget=budget,
                 collector=read_collector(ray, ray_resources, free_running),
                 progress=lambda row, column, one: progress.advance(one, f"{row} / {short_name(column)}"),
+                retried_faults=retry_faults or (),
             )
 
     run = plan(chosen)
@@ -157,15 +161,19 @@ def matrix(
         if found.tokens is None:
             complain("Nothing has been held to estimate tokens and time from. Add --pilot 2.")
         return
-    filled = hold(run)
-    results = replace(
-        describe_matrix(
-            filled, question=_QUESTION, scenarios=chosen[0].source, seed=seed, seconds=time.monotonic() - started
-        ),
-        comparisons=compare_cells(filled, reference=reference, trained_on=home, seed=seed),
-    )
-    write_json(output / "results.json", results.to_json())
-    write_report(output / "report.html", results, filled.transcripts, max_conversations=5)
+    conversations = len(run.paths) * len(run.scenarios)
+    if not retry_faults and sum(map(len, run.found().values())) == conversations:
+        stderr().print(shown(nothing_to_do(conversations, output)), soft_wrap=True)
+    with lock_output(output, folder=True):  # its numbers and its report belong to its conversations
+        filled = hold(run)
+        results = replace(
+            describe_matrix(
+                filled, question=_QUESTION, scenarios=chosen[0].source, seed=seed, seconds=time.monotonic() - started
+            ),
+            comparisons=compare_cells(filled, reference=reference, trained_on=home, seed=seed),
+        )
+        write_json(output / "results.json", results.to_json())
+        write_report(output / "report.html", results, filled.transcripts, max_conversations=5)
     _show(results, filled.transcripts, output, show_conversation)
     if not any(cell.counted for cell in filled.cells):
         complain("No conversation counts: see why with `simgym view`.")

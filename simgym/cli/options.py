@@ -47,6 +47,14 @@ FreeRunning = Annotated[
 ]
 MaxNewTokens = Annotated[int, typer.Option(min=1, help="Longest assistant turn, tokens.")]
 Temperature = Annotated[float, typer.Option(min=0.0, help="Of the assistant; 0 picks the most likely token.")]
+RetryFaults = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Run stored conversations with this kind of fault again, e.g. unparsable. Repeatable. Those that an "
+        "outage ended are always run again.",
+        show_default=False,
+    ),
+]
 ResponseCache = Annotated[
     Path | None,
     typer.Option(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from simgym.cli import options
-from simgym.cli.terminal import complain, facts, print_json, shown, stdout
+from simgym.cli.terminal import complain, facts, print_json, shown, stderr, stdout
 from simgym.cli.view import tokens_in_words
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def rollout(
     temperature: options.Temperature = 1.0,
     batch_size: options.BatchSize = 32,
     free_running: options.FreeRunning = False,
+    retry_faults: options.RetryFaults = None,
     response_cache: options.ResponseCache = None,
     cache_mode: options.CacheMode = "record",
     json: options.Json = False,
@@ -49,6 +50,7 @@ def rollout(
     from simgym.cli.progress import ConversationProgress
     from simgym.evaluation.matrix import summarise_cell
     from simgym.rollout.collect import collect
+    from simgym.rollout.collection import check_fault_kinds, conversation_env, is_complete
 
     name, answering = assistant_from_text(assistant, options.sampling(max_new_tokens, temperature))
     answering.model_spec = options.remembered(answering.model_spec, response_cache, cache_mode)
@@ -62,7 +64,9 @@ def rollout(
         cache_mode=cache_mode,
     )
     environment = options.open_env(env, scenarios, arguments, limit=n)
-    with ConversationProgress(n or len(environment.unwrapped.episodes.scenarios)) as progress:
+    playable = list(conversation_env(environment).episodes.scenarios.values())
+    complete = is_complete(playable, n, seed, output, check_fault_kinds(retry_faults or ()))
+    with ConversationProgress(n or len(playable)) as progress:
         transcripts = collect(
             answering,
             environment,
@@ -72,7 +76,10 @@ def rollout(
             batch_size=batch_size,
             free_running=free_running,
             progress=progress.advance,
+            retried_faults=retry_faults or (),
         )
+    if complete:
+        stderr().print(shown(nothing_to_do(len(transcripts), output)), soft_wrap=True)
     cell = summarise_cell(name, env, transcripts, path=str(output), seed=seed)
     if json:
         print_json(_as_json(cell, transcripts))
@@ -83,6 +90,11 @@ def rollout(
     if not cell.counted:
         complain("No conversation counts: see why with `simgym view`.")
         raise typer.Exit(1)
+
+
+def nothing_to_do(count: int, place: Path) -> str:
+    """What a run says that has found everything done."""
+    return f"All {count} conversations are already in {place}; nothing to do."
 
 
 def judge_in_words(fingerprint: Any) -> str:

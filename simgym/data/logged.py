@@ -193,6 +193,7 @@ class StepOutput:
             raise ConfigurationError(f"{self.path} is no file; a step writes several beside each other. Give a name.")
         with ExitStack() as stack:
             stack.enter_context(lock_output(self.path))
+            self.path.parent.mkdir(parents=True, exist_ok=True)  # where a folder above is what is locked
             self._rows = stack.enter_context(self.partial.open(self._mode, encoding="utf-8", newline="\n"))
             reasons = beside(self.path, ".skipped.jsonl")
             self._reasons = stack.enter_context(reasons.open(self._mode, encoding="utf-8", newline="\n"))

@@ -21,12 +21,12 @@ import gymnasium
 from simgym.assistants.base import Assistant
 from simgym.conversation import Scenario
 from simgym.errors import ConfigurationError
-from simgym.evaluation.spending import count_earlier, keep_unwritten
 from simgym.evaluation.plan import Plan, keep_plan, short_hash
+from simgym.evaluation.spending import count_earlier, keep_unwritten
 from simgym.output_files import lock_output
 from simgym.rollout.budget import Budget
 from simgym.rollout.collect import collect_jobs
-from simgym.rollout.collection import Job, check_fault_kinds, count_exclusions, plan_conversations
+from simgym.rollout.collection import Job, check_fault_kinds, count_exclusions, is_done_again, plan_conversations
 from simgym.seeding import derive_seed
 from simgym.statistics.intervals import Estimate, bootstrap_mean
 from simgym.transcripts import Transcript, read_transcripts
@@ -176,13 +176,19 @@ class MatrixRun:
             scenarios={one.id: short_hash(one.to_json()) for one in self.scenarios},
         )
 
-    def found(self) -> dict[tuple[str, str], list[Transcript]]:
-        """Planned conversations that are in the files already."""
+    def stored(self) -> dict[tuple[str, str], list[Transcript]]:
+        """Planned conversations that are in the files, those that an outage ended included."""
         keys = {(scenario.id, chosen) for scenario, chosen in plan_conversations(self.scenarios, None, self.seed)}
         paths = {cell: self.folder / path for cell, path in self.paths.items()}
         return {
             cell: [one for one in read_transcripts(path) if one.key in keys] if path.is_file() else []
             for cell, path in paths.items()
+        }
+
+    def found(self) -> dict[tuple[str, str], list[Transcript]]:
+        """Planned conversations that are finished; those that an outage ended will be run again."""
+        return {
+            cell: [one for one in transcripts if not is_done_again(one)] for cell, transcripts in self.stored().items()
         }
 
     def hold(
@@ -213,7 +219,7 @@ class MatrixRun:
     ) -> Matrix:
         keep_plan(self.plan, self.folder)
         if budget is not None:
-            count_earlier(budget, itertools.chain(*self.found().values()), self.folder)
+            count_earlier(budget, itertools.chain(*self.stored().values()), self.folder)
         jobs = [
             Job(
                 self.assistants[row],
@@ -228,7 +234,7 @@ class MatrixRun:
             collected = collector(jobs, seed=self.seed, batch_size=batch_size, budget=budget)
         finally:
             if budget is not None:
-                keep_unwritten(budget, itertools.chain(*self.found().values()), self.folder)
+                keep_unwritten(budget, itertools.chain(*self.stored().values()), self.folder)
         transcripts = dict(zip(self.paths, collected, strict=True))
         return Matrix(
             cells=tuple(

@@ -61,6 +61,7 @@ class RunFile:
             return
         try:
             if self._file is None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)  # where a folder above is what is locked
                 self._file = self._closing.enter_context(self.path.open("a", encoding="utf-8", newline="\n"))
                 if is_special(self.path) or self.path.stat().st_size == 0:
                     self._file.write(json.dumps(self.header, allow_nan=False) + "\n")

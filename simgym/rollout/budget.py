@@ -60,12 +60,6 @@ class Budget:
             self.tokens += sum(sum(numbers.values()) for numbers in used.values())
             self.cost += cost_of(used, self.prices)
 
-    def add(self, other: Budget) -> None:
-        """Add what another one has counted."""
-        with self._lock:
-            self.tokens += other.tokens
-            self.cost += other.cost
-
     def add(self, tokens: int, cost: float) -> None:
         """Add what was spent elsewhere."""
         with self._lock:

@@ -235,6 +235,16 @@ def is_done_again(transcript: Transcript, retried_faults: frozenset[str] = froze
     return fault.is_outage or fault.label in retried_faults
 
 
+def is_complete(
+    scenarios: Sequence[Scenario], n: int | None, seed: int, path: Path, retried_faults: frozenset[str] = frozenset()
+) -> bool:
+    """Whether a file has every conversation that `collect` would run with these arguments."""
+    planned = {(scenario.id, chosen) for scenario, chosen in plan_conversations(scenarios, n, seed)}
+    if not path.is_file():
+        return False
+    return planned <= {one.key for one in read_transcripts(path) if not is_done_again(one, retried_faults)}
+
+
 def check_fault_kinds(kinds: Iterable[str]) -> frozenset[str]:
     """Kinds of faults as typed.
 

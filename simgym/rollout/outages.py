@@ -10,15 +10,16 @@ alone are at fault, and their faults are recorded like any other, so that one re
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
-from simgym.errors import ServerUnavailable
+from simgym.errors import ConfigurationError, ServerUnavailable
 from simgym.faults import Fault
 
 WAITS = (5.0, 30.0, 60.0)
-"""Seconds before each new attempt; a pause ends the work of one batch, the other threads' goes on."""
+"""Seconds before each new attempt; while one batch waits, those of other threads go on."""
 
 _log = logging.getLogger(__name__)
 
@@ -84,11 +85,15 @@ class Patience:
         Args:
             check: Raises `ServerUnavailable` if a model still does not answer; None: it is taken not to.
             stopping: Ends pauses early, because the run is being interrupted.
-            waits: Seconds before each new attempt; None: `WAITS`.
+            waits: Seconds before each new attempt; None: `$SIMGYM_OUTAGE_WAITS` (numbers with commas between), else
+                `WAITS`.
+
+        Raises:
+            ConfigurationError: the variable holds something else.
         """
         self._check = check
         self._stopping = stopping or threading.Event()
-        self._waits = list(WAITS if waits is None else waits)
+        self._waits = list(_default_waits() if waits is None else waits)
 
     def try_again(self, faults: Iterable[str | None], done: str) -> bool:
         """Pause if a server was away, and say whether to try again what failed.
@@ -116,3 +121,18 @@ class Patience:
             self._check()
             return False
         raise ServerUnavailable(f"{sentence} The same command goes on when the server is back.")
+
+
+def _default_waits() -> Sequence[float]:
+    text = os.environ.get("SIMGYM_OUTAGE_WAITS")
+    if text is None:
+        return WAITS
+    try:
+        waits = [float(number) for number in text.split(",") if number.strip()]
+        if not all(0 <= wait < threading.TIMEOUT_MAX for wait in waits):
+            raise ValueError
+    except ValueError:
+        raise ConfigurationError(
+            f"SIMGYM_OUTAGE_WAITS is {text!r}, expected seconds with commas between, e.g. 5,30,60."
+        ) from None
+    return waits

@@ -90,3 +90,26 @@ def test_a_run_that_fails_at_the_start_leaves_nothing(tmp_path):
     outcome = run(*ROLLOUT, "--judge", "nonsense", "-o", tmp_path / "new" / "talks.jsonl")
     assert_sentence(outcome)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_with_nothing_to_do_says_so(talks):
+    outcome = run(*ROLLOUT, "-o", talks)
+    assert outcome.returncode == 0, outcome.stderr
+    assert f"All 2 conversations are already in {talks}; nothing to do." in outcome.stderr
+
+
+def test_a_matrix_that_another_process_is_writing_is_left_alone(tmp_path):
+    words = [word if word != "rollout" else "matrix" for word in ROLLOUT]
+    hold = (
+        "import sys; from simgym.output_files import lock_output\nwith lock_output(sys.argv[1], folder=True): input(1)"
+    )
+    command = [sys.executable, "-c", hold, str(tmp_path / "run")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.read(1)
+        outcome = run(*words, "-o", tmp_path / "run")
+        other.kill()
+    assert_sentence(outcome)
+    assert f"is being written by process {other.pid}" in outcome.stderr
+    assert run(*words, "-o", tmp_path / "run").returncode == 0
+    assert "All 2 conversations are already in" in run(*words, "-o", tmp_path / "run").stderr

@@ -53,9 +53,7 @@ def test_a_short_outage_changes_nothing(scenarios, tmp_path):
 def test_a_long_one_ends_the_run_without_a_stored_fault_and_the_same_call_goes_on(scenarios, tmp_path, free_running):
     path, env = tmp_path / "talks.jsonl", make_env(COLUMN, scenarios, OPTIONS)
     options = {"path": path, "batch_size": 2, "free_running": free_running}
-    with pytest.raises(
-        ServerUnavailable, match=r"no connection.*of 6 conversations are finished and kept"
-    ):
+    with pytest.raises(ServerUnavailable, match=r"no connection.*of 6 conversations are finished and kept"):
         collect(Served(lambda call: call >= 4), env, **options)
     kept = list(read_transcripts(path))
     assert 0 < len(kept) < len(scenarios)

@@ -9,10 +9,10 @@ import pytest
 
 import simgym  # noqa: F401  # registers the environments
 from simgym.assistants.language_model_assistant import LanguageModelAssistant
-from simgym.rollout.budget import Budget
 from simgym.errors import BudgetReached, ConfigurationError
 from simgym.evaluation.matrix import evaluate_matrix, make_env
 from simgym.language_models.base import Sampling
+from simgym.rollout.budget import Budget
 from simgym.rollout.collect import collect_jobs
 from simgym.rollout.collection import Job
 from simgym.rollout.ray_collect import ray_collect_jobs
