@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from simgym.conversation import Scenario
-from simgym.errors import ServersDown
+from simgym.errors import ServerUnavailable
 from simgym.integrations.outages import WAITS
 from simgym.integrations.recipes import as_mapping, device_flags, last_complete_checkpoint
 from simgym.integrations.trl import judge_reward, make_rollout_func, scenario_dataset
@@ -79,7 +79,7 @@ def train(users: UserSettings, training: Any, options: Any) -> None:
     trainer = make_trainer(users, training, options)
     try:
         trainer.train(resume_from_checkpoint=last)
-    except ServersDown as error:
+    except ServerUnavailable as error:
         if trainer.state.global_step:  # every process is here, for they give up together
             trainer._save_checkpoint(trainer.model, trial=None)
         raise SystemExit(

@@ -29,7 +29,7 @@ import numpy as np
 
 from simgym.assistants.choices import STRATEGIES, Candidates, Choices, Offer, Strategies
 from simgym.conversation import Conversation, Scenario
-from simgym.errors import ServersDown
+from simgym.errors import ServerUnavailable
 from simgym.integrations.numeric import ConversationFeatures, Projection
 from simgym.integrations.outages import WAITS, patiently
 from simgym.integrations.recipes import as_mapping, as_model
@@ -209,7 +209,7 @@ class Run:
         while self.done < self.settings.updates:
             try:
                 patiently(self._update, waits=self.settings.outage_waits)
-            except ServersDown as error:
+            except ServerUnavailable as error:
                 raise SystemExit(
                     f"{error} The run stops after update {self.done}; when the servers answer again, the same command "
                     "goes on."
@@ -226,7 +226,7 @@ class Run:
             self.model.learn(
                 self.settings.n_steps * self.settings.num_envs, callback=watch.callback(), reset_num_timesteps=False
             )
-        except ServersDown:
+        except ServerUnavailable:
             self._load()
             raise
         self.done += 1

@@ -10,8 +10,7 @@
     ├── EpisodeError (RuntimeError)        step before reset, or after the end of the conversation
     ├── InvalidAction (ValueError)         an assistant utterance outside the action space
     ├── BudgetReached (RuntimeError)       a run has used the tokens or the money it was given
-    ├── ServersDown (ConnectionError)      in training, all conversations failed because a server is silent
-    ├── ServerUnavailable (ConnectionError) before a run began, a model's server did not answer
+    ├── ServerUnavailable (ConnectionError) a model's server does not answer; the same command goes on later
     ├── CacheError (OSError)               a file of remembered answers cannot be read or written any more
     ├── TrainingFailed (RuntimeError)      a training recipe ended with an error; what it wrote is kept
     ├── OutputInUse (BlockingIOError)      another process or thread is writing the same file or folder
@@ -65,12 +64,8 @@ class BudgetReached(SimgymError, RuntimeError):
     """A run has used the tokens or the money it was given; what it held is kept."""
 
 
-class ServersDown(SimgymError, ConnectionError):
-    """In training, every conversation of a batch failed because a model's server does not answer, time and again."""
-
-
 class ServerUnavailable(SimgymError, ConnectionError):
-    """A model's server did not answer when it was checked, before anything was asked of it."""
+    """A model's server does not answer, time and again; nothing is lost, and the same command goes on later."""
 
 
 class CacheError(SimgymError, OSError):

@@ -53,8 +53,10 @@ def lock_output(path: str | Path, *, folder: bool = False) -> Iterator[None]:
         with _operating_system_lock(lock_path, path):
             yield
     finally:
-        if created and os.listdir(created[0]) == [lock_path.name]:  # the run has failed before it wrote anything
-            lock_path.unlink()
+        nothing_written = not path.exists() if not folder else os.listdir(path) == [lock_path.name]
+        if nothing_written:  # the run has failed before it wrote anything
+            with suppress(OSError):
+                lock_path.unlink()
         for parent in created:
             with suppress(OSError):
                 parent.rmdir()

@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -104,12 +104,7 @@ class Transcript:
 
     def tokens(self) -> dict[str, dict[str, int]]:
         """Tokens read and written, per role: `{"user": {"prompt": ..., "completion": ...}, ...}`."""
-        totals: dict[str, dict[str, int]] = {}
-        for call in self.calls:
-            of_role = totals.setdefault(call.role, {"prompt": 0, "completion": 0})
-            of_role["prompt"] += call.prompt_tokens
-            of_role["completion"] += call.completion_tokens
-        return totals
+        return tokens_by_role(self.calls)
 
     def content_hash(self) -> str:
         """SHA-256 of scenario, seed, messages, end reason and reward: equal hashes, equal conversations."""
@@ -154,6 +149,16 @@ class Transcript:
             if number is not None and not 0 <= number <= 1:
                 raise ConfigurationError(f"A reward or judge value is {number}, expected a number in [0, 1].")
         return transcript
+
+
+def tokens_by_role(calls: Iterable[ModelCall]) -> dict[str, dict[str, int]]:
+    """Tokens that model calls have read (`prompt`) and written (`completion`), by role."""
+    totals: dict[str, dict[str, int]] = {}
+    for call in calls:
+        of_role = totals.setdefault(call.role, {"prompt": 0, "completion": 0})
+        of_role["prompt"] += call.prompt_tokens
+        of_role["completion"] += call.completion_tokens
+    return totals
 
 
 def _as_fields(value: Any) -> Any:

@@ -17,9 +17,9 @@ from simgym.cli.terminal import complain, facts, shown, stderr, stdout
 from simgym.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from simgym.evaluation.budget import Budget, Price
     from simgym.evaluation.matrix import CellCollector, Matrix, MatrixRun
     from simgym.report.results import MatrixResults
+    from simgym.rollout.budget import Budget, Price
     from simgym.transcripts import Transcript
 
 _QUESTION = "How well does each assistant do with simulated users, and does it depend on which simulator plays them?"
@@ -74,7 +74,7 @@ class BudgetOptions:
 
     def budget(self) -> Budget | None:
         """None without a limit."""
-        from simgym.evaluation.budget import Budget
+        from simgym.rollout.budget import Budget
 
         limited = self.max_tokens is not None or self.max_cost is not None
         return Budget(self.max_tokens, self.max_cost, self.prices()) if limited else None
@@ -152,17 +152,17 @@ def matrix(
     if spending.dry_run:
         if spending.pilot:
             pilot = MatrixRun(rows, env_ids, scenarios[: spending.pilot], **planned)  # type: ignore[arg-type]
-            _hold(pilot, running.batch_size, collector, budget, local=cluster.ray is None)
+            _hold(pilot, running, collector, budget, local=cluster.ray is None)
         expected = forecast(run, prices)
         stdout().print(facts(forecast_rows(expected)))
         if expected.tokens is None:
             complain("No conversation has been completed to estimate tokens and time from. Add --pilot 2.")
         return
     total = len(run.paths) * len(run.scenarios)
-    if sum(map(len, run.found().values())) == total:
+    if not running.retry_faults and sum(map(len, run.found().values())) == total:
         stderr().print(shown(nothing_to_do(total, output)), soft_wrap=True)
     with lock_output(output, folder=True):  # its numbers and its report belong to its conversations
-        filled = _hold(run, running.batch_size, collector, budget, local=cluster.ray is None)
+        filled = _hold(run, running, collector, budget, local=cluster.ray is None)
         seconds = time.monotonic() - started
         results = replace(
             describe_matrix(
@@ -178,7 +178,9 @@ def matrix(
         raise typer.Exit(1)
 
 
-def _hold(run: MatrixRun, batch_size: int, collector: CellCollector, budget: Budget | None, *, local: bool) -> Matrix:
+def _hold(
+    run: MatrixRun, running: options.RunOptions, collector: CellCollector, budget: Budget | None, *, local: bool
+) -> Matrix:
     """Run what is missing; models are loaded first, unless they are only on a cluster."""
     from simgym.cli.progress import ConversationProgress
     from simgym.report.results import short_name
@@ -188,10 +190,11 @@ def _hold(run: MatrixRun, batch_size: int, collector: CellCollector, budget: Bud
             run.check_ready()
     with ConversationProgress(len(run.paths) * len(run.scenarios)) as progress:
         return run.hold(
-            batch_size=batch_size,
+            batch_size=running.batch_size,
             budget=budget,
             collector=collector,
             progress=lambda row, column, one: progress.advance(one, f"{row} / {short_name(column)}"),
+            retried_faults=running.retry_faults or (),
         )
 
 

@@ -227,6 +227,14 @@ class RunOptions:
         typer.Option("--async/--no-async", help="Advance each conversation independently: faster behind servers."),
     ] = False
     free_running: Annotated[bool, typer.Option("--free-running", hidden=True)] = False
+    retry_faults: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Run stored conversations with this kind of fault again, e.g. unparsable. Repeatable. Those that an "
+            "outage ended are always run again.",
+            show_default=False,
+        ),
+    ] = None
 
     @property
     def asynchronous(self) -> bool:

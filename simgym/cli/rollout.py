@@ -47,7 +47,8 @@ def rollout(
     from simgym.cli.progress import ConversationProgress
     from simgym.evaluation.matrix import make_env, summarise_cell
     from simgym.rollout.collect import collect
-    from simgym.rollout.readiness import check_all_ready, is_complete
+    from simgym.rollout.collection import check_fault_kinds, is_complete
+    from simgym.rollout.readiness import check_all_ready
 
     named = load_assistant(assistant, replies.sampling, cache=caching.cache)
     column = user.column(env, caching.cache)
@@ -57,7 +58,8 @@ def rollout(
     environment = make_env(column.env_id, conversations.load_scenarios(column.env_id, n), arguments)
     episodes = environment.unwrapped.episodes
     scenarios = list(episodes.scenarios.values())
-    complete = is_complete(scenarios, n, running.seed, output)
+    retried = check_fault_kinds(running.retry_faults or ())
+    complete = is_complete(scenarios, n, running.seed, output, retried)
     if not complete:
         parts = [("assistant", named.assistant), ("simulator", episodes.simulator), ("judge", episodes.judge)]
         with stderr().status("Loading models"):
@@ -72,6 +74,7 @@ def rollout(
             batch_size=running.batch_size,
             free_running=running.asynchronous,
             progress=progress.advance,
+            retried_faults=retried,
         )
     if complete:
         stderr().print(shown(nothing_to_do(len(transcripts), output)), soft_wrap=True)

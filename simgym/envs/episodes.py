@@ -19,6 +19,7 @@ from typing import Any
 
 from simgym.conversation import Conversation, Scenario
 from simgym.errors import ConfigurationError
+from simgym.faults import Fault, FaultKind
 from simgym.judges.base import Judge
 from simgym.plugins import unknown
 from simgym.seeding import derive_seed
@@ -213,7 +214,8 @@ class Episodes:
             fault = f"too_long: {len(turn.text)} characters, at most {self.max_length} fit the observation"
         if fault is not None:
             episode.user_reply, episode.fault = "", fault
-            episode.end_reason = "context_overflow" if fault.startswith("context_overflow") else "simulator_fault"
+            overflow = Fault.parse(fault).kind is FaultKind.CONTEXT_OVERFLOW
+            episode.end_reason = "context_overflow" if overflow else "simulator_fault"
             return
         episode.user_reply = turn.text
         if turn.ended:

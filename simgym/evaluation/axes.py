@@ -15,12 +15,12 @@ from typing import Any
 from simgym.assistants.base import Assistant
 from simgym.assistants.loading import load_assistant
 from simgym.errors import ConfigurationError, UnknownName
-from simgym.evaluation.budget import Price
 from simgym.evaluation.matrix import CellCollector
 from simgym.language_models.base import Sampling
 from simgym.language_models.model_spec import AnswerCache, ModelSpec
 from simgym.plugins import PYTHON_PREFIX, available, did_you_mean, unknown
 from simgym.registration import register_simulator
+from simgym.rollout.budget import Price
 from simgym.simulators.loading import simulator_of, takes_option
 
 

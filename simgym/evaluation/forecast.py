@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from simgym.evaluation.budget import Price, cost_of
 from simgym.evaluation.matrix import MatrixRun
+from simgym.rollout.budget import Price, cost_of
 from simgym.transcripts import Transcript
 
 Tokens = Mapping[str, Mapping[str, float]]

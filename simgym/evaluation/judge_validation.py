@@ -10,7 +10,6 @@ another seed, and agreement between judges.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 
 from simgym.conversation import INTENT_PREFIX, Conversation, Scenario
 from simgym.errors import ConfigurationError, MalformedFile
+from simgym.faults import count_faults
 from simgym.jsonl import read_jsonl
 from simgym.judges.base import Judge, Judgement
 from simgym.judges.pairwise import PairwiseJudge
@@ -218,7 +218,7 @@ def validate(
         length_alone=_length_alone(verdicts, subsets),
         position_consistency=consistency,
         **_retest(verdicts, again, seed),
-        faults=dict(sorted(Counter(one.fault.partition(":")[0] for one in verdicts if one.fault).items())),
+        faults=count_faults(one.fault for one in verdicts if one.fault),
         pairs=len(verdicts),
         fingerprint=dict(fingerprint),
     )

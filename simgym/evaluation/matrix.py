@@ -8,9 +8,10 @@ do not enter the mean; they are counted by reason. Cells are resumed from their 
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,11 +21,12 @@ import gymnasium
 from simgym.assistants.base import Assistant
 from simgym.conversation import Scenario
 from simgym.errors import ConfigurationError
-from simgym.evaluation.budget import Budget
 from simgym.evaluation.plan import Plan, keep_plan, short_hash
+from simgym.evaluation.spending import count_earlier, keep_unwritten
 from simgym.output_files import lock_output
+from simgym.rollout.budget import Budget
 from simgym.rollout.collect import collect_jobs
-from simgym.rollout.collection import Job, count_exclusions, plan_conversations
+from simgym.rollout.collection import Job, check_fault_kinds, count_exclusions, is_done_again, plan_conversations
 from simgym.rollout.readiness import check_all_ready
 from simgym.seeding import derive_seed
 from simgym.statistics.intervals import Estimate, bootstrap_mean
@@ -120,7 +122,7 @@ class CellCollector(Protocol):
     """Holds the conversations of all cells: `collect_jobs`, or `ray_collect_jobs` with its cluster filled in."""
 
     def __call__(
-        self, jobs: Sequence[Job], *, seed: int, batch_size: int, before_batch: Callable[[], None] | None
+        self, jobs: Sequence[Job], *, seed: int, batch_size: int, budget: Budget | None
     ) -> list[list[Transcript]]:
         """Transcripts of each job, in order."""
         ...
@@ -177,13 +179,19 @@ class MatrixRun:
             scenarios={one.id: short_hash(one.to_json()) for one in self.scenarios},
         )
 
-    def found(self) -> dict[tuple[str, str], list[Transcript]]:
-        """Planned conversations that are in the files already."""
+    def stored(self) -> dict[tuple[str, str], list[Transcript]]:
+        """Planned conversations that are in the files, those that an outage ended included."""
         keys = {(scenario.id, chosen) for scenario, chosen in plan_conversations(self.scenarios, None, self.seed)}
         paths = {cell: self.folder / path for cell, path in self.paths.items()}
         return {
             cell: [one for one in read_transcripts(path) if one.key in keys] if path.is_file() else []
             for cell, path in paths.items()
+        }
+
+    def found(self) -> dict[tuple[str, str], list[Transcript]]:
+        """Planned conversations that are finished; those that an outage ended will be run again."""
+        return {
+            cell: [one for one in transcripts if not is_done_again(one)] for cell, transcripts in self.stored().items()
         }
 
     def check_ready(self) -> None:
@@ -211,14 +219,16 @@ class MatrixRun:
         progress: Callable[[str, str, Transcript], None] | None = None,
         budget: Budget | None = None,
         collector: CellCollector = collect_jobs,
+        retried_faults: Iterable[str] = (),
     ) -> Matrix:
-        """Hold what is missing, and put the matrix together.
+        """Run what is missing, and put the matrix together; the arguments and errors are those of `evaluate_matrix`.
 
         Raises:
             OutputInUse: another process is writing the folder.
         """
+        kinds = check_fault_kinds(retried_faults)
         with lock_output(self.folder, folder=True):
-            return self._hold(batch_size, progress, budget, collector)
+            return self._hold(batch_size, progress, budget, collector, kinds)
 
     def _hold(
         self,
@@ -226,29 +236,27 @@ class MatrixRun:
         progress: Callable[[str, str, Transcript], None] | None,
         budget: Budget | None,
         collector: CellCollector,
+        retried_faults: frozenset[str],
     ) -> Matrix:
         keep_plan(self.plan, self.folder)
-        counted: set[tuple[str, str, tuple[str, int]]] = set()
-
-        def tell(row: str, column: str, transcript: Transcript) -> None:
-            if budget is not None and (row, column, transcript.key) not in counted:
-                budget.count(transcript)
-            if progress is not None:
-                progress(row, column, transcript)
-
-        if budget is not None:  # a cell further on may hold something already
-            for cell, several in self.found().items():
-                for one in several:
-                    counted.add((*cell, one.key))
-                    budget.count(one)
+        if budget is not None:
+            count_earlier(budget, itertools.chain(*self.stored().values()), self.folder)
         jobs = [
-            Job(self.assistants[row], self.envs[column], self.folder / path, functools.partial(tell, row, column))
+            Job(
+                self.assistants[row],
+                self.envs[column],
+                self.folder / path,
+                functools.partial(progress, row, column) if progress is not None else None,
+                retried_faults,
+            )
             for (row, column), path in self.paths.items()
         ]
-        held = collector(
-            jobs, seed=self.seed, batch_size=batch_size, before_batch=budget.check if budget is not None else None
-        )
-        transcripts = dict(zip(self.paths, held, strict=True))
+        try:
+            collected = collector(jobs, seed=self.seed, batch_size=batch_size, budget=budget)
+        finally:
+            if budget is not None:
+                keep_unwritten(budget, itertools.chain(*self.stored().values()), self.folder)
+        transcripts = dict(zip(self.paths, collected, strict=True))
         return Matrix(
             cells=tuple(
                 summarise_cell(*cell, transcripts[cell], path=path, seed=self.seed) for cell, path in self.paths.items()
@@ -276,6 +284,7 @@ def evaluate_matrix(
     progress: Callable[[str, str, Transcript], None] | None = None,
     budget: Budget | None = None,
     collector: CellCollector = collect_jobs,
+    retried_faults: Iterable[str] = (),
 ) -> Matrix:
     """Fill the matrix; every cell sees each scenario once, with the same seed as in every other cell.
 
@@ -290,12 +299,14 @@ def evaluate_matrix(
         simulator_options: Further arguments of the simulators, by environment id.
         progress: Called with assistant, simulator and transcript of each finished conversation.
         budget: Counts what the conversations cost, and ends the run at its limit.
-        collector: Holds the conversations; default: in this process, cell by cell.
+        collector: Runs the conversations; default: in this process, cell by cell.
+        retried_faults: Kinds of faults whose stored conversations are run again; those of outages always are.
 
     Raises:
         ConfigurationError: an axis is empty, an id is unknown, two names give the same file, or the folder holds
             another experiment.
         BudgetReached: the budget's limit is reached; the same call with a higher one goes on.
+        ServerUnavailable: a model's server does not answer; the same call goes on when it is back.
     """
     run = MatrixRun(
         assistants,
@@ -306,7 +317,9 @@ def evaluate_matrix(
         env_options=env_options,
         simulator_options=simulator_options,
     )
-    return run.hold(batch_size=batch_size, progress=progress, budget=budget, collector=collector)
+    return run.hold(
+        batch_size=batch_size, progress=progress, budget=budget, collector=collector, retried_faults=retried_faults
+    )
 
 
 def make_env(env_id: str, scenarios: Sequence[Scenario], options: Mapping[str, Any]) -> Any:

@@ -10,7 +10,6 @@ None with the reason.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +22,7 @@ from simgym.evaluation.reference import Moment, Reference
 from simgym.evaluation.scorecard import Figure, Scorecard
 from simgym.evaluation.simulated_turns import SimulatedTurn
 from simgym.evaluation.turn_metrics import Floats
+from simgym.faults import Fault, FaultKind, count_faults
 from simgym.seeding import derive_seed, generator
 from simgym.simulators.faults import find_fault
 from simgym.statistics.intervals import Estimate, clustered_bootstrap_mean
@@ -288,7 +288,7 @@ class _Comparison:
         asked = [(moment, turn) for moment, turn in self.pairs if turn.asked]
         people = [moment.person for moment, _ in asked]
         # what could not be read, or was not said, is in neither role
-        readable = [(m, (t.first_fault or "").partition(":")[0]) for m, t in asked]
+        readable = [(m, Fault.parse(t.first_fault or "").label) for m, t in asked]
         readable = [(moment, fault) for moment, fault in readable if not fault or fault in _OF_A_TEXT]
         spoken = [moment for moment, _ in self.pairs if moment.said is not None]
         human = [find_fault(moment.said or "", moment.scenario, moment.history) or "" for moment in spoken]
@@ -305,7 +305,9 @@ class _Comparison:
                 rate(
                     "role", [fault != "role_flip" for _, fault in readable], [moment.person for moment, _ in readable]
                 ),
-                rate("role human", [not fault.startswith("role_flip") for fault in human], human_people),
+                rate(
+                    "role human", [Fault.parse(fault).kind is not FaultKind.ROLE_FLIP for fault in human], human_people
+                ),
             ),
             Figure(
                 "first_attempt_faults",
@@ -410,4 +412,4 @@ def _length_bins(texts: Sequence[str]) -> Floats:
 
 
 def _kinds(faults: Any) -> dict[str, int]:
-    return dict(sorted(Counter(fault.partition(":")[0] for fault in faults if fault is not None).items()))
+    return count_faults(fault for fault in faults if fault is not None)

@@ -16,6 +16,7 @@ from typing import Any
 from simgym.errors import ConfigurationError
 from simgym.judges.base import Judge, Judgement
 from simgym.output_files import is_special, lock_output
+from simgym.rollout.outages import ask_in_batches
 from simgym.seeding import derive_seed
 from simgym.transcripts import COMPLETE, Transcript, TranscriptWriter, read_transcripts
 
@@ -62,15 +63,19 @@ def _complete(
     missing = [transcript for transcript in everything if transcript.key not in done]
     advance(len(everything) - len(missing))
     with TranscriptWriter(path) as writer:
-        for start in range(0, len(missing), max(1, batch_size)):
-            batch = missing[start : start + max(1, batch_size)]
+
+        def ask(batch: Sequence[Transcript]) -> list[Transcript]:
             again = [one for one in batch if _has_an_end(one) and not _has_judged(fingerprint, one)]
             judged = dict(zip([one.key for one in again], _judged(again, judge), strict=True))
-            for one in batch:
-                new = judged.get(one.key) or replace(one, fingerprints={**one.fingerprints, "judge": fingerprint})
-                writer.append(new)
-                done[one.key] = new
-            advance(len(batch))
+            return [
+                judged.get(one.key) or replace(one, fingerprints={**one.fingerprints, "judge": fingerprint})
+                for one in batch
+            ]
+
+        for _, new in ask_in_batches(ask, missing, batch_size=batch_size, noun="judgements", parts=[("judge", judge)]):
+            writer.append(new)
+            done[new.key] = new
+            advance(1)
     return [done[transcript.key] for transcript in everything]
 
 

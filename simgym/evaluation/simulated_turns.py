@@ -16,9 +16,11 @@ from pathlib import Path
 from simgym.errors import ConfigurationError
 from simgym.evaluation.reference import Moment, Reference
 from simgym.evaluation.run_file import RunFile
+from simgym.faults import Fault
 from simgym.flip import defuse
 from simgym.language_models.base import Likelihood, PromptingModel
 from simgym.language_models.loading import unwrapped
+from simgym.rollout.outages import ask_in_batches
 from simgym.seeding import derive_seed
 from simgym.simulators.base import ScorableSimulator, UserSimulator, UserTurn
 
@@ -73,12 +75,20 @@ def simulate_turns(
     """
     header = {"simulator": simulator.fingerprint(), "reference": reference.content_hash(), "seed": seed}
     with RunFile(path, header, SimulatedTurn) as file:
-        pending = [moment for moment in reference.moments if moment.key not in file.rows]
+        done = {
+            key for key, row in file.rows.items() if row["fault"] is None or not Fault.parse(row["fault"]).is_outage
+        }
+        pending = [moment for moment in reference.moments if moment.key not in done]
         advance(len(reference.moments) - len(pending))
-        for batch in _batches(pending, batch_size):
-            for turn in _simulate(simulator, batch, seed):
-                file.append(asdict(turn))
-            advance(len(batch))
+
+        def ask(batch: Sequence[Moment]) -> Iterator[SimulatedTurn]:
+            return _simulate(simulator, batch, seed)
+
+        for _, turn in ask_in_batches(
+            ask, pending, batch_size=batch_size, noun="turns", parts=[("simulator", simulator)]
+        ):
+            file.append(asdict(turn))
+            advance(1)
         return [SimulatedTurn(**file.rows[moment.key]) for moment in reference.moments]
 
 
@@ -155,8 +165,3 @@ def _record(moment: Moment, turn: UserTurn | None, forced: Likelihood | None) ->
         tokens=forced.token_count if forced else 0,
         byte_count=len((moment.said or "").strip().encode()) if forced else 0,
     )
-
-
-def _batches(moments: Sequence[Moment], size: int) -> Iterator[Sequence[Moment]]:
-    for start in range(0, len(moments), size):
-        yield moments[start : start + size]

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from simgym.assistants.base import Assistant
+from simgym.assistants.base import Assistant, AssistantTurn
 from simgym.conversation import Message, written_out
 from simgym.data.wildbench import WildBenchTask
 from simgym.errors import ConfigurationError
@@ -30,6 +30,7 @@ from simgym.judges.parsing import read_grade
 from simgym.judges.rubrics import load_rubric, quoted
 from simgym.language_models.base import Request, Sampling
 from simgym.language_models.loading import LanguageModelSpec, load_language_model
+from simgym.rollout.outages import ask_in_batches
 from simgym.seeding import derive_seed
 
 Protocol = Literal["checklist", "score", "reward"]
@@ -91,6 +92,19 @@ class Verdict:
     """`reward`: characters of the other answer."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What a judge said about one answer."""
+
+    verdict: Mapping[str, Any]
+    """Fields of a `Verdict`."""
+
+    @property
+    def fault(self) -> str | None:
+        fault: str | None = self.verdict["fault"]
+        return fault
+
+
 def task_hash(tasks: Sequence[WildBenchTask]) -> str:
     """Changes with anything that an assistant is shown or a judge asks."""
     rows = [[task.id, task.conversation.to_json(), list(task.checklist), task.intent] for task in tasks]
@@ -127,15 +141,18 @@ def answer_tasks(
         done = {row["key"]: row["asked"] for row in file.rows.values() if row["fault"] is None}
         pending = [task for task in tasks if done.get(task.id) != _content(task)]
         advance(len(tasks) - len(pending))
-        for batch in _batches(pending, batch_size):
-            turns = assistant.respond(
-                [task.conversation for task in batch], seeds=[derive_seed(seed, "wildbench", task.id) for task in batch]
-            )
-            for task, turn in zip(batch, turns, strict=True):
-                written = sum(call.completion_tokens for call in turn.calls[-1:])
-                cut_off = max_new_tokens is not None and written >= max_new_tokens
-                file.append(asdict(Answer(task.id, turn.text, cut_off, turn.fault, _content(task))))
-            advance(len(batch))
+
+        def ask(batch: Sequence[WildBenchTask]) -> list[AssistantTurn]:
+            seeds = [derive_seed(seed, "wildbench", task.id) for task in batch]
+            return assistant.respond([task.conversation for task in batch], seeds=seeds)
+
+        for task, turn in ask_in_batches(
+            ask, pending, batch_size=batch_size, noun="answers", parts=[("assistant", assistant)]
+        ):
+            written = sum(call.completion_tokens for call in turn.calls[-1:])
+            cut_off = max_new_tokens is not None and written >= max_new_tokens
+            file.append(asdict(Answer(task.id, turn.text, cut_off, turn.fault, _content(task))))
+            advance(1)
         return [Answer(**file.rows[task.id]) for task in tasks]
 
 
@@ -238,11 +255,16 @@ def judge_answers(
             elif answer is not None:
                 pending.append((task, answer))
         advance(len(tasks) - len(pending))
-        for batch in _batches(pending, batch_size):
-            for (task, answer), verdict in zip(batch, judge.judge(batch, seed), strict=True):
-                shared = {"key": task.id, "length": len(answer.text), "cut_off": answer.cut_off}
-                file.append({**shared, "answer": _hash(answer.text), **verdict})
-            advance(len(batch))
+
+        def ask_judge(batch: Sequence[tuple[WildBenchTask, Answer]]) -> list[_Said]:
+            return [_Said(verdict) for verdict in judge.judge(batch, seed)]
+
+        for (task, answer), judged in ask_in_batches(
+            ask_judge, pending, batch_size=batch_size, noun="verdicts", parts=[("judge", judge)]
+        ):
+            shared = {"key": task.id, "length": len(answer.text), "cut_off": answer.cut_off}
+            file.append({**shared, "answer": _hash(answer.text), **judged.verdict})
+            advance(1)
         return {task.id: file.rows[task.id] for task in tasks}
 
 
@@ -367,8 +389,3 @@ def _content(task: WildBenchTask) -> str:
 
 def _hash(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
-def _batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from simgym.faults import count_faults
 from simgym.statistics.intervals import Estimate, bootstrap_mean
 from simgym.statistics.length_control import length_controlled_win_rate
 from simgym.statistics.paired import win_rate
@@ -279,4 +280,4 @@ def _grouped(
 
 
 def _failures(faults: Sequence[str]) -> dict[str, int]:
-    return dict(sorted(Counter(fault.partition(":")[0] for fault in faults).items()))
+    return count_faults(faults)

@@ -3,7 +3,7 @@
 One request that fails is a fault of its conversation (`OpenAILM` has tried it several times by then). When *all*
 conversations of a batch fail, most of them by a server's silence, no more is to be learned until somebody sees to it,
 and training on would throw the scenarios away. So the batch is played again after a while, and again; then
-`ServersDown` is raised, for the recipe to write a checkpoint and say so.
+`ServerUnavailable` is raised, for the recipe to write a checkpoint and say so.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from simgym.envs.episodes import Episode
-from simgym.errors import ServersDown
+from simgym.errors import ServerUnavailable
+from simgym.faults import Fault
 
 WAITS = (10.0, 60.0, 300.0)
 """Seconds before each new attempt."""
-_SILENCE = ("server", "timeout")
 
 Result = TypeVar("Result")
 _log = logging.getLogger(__name__)
@@ -31,14 +31,14 @@ def silent(episodes: Sequence[Episode]) -> str | None:
     """
     if any(episode.end_reason is None or episode.reward is not None for episode in episodes):
         return None
-    faults = [fault for episode in episodes if (fault := episode.fault or "").split(":")[0] in _SILENCE]
+    faults = [episode.fault for episode in episodes if episode.fault and Fault.parse(episode.fault).is_outage]
     return faults[0] if faults and 2 * len(faults) >= len(episodes) else None
 
 
 def check_servers(episodes: Sequence[Episode]) -> None:
-    """Raise `ServersDown` if the conversations ended because a server is silent."""
+    """Raise `ServerUnavailable` if the conversations ended because a server is silent."""
     if (fault := silent(episodes)) is not None:
-        raise ServersDown(f"All {len(episodes)} conversations failed, for want of a server: {fault}")
+        raise ServerUnavailable(f"All {len(episodes)} conversations failed, for want of a server: {fault}")
 
 
 def patiently(
@@ -47,12 +47,12 @@ def patiently(
     """What `attempt` gives, trying again after each of `waits` seconds while servers are down.
 
     Raises:
-        ServersDown: the last attempt failed, too.
+        ServerUnavailable: the last attempt failed, too.
     """
     for wait in waits:
         try:
             return attempt()
-        except ServersDown as error:
+        except ServerUnavailable as error:
             _log.warning("%s Trying again in %g s.", error, wait)
             sleep(wait)
     return attempt()

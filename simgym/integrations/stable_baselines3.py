@@ -8,7 +8,7 @@ stable-baselines3 takes no text, so actions are the numbers of choices and obser
 `simgym.integrations.numeric`). `TextVecEnv` steps all conversations with one model call a role. stable-baselines3 can
 leave no step out, so a conversation that a fault leaves without a reward gets the mean of the latest rewards, which
 pulls the policy in no direction; `info["reward_imputed"]` tells, and `faults` counts them by kind. When all fail
-because a server is silent, `reset` and `step` raise `ServersDown`.
+because a server is silent, `reset` and `step` raise `ServerUnavailable`.
 
 A saved policy is a folder of safetensors and JSON, and nothing in it is unpickled.
 """
@@ -31,6 +31,7 @@ from simgym.envs.settings import describe
 from simgym.envs.vector_env import UserSimVectorEnv
 from simgym.errors import ConfigurationError, WeightsError
 from simgym.extras import optional_import
+from simgym.faults import Fault
 from simgym.integrations.numeric import ConversationFeatures, Projection, assistant_seed
 from simgym.integrations.outages import check_servers
 from simgym.language_models.loading import LanguageModelSpec
@@ -135,7 +136,7 @@ class TextVecEnv(VecEnv):
             infos[row]["terminal_observation"] = self._seen[row].copy()
             infos[row]["reward_imputed"] = episode.reward is None
             if episode.reward is None:
-                self.faults[f"{episode.end_reason}: {(episode.fault or 'unknown').split(':')[0]}"] += 1
+                self.faults[f"{episode.end_reason}: {Fault.parse(episode.fault or 'unknown').label}"] += 1
                 rewards[row] = np.mean(self._latest) if self._latest else _UNKNOWN_REWARD
             else:
                 rewards[row] = episode.reward
@@ -192,7 +193,7 @@ class TextVecEnv(VecEnv):
                 if episode.end_reason is None:
                     found[row] = episode
                 else:
-                    self.faults[f"opening: {(episode.fault or 'unknown').split(':')[0]}"] += 1
+                    self.faults[f"opening: {Fault.parse(episode.fault or 'unknown').label}"] += 1
         if len(found) < len(rows):
             raise ConfigurationError(f"The simulator failed to open {_MOST_OPENINGS} conversations in a row.")
         return [found[row] for row in rows]

@@ -29,6 +29,7 @@ from simgym.envs.conversation_env import ConversationEnv
 from simgym.envs.episodes import Episode
 from simgym.errors import ConfigurationError
 from simgym.extras import optional_import
+from simgym.faults import Fault
 from simgym.flip import defuse, render
 from simgym.integrations.outages import WAITS, check_servers, patiently, silent
 from simgym.rollout.collect import take_turns
@@ -82,7 +83,7 @@ class Rollouts:
 
         Raises:
             ConfigurationError: there is no such scenario, or the chat template has no user role.
-            ServersDown: all conversations failed by a server's silence, and went on to after every pause.
+            ServerUnavailable: all conversations failed by a server's silence, and went on to after every pause.
         """
         return patiently(lambda: self._play(prompts, trainer), waits=self.waits)
 
@@ -161,7 +162,7 @@ class Rollouts:
         self.latest = [one.episode for one in rollouts]
         for one in rollouts:
             if one.episode.reward is None:
-                self.faults[f"{one.episode.end_reason}: {(one.episode.fault or 'unknown').split(':')[0]}"] += 1
+                self.faults[f"{one.episode.end_reason}: {Fault.parse(one.episode.fault or 'unknown').label}"] += 1
             if not one.completion_ids:  # the opening failed: nothing to learn from, and TRL wants a token
                 one.completion_ids, one.env_mask = [tokenizer.eos_token_id], [0]
         told = trainer.use_vllm or any(one.logprobs for one in rollouts)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from simgym.errors import ConfigurationError, ServerUnavailable
-from simgym.language_models.base import Purpose
 from simgym.extras import optional_import
+from simgym.language_models.base import Purpose
 
 if TYPE_CHECKING:
     from simgym.language_models.openai_lm import OpenAILM

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+import gymnasium
+from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker
 
 from simgym.assistants.base import Assistant
 from simgym.conversation import Scenario
@@ -21,7 +24,9 @@ from simgym.envs.conversation_env import ConversationEnv
 from simgym.envs.episodes import Episodes
 from simgym.envs.settings import ConversationSettings
 from simgym.envs.vector_env import UserSimVectorEnv
-from simgym.errors import ConfigurationError
+from simgym.errors import ConfigurationError, UnknownName
+from simgym.faults import Fault, FaultKind
+from simgym.plugins import unknown
 from simgym.seeding import derive_seed
 from simgym.transcripts import Transcript, TranscriptWriter, read_transcripts
 
@@ -38,6 +43,8 @@ class Job:
     """File of the transcripts."""
     progress: Callable[[Transcript], None] | None = None
     """Called with each transcript."""
+    retried_faults: frozenset[str] = frozenset()
+    """Kinds of faults whose conversations are run again."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +82,14 @@ class Collection:
         seed: int = 0,
         path: str | Path | None = None,
         progress: Callable[[Transcript], None] | None = None,
+        retried_faults: Iterable[str] = (),
     ) -> None:
         """Plan; the arguments and errors are those of `collect`. Nothing is opened before `with`."""
-        base = env.unwrapped
-        if not isinstance(base, ConversationEnv | UserSimVectorEnv):
+        base = conversation_env(env)
+        if not isinstance(assistant, Assistant):
             raise ConfigurationError(
-                f"The environment is a {type(base).__name__}, expected one of simgym's (UserSim-...)."
+                f"The assistant is {assistant!r}, expected an object with respond and fingerprint, "
+                "e.g. simgym.LanguageModelAssistant(MODEL)."
             )
         self.plan = plan_conversations(list(base.episodes.scenarios.values()), n, seed)
         self._planned_keys = {(scenario.id, chosen) for scenario, chosen in self.plan}
@@ -99,6 +108,7 @@ class Collection:
         )
         self.path = path
         self._progress = progress
+        self._retried = check_fault_kinds(retried_faults)
         self._done: dict[tuple[str, int], Transcript] = {}
         self._writer: TranscriptWriter | None = None
         self._lock = threading.Lock()
@@ -138,6 +148,22 @@ class Collection:
             if self._progress is not None:
                 self._progress(transcript)
 
+    @property
+    def parts(self) -> list[tuple[str, Any]]:
+        """Whose models take part, with their names; as for `check_all_ready`."""
+        episodes = self.conditions.episodes
+        return [("assistant", self.assistant), ("simulator", episodes.simulator), ("judge", episodes.judge)]
+
+    @property
+    def count(self) -> int:
+        """Conversations that are finished."""
+        return len(self._done)
+
+    def describe_progress(self) -> str:
+        """How far it is, e.g. `12 of 40 conversations are`."""
+        with self._lock:
+            return f"{len(self.plan) - len(self.missing)} of {len(self.plan)} conversations are"
+
     def transcripts(self) -> list[Transcript]:
         """All planned conversations in the order of the plan; none may be missing."""
         return [self._done[scenario.id, chosen] for scenario, chosen in self.plan]
@@ -145,10 +171,12 @@ class Collection:
     def _find(self, writer: TranscriptWriter) -> None:
         if not writer.written:
             return
+        written: dict[tuple[str, int], Transcript] = {}
         for transcript in read_transcripts(writer.path):
             self._check_same_run(transcript, writer.path)
-            self._done[transcript.key] = transcript
-        self._check_same_seed(writer.path)
+            written[transcript.key] = transcript
+        self._check_same_seed(written, writer.path)
+        self._done = {key: one for key, one in written.items() if not is_done_again(one, self._retried)}
         if self._progress is not None:
             for scenario, chosen in self.plan:
                 if (found := self._done.get((scenario.id, chosen))) is not None:
@@ -169,12 +197,12 @@ class Collection:
                     "Choose another file, or delete that one to start over."
                 )
 
-    def _check_same_seed(self, path: Path) -> None:
+    def _check_same_seed(self, done: Mapping[tuple[str, int], Transcript], path: Path) -> None:
         """Seeds of conversations come from the run's seed: those of another run's are not among them."""
         planned = {scenario_id for scenario_id, _ in self._planned_keys}
-        rounds = len(self._done) + len(self.plan)
+        rounds = len(done) + len(self.plan)
         of_scenario: dict[str, set[int]] = {}
-        for scenario_id, chosen in self._done:
+        for scenario_id, chosen in done:
             of_scenario.setdefault(scenario_id, set()).add(chosen)
         for scenario_id, seeds in of_scenario.items():
             if scenario_id not in planned or any((scenario_id, one) in self._planned_keys for one in seeds):
@@ -184,6 +212,61 @@ class Collection:
                     f"{path} holds conversations of a run with another seed than {self._seed} (scenario "
                     f"{scenario_id!r} has {min(seeds)}). Give the seed of that run, or another file."
                 )
+
+
+def conversation_env(env: Any) -> ConversationEnv | UserSimVectorEnv:
+    """The environment of simgym's that `env` is; only its settings are used, so nothing may stand round it.
+
+    Raises:
+        ConfigurationError: it is something else, or a wrapper changes what happens in it.
+    """
+    layer = env
+    while isinstance(layer, gymnasium.Wrapper | gymnasium.vector.VectorWrapper):
+        if not isinstance(layer, OrderEnforcing | PassiveEnvChecker):
+            raise ConfigurationError(
+                f"The environment is wrapped in {type(layer).__name__}, which would be ignored: conversations are run "
+                "as a whole, not step by step. Pass the environment without it."
+            )
+        layer = layer.env
+    if isinstance(layer, ConversationEnv | UserSimVectorEnv):
+        return layer
+    spec = getattr(layer, "spec", None)
+    named = f"the text {layer!r}" if isinstance(layer, str) else f"a {type(layer).__name__}"
+    raise ConfigurationError(
+        f"The environment is {named}{f' ({spec.id})' if spec is not None else ''}, expected one of simgym's, e.g. "
+        "gymnasium.make('UserSim-Persona-v0')."
+    )
+
+
+def is_done_again(transcript: Transcript, retried_faults: frozenset[str] = frozenset()) -> bool:
+    """Whether a stored conversation is run again: one that an outage ended always, one of another fault if asked to."""
+    if transcript.fault is None or transcript.counts:
+        return False
+    fault = Fault.parse(transcript.fault)
+    return fault.is_outage or fault.label in retried_faults
+
+
+def is_complete(
+    scenarios: Sequence[Scenario], n: int | None, seed: int, path: Path, retried_faults: frozenset[str] = frozenset()
+) -> bool:
+    """Whether a file has every conversation that `collect` would run with these arguments."""
+    planned = {(scenario.id, chosen) for scenario, chosen in plan_conversations(scenarios, n, seed)}
+    if not path.is_file():
+        return False
+    return planned <= {one.key for one in read_transcripts(path) if not is_done_again(one, retried_faults)}
+
+
+def check_fault_kinds(kinds: Iterable[str]) -> frozenset[str]:
+    """Kinds of faults as typed.
+
+    Raises:
+        UnknownName: there is no such kind; the message has the nearest.
+    """
+    known = [kind.value for kind in FaultKind if kind is not FaultKind.OTHER]
+    for kind in (kinds := frozenset(kinds)):
+        if kind not in known:
+            raise UnknownName(unknown("kind of fault", kind, known))
+    return kinds
 
 
 def plan_conversations(scenarios: Sequence[Scenario], n: int | None, seed: int) -> list[tuple[Scenario, int]]:
@@ -203,7 +286,7 @@ def conversation_seed(seed: int, scenario_id: str, around: int) -> int:
 def count_exclusions(transcripts: Sequence[Transcript]) -> dict[str, int]:
     """Conversations that do not enter means, by end reason and kind of fault."""
     reasons = Counter(
-        f"{transcript.end_reason}: {(transcript.fault or 'unknown').split(':')[0]}"
+        f"{transcript.end_reason}: {Fault.parse(transcript.fault or 'unknown').label}"
         for transcript in transcripts
         if not transcript.counts
     )

@@ -10,14 +10,18 @@ Workers need this package, the same models and the same versions; names of folde
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 from simgym.assistants.base import Assistant
 from simgym.conversation import Scenario
+from simgym.errors import BudgetReached
+from simgym.faults import Fault
+from simgym.rollout.budget import Budget
 from simgym.rollout.collect import converse
 from simgym.rollout.collection import Collection, Conditions, Job
+from simgym.rollout.outages import Patience
 from simgym.rollout.ray_cluster import ray_cluster
 from simgym.transcripts import Transcript
 
@@ -36,7 +40,7 @@ def ray_collect_jobs(
     *,
     seed: int = 0,
     batch_size: int = 32,
-    before_batch: Callable[[], None] | None = None,
+    budget: Budget | None = None,
     address: str = "auto",
     resources: Mapping[str, float] | None = None,
 ) -> list[list[Transcript]]:
@@ -46,7 +50,7 @@ def ray_collect_jobs(
         jobs: What to hold; assistants, simulators and judges are pickled.
         seed: Decides everything random.
         batch_size: Conversations per task, held in step.
-        before_batch: Called before a task is submitted; what it raises ends the run, and what was begun is kept.
+        budget: Counts what conversations cost when they come back, and is checked before a batch is submitted.
         address: Of the cluster, as `ray.init` takes it; `local` starts one here. A running connection is used.
         resources: What a task needs, e.g. `{"num_cpus": 2, "num_gpus": 1}`; default: one CPU.
 
@@ -56,14 +60,24 @@ def ray_collect_jobs(
     Raises:
         MissingDependency: Ray is not installed.
         ConfigurationError: there is no cluster at the address.
+        BudgetReached, ServerUnavailable: as `collect`; what was begun is finished and kept.
     """
     with ExitStack() as stack:
         ray = stack.enter_context(ray_cluster(address))
         collections = [
-            stack.enter_context(Collection(job.assistant, job.env, seed=seed, path=job.path, progress=job.progress))
+            stack.enter_context(
+                Collection(
+                    job.assistant,
+                    job.env,
+                    seed=seed,
+                    path=job.path,
+                    progress=job.progress,
+                    retried_faults=job.retried_faults,
+                )
+            )
             for job in jobs
         ]
-        _hold(ray, collections, batch_size, before_batch, dict(resources or {"num_cpus": 1}))
+        _hold(ray, collections, batch_size, budget, dict(resources or {"num_cpus": 1}))
         return [collection.transcripts() for collection in collections]
 
 
@@ -71,39 +85,68 @@ def _hold(
     ray: Any,
     collections: Sequence[Collection],
     batch_size: int,
-    before_batch: Callable[[], None] | None,
+    budget: Budget | None,
     resources: dict[str, Any],
 ) -> None:
     players: _Players = [(one.assistant, one.conditions) for one in collections]
     sent = ray.put(players)
     task = ray.remote(max_retries=_MAX_RETRIES, **resources)(_hold_batch)
     waiting = _batches(collections, max(1, batch_size))
-    running: dict[Any, Collection] = {}
-    stopped: BaseException | None = None
+    patience = Patience([part for collection in collections for part in collection.parts])
+    before = sum(collection.count for collection in collections)
+    running: dict[Any, int] = {}
+    lost: list[tuple[int, Transcript]] = []
+    stopped: BudgetReached | None = None
     try:
         while True:
-            while stopped is None and len(running) < _room(ray, resources):
+            while stopped is None and not lost and len(running) < _room(ray, resources):
                 if (following := next(waiting, None)) is None:
                     break
                 try:
-                    if before_batch is not None:
-                        before_batch()
-                except Exception as error:  # raised again below, when what was begun has been kept
+                    if budget is not None:
+                        budget.check()
+                except BudgetReached as error:  # raised again below, when what was begun has been kept
                     stopped = error
                     break
                 number, batch = following
-                running[task.remote([sent], sent.hex(), number, batch)] = collections[number]
+                running[task.remote([sent], sent.hex(), number, batch)] = number
             if not running:
-                break
+                if stopped is not None or not lost:
+                    break
+                others_answered = sum(collection.count for collection in collections) > before
+                waiting = _again(patience, collections, lost, max(1, batch_size), others_answered=others_answered)
+                lost, before = [], sum(collection.count for collection in collections)
+                continue
             (finished, *_), _ = ray.wait(list(running), num_returns=1)
+            number = running.pop(finished)
             for transcript in ray.get(finished):
-                running[finished].add(transcript)
-            del running[finished]
+                if budget is not None:
+                    budget.count(transcript.calls)
+                if transcript.fault is not None and Fault.parse(transcript.fault).is_outage:
+                    lost.append((number, transcript))
+                else:
+                    collections[number].add(transcript)
     finally:
         for left in running:
             ray.cancel(left)
     if stopped is not None:
         raise stopped
+
+
+def _again(
+    patience: Patience,
+    collections: Sequence[Collection],
+    lost: Sequence[tuple[int, Transcript]],
+    size: int,
+    *,
+    others_answered: bool,
+) -> Iterator[tuple[int, list[tuple[Scenario, int]]]]:
+    """After a pause, batches of all that is missing; if the servers answer, what was lost is recorded as faults."""
+    progress = "; ".join(dict.fromkeys(collections[number].describe_progress() for number, _ in lost))
+    if not patience.try_again([transcript.fault for _, transcript in lost], progress, others_answered=others_answered):
+        for number, transcript in lost:
+            collections[number].add(transcript)
+    return _batches(collections, size)
 
 
 def _batches(collections: Sequence[Collection], size: int) -> Iterator[tuple[int, list[tuple[Scenario, int]]]]:

@@ -6,15 +6,11 @@ be written down as thousands of failed conversations.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 
-from simgym.conversation import Scenario
 from simgym.errors import ConfigurationError, MissingDependency, ServerUnavailable, WeightsError
 from simgym.plugins import check_ready
-from simgym.rollout.collection import plan_conversations
-from simgym.transcripts import read_transcripts
 
 
 def check_all_ready(parts: Iterable[tuple[str, Any]]) -> None:
@@ -33,9 +29,3 @@ def check_all_ready(parts: Iterable[tuple[str, Any]]) -> None:
             check_ready(part)
         except (ConfigurationError, WeightsError, MissingDependency, ServerUnavailable) as error:
             raise type(error)(f"The {name} is not ready: {error}") from error
-
-
-def is_complete(scenarios: Sequence[Scenario], n: int | None, seed: int, path: Path) -> bool:
-    """Whether a file of transcripts has every conversation that `collect` would plan with these arguments."""
-    planned = {(scenario.id, chosen) for scenario, chosen in plan_conversations(scenarios, n, seed)}
-    return path.is_file() and planned <= {transcript.key for transcript in read_transcripts(path)}

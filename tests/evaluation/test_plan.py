@@ -13,10 +13,10 @@ import pytest
 import simgym  # noqa: F401  # registers the environments
 from simgym.assistants.language_model_assistant import LanguageModelAssistant
 from simgym.errors import BudgetReached, ConfigurationError, MalformedFile
-from simgym.evaluation.budget import Budget, Price
 from simgym.evaluation.forecast import forecast
 from simgym.evaluation.matrix import MatrixRun, evaluate_matrix
 from simgym.evaluation.plan import read_plan
+from simgym.rollout.budget import Budget, Price
 from simgym.transcripts import read_transcripts
 
 COLUMNS = ["UserSim-Replay-v0", "UserSim-RolePlayOpening-v0"]

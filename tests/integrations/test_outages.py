@@ -4,7 +4,7 @@ import pytest
 
 from simgym.conversation import Scenario
 from simgym.envs.episodes import Episode
-from simgym.errors import ServersDown
+from simgym.errors import ServerUnavailable
 from simgym.integrations.outages import check_servers, patiently
 
 SCENARIO = Scenario(id="s", intent="You are a user chatting with an assistant language model to rest a while today")
@@ -16,9 +16,9 @@ def ended(fault, end_reason="simulator_fault"):
 
 def test_silence_of_all_is_an_outage_and_of_some_a_fault_of_theirs():
     down = [ended("server: no connection"), ended("timeout: no answer", "judge_fault")]
-    with pytest.raises(ServersDown, match="All 2 conversations failed, for want of a server: server: no connection"):
+    with pytest.raises(ServerUnavailable, match="All 2 conversations failed, for want of a server: server: no"):
         check_servers(down)
-    with pytest.raises(ServersDown):
+    with pytest.raises(ServerUnavailable):
         check_servers([*down, ended("empty")])  # said nothing before a server was asked
     check_servers([down[0], ended("refused: not that"), ended("empty")])
     check_servers([*down, ended(None, None)])
@@ -34,12 +34,12 @@ def test_attempts_pause_longer_and_longer_and_then_give_up():
     def attempt(good_at):
         calls.append(1)
         if len(calls) < good_at:
-            raise ServersDown("down.")
+            raise ServerUnavailable("down.")
         return "done"
 
     assert patiently(lambda: attempt(3), waits=(1, 2, 3), sleep=pauses.append) == "done"
     assert pauses == [1, 2]
     calls.clear()
-    with pytest.raises(ServersDown):
+    with pytest.raises(ServerUnavailable):
         patiently(lambda: attempt(9), waits=(1, 2), sleep=pauses.append)
     assert len(calls) == 3

@@ -13,7 +13,7 @@ import simgym  # noqa: F401  # registers the environments
 from simgym.assistants.base import Assistant
 from simgym.assistants.choices import STRATEGIES, Candidates, Strategies
 from simgym.conversation import INTENT_PREFIX, Conversation, Message, Scenario
-from simgym.errors import ConfigurationError, ServersDown, WeightsError
+from simgym.errors import ConfigurationError, ServerUnavailable, WeightsError
 from simgym.integrations.numeric import CandidateActions, ConversationFeatures, EmbedObservation, StrategyActions
 from simgym.integrations.stable_baselines3 import SETTINGS, PolicyAssistant, TextVecEnv, load_policy
 from simgym.judges.base import Judgement
@@ -220,7 +220,7 @@ def test_servers_that_are_down_are_told_apart_from_a_simulator_that_fails(featur
         def open(self, scenarios, *, seeds):
             return [UserTurn("", fault="server: no connection") for _ in scenarios]
 
-    with pytest.raises(ServersDown, match="no connection"):
+    with pytest.raises(ServerUnavailable, match="no connection"):
         vec_env(features, simulator=Away()).reset()
 
 

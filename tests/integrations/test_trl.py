@@ -5,7 +5,7 @@ import warnings
 import pytest
 
 from simgym.conversation import Conversation
-from simgym.errors import ConfigurationError, ServersDown
+from simgym.errors import ConfigurationError, ServerUnavailable
 from simgym.integrations.trl import judge_reward, make_rollout_func, scenario_dataset
 from simgym.judges.base import Judgement
 from simgym.simulators.base import UserTurn
@@ -185,7 +185,7 @@ def test_a_batch_is_played_again_when_a_server_comes_back_and_given_up_when_it_d
     trainer = make_trainer(tiny_model, scenarios, tmp_path, rollouts=rollouts)
     assert None not in rollouts(prompts, trainer)["judge_reward"]
     assert rollouts.faults == {}
-    with pytest.raises(ServersDown, match="no connection to the judge"):
+    with pytest.raises(ServerUnavailable, match="no connection to the judge"):
         make_rollout_func("UserSim-Replay-v0", judge=Flickering(3), **made)(prompts, trainer)
 
 

@@ -14,6 +14,7 @@ from simgym.assistants.base import AssistantTurn
 from simgym.assistants.language_model_assistant import LanguageModelAssistant
 from simgym.errors import BudgetReached, ConfigurationError, TranscriptError
 from simgym.language_models.base import Sampling
+from simgym.rollout.budget import Budget
 from simgym.rollout.collect import collect, count_exclusions
 from simgym.transcripts import read_transcripts
 
@@ -114,18 +115,15 @@ def test_an_interrupt_does_not_wait_for_free_running_conversations_to_end(scenar
 
 
 @pytest.mark.parametrize("free_running", [False, True])
-def test_what_ends_a_run_before_a_batch_lets_what_was_begun_finish(scenarios, tmp_path, free_running):
-    begun = []
-
-    def stop():
-        begun.append(1)
-        if len(begun) > 2:
-            raise BudgetReached("enough")
-
-    options = {"path": tmp_path / "some.jsonl", "batch_size": 1, "free_running": free_running}
-    with pytest.raises(BudgetReached):
-        collect(LanguageModelAssistant("scripted:seed"), make(scenarios), before_batch=stop, **options)
-    assert len(list(read_transcripts(tmp_path / "some.jsonl"))) == 2
+def test_a_budget_binds_within_one_turn(scenarios, tmp_path, free_running):
+    assistant, whole = LanguageModelAssistant("scripted:seed"), Budget()
+    collect(assistant, make(scenarios, max_turns=8), budget=whole)
+    limited = Budget(max_tokens=1)
+    options = {"path": tmp_path / "some.jsonl", "batch_size": 99, "free_running": free_running}
+    with pytest.raises(BudgetReached, match=f"limit is {limited.max_tokens:,}"):
+        collect(assistant, make(scenarios, max_turns=8), budget=limited, **options)
+    assert 1 <= limited.tokens <= 0.6 * whole.tokens  # the first of two turns
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_time_of_each_role_is_noted(scenarios):

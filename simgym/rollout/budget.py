@@ -1,19 +1,20 @@
-"""What a run may cost: tokens and money, counted from the transcripts and checked before anything new begins.
+"""What a run may cost: tokens and money, counted with every model call and checked before every turn.
 
-A limit is on the whole run, what was held earlier included. A batch that has begun is finished and kept, so a run may
-spend up to a batch more than its limit.
+A limit is on the whole run, what earlier commands did included. When it is reached no further turn begins anywhere: a
+run may spend up to one turn of the running conversations more than its limit (on Ray: up to the batches that are
+running). Conversations that are cut short so are not written, but what they have cost counts, and the message says it.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from simgym.errors import BudgetReached, ConfigurationError
-from simgym.transcripts import Transcript
+from simgym.transcripts import ModelCall, tokens_by_role
 
-_GO_ON = "What was held is kept; with a higher limit the same run goes on."
+_GO_ON = "What is finished is kept; with a higher limit the same command goes on."
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +53,21 @@ class Budget:
             raise ConfigurationError("A cost limit needs prices. Give what a million tokens of a role cost.")
         self._lock = threading.Lock()
 
-    def count(self, transcript: Transcript) -> None:
-        """Add what a conversation cost."""
-        used = transcript.tokens()
+    def count(self, calls: Iterable[ModelCall]) -> None:
+        """Add what model calls cost."""
+        used = tokens_by_role(calls)
         with self._lock:
             self.tokens += sum(sum(numbers.values()) for numbers in used.values())
             self.cost += cost_of(used, self.prices)
 
+    def add(self, tokens: int, cost: float) -> None:
+        """Add what was spent elsewhere."""
+        with self._lock:
+            self.tokens += tokens
+            self.cost += cost
+
     def check(self) -> None:
-        """Call before something new begins.
+        """Call before a turn begins.
 
         Raises:
             BudgetReached: a limit is reached.

@@ -1,0 +1,111 @@
+"""Commands against a server that dies: real sockets, a real process, nothing stored that an outage did."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from simgym.transcripts import read_transcripts
+
+SIMGYM = [sys.executable, "-c", "from simgym.cli.main import main; main()"]
+
+
+class Server:
+    """Answers chat completions, and dies for good after so many; can be started again at the same port."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.left = 10**9
+        self.start()
+
+    def start(self, left: int = 10**9) -> None:
+        server, self.left = self, left
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                server.left -= 1
+                if server.left < 0:
+                    self.close_connection = True
+                    self.connection.close()
+                    if server.left == -1:
+                        threading.Thread(target=server.stop).start()
+                    return
+                text = f"Answer {asked.get('seed', 0) % 1000}."
+                choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+                usage = {"prompt_tokens": 7, "completion_tokens": 3}
+                body = json.dumps({"id": "x", "object": "chat.completion", "choices": [choice], "usage": usage})
+                self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body.encode())
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
+        self._http.daemon_threads = True
+        self.port = self._http.server_address[1]
+        threading.Thread(target=self._http.serve_forever, daemon=True).start()
+
+    def stop(self) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+
+
+@pytest.fixture
+def server():
+    server = Server()
+    yield server
+    server.stop()
+
+
+def matrix(server: Server, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    address = {"base_url": f"http://127.0.0.1:{server.port}/v1", "max_retries": 0, "timeout": 5}
+    assistant = json.dumps({"kind": "openai", "model": "m", **address})
+    command = ["matrix", "--assistant", f"served={assistant}", "--env", "UserSim-RolePlayOpening-v0"]
+    command += ["--model", "scripted:seed", "--judge", "relevance", "--judge-model", "scripted:x"]
+    command += ["--max-turns", "2", "-n", "8", "--batch-size", "2", "-o", str(folder), *words]
+    environment = {**os.environ, "SIMGYM_OUTAGE_WAITS": "0.1", "OPENAI_API_KEY": "none"}
+    return subprocess.run([*SIMGYM, *command], capture_output=True, text=True, env=environment, timeout=120)
+
+
+@pytest.mark.parametrize("words", [(), ("--free-running",)])
+def test_a_server_that_dies_in_a_matrix_pauses_it_and_the_same_command_ends_it(server, tmp_path, words):
+    server.stop()
+    server.start(left=9)
+    first = matrix(server, tmp_path / "m", *words)
+    assert first.returncode == 3, first.stderr
+    assert "Traceback" not in first.stderr
+    assert "of 8 conversations are finished and kept" in first.stderr
+    (file,) = (tmp_path / "m" / "transcripts").glob("*.jsonl")
+    kept = list(read_transcripts(file))
+    assert 0 < len(kept) < 8
+    assert all(transcript.fault is None for transcript in kept)
+    server.start()
+    again = matrix(server, tmp_path / "m", *words)
+    assert again.returncode == 0, again.stderr
+    finished = list(read_transcripts(file))
+    assert len(finished) == len(file.read_text().splitlines()) == 8
+    assert all(transcript.counts for transcript in finished)
+    assert {transcript.content_hash() for transcript in kept} <= {transcript.content_hash() for transcript in finished}
+
+
+def test_a_dead_server_at_the_start_is_one_sentence_and_nothing_is_written(server, tmp_path):
+    server.stop()
+    outcome = matrix(server, tmp_path / "m")
+    server.start()
+    assert outcome.returncode == 3, outcome.stderr
+    assert "No connection to 127.0.0.1" in outcome.stderr
+    assert len(outcome.stderr.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
