@@ -95,7 +95,7 @@ def main(
                 prepare()
             with timed(study, "train"):
                 train(study, given.ray, read_resources(given.training_resources))
-        collector = read_collector(given.ray, given.batch_resources, free_running=False)
+        collector = read_collector(given.ray, given.batch_resources, asynchronous=False)
         for stage, plan in (("matrix", plan_matrix), ("openings", plan_openings)):
             if stage in given.stages:
                 with timed(study, stage):
