@@ -11,6 +11,7 @@
     ├── InvalidAction (ValueError)         an assistant utterance outside the action space
     ├── BudgetReached (RuntimeError)       a run has used the tokens or the money it was given
     ├── ServersDown (ConnectionError)      in training, all conversations failed because a server is silent
+    ├── DatabaseUnavailable (ConnectionError)   a study's database cannot be reached, read or written
     ├── CacheError (OSError)               a file of remembered answers cannot be read or written any more
     ├── TrainingFailed (RuntimeError)      a training recipe ended with an error; what it wrote is kept
     └── TranscriptError (OSError)          a transcript cannot be written; what was written before is intact
@@ -65,6 +66,10 @@ class BudgetReached(SimgymError, RuntimeError):
 
 class ServersDown(SimgymError, ConnectionError):
     """In training, every conversation of a batch failed because a model's server does not answer, time and again."""
+
+
+class DatabaseUnavailable(SimgymError, ConnectionError):
+    """A study's database cannot be reached, read or written; what was committed before is intact."""
 
 
 class CacheError(SimgymError, OSError):
