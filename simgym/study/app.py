@@ -25,9 +25,9 @@ from simgym.assistants.base import Assistant
 from simgym.errors import ConfigurationError, DatabaseUnavailable
 from simgym.study.actions import ACTIONS, Incomplete, choose_task, completion, largest_form
 from simgym.study.config import Study
+from simgym.study.erasing import Eraser
 from simgym.study.journey import Journey, follow
 from simgym.study.pages import Pages
-from simgym.study.erasing import Eraser
 from simgym.study.protection import Guard, Rates, foreign, form_token, same_text
 from simgym.study.records import as_json_lines, export, participant_flow
 from simgym.study.recruitment import Recruit, Unusable, parameters_of, recruit_of

@@ -61,7 +61,7 @@ def escape(text: str) -> str:
 
 def describe(error: BaseException) -> str:
     """An error and its causes by class and place, without their messages."""
-    parts = []
+    parts: list[str] = []
     current: BaseException | None = error
     while current is not None and len(parts) < 3:
         parts.append(f"{type(current).__name__}{_places(current.__traceback__)}")

@@ -187,7 +187,7 @@ def read_records(path: str | Path) -> list[dict[str, Any]]:
 
 
 def _json_lines(content: bytes) -> list[Any]:
-    """Values of a line each. Only a newline ends a line: texts hold U+2028, U+2029 and U+0085, and end nothing there."""
+    """Values of a line each. Only a newline ends a line; U+2028, U+2029 and U+0085 belong to texts."""
     values = []
     for number, line in enumerate(content.split(b"\n"), 1):
         if line.strip():

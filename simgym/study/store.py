@@ -312,7 +312,7 @@ class Store:
     async def withdrawn(self) -> int:
         """How many have withdrawn."""
         query = sa.select(sa.func.count()).where(tables.participants.c.withdrawn_at.is_not(None))
-        return int(await self._database.read(lambda connection: connection.execute(query).scalar()) or 0)
+        return await self._database.read(lambda connection: int(connection.execute(query).scalar() or 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,7 +331,7 @@ def hash_secret(secret: str) -> str:
 
 
 def _append(connection: sa.Connection, addition: _Addition) -> bool:
-    participants, assignments, known = tables.participants, tables.assignments, addition.known
+    assignments, known = tables.assignments, addition.known
     position = -1
     if addition.stratum is not None:
         count = sa.select(sa.func.max(assignments.c.position)).where(assignments.c.stratum == addition.stratum)

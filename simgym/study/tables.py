@@ -1,4 +1,4 @@
-"""Tables of a study's database, and the queries of every request, built once: building one takes longer than running it."""
+"""Tables of a study's database, and the queries of every request, built once: that takes longer than running them."""
 
 from __future__ import annotations
 

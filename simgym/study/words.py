@@ -2,7 +2,8 @@
 
 Where words are separated by spaces, a word is what stands between them and holds a letter or digit. Chinese, Japanese,
 Thai, Lao, Khmer, Burmese and Tibetan are written without spaces, and where their words end is a matter of dictionaries
-that disagree: there every letter counts as a word. The page says so, and its script (`study.js`) counts in the same way.
+that disagree: there every letter counts as a word. The page says so, and its script (`study.js`)
+counts in the same way.
 """
 
 from __future__ import annotations
