@@ -89,7 +89,8 @@ def create_app(
         raise ConfigurationError(f"There is no assistant for {', '.join(missing)}. Give one a name in the study.")
     replies = Replies(study, store, dict(assistants))
     eraser = Eraser(store)
-    desk = Desk(study, store, replies, eraser, Pages(study, kind), kind, secure_cookies)
+    pages = Pages(study, kind)
+    desk = Desk(study, store, replies, eraser, pages, kind, secure_cookies)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -101,7 +102,8 @@ def create_app(
         await store.close()
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
-    app.add_middleware(Guard, max_body=largest_form(study.limits))
+    apology = pages.error(500, "Something went wrong here. What you sent before is kept.")
+    app.add_middleware(Guard, max_body=largest_form(study.limits), apology=apology)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
     app.add_api_route("/", desk.show, methods=["GET"], response_class=HTMLResponse)
     app.add_api_route("/state", desk.state, methods=["GET"])
@@ -128,10 +130,6 @@ def create_app(
         log.error("%s", error)
         text = "Nothing can be stored at the moment. What you sent before is kept; please reload in a minute."
         return HTMLResponse(desk.pages.error(503, text), 503, {"Retry-After": "60"})
-
-    @app.exception_handler(Exception)
-    async def apologise(request: Request, error: Exception) -> Response:
-        return HTMLResponse(desk.pages.error(500, "Something went wrong here. What you sent before is kept."), 500)
 
     return app
 

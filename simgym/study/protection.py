@@ -10,13 +10,16 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import logging
 import time
 from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import HTMLResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+log = logging.getLogger("simgym.study")
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'none'"
@@ -80,16 +83,20 @@ class Rates:
 class Guard:
     """ASGI middleware: headers on every answer, no body larger than `max_body` bytes or slower than `body_seconds`."""
 
-    def __init__(self, app: ASGIApp, max_body: int, body_seconds: float = 60.0) -> None:
-        self.app, self.max_body, self.body_seconds = app, max_body, body_seconds
+    def __init__(self, app: ASGIApp, max_body: int, apology: str, body_seconds: float = 60.0) -> None:
+        self.app, self.max_body, self.apology, self.body_seconds = app, max_body, apology, body_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
 
+        begun = False
+
         async def guarded_send(message: Message) -> None:
+            nonlocal begun
             if message["type"] == "http.response.start":
+                begun = True
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers[name] = value
@@ -114,7 +121,13 @@ class Guard:
         async def replay() -> Message:
             return unread.pop() if unread else await receive()
 
-        await self.app(scope, replay, guarded_send)
+        try:
+            await self.app(scope, replay, guarded_send)
+        except Exception:  # the boundary: logged once, and answered in words
+            log.exception("A request could not be answered.")
+            if begun:
+                raise
+            await HTMLResponse(self.apology, 500)(scope, replay, guarded_send)
 
     async def _read(self, receive: Receive) -> bytes | None:
         """The whole body; None if it is too large; raises `_BrokenOff` if its end never came."""

@@ -18,10 +18,11 @@ from simgym.study.serving import served
 
 pytestmark = pytest.mark.slow
 TEXT = "a text that no log may hold"
-PIECES = [b"GET", b"POST", b" ", b"/", b"/do/consent", b"/state", b"?", b"%00", b"%ff", b"\r\n", b"\n", b"Host: x", b"Host: [",
-          b"Origin: http://[evil", b"Cookie: simgym_study=", b"x" * 300, b"Content-Length: 99999999999", b"Content-Length: -1",
-          b"Transfer-Encoding: chunked", b"HTTP/1.1", b"HTTP/9.9", b"\x00", b"\xff\xfe", b"ffffffff\r\n", b"0\r\n\r\n",
-          b"Expect: 100-continue", b"Upgrade: websocket", b"Connection: upgrade", b"Content-Type: multipart/form-data; boundary="]  # fmt: skip
+PIECES = [b"GET", b"POST", b" ", b"/", b"/do/consent", b"/state", b"?", b"%00", b"%ff", b"\r\n", b"\n", b"Host: x",
+          b"Host: [", b"Origin: http://[evil", b"Cookie: simgym_study=", b"x" * 300, b"Content-Length: 99999999999",
+          b"Content-Length: -1", b"Transfer-Encoding: chunked", b"HTTP/1.1", b"HTTP/9.9", b"\x00", b"\xff\xfe",
+          b"ffffffff\r\n", b"0\r\n\r\n", b"Expect: 100-continue", b"Upgrade: websocket", b"Connection: upgrade",
+          b"Content-Type: multipart/form-data; boundary="]  # fmt: skip
 
 
 @pytest.fixture
@@ -108,14 +109,10 @@ def test_random_forms_headers_and_addresses_are_answered_in_words(study_file, tm
                     "token": token,
                     "key": rng.choice(["training:1:message", "turn:1:choice", "consented", "::", "é"]),
                 }
-            path = rng.choice(
-                ["/do/message", "/do/choice", "/do/rating", "/do/document", "/draft", "/do/" + "x" * 200, "/another"]
-            )
+            path = rng.choice(["/do/message", "/do/choice", "/do/rating", "/do/document", "/draft", "/do/" + "x" * 200])
             headers = {"Origin": rng.choice(["http://[evil", "null", address])} if rng.random() < 0.3 else {}
             answer = client.post(path, data=fields, headers=headers)
             counts[answer.status_code] = counts.get(answer.status_code, 0) + 1
-            if answer.url.path == "/another":
-                break
         assert client.get("/").status_code == 200
         log = finish(process)
     assert max(counts) < 500, counts
@@ -178,7 +175,8 @@ def test_a_full_disk_or_a_damaged_table_names_nobody_in_the_log(study_file, tmp_
         log = finish(process)
     assert TEXT not in log
     assert "INSERT" not in log
-    assert all(" ERROR " in line or " WARNING " in line for line in log.splitlines()[3:])
+    assert log.count(" ERROR simgym.study: ") == faults
+    assert "Traceback" not in log
     tried("inserts that fail", faults, f"no text in {len(log):,} bytes of log; the form went through afterwards")
 
 
@@ -235,7 +233,6 @@ def test_files_of_records_that_are_damaged_are_named(tmp_path, tried):
             read_records(path)
             read += 1
         except MalformedFile as error:
-            refused += 1
-            assert str(path) in str(error)
-    assert refused
+            refused += str(path) in str(error)
+    assert refused + read == 2000
     tried("damaged files of records", refused + read, f"{refused:,} refused in a sentence, {read:,} still records")

@@ -3,6 +3,7 @@
 import contextlib
 import shutil
 import socket
+import ssl
 import subprocess
 import time
 from importlib import resources
@@ -46,7 +47,8 @@ def proxied(folder, upstream):
     )
     main = folder / "nginx.conf"
     main.write_text(
-        f"daemon off; pid {folder}/pid; error_log stderr; events {{}}\nhttp {{ {temporary} include {folder}/study.conf; }}"
+        f"daemon off; pid {folder}/pid; error_log stderr; events {{}}\n"
+        f"http {{ {temporary} include {folder}/study.conf; }}"
     )
     process = subprocess.Popen([NGINX, "-p", folder, "-c", main], stderr=subprocess.PIPE)
     try:
@@ -84,12 +86,10 @@ def test_a_study_behind_the_shipped_configuration(tmp_path):
         ]
         assert statuses[-1] == 429
         slow = b"POST /do/consent HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nkey"
-        import ssl
-
         context = ssl._create_unverified_context()
-        with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), timeout=10) as plain:
-            with context.wrap_socket(plain) as connection:
-                connection.sendall(slow)
-                started = time.monotonic()
-                connection.recv(4096)
-                assert time.monotonic() - started < 6
+        plain = socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), timeout=10)
+        with context.wrap_socket(plain) as connection:
+            connection.sendall(slow)
+            started = time.monotonic()
+            connection.recv(4096)
+            assert time.monotonic() - started < 6

@@ -229,7 +229,7 @@ def test_a_form_whose_upload_breaks_off_is_not_taken_for_a_whole_one():
     scope = {"type": "http", "headers": []}
     half = {"type": "http.request", "body": b"key=1&text=half", "more_body": True}
     rest = {"type": "http.request", "body": b" and the rest", "more_body": False}
-    guard = Guard(app, 1000)
+    guard = Guard(app, 1000, "sorry")
     asyncio.run(guard(scope, receiver(half, {"type": "http.disconnect"}), send))
     assert asked == []
     assert sent == []
