@@ -11,6 +11,7 @@
     ├── InvalidAction (ValueError)         an assistant utterance outside the action space
     ├── BudgetReached (RuntimeError)       a run has used the tokens or the money it was given
     ├── ServerUnavailable (ConnectionError) a model's server does not answer; the same command goes on later
+    ├── DatabaseUnavailable (ConnectionError) a study's database cannot be reached, read or written
     ├── CacheError (OSError)               a file of remembered answers cannot be read or written any more
     ├── TrainingFailed (RuntimeError)      a training recipe ended with an error; what it wrote is kept
     ├── OutputInUse (BlockingIOError)      another process or thread is writing the same file or folder
@@ -66,6 +67,10 @@ class BudgetReached(SimgymError, RuntimeError):
 
 class ServerUnavailable(SimgymError, ConnectionError):
     """A model's server does not answer, time and again; nothing is lost, and the same command goes on later."""
+
+
+class DatabaseUnavailable(SimgymError, ConnectionError):
+    """A study's database cannot be reached, read or written; what was committed before is intact."""
 
 
 class CacheError(SimgymError, OSError):

@@ -77,6 +77,12 @@ def serve(
     proxy: Annotated[
         str, typer.Option(help="With --https: where the proxy is, addresses or networks with commas between.")
     ] = "127.0.0.1",
+    connections: Annotated[
+        int | None,
+        typer.Option(
+            min=10, help="Connections at once; default: as many files as the process may open.", show_default=False
+        ),
+    ] = None,
 ) -> None:
     """Serve a study until Ctrl-C; started again, everybody goes on where they were.
 
@@ -101,6 +107,7 @@ def serve(
         admin_token=os.environ.get("SIMGYM_STUDY_ADMIN_TOKEN") or None,
         secure_cookies=https,
         proxies=proxy if https else None,
+        connections=connections,
     )
 
 
@@ -269,12 +276,12 @@ def purge(
     if not (recruitment or drafts):
         raise ConfigurationError("There is nothing to delete. Give --recruitment, --drafts or both.")
     study_of_file = config.load_study(file)
-    from simgym.study.store import Store
+    from simgym.study.store import Purge, Store
 
     if not yes:
         typer.confirm("This cannot be undone. Go on?", abort=True)
 
-    async def delete() -> dict[str, int]:
+    async def delete() -> Purge:
         store = Store(_database(database, file, "real"))
         try:
             await _check_same_study(store, study_of_file)
@@ -282,8 +289,14 @@ def purge(
         finally:
             await store.close()
 
-    for table, number in asyncio.run(delete()).items():
+    purged = asyncio.run(delete())
+    for table, number in purged.rows.items():
         typer.echo(f"{table}: {number} deleted")
+    if not purged.erased:
+        stderr().print(
+            shown("They are still on the disk: somebody is reading the database. Purge again when it is free.", "red")
+        )
+        raise typer.Exit(1)
 
 
 def print_results(results: StudyResults) -> None:
@@ -343,7 +356,7 @@ def _interval(estimate: Any) -> str:
 def _config() -> Any:
     from simgym.extras import optional_import
 
-    for module in ("pydantic", "yaml", "sqlalchemy", "fastapi", "nh3", "markdown_it", "limits"):
+    for module in ("pydantic", "yaml", "sqlalchemy", "fastapi", "nh3", "markdown_it", "regex", "httptools"):
         optional_import(module, "study")
     import simgym.study.config as config
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from simgym.study.config import Limits
 from simgym.study.design import after_tie, assign
 from simgym.study.journey import Event, Journey, Stage
-from simgym.study.rendering import clean_text, count_words
+from simgym.study.rendering import clean_text
+from simgym.study.words import RULE, count_words
 
 Form = Mapping[str, str]
 """Fields of a form."""
@@ -144,7 +145,7 @@ def enough_words(text: str, minimum: int, what: str) -> None:
     """
     if (words := count_words(text)) < minimum:
         unit = "word" if minimum == 1 else "words"
-        raise Incomplete(f"{what} should have at least {minimum} {unit}; it has {words} so far.")
+        raise Incomplete(f"{what} should have at least {minimum} {unit}; it has {words} so far ({RULE}).")
 
 
 def largest_form(limits: Limits) -> int:

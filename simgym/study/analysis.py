@@ -28,7 +28,7 @@ from simgym.statistics.intervals import Estimate, bootstrap_mean
 from simgym.statistics.paired import Test, adjust, bradley_terry, win_rate
 from simgym.study.config import Rule
 from simgym.study.exclusions import exclude
-from simgym.study.records import Rating, Vote, participant_flow, ratings_of, votes_of
+from simgym.study.records import Rating, Vote, distinct, participant_flow, ratings_of, votes_of
 
 SCHEMA_VERSION = 1
 """Raised when a field changes its meaning."""
@@ -162,6 +162,8 @@ def analyse(
     """
     if not records:
         raise ConfigurationError("There are no participants. Export a study first, or give another file.")
+    once = distinct(records)
+    records = once.records
     kinds = sorted({str(record.get("kind", "unknown")) for record in records})
     if len(kinds) > 1:
         raise ConfigurationError(f"The records are {' and '.join(kinds)}. Analyse them apart.")
@@ -171,6 +173,11 @@ def analyse(
     votes, ratings = votes_of(kept), ratings_of(kept)
     strengths, problem = _strengths(votes)
     warnings = [*problem]
+    if once.repeated:
+        warnings.append(
+            f"{once.repeated} of {len(records) + once.repeated} records came more than once (the same participant in "
+            "the same study): each is counted once."
+        )
     if len(hashes) > 1:
         warnings.append(f"The records come from {len(hashes)} versions of the study: not comparable without a reason.")
     if study_hash is not None and hashes and study_hash not in hashes:

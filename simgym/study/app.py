@@ -8,34 +8,40 @@ no state but the store's. Who a participant is follows from a cookie that holds 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlencode
 
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
-from limits import RateLimitItemPerMinute
-from limits.aio.storage import MemoryStorage
-from limits.aio.strategies import MovingWindowRateLimiter
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.staticfiles import StaticFiles
 
 from simgym.assistants.base import Assistant
-from simgym.errors import ConfigurationError
+from simgym.errors import ConfigurationError, DatabaseUnavailable
 from simgym.study.actions import ACTIONS, Incomplete, choose_task, completion, largest_form
 from simgym.study.config import Study
+from simgym.study.erasing import Eraser
 from simgym.study.journey import Journey, follow
 from simgym.study.pages import Pages
-from simgym.study.protection import Guard, foreign, form_token, same_text
+from simgym.study.protection import Guard, Rates, foreign, form_token, same_text
 from simgym.study.records import as_json_lines, export, participant_flow
+from simgym.study.recruitment import Recruit, Unusable, parameters_of, recruit_of
 from simgym.study.rendering import clean_text
 from simgym.study.replies import Replies
-from simgym.study.store import AlreadyTakesPart, Store
+from simgym.study.store import AlreadyTakesPart, Store, Visit
 
+log = logging.getLogger("simgym.study")
 COOKIE = "simgym_study"
 """Name of the cookie with the participant's secret."""
+_TICKET = "simgym_study_withdrawn"
+"""Name of the cookie of whoever has withdrawn."""
+_ERASING = 2.0
+"""Seconds that a withdrawal's answer waits for the disk."""
 _MONTH = 30 * 24 * 3600
 _LONGEST_WAIT = 20.0
 """Seconds that a waiting page's request is held: less than the idle time after which proxies hang up."""
@@ -51,6 +57,8 @@ class Visitor:
     """Id in the store."""
     journey: Journey
     """What they have done."""
+    drafts: Mapping[str, str]
+    """What they are writing, by field; empty where it was not asked for."""
 
 
 def create_app(
@@ -80,22 +88,29 @@ def create_app(
     if missing := sorted(set(study.assistants) - set(assistants)):
         raise ConfigurationError(f"There is no assistant for {', '.join(missing)}. Give one a name in the study.")
     replies = Replies(study, store, dict(assistants))
-    desk = Desk(study, store, replies, Pages(study, kind), kind, secure_cookies)
+    eraser = Eraser(store)
+    pages = Pages(study, kind)
+    desk = Desk(study, store, replies, eraser, pages, kind, secure_cookies)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await store.begin(name=study.name, kind=kind, settings=study.model_dump(mode="json"), study_hash=study.hash)
+        eraser.start()  # what a server that was stopped has left
         yield
+        await eraser.close()
         await replies.close()
         await store.close()
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
-    app.add_middleware(Guard, max_body=largest_form(study.limits))
+    apology = pages.error(500, "Something went wrong here. What you sent before is kept.")
+    app.add_middleware(Guard, max_body=largest_form(study.limits), apology=apology)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
     app.add_api_route("/", desk.show, methods=["GET"], response_class=HTMLResponse)
     app.add_api_route("/state", desk.state, methods=["GET"])
     app.add_api_route("/withdraw", desk.ask_to_withdraw, methods=["GET"], response_class=HTMLResponse)
     app.add_api_route("/withdraw", desk.withdraw, methods=["POST"])
+    app.add_api_route("/withdrawn", desk.withdrawn, methods=["GET"], response_class=HTMLResponse)
+    app.add_api_route("/another", desk.another, methods=["POST"])
     app.add_api_route("/draft", desk.draft, methods=["POST"])
     app.add_api_route("/do/{action}", desk.act, methods=["POST"])
     if admin_token is not None:
@@ -105,9 +120,16 @@ def create_app(
     async def explain(request: Request, error: StarletteHTTPException) -> Response:
         return HTMLResponse(desk.pages.error(error.status_code, str(error.detail)), error.status_code, error.headers)
 
-    @app.exception_handler(Exception)
-    async def apologise(request: Request, error: Exception) -> Response:
-        return HTMLResponse(desk.pages.error(500, "Something went wrong here. What you sent before is kept."), 500)
+    @app.exception_handler(Unusable)
+    async def refuse_link(request: Request, error: Unusable) -> Response:
+        log.warning("Nobody was let in: %s.", error.reason)
+        return HTMLResponse(desk.pages.error(400, f"{error} If that does not help: {study.contact}."), 400)
+
+    @app.exception_handler(DatabaseUnavailable)
+    async def wait(request: Request, error: DatabaseUnavailable) -> Response:
+        log.error("%s", error)
+        text = "Nothing can be stored at the moment. What you sent before is kept; please reload in a minute."
+        return HTMLResponse(desk.pages.error(503, text), 503, {"Retry-After": "60"})
 
     return app
 
@@ -116,32 +138,43 @@ class Desk:
     """Answers requests."""
 
     def __init__(
-        self, study: Study, store: Store, replies: Replies, pages: Pages, kind: str, secure_cookies: bool
+        self,
+        study: Study,
+        store: Store,
+        replies: Replies,
+        eraser: Eraser,
+        pages: Pages,
+        kind: str,
+        secure_cookies: bool,
     ) -> None:
-        self.study, self.store, self.replies, self.pages = study, store, replies, pages
+        self.study, self.store, self.replies, self.eraser, self.pages = study, store, replies, eraser, pages
         self.kind, self.secure_cookies = kind, secure_cookies
-        self._rates = MovingWindowRateLimiter(MemoryStorage())
+        self._rates = Rates()
 
     async def show(self, request: Request) -> Response:
-        """The step that comes next; a new participant where there is none yet."""
-        visitor = await self._visitor(request)
-        recruited = self._recruitment(request.query_params)
-        if visitor is not None and await self._somebody_else(visitor, recruited):
-            visitor = None
-        new = visitor is None
-        if visitor is None:
-            await self._limit("visitor", _address(request), self.study.limits.visitors_per_minute)
-            secret = await self.store.open(self.study.hash)
-            found = await self.store.look(secret)
-            if found is None:  # cannot be: nobody else knows the secret yet
-                raise HTTPException(503, "The study is not ready. Please reload.")
-            visitor = Visitor(secret, found[0], follow(self.study, found[1]))
-        response = await self._page(visitor, notice=request.query_params.get("notice", ""), recruited=recruited)
-        if new:
-            response.set_cookie(
-                COOKIE, visitor.secret, max_age=_MONTH, httponly=True, samesite="lax", secure=self.secure_cookies
-            )
-        return response
+        """The step that comes next; a new participant where there is none yet.
+
+        An address never changes who somebody is: a link for another person leads to a page that asks.
+        """
+        visitor = await self._visitor(request, drafts=True)
+        recruit: Recruit | None = None
+        if visitor is None or visitor.journey.stage == "consent" or self._says_who(request.query_params):
+            recruit = self._recruit(request.query_params)
+        if visitor is not None and recruit is not None and await self._somebody_else(visitor, recruit):
+            return HTMLResponse(self.pages.somebody_else(form_token(visitor.secret), recruit.parameters))
+        if visitor is not None:
+            return self._page(visitor, notice=request.query_params.get("notice", ""), recruit=recruit)
+        await self._limit("visitor", _address(request), self.study.limits.visitors_per_minute)
+        secret, visit = await self.store.open(self.study.hash)
+        return self._with_cookie(self._page(self._known(secret, visit), recruit=recruit), secret)
+
+    async def another(self, request: Request) -> Response:
+        """Begin anew in a browser in which somebody else has taken part."""
+        _, form = await self._form(request)
+        recruit = self._recruit(form)
+        await self._limit("visitor", _address(request), self.study.limits.visitors_per_minute)
+        secret, _ = await self.store.open(self.study.hash)
+        return self._with_cookie(_see(f"/?{urlencode(recruit.parameters)}"), secret)
 
     async def state(self, request: Request) -> Response:
         """Which event is expected next; answers when replies are there, or after a while."""
@@ -169,7 +202,7 @@ class Desk:
         try:
             stored = await self._store(visitor, action, form)
         except Incomplete as error:
-            return await self._page(visitor, problem=str(error), typed=form, status=422)
+            return self._page(visitor, problem=str(error), typed=form, status=422)
         except AlreadyTakesPart:
             raise HTTPException(
                 409,
@@ -193,9 +226,8 @@ class Desk:
             events.append(completion(journey))
         recruit = None
         if action == "consent":
-            parameters = self._recruitment(form)
-            unique = self.study.recruitment.unique
-            recruit = (parameters.get(unique) if unique else None, parameters) if parameters else None
+            given = self._recruit(form)
+            recruit = given if given.parameters else None
         stored = await self.store.append(participant, known, events, self.study.hash, recruit=recruit)
         if stored and action in ("message", "retry"):
             self.replies.start(participant)
@@ -221,45 +253,57 @@ class Desk:
     async def withdraw(self, request: Request) -> Response:
         """Delete all that they have given."""
         visitor, _ = await self._form(request)
-        await self.store.withdraw(visitor.participant)
-        response = HTMLResponse(self.pages.withdrawn())
+        ticket = await self.store.withdraw(visitor.participant)
+        self.eraser.start()
+        await self.eraser.wait(_ERASING)
+        response = _see("/withdrawn")
         response.delete_cookie(COOKIE, httponly=True, samesite="lax", secure=self.secure_cookies)
+        response.set_cookie(_TICKET, ticket, max_age=_MONTH, httponly=True, samesite="lax", secure=self.secure_cookies)
         return response
 
-    async def _page(
+    async def withdrawn(self, request: Request) -> Response:
+        """How far the deletion is."""
+        await self._limit("withdrawn", _address(request), self.study.limits.visitors_per_minute)
+        erased = await self.store.erased(request.cookies.get(_TICKET, "")[:100])
+        return _see("/") if erased is None else HTMLResponse(self.pages.withdrawn(erased=erased))
+
+    def _page(
         self,
         visitor: Visitor,
         *,
         notice: str = "",
         problem: str = "",
         typed: Mapping[str, str] | None = None,
-        recruited: Mapping[str, str] | None = None,
+        recruit: Recruit | None = None,
         status: int = 200,
     ) -> Response:
         if visitor.journey.stage == "waiting" and not visitor.journey.exchanges[-1].failed:
             self.replies.start(visitor.participant)
-        drafts = await self.store.drafts(visitor.participant)
         start = f"{visitor.journey.key}/"
-        texts = {name.removeprefix(start): text for name, text in drafts.items() if name.startswith(start)}
-        if visitor.journey.stage == "consent":
-            recruited = recruited or self._recruitment(typed or {})
+        texts = {name.removeprefix(start): text for name, text in visitor.drafts.items() if name.startswith(start)}
         page = self.pages.step(
             visitor.journey,
             token=form_token(visitor.secret),
             typed={**texts, **(typed or {})},
             problem=problem,
             notice=notice,
-            recruited=recruited or {},
+            recruited=recruit.parameters if recruit else parameters_of(self.study.recruitment, typed or {}),
         )
         return HTMLResponse(page, status)
 
-    async def _visitor(self, request: Request) -> Visitor | None:
+    def _with_cookie(self, response: Response, secret: str) -> Response:
+        response.set_cookie(COOKIE, secret, max_age=_MONTH, httponly=True, samesite="lax", secure=self.secure_cookies)
+        return response
+
+    async def _visitor(self, request: Request, *, drafts: bool = False) -> Visitor | None:
         secret = request.cookies.get(COOKIE, "")
-        if not 20 <= len(secret) <= 100 or (found := await self.store.look(secret)) is None:
+        if not 20 <= len(secret) <= 100 or (visit := await self.store.look(secret, drafts=drafts)) is None:
             return None
-        participant, events = found
-        await self._limit("request", participant, self.study.limits.requests_per_minute)
-        return Visitor(secret, participant, follow(self.study, events))
+        await self._limit("request", visit.participant, self.study.limits.requests_per_minute)
+        return self._known(secret, visit)
+
+    def _known(self, secret: str, visit: Visit) -> Visitor:
+        return Visitor(secret, visit.participant, follow(self.study, visit.events), visit.drafts)
 
     async def _form(self, request: Request) -> tuple[Visitor, dict[str, str]]:
         """Who sends a form, and its fields, if it is one of ours."""
@@ -274,22 +318,22 @@ class Desk:
             raise HTTPException(403, "This form belongs to another participant. Please reload the study's first page.")
         return visitor, form
 
-    def _recruitment(self, fields: Mapping[str, str]) -> dict[str, str]:
-        names = self.study.recruitment.parameters
-        return {name: clean_text(fields[name], 200) for name in names if clean_text(fields.get(name, ""), 200)}
+    def _recruit(self, fields: Mapping[str, str]) -> Recruit:
+        return recruit_of(self.study.recruitment, fields, strict=self.kind == "real")
 
-    async def _somebody_else(self, visitor: Visitor, recruited: Mapping[str, str]) -> bool:
-        """Was the browser handed to another person, as the address says?"""
-        unique = self.study.recruitment.unique
-        if unique is None or unique not in recruited:
+    def _says_who(self, fields: Mapping[str, str]) -> bool:
+        return self.study.recruitment.unique in fields
+
+    async def _somebody_else(self, visitor: Visitor, recruit: Recruit) -> bool:
+        """Is the link for another person than the one who has taken part in this browser?"""
+        if visitor.journey.stage == "consent" or recruit.person is None:
             return False
-        person = await self.store.person(visitor.participant)
-        return person is not None and person != recruited[unique]
+        return await self.store.person(visitor.participant) != recruit.person
 
     async def _limit(self, what: str, whose: str, per_minute: int) -> None:
         if self.kind == "synthetic":
             return  # scripted participants come from one address, and are meant to hurry
-        if not await self._rates.hit(RateLimitItemPerMinute(per_minute), what, whose):
+        if not self._rates.hit(what, whose, per_minute):
             raise HTTPException(
                 429, "That was too fast for us. Please wait a minute and reload.", {"Retry-After": "60"}
             )
@@ -300,8 +344,9 @@ def _add_admin(app: FastAPI, desk: Desk, admin_token: str) -> None:
         request: Request,
         credentials: HTTPBasicCredentials = Depends(HTTPBasic(realm="study")),  # noqa: B008
     ) -> None:
-        await desk._limit("admin", _address(request), 60)
+        # the right token first: whoever guesses wrong ones locks nobody out
         if not same_text(credentials.password, admin_token):
+            await desk._limit("admin", _address(request), 60)
             raise HTTPException(401, "Wrong token.", {"WWW-Authenticate": 'Basic realm="study"'})
 
     @app.get("/admin", dependencies=[Depends(admin)], response_class=HTMLResponse)

@@ -13,7 +13,7 @@ from typing import Any
 
 from simgym.errors import ConfigurationError
 from simgym.study.config import Rule, RuleName
-from simgym.study.rendering import count_words
+from simgym.study.words import count_words, words
 
 _GRAM = 5
 """Words in a row that count as copied."""
@@ -86,8 +86,8 @@ def _copied_share(record: BlindRecord) -> float | None:
 
 
 def _grams(text: str) -> list[tuple[str, ...]]:
-    words = text.lower().split()
-    return [tuple(words[at : at + _GRAM]) for at in range(len(words) - _GRAM + 1)]
+    own = words(text.lower())
+    return [tuple(own[at : at + _GRAM]) for at in range(len(own) - _GRAM + 1)]
 
 
 _VALUES: Mapping[RuleName, tuple[str, Callable[[BlindRecord], float | None]]] = {

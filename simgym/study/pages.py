@@ -15,6 +15,7 @@ from markupsafe import Markup
 from simgym.study.config import Study
 from simgym.study.journey import Journey
 from simgym.study.rendering import to_html
+from simgym.study.words import RULE
 
 NOTICES = {"outdated": "That page was out of date, so nothing was sent from it. This is where you are."}
 """What a redirect can say; anything else in the address is ignored."""
@@ -36,9 +37,10 @@ class Pages:
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
+            auto_reload=False,
         )
         self._templates.filters["markdown"] = lambda text: Markup(to_html(text))  # noqa: S704  # cleaned by nh3
-        self._templates.globals |= {"study": study, "banner": KINDS.get(kind, "")}
+        self._templates.globals |= {"study": study, "banner": KINDS.get(kind, ""), "counting": RULE}
 
     def step(
         self,
@@ -80,9 +82,19 @@ class Pages:
         """Are you sure?"""
         return self._render("withdraw.html.j2", token=token)
 
-    def withdrawn(self) -> str:
-        """It is done."""
-        return self._render("notice.html.j2", heading="You have withdrawn", text="All that you wrote is deleted.")
+    def withdrawn(self, *, erased: bool) -> str:
+        """It is done, or is being done."""
+        text = (
+            "All that you wrote is deleted."
+            if erased
+            else "All that you wrote is being deleted: it is out of the study, and is now taken off the disk. "
+            "You can close this page."
+        )
+        return self._render("withdrawn.html.j2", heading="You have withdrawn", text=text, erased=erased)
+
+    def somebody_else(self, token: str, recruited: Mapping[str, str]) -> str:
+        """Is another person at this browser?"""
+        return self._render("another.html.j2", token=token, recruited=recruited)
 
     def error(self, status: int, text: str) -> str:
         """What went wrong."""

@@ -7,14 +7,19 @@ SameSite as well. Bodies are counted as they arrive, before the app sees anythin
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
+import logging
+import time
 from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import HTMLResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+log = logging.getLogger("simgym.study")
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'none'"
@@ -46,22 +51,52 @@ def foreign(headers: Headers) -> bool:
     origin = headers.get("origin")
     if origin is None:
         return headers.get("sec-fetch-site") in ("cross-site", "same-site")
-    return urlsplit(origin).netloc != headers.get("host", "")
+    try:
+        return urlsplit(origin).netloc != headers.get("host", "")
+    except ValueError:  # `http://[evil`: no browser says that of a page of ours
+        return True
+
+
+class Rates:
+    """How often somebody may do something: so many at once, and as many again in every minute.
+
+    Kept is one number a key, the time at which all is forgiven; by a clock that nobody sets.
+    """
+
+    _most = 20_000
+
+    def __init__(self) -> None:
+        self._forgiven: dict[tuple[str, str], float] = {}
+
+    def hit(self, what: str, whose: str, per_minute: int) -> bool:
+        """Count one more; False: that is too many, and it is not counted."""
+        now = time.monotonic()
+        due = max(self._forgiven.get((what, whose), now), now)
+        if due - now > 60 - 60 / per_minute + 1e-9:
+            return False
+        if len(self._forgiven) >= self._most:
+            self._forgiven = {key: at for key, at in self._forgiven.items() if at > now}
+        self._forgiven[what, whose] = due + 60 / per_minute
+        return True
 
 
 class Guard:
-    """ASGI middleware: headers on every answer, and no body larger than `max_body` bytes."""
+    """ASGI middleware: headers on every answer, no body larger than `max_body` bytes or slower than `body_seconds`."""
 
-    def __init__(self, app: ASGIApp, max_body: int) -> None:
-        self.app, self.max_body = app, max_body
+    def __init__(self, app: ASGIApp, max_body: int, apology: str, body_seconds: float = 60.0) -> None:
+        self.app, self.max_body, self.apology, self.body_seconds = app, max_body, apology, body_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
 
+        begun = False
+
         async def guarded_send(message: Message) -> None:
+            nonlocal begun
             if message["type"] == "http.response.start":
+                begun = True
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers[name] = value
@@ -69,19 +104,30 @@ class Guard:
             await send(message)
 
         length = Headers(scope=scope).get("content-length", "0")
+        large = not (length.isascii() and length.isdigit()) or len(length) > 12 or int(length) > self.max_body
         try:
-            body = None if not length.isdigit() or int(length) > self.max_body else await self._read(receive)
+            async with asyncio.timeout(self.body_seconds):
+                body = None if large else await self._read(receive)
+        except TimeoutError:
+            await _refuse(guarded_send, 408, "The request did not arrive in time.")
+            return
         except _BrokenOff:  # half a form is no form: what is sent again shall not meet it
             return
         if body is None:
-            await _refuse(guarded_send)
+            await _refuse(guarded_send, 413, "The request is larger than this study accepts.")
             return
         unread = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def replay() -> Message:
             return unread.pop() if unread else await receive()
 
-        await self.app(scope, replay, guarded_send)
+        try:
+            await self.app(scope, replay, guarded_send)
+        except Exception:  # the boundary: logged once, and answered in words
+            log.exception("A request could not be answered.")
+            if begun:
+                raise
+            await HTMLResponse(self.apology, 500)(scope, replay, guarded_send)
 
     async def _read(self, receive: Receive) -> bytes | None:
         """The whole body; None if it is too large; raises `_BrokenOff` if its end never came."""
@@ -101,8 +147,8 @@ class _BrokenOff(Exception):
     """The connection was closed within a body."""
 
 
-async def _refuse(send: Any) -> None:
-    body = b"The request is larger than this study accepts."
+async def _refuse(send: Any, status: int, text: str) -> None:
+    body = text.encode()
     headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": 413, "headers": [*headers, (b"connection", b"close")]})
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, (b"connection", b"close")]})
     await send({"type": "http.response.body", "body": body})

@@ -19,6 +19,7 @@ from simgym.errors import MalformedFile
 from simgym.jsonl import read_json, read_jsonl
 from simgym.study.config import Study
 from simgym.study.journey import Exchange, Journey, follow
+from simgym.study.words import count_words
 from simgym.typed_json import describe
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ async def export(store: Store, *, texts: bool = True) -> list[dict[str, Any]]:
     meta = await store.meta()
     study = Study.model_validate(meta.settings)
     found = []
-    async for participant, events in store.journeys():
+    for participant, events in await store.journeys():
         found.append(_record(follow(study, events), participant, meta.kind))
     found.sort(key=lambda record: str(record["participant"]))
     return found if texts else [_without_texts(record) for record in found]
@@ -89,7 +90,7 @@ def _record(journey: Journey, participant: str, kind: str) -> dict[str, Any]:
     task = known["task"].payload if "task" in known else {}
     conversations = [_conversation(journey, phase, opened) for phase in ("training", "turn") if journey.in_phase(phase)]
     pseudonym = hashlib.blake2b(f"{study.hash}/{participant}".encode(), digest_size=6).hexdigest()
-    steps = {key: round(known[key].at - opened, 3) for key in STEPS if key in known}
+    steps = {key: _passed(opened, known[key].at) for key in STEPS if key in known}
     if "completed" in steps:
         steps.setdefault("finished", steps["completed"])  # after the last possible exchange nobody has to say so
     return {
@@ -117,7 +118,7 @@ def _conversation(journey: Journey, phase: str, opened: float) -> dict[str, Any]
 
 
 def _turn(one: Exchange, arm: Sequence[str], opened: float) -> dict[str, Any]:
-    turn: dict[str, Any] = {"turn": one.number, "message": one.message, "at": round(one.message_at - opened, 3)}
+    turn: dict[str, Any] = {"turn": one.number, "message": one.message, "at": _passed(opened, one.message_at)}
     turn["failures"] = one.failures
     by_name = {reply["assistant"]: reply for reply in one.replies}
     for number, name in enumerate(arm, 1):
@@ -134,8 +135,13 @@ def _turn(one: Exchange, arm: Sequence[str], opened: float) -> dict[str, Any]:
         turn["preference"] = "tie" if pick == "tie" else shown[0 if pick == "left" else 1]
         turn["continued"] = shown[int(one.choice["continued"])]
         turn["reason"] = one.choice["reason"]
-        turn["seconds_to_choice"] = round(one.choice_at - one.replies_at, 3)
+        turn["seconds_to_choice"] = _passed(one.replies_at, one.choice_at)
     return turn
+
+
+def _passed(start: float, end: float) -> float | None:
+    """Seconds between two events; None: the clock was set back between them (server restarted), so nobody knows."""
+    return round(end - start, 3) if end >= start else None
 
 
 _TEXTS = ("message", "model1_response", "model2_response", "reason", "notes", "document")
@@ -144,7 +150,7 @@ _TEXTS = ("message", "model1_response", "model2_response", "reason", "notes", "d
 def _without_texts(value: Any) -> Any:
     if isinstance(value, dict):
         return {
-            key: len(one.split()) if key in _TEXTS and isinstance(one, str) else _without_texts(one)
+            key: count_words(one) if key in _TEXTS and isinstance(one, str) else _without_texts(one)
             for key, one in value.items()
         }
     return [_without_texts(one) for one in value] if isinstance(value, list) else value
@@ -178,6 +184,41 @@ def read_records(path: str | Path) -> list[dict[str, Any]]:
         _check(value, f"{path}, participant {number}")
         value.setdefault("participant", value.get("participant_id", f"{path.stem}-{number}"))
     return list(values)
+
+
+@dataclass(frozen=True, slots=True)
+class Distinct:
+    """Records without repetitions."""
+
+    records: list[Mapping[str, Any]]
+    """One a participant, in the order in which they first came."""
+    repeated: int
+    """How many were left out, because the same participant came before or comes later with more."""
+
+
+def distinct(records: Iterable[Mapping[str, Any]]) -> Distinct:
+    """Count nobody twice: a file that is given twice, or joined to itself, or an earlier export beside a later one.
+
+    Of a participant of `simgym study` the record with the most events stays. Records of other apps are repeated only if
+    they are equal in everything, their id included.
+    """
+    kept: dict[str, Mapping[str, Any]] = {}
+    total = 0
+    for record in records:
+        total += 1
+        if record.get("schema") == SCHEMA:
+            identity = json.dumps([record.get("study_hash"), record.get("kind"), record["participant"]], default=str)
+        else:
+            identity = json.dumps(record, sort_keys=True, default=str)
+        before = kept.get(identity)
+        if before is None or _progress(record) > _progress(before):
+            kept[identity] = record
+    return Distinct(list(kept.values()), total - len(kept))
+
+
+def _progress(record: Mapping[str, Any]) -> tuple[int, int]:
+    turns = [turn for talk in record["conversations"] for turn in talk["turns"]]
+    return len(record.get("steps", ())), sum(len(turn) for turn in turns)
 
 
 def _check(record: Mapping[str, Any], where: str) -> None:

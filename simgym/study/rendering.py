@@ -2,7 +2,8 @@
 
 Markdown becomes HTML with raw HTML switched off (`markdown-it-py`), and the HTML is cleaned again against a short list
 of tags (`nh3`): neither has to be trusted alone. Images are dropped, because loading one would tell somebody else that
-a participant reads it. Links open nothing of ours (`noopener noreferrer nofollow`).
+a participant reads it. A link is one only if it is absolute, http or https; it opens a page of its own that cannot
+reach ours (`noopener noreferrer nofollow`). Any other stays the text that it was written as.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import functools
 import re
 from collections.abc import Iterable
 from typing import Any
+from urllib.parse import urlsplit
 
 from simgym.extras import optional_import
 
@@ -63,8 +65,10 @@ def to_html(markdown: str) -> str:
             html,
             tags=set(TAGS),
             attributes={"a": {"href"}, "ol": {"start"}},
-            url_schemes={"http", "https", "mailto"},
+            url_schemes={"http", "https"},
+            url_relative="deny",
             link_rel="noopener noreferrer nofollow",
+            set_tag_attribute_values={"a": {"target": "_blank"}},
         )
     )
 
@@ -72,7 +76,18 @@ def to_html(markdown: str) -> str:
 @functools.cache
 def _markdown() -> Any:
     module = optional_import("markdown_it", "study")
-    return module.MarkdownIt("commonmark", {"html": False, "linkify": False}).enable(["table", "strikethrough"])
+    parser = module.MarkdownIt("commonmark", {"html": False, "linkify": False}).enable(["table", "strikethrough"])
+    parser.validateLink = leads_elsewhere
+    return parser
+
+
+def leads_elsewhere(address: str) -> bool:
+    """Is that an absolute http(s) address? Others, such as `/?PROLIFIC_PID=x` or `//host`, lead to pages of ours."""
+    try:
+        parts = urlsplit(address.strip())
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and "\\" not in address
 
 
 def shows_text(markdown: str) -> bool:
@@ -86,11 +101,6 @@ def clean_text(text: str, limit: int) -> str:
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     kept = (character for character in text if character in "\n\t" or (character >= " " and character != "\x7f"))
     return re.sub(r"[\ud800-\udfff]", "�", "".join(kept))[:limit].strip()
-
-
-def count_words(text: str) -> int:
-    """Words as a participant counts them: runs of characters that hold a letter or digit."""
-    return sum(any(character.isalnum() for character in word) for word in text.split())
 
 
 def identity_flags(reply: str, aliases: Iterable[str]) -> list[str]:

@@ -94,7 +94,7 @@ class Replies:
         try:
             await self.write(participant)
         except Exception:  # the boundary: the participant keeps waiting, and the next look starts anew
-            log.exception("Replies for %s were not stored.", participant)
+            log.exception("Replies were not stored.")
 
     async def write(self, participant: str) -> None:
         """Store replies, or a failure, for a participant who waits; do nothing for any other."""
@@ -115,7 +115,13 @@ class Replies:
             del self._asked[participant]
         base = f"{journey.phase}:{journey.turn}"
         if faults := [f"{name}: {fault}" for name, (_, fault) in zip(names, found, strict=True) if fault]:
-            log.warning("%s, %s, attempt %d: %s", participant, base, attempt, "; ".join(faults))
+            # kinds alone: what a server says can repeat what it was sent; the details are in the event
+            kinds = [
+                f"{name}: {fault.partition(':')[0][:40]}"
+                for name, (_, fault) in zip(names, found, strict=True)
+                if fault
+            ]
+            log.warning("No reply at %s, attempt %d: %s", base, attempt, "; ".join(kinds))
             event = Event(f"{base}:failure:{attempt}", {"faults": faults})
         else:
             event = Event(f"{base}:replies", {"replies": [reply for reply, _ in found], "attempt": attempt})

@@ -46,6 +46,7 @@ def serve(
     admin_token: str | None = None,
     secure_cookies: bool = False,
     proxies: str | None = None,
+    connections: int | None = None,
 ) -> None:
     """Serve until interrupted.
 
@@ -59,6 +60,7 @@ def serve(
         secure_cookies: Cookies over HTTPS only.
         proxies: Addresses or networks (comma-separated, `*` for any) whose headers about address and scheme of a
             visitor are believed; None: nobody's.
+        connections: How many there may be at once; None: as many as the process may open files, less a hundred.
 
     Raises:
         ConfigurationError: the database belongs to something else, or the port is taken.
@@ -66,6 +68,8 @@ def serve(
     import asyncio
 
     from simgym.study.app import create_app
+    from simgym.study.connections import Door, protocol, raise_file_limit
+    from simgym.study.logs import log_config
     from simgym.study.store import Store
 
     uvicorn = optional_import("uvicorn", "study")
@@ -91,8 +95,11 @@ def serve(
             ) from error
     # SQLite's connections are threads; at Python's 5 ms each of their answers can wait that long for the event loop
     sys.setswitchinterval(0.0005)
+    most = min(raise_file_limit(), connections or sys.maxsize)
     uvicorn.run(
         app,
+        http=protocol(Door(most)),
+        log_config=log_config(),
         host=host,
         port=port,
         log_level="warning",

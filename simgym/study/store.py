@@ -4,6 +4,12 @@
 race, and one of them wins; the other is told that nothing was written and reads again. Recruitment ids lie in a table
 of their own. Drafts are the one thing that is overwritten. Participants are found by the hash of a secret that only
 their browser has; their id is not a secret.
+
+Events are ordered by their number. Their times are the clock's at start plus what has passed since, so that a clock
+that is set while the server runs shifts no duration.
+
+`withdraw` deletes at once for everybody who asks the database; the disk is another matter, and `erase` settles it.
+Whoever has withdrawn holds a ticket, and `erased` says how far it is.
 """
 
 from __future__ import annotations
@@ -13,89 +19,20 @@ import hashlib
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from simgym.errors import ConfigurationError
+from simgym.study import tables
+from simgym.study.database import Deletion, current_transaction, open_database
 from simgym.study.journey import Event
+from simgym.study.recruitment import Recruit, canonical
 
-SCHEMA_VERSION = 1
-"""Raised when a table changes."""
-_tables = sa.MetaData()
-_study = sa.Table(
-    "study",
-    _tables,
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("schema_version", sa.Integer, nullable=False),
-    sa.Column("name", sa.String(64), nullable=False),
-    sa.Column("kind", sa.String(16), nullable=False),  # real, dry_run or synthetic
-    sa.Column("settings", sa.Text, nullable=False),
-    sa.Column("hash", sa.String(16), nullable=False),
-    sa.Column("at", sa.Float, nullable=False),
-)
-_participants = sa.Table(
-    "participants",
-    _tables,
-    sa.Column("id", sa.String(32), primary_key=True),
-    sa.Column("secret_hash", sa.String(64), nullable=False, unique=True),
-    sa.Column("events", sa.Integer, nullable=False),
-    sa.Column("withdrawn_at", sa.Float),
-)
-_events = sa.Table(
-    "events",
-    _tables,
-    sa.Column("participant", sa.String(32), sa.ForeignKey("participants.id"), primary_key=True),
-    sa.Column("number", sa.Integer, primary_key=True),
-    sa.Column("key", sa.String(64), nullable=False),
-    sa.Column("payload", sa.Text, nullable=False),
-    sa.Column("study_hash", sa.String(16), nullable=False),
-    sa.Column("at", sa.Float, nullable=False),
-    sa.UniqueConstraint("participant", "key"),
-)
-_assignments = sa.Table(
-    "assignments",
-    _tables,
-    sa.Column("stratum", sa.String(64), primary_key=True),
-    sa.Column("position", sa.Integer, primary_key=True),
-    sa.Column("participant", sa.String(32), unique=True),
-)
-_recruits = sa.Table(
-    "recruits",
-    _tables,
-    sa.Column("participant", sa.String(32), sa.ForeignKey("participants.id"), primary_key=True),
-    sa.Column("person", sa.String(256), unique=True),
-    sa.Column("parameters", sa.Text, nullable=False),
-)
-_drafts = sa.Table(
-    "drafts",
-    _tables,
-    sa.Column("participant", sa.String(32), sa.ForeignKey("participants.id"), primary_key=True),
-    sa.Column("field", sa.String(96), primary_key=True),
-    sa.Column("text", sa.Text, nullable=False),
-)
-
-# built once: building a statement takes longer than running it
-_FIND = sa.select(_participants.c.id).where(
-    _participants.c.secret_hash == sa.bindparam("secret_hash"), _participants.c.withdrawn_at.is_(None)
-)
-_EVENTS = (
-    sa.select(_events.c.key, _events.c.payload, _events.c.at)
-    .where(_events.c.participant == sa.bindparam("participant"))
-    .order_by(_events.c.number)
-)
-_LOOK = (
-    sa.select(_participants.c.id, _events.c.key, _events.c.payload, _events.c.at)
-    .join(_events, _events.c.participant == _participants.c.id)
-    .where(_participants.c.secret_hash == sa.bindparam("secret_hash"), _participants.c.withdrawn_at.is_(None))
-    .order_by(_events.c.number)
-)
-_DRAFTS = sa.select(_drafts.c.field, _drafts.c.text).where(_drafts.c.participant == sa.bindparam("participant"))
+_STARTED = time.time() - time.monotonic()
 
 
 class AlreadyTakesPart(Exception):
@@ -116,6 +53,30 @@ class StudyMeta:
     """Its hash."""
 
 
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """Who has a secret, and what they have done."""
+
+    participant: str
+    """Id in the store."""
+    events: list[Event]
+    """In order."""
+    drafts: Mapping[str, str] = field(default_factory=dict)
+    """What is being written, by field."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Addition:
+    """Events to store for a participant if `known` are stored so far, and what goes with them."""
+
+    participant: str
+    known: int
+    events: Callable[[int], Sequence[Event]]
+    study_hash: str
+    stratum: str | None = None
+    recruit: Recruit | None = None
+
+
 class Store:
     """The database of one study."""
 
@@ -128,23 +89,11 @@ class Store:
         Raises:
             ConfigurationError: it is neither.
         """
-        kind, separator, rest = url.partition("://")
-        drivers = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
-        if not separator or kind not in drivers:
-            raise ConfigurationError(
-                f"The database is {kind!r}, expected sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME."
-            )
-        self.sqlite = kind == "sqlite"
-        options: dict[str, Any] = {} if self.sqlite else {"pool_size": 10, "max_overflow": 10, "pool_pre_ping": True}
-        self._engine = create_async_engine(f"{drivers[kind]}://{rest}", **options)
-        if self.sqlite:
-            sa.event.listen(self._engine.sync_engine, "connect", _tune_sqlite)
-        # SQLite has one writer; a queue in the process is fairer than its busy loop
-        self._writer = asyncio.Lock() if self.sqlite else None
+        self._database = open_database(url)
 
     async def close(self) -> None:
         """Give back all connections."""
-        await self._engine.dispose()
+        await self._database.close()
 
     async def begin(self, *, name: str, kind: str, settings: dict[str, Any], study_hash: str) -> None:
         """Make the tables, or check that they belong to this study.
@@ -152,15 +101,23 @@ class Store:
         Raises:
             ConfigurationError: the database belongs to another study, another kind of run, or to the same with other
                 settings.
+            DatabaseUnavailable: it cannot be reached or written.
         """
-        async with self._write() as connection:
-            await connection.run_sync(_tables.create_all)
-            row = (await connection.execute(sa.select(_study).order_by(_study.c.id))).first()
+
+        def work(connection: sa.Connection) -> Any:
+            tables.tables.create_all(connection)
+            row = connection.execute(sa.select(tables.study).order_by(tables.study.c.id)).first()
             if row is None:
-                value = {"schema_version": SCHEMA_VERSION, "name": name, "kind": kind, "hash": study_hash}
                 text = json.dumps(settings, ensure_ascii=False)
-                await connection.execute(sa.insert(_study).values(id=1, **value, settings=text, at=time.time()))
-                return
+                value = {"schema_version": tables.SCHEMA_VERSION, "name": name, "kind": kind, "hash": study_hash}
+                connection.execute(sa.insert(tables.study).values(id=1, **value, settings=text, at=_now()))
+            else:
+                _make_canonical(connection)
+            return row
+
+        row = await self._database.write(work)
+        if row is None:
+            return
         if (row.name, row.kind) != (name, kind):
             raise ConfigurationError(
                 f"The database belongs to the study {row.name!r} ({row.kind}), expected {name!r} ({kind}). Give "
@@ -171,53 +128,65 @@ class Store:
                 f"The study file has changed since the first participant (hash {study_hash}, expected {row.hash}). "
                 "Restore it, or begin a new study with a new database."
             )
-        if row.schema_version != SCHEMA_VERSION:
-            raise ConfigurationError(f"The database has schema {row.schema_version}, expected {SCHEMA_VERSION}.")
+        if row.schema_version != tables.SCHEMA_VERSION:
+            raise ConfigurationError(f"The database has schema {row.schema_version}, expected {tables.SCHEMA_VERSION}.")
 
     async def meta(self) -> StudyMeta:
         """What the database belongs to.
 
         Raises:
             ConfigurationError: there is no study in it.
+            DatabaseUnavailable: it cannot be reached or read.
         """
-        try:
-            async with self._engine.connect() as connection:
-                row = (await connection.execute(sa.select(_study))).first()
-        except sa.exc.DBAPIError as error:
-            raise ConfigurationError(f"The database holds no study: {error.orig}") from error
+
+        def work(connection: sa.Connection) -> Any:
+            if not sa.inspect(connection).has_table(tables.study.name):
+                return None
+            return connection.execute(sa.select(tables.study)).first()
+
+        row = await self._database.read(work)
         if row is None:
             raise ConfigurationError("The database holds no study.")
         return StudyMeta(row.name, row.kind, json.loads(row.settings), row.hash)
 
-    async def open(self, study_hash: str) -> str:
+    async def open(self, study_hash: str) -> tuple[str, Visit]:
         """A new participant with the event `opened`.
 
         Returns:
-            The secret, which is stored nowhere.
+            The secret, which is stored nowhere, and the visit that it will give.
         """
-        secret, participant = secrets.token_urlsafe(32), f"p{secrets.token_hex(8)}"
-        async with self._write() as connection:
+        secret, participant, event = secrets.token_urlsafe(32), f"p{secrets.token_hex(8)}", Event("opened", {}, _now())
+
+        def work(connection: sa.Connection) -> None:
             values = {"id": participant, "secret_hash": hash_secret(secret), "events": 1}
-            await connection.execute(sa.insert(_participants).values(**values))
-            await connection.execute(sa.insert(_events), [_row(participant, 0, Event("opened"), study_hash)])
-        return secret
+            connection.execute(sa.insert(tables.participants).values(**values))
+            connection.execute(sa.insert(tables.events), [_row(participant, 0, event, study_hash)])
+
+        await self._database.write(work)
+        return secret, Visit(participant, [event])
 
     async def find(self, secret: str) -> str | None:
         """The participant with that secret, unless withdrawn."""
-        async with self._engine.connect() as connection:
-            return (await connection.execute(_FIND, {"secret_hash": hash_secret(secret)})).scalar()
+        hashed = {"secret_hash": hash_secret(secret)}
+        return await self._database.read(lambda connection: connection.execute(tables.FIND, hashed).scalar())
 
-    async def look(self, secret: str) -> tuple[str, list[Event]] | None:
-        """`find` and `events` together: who has that secret, and what they have done."""
-        async with self._engine.connect() as connection:
-            rows = (await connection.execute(_LOOK, {"secret_hash": hash_secret(secret)})).all()
-        return (rows[0].id, [Event(row.key, json.loads(row.payload), row.at) for row in rows]) if rows else None
+    async def look(self, secret: str, *, drafts: bool = False) -> Visit | None:
+        """Who has that secret, and what they have done; None: nobody has, or they have withdrawn."""
+        hashed = {"secret_hash": hash_secret(secret)}
+
+        def work(connection: sa.Connection) -> Visit | None:
+            rows = connection.execute(tables.LOOK, hashed).all()
+            if not rows:
+                return None
+            participant = str(rows[0].id)
+            return Visit(participant, _events(rows), _drafts(connection, participant) if drafts else {})
+
+        return await self._database.read(work)
 
     async def events(self, participant: str) -> list[Event]:
         """What a participant has done, in order."""
-        async with self._engine.connect() as connection:
-            rows = (await connection.execute(_EVENTS, {"participant": participant})).all()
-        return [Event(row.key, json.loads(row.payload), row.at) for row in rows]
+        whose = {"participant": participant}
+        return _events(await self._database.read(lambda connection: connection.execute(tables.EVENTS, whose).all()))
 
     async def append(
         self,
@@ -226,7 +195,7 @@ class Store:
         events: Sequence[Event],
         study_hash: str,
         *,
-        recruit: tuple[str | None, dict[str, str]] | None = None,
+        recruit: Recruit | None = None,
     ) -> bool:
         """Store events if exactly `known` are stored so far.
 
@@ -243,159 +212,191 @@ class Store:
         Raises:
             AlreadyTakesPart: the recruitment id is taken.
         """
-        return await self._append(participant, known, lambda _: events, study_hash, recruit=recruit)
+        addition = _Addition(participant, known, lambda _: events, study_hash, recruit=recruit)
+        return await self._database.write(lambda connection: _append(connection, addition))
 
     async def append_assigned(
         self, participant: str, known: int, stratum: str, event: Callable[[int], Event], study_hash: str
     ) -> bool:
         """As `append`, one event that holds how many have been assigned in the stratum before."""
+        addition = _Addition(participant, known, lambda at: [event(at)], study_hash, stratum=stratum)
         for _ in range(50):
             try:
-                return await self._append(participant, known, lambda at: [event(at)], study_hash, stratum=stratum)
+                return await self._database.write(lambda connection: _append(connection, addition))
             except IntegrityError:
                 await asyncio.sleep(0.01)  # another participant took the position
         raise RuntimeError(f"No position in the stratum {stratum!r} after 50 attempts.")
 
-    async def _append(
-        self,
-        participant: str,
-        known: int,
-        events: Callable[[int], Sequence[Event]],
-        study_hash: str,
-        *,
-        stratum: str | None = None,
-        recruit: tuple[str | None, dict[str, str]] | None = None,
-    ) -> bool:
-        async with self._write() as connection:
-            position = -1
-            if stratum is not None:
-                count = sa.select(sa.func.max(_assignments.c.position)).where(_assignments.c.stratum == stratum)
-                last = (await connection.execute(count)).scalar()
-                position = 0 if last is None else last + 1
-            new = events(position)
-            claim = (
-                sa.update(_participants)
-                .where(
-                    _participants.c.id == participant,
-                    _participants.c.events == known,
-                    _participants.c.withdrawn_at.is_(None),
-                )
-                .values(events=known + len(new))
-            )
-            if (await connection.execute(claim)).rowcount != 1:
-                return False
-            rows = [_row(participant, known + number, event, study_hash) for number, event in enumerate(new)]
-            await connection.execute(sa.insert(_events), rows)
-            if stratum is not None:
-                values = {"stratum": stratum, "position": position, "participant": participant}
-                await connection.execute(sa.insert(_assignments).values(**values))
-            if recruit is not None:
-                person, parameters = recruit
-                text = json.dumps(parameters, ensure_ascii=False)
-                try:
-                    await connection.execute(
-                        sa.insert(_recruits).values(participant=participant, person=person, parameters=text)
-                    )
-                except IntegrityError as error:
-                    raise AlreadyTakesPart from error
-        return True
-
     async def person(self, participant: str) -> str | None:
-        """The recruitment id of a participant; None if there is none."""
-        query = sa.select(_recruits.c.person).where(_recruits.c.participant == participant)
-        async with self._engine.connect() as connection:
-            return (await connection.execute(query)).scalar()
+        """The canonical recruitment id of a participant; None if there is none."""
+        query = sa.select(tables.recruits.c.person).where(tables.recruits.c.participant == participant)
+        return await self._database.read(lambda connection: connection.execute(query).scalar())
 
-    async def save_draft(self, participant: str, field: str, text: str) -> None:
+    async def save_draft(self, participant: str, name: str, text: str) -> None:
         """Keep what is being written; the last text of a field counts. Of who has withdrawn nothing is kept."""
-        here = sa.select(_participants.c.id).where(
-            (_participants.c.id == participant) & _participants.c.withdrawn_at.is_(None)
+        table = tables.drafts
+        here = sa.select(tables.participants.c.id).where(
+            (tables.participants.c.id == participant) & tables.participants.c.withdrawn_at.is_(None)
         )
-        where = (_drafts.c.participant == participant) & (_drafts.c.field == field)
-        async with self._write() as connection:
-            if (await connection.execute(here.with_for_update())).first() is None:
+
+        def work(connection: sa.Connection) -> None:
+            if connection.execute(here.with_for_update()).first() is None:
                 return
-            await connection.execute(sa.delete(_drafts).where(where))
-            await connection.execute(sa.insert(_drafts).values(participant=participant, field=field, text=text))
+            connection.execute(sa.delete(table).where((table.c.participant == participant) & (table.c.field == name)))
+            connection.execute(sa.insert(table).values(participant=participant, field=name, text=text))
+
+        await self._database.write(work)
 
     async def drafts(self, participant: str) -> dict[str, str]:
         """What is being written, by field."""
-        async with self._engine.connect() as connection:
-            rows = await connection.execute(_DRAFTS, {"participant": participant})
-            return {row.field: row.text for row in rows}
+        return await self._database.read(lambda connection: _drafts(connection, participant))
 
-    async def withdraw(self, participant: str) -> None:
-        """Delete all that a participant has given; only that somebody withdrew remains."""
-        async with self._write() as connection:
-            # first, so that an answer on its way is refused from here on
-            await connection.execute(
-                sa.update(_participants)
-                .where(_participants.c.id == participant)
-                .values(withdrawn_at=time.time(), secret_hash=secrets.token_hex(32))
-            )
-            for table in (_events, _drafts, _recruits):
-                await connection.execute(sa.delete(table).where(table.c.participant == participant))
-            await connection.execute(
-                sa.update(_assignments).where(_assignments.c.participant == participant).values(participant=None)
-            )
-        await self._forget()
+    async def withdraw(self, participant: str) -> str:
+        """Delete all that a participant has given; only that somebody withdrew remains.
 
-    async def purge(self, *, recruits: bool = False, drafts: bool = False) -> dict[str, int]:
-        """Delete recruitment ids, or drafts; how many rows went."""
-        gone = {}
-        async with self._write() as connection:
-            for table, wanted in ((_recruits, recruits), (_drafts, drafts)):
-                if wanted:
-                    gone[table.name] = (await connection.execute(sa.delete(table))).rowcount
-        await self._forget()
-        return gone
+        Returns:
+            A ticket, with which `erased` can be asked.
+        """
+        ticket = secrets.token_urlsafe(32)
+        await self._database.write(lambda connection: _withdraw(connection, participant, hash_secret(ticket)))
+        return ticket
 
-    async def journeys(self) -> AsyncIterator[tuple[str, list[Event]]]:
+    async def erased(self, ticket: str) -> bool | None:
+        """Is nothing left on the disk of what was deleted? None: nobody has withdrawn with that ticket."""
+        query = sa.select(tables.erasures.c.trace).where(tables.erasures.c.ticket_hash == hash_secret(ticket))
+        row = await self._database.read(lambda connection: connection.execute(query).first())
+        return None if row is None else row.trace is None
+
+    async def erase(self) -> bool:
+        """Try once to take what was deleted off the disk; is nothing left? Whoever withdraws meanwhile waits."""
+        query = sa.select(tables.erasures).where(tables.erasures.c.trace.is_not(None))
+        rows = await self._database.read(lambda connection: connection.execute(query).all())
+        if not rows:
+            return True
+        if not await self._database.erase([Deletion(row.trace[::-1], row.transaction) for row in rows]):
+            return False
+        done = [row.ticket_hash for row in rows]
+        mark = sa.update(tables.erasures).where(tables.erasures.c.ticket_hash.in_(done)).values(trace=None)
+        await self._database.write(lambda connection: connection.execute(mark).rowcount)
+        return True
+
+    async def purge(self, *, recruits: bool = False, drafts: bool = False, seconds: float = 10.0) -> Purge:
+        """Delete recruitment ids, or drafts.
+
+        Args:
+            recruits: Delete recruitment ids.
+            drafts: Delete drafts.
+            seconds: For how long to try to take them off the disk as well.
+        """
+        chosen = [table for table, wanted in ((tables.recruits, recruits), (tables.drafts, drafts)) if wanted]
+
+        def work(connection: sa.Connection) -> tuple[dict[str, int], int | None]:
+            gone = {table.name: connection.execute(sa.delete(table)).rowcount for table in chosen}
+            return gone, current_transaction(connection)
+
+        gone, transaction = await self._database.write(work)
+        deadline = time.monotonic() + seconds
+        deletion = Deletion(None, transaction)  # rows of many people have no trace in common
+        while not (erased := await self._database.erase([deletion])) and time.monotonic() < deadline:
+            await asyncio.sleep(0.2)
+        return Purge(gone, erased)
+
+    async def journeys(self) -> list[tuple[str, list[Event]]]:
         """Every participant who has not withdrawn, with their events, in the order of their ids."""
-        query = sa.select(_events).order_by(_events.c.participant, _events.c.number)
-        current: str | None = None
-        events: list[Event] = []
-        async with self._engine.connect() as connection:
-            for row in await connection.execute(query):
-                if row.participant != current:
-                    if current is not None:
-                        yield current, events
-                    current, events = row.participant, []
-                events.append(Event(row.key, json.loads(row.payload), row.at))
-        if current is not None:
-            yield current, events
+        query = sa.select(tables.events).order_by(tables.events.c.participant, tables.events.c.number)
+        by_participant: dict[str, list[Any]] = {}
+        for row in await self._database.read(lambda connection: connection.execute(query).all()):
+            by_participant.setdefault(str(row.participant), []).append(row)
+        return [(participant, _events(rows)) for participant, rows in by_participant.items()]
 
     async def withdrawn(self) -> int:
         """How many have withdrawn."""
-        query = sa.select(sa.func.count()).where(_participants.c.withdrawn_at.is_not(None))
-        async with self._engine.connect() as connection:
-            return int((await connection.execute(query)).scalar() or 0)
+        query = sa.select(sa.func.count()).where(tables.participants.c.withdrawn_at.is_not(None))
+        return await self._database.read(lambda connection: int(connection.execute(query).scalar() or 0))
 
-    async def _forget(self) -> None:
-        """Take what was deleted out of SQLite's log, too (pages are zeroed); PostgreSQL's vacuum does it later."""
-        if self._writer is not None:
-            async with self._writer, self._engine.connect() as connection:
-                await connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
 
-    @asynccontextmanager
-    async def _write(self) -> AsyncIterator[AsyncConnection]:
-        if self._writer is None:
-            async with self._engine.begin() as connection:
-                yield connection
-            return
-        async with self._writer, self._engine.connect() as connection:
-            await connection.exec_driver_sql("BEGIN IMMEDIATE")  # waits for writers of other processes from the start
-            try:
-                yield connection
-            except BaseException:
-                await connection.rollback()
-                raise
-            await connection.commit()
+@dataclass(frozen=True, slots=True)
+class Purge:
+    """What `Store.purge` did."""
+
+    rows: Mapping[str, int]
+    """Rows deleted, by table."""
+    erased: bool
+    """Nothing is left of them on the disk; False: somebody is reading an older state of the database."""
 
 
 def hash_secret(secret: str) -> str:
     """What is stored of a secret (256 random bits, so a plain hash is enough)."""
     return hashlib.sha256(secret.encode(errors="replace")).hexdigest()
+
+
+def _append(connection: sa.Connection, addition: _Addition) -> bool:
+    assignments, known = tables.assignments, addition.known
+    position = -1
+    if addition.stratum is not None:
+        count = sa.select(sa.func.max(assignments.c.position)).where(assignments.c.stratum == addition.stratum)
+        last = connection.execute(count).scalar()
+        position = 0 if last is None else last + 1
+    new = addition.events(position)
+    if (
+        connection.execute(
+            tables.CLAIM, {"participant": addition.participant, "known": known, "then": known + len(new)}
+        ).rowcount
+        != 1
+    ):
+        return False
+    rows = [_row(addition.participant, number, event, addition.study_hash) for number, event in enumerate(new, known)]
+    connection.execute(sa.insert(tables.events), rows)
+    if addition.stratum is not None:
+        values = {"stratum": addition.stratum, "position": position, "participant": addition.participant}
+        connection.execute(sa.insert(assignments).values(**values))
+    if addition.recruit is not None:
+        text = json.dumps(addition.recruit.parameters, ensure_ascii=False)
+        values = {"participant": addition.participant, "person": addition.recruit.person, "parameters": text}
+        try:
+            connection.execute(sa.insert(tables.recruits).values(**values))
+        except IntegrityError:
+            raise AlreadyTakesPart from None  # the database's own words name the id
+    return True
+
+
+def _withdraw(connection: sa.Connection, participant: str, ticket_hash: str) -> None:
+    participants = tables.participants
+    here = sa.select(participants.c.id).where(participants.c.id == participant).with_for_update()
+    if connection.execute(here).first() is None:
+        return
+    for table in (tables.events, tables.drafts, tables.recruits):
+        connection.execute(sa.delete(table).where(table.c.participant == participant))
+    assignments = tables.assignments
+    connection.execute(sa.update(assignments).where(assignments.c.participant == participant).values(participant=None))
+    # the id goes as well: an answer on its way is refused, and the id is a trace by which the rest can be looked for
+    connection.execute(
+        sa.update(participants)
+        .where(participants.c.id == participant)
+        .values(id=f"w{secrets.token_hex(8)}", withdrawn_at=_now(), secret_hash=secrets.token_hex(32), events=0)
+    )
+    values = {"ticket_hash": ticket_hash, "trace": participant[::-1], "transaction": current_transaction(connection)}
+    connection.execute(sa.insert(tables.erasures).values(**values))
+
+
+def _make_canonical(connection: sa.Connection) -> None:
+    """Rewrite ids of a database that was begun before they were compared in canonical form."""
+    recruits = tables.recruits
+    rows = connection.execute(sa.select(recruits.c.participant, recruits.c.person)).all()
+    taken = {row.person for row in rows}
+    for row in rows:
+        if row.person and (person := canonical(row.person)[:256]) != row.person and person not in taken:
+            taken.add(person)
+            where = recruits.c.participant == row.participant
+            connection.execute(sa.update(recruits).where(where).values(person=person))
+
+
+def _drafts(connection: sa.Connection, participant: str) -> dict[str, str]:
+    return {row.field: row.text for row in connection.execute(tables.DRAFTS, {"participant": participant})}
+
+
+def _events(rows: Iterable[Any]) -> list[Event]:
+    return [Event(row.key, json.loads(row.payload), row.at) for row in rows]
 
 
 def _row(participant: str, number: int, event: Event, study_hash: str) -> dict[str, Any]:
@@ -405,13 +406,10 @@ def _row(participant: str, number: int, event: Event, study_hash: str) -> dict[s
         "key": event.key,
         "payload": json.dumps(event.payload, ensure_ascii=False),
         "study_hash": study_hash,
-        "at": time.time(),
+        "at": event.at or _now(),
     }
 
 
-def _tune_sqlite(connection: Any, _: Any) -> None:
-    connection.isolation_level = None  # transactions begin where we say so, not at the first write
-    cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000", "secure_delete=ON"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
+def _now() -> float:
+    """Seconds since 1970, by a clock that nobody sets while the process runs."""
+    return _STARTED + time.monotonic()

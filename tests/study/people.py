@@ -18,6 +18,7 @@ def small_study(**changes) -> Study:
     settings = {
         "turns": {"training": 1, "minimum": 2, "maximum": 3},
         "minimum_words": {"notes": 2, "message": 1, "reason": 1, "document": 5},
+        "recruitment": {"unique": None},
     }
     return Study.model_validate(read_study(study_template(), "template").model_dump() | settings | changes)
 
@@ -51,9 +52,9 @@ class Forms(HTMLParser):
 class Person:
     """A participant without a browser: fetches pages, posts forms."""
 
-    def __init__(self, client) -> None:
+    def __init__(self, client, address: str = "/") -> None:
         self.client = client
-        self.page = client.get("/").text
+        self.page = client.get(address).text
 
     @property
     def heading(self) -> str:

@@ -204,7 +204,8 @@ def test_withdrawal_deletes_everything_and_is_counted(client, tmp_path):
     assert re.search(r"withdrawn</th><td>1<", flow)
 
 
-def test_recruitment_ids_are_apart_and_not_stored_before_consent(study, tmp_path):
+def test_recruitment_ids_are_apart_and_not_stored_before_consent(tmp_path):
+    study = small_study(recruitment={})
     app = make_app(study, tmp_path, admin_token="a" * 16)
     with TestClient(app) as client:
         client.get("/?PROLIFIC_PID=person-77&SESSION_ID=s1")
@@ -212,8 +213,7 @@ def test_recruitment_ids_are_apart_and_not_stored_before_consent(study, tmp_path
         everything = lambda: b"".join(path.read_bytes() for path in tmp_path.glob("study.db*"))  # noqa: E731
         assert database.exists()
         assert b"person-77" not in everything()
-        person = Person(client)
-        person.page = client.get("/?PROLIFIC_PID=person-77&SESSION_ID=s1").text
+        person = Person(client, "/?PROLIFIC_PID=person-77&SESSION_ID=s1")
         person.begin()
         assert b"person-77" in everything()
         assert "person-77" not in json.dumps(records(client))
@@ -224,11 +224,18 @@ def test_recruitment_ids_are_apart_and_not_stored_before_consent(study, tmp_path
         assert "takes part already" in again.text
 
 
-def test_a_browser_that_is_handed_on_begins_anew(client):
-    person = Person(client)
-    person.page = client.get("/?PROLIFIC_PID=first").text
-    person.begin()
-    assert "Taking part" in client.get("/?PROLIFIC_PID=second").text
+def test_a_browser_that_is_handed_on_begins_anew_only_when_somebody_says_so(tmp_path):
+    with TestClient(make_app(small_study(recruitment={}), tmp_path)) as client:
+        person = Person(client, "/?PROLIFIC_PID=first")
+        person.begin()
+        before = client.get("/").text
+        asked = client.get("/?PROLIFIC_PID=second").text
+        assert "Who is taking part?" in asked
+        assert client.get("/").text == before  # an address changes nothing
+        assert client.post("/another", data={"PROLIFIC_PID": "second"}).status_code == 403
+        begun = client.post("/another", data=Forms(asked).forms["another"]).text
+        assert "Taking part" in begun
+        assert Forms(begun).forms["consent"]["PROLIFIC_PID"] == "second"
 
 
 def test_drafts_survive_a_reload(client):

@@ -11,6 +11,7 @@ from people import small_study
 from simgym.errors import ConfigurationError
 from simgym.study.design import assign
 from simgym.study.journey import Event
+from simgym.study.recruitment import Recruit
 from simgym.study.store import AlreadyTakesPart, Store
 
 STUDY = small_study()
@@ -30,7 +31,7 @@ def run(url, scenario):
 
 def test_of_many_that_append_at_once_one_wins(database):
     async def scenario(store):
-        participant = await store.find(await store.open("h"))
+        participant = (await store.open("h"))[1].participant
         events = [[Event("consented", {"by": number})] for number in range(20)]
         won = await asyncio.gather(*(store.append(participant, 1, one, "h") for one in events))
         return won, await store.events(participant)
@@ -45,7 +46,7 @@ def test_two_servers_at_one_database_assign_every_position_once(database):
     async def scenario(first):
         second = Store(database)
         stores = [first, second]
-        participants = [await first.find(await first.open("h")) for _ in range(30)]
+        participants = [(await first.open("h"))[1].participant for _ in range(30)]
         claims = [
             stores[number % 2].append_assigned(one, 1, "advice", lambda at: Event("task", {"at": at}), "h")
             for number, one in enumerate(participants)
@@ -60,11 +61,11 @@ def test_two_servers_at_one_database_assign_every_position_once(database):
 
 def test_a_recruitment_id_takes_part_once_and_nothing_else_is_stored_with_it(database):
     async def scenario(store):
-        one, two = [await store.find(await store.open("h")) for _ in range(2)]
-        await store.append(one, 1, [Event("consented")], "h", recruit=("me", {"ID": "me"}))
+        one, two = [(await store.open("h"))[1].participant for _ in range(2)]
+        await store.append(one, 1, [Event("consented")], "h", recruit=Recruit("me", {"ID": "me"}))
         with pytest.raises(AlreadyTakesPart):
-            await store.append(two, 1, [Event("consented")], "h", recruit=("me", {"ID": "me"}))
-        return await store.events(two), await store.purge(recruits=True), await store.events(one)
+            await store.append(two, 1, [Event("consented")], "h", recruit=Recruit("me", {"ID": "me"}))
+        return await store.events(two), (await store.purge(recruits=True)).rows, await store.events(one)
 
     events, gone, kept = run(database, scenario)
     assert [event.key for event in events] == ["opened"]
@@ -74,12 +75,12 @@ def test_a_recruitment_id_takes_part_once_and_nothing_else_is_stored_with_it(dat
 
 def test_whoever_has_withdrawn_can_store_nothing_more(database):
     async def scenario(store):
-        secret = await store.open("h")
-        participant = await store.find(secret)
+        secret, visit = await store.open("h")
+        participant = visit.participant
         await store.save_draft(participant, "f", "text")
         await store.withdraw(participant)
         stored = await store.append(participant, 1, [Event("consented")], "h")
-        left = [one async for one in store.journeys()]
+        left = await store.journeys()
         return stored, await store.find(secret), left, await store.drafts(participant), await store.withdrawn()
 
     assert run(database, scenario) == (False, None, [], {}, 1)
@@ -89,7 +90,7 @@ def test_any_text_comes_back_as_it_was(database):
     text = "NUL \x00, quote ' \" , emoji 🧵, right-to-left \u202e, \\u0000"
 
     async def scenario(store):
-        participant = await store.find(await store.open("h"))
+        participant = (await store.open("h"))[1].participant
         await store.append(participant, 1, [Event("k", {"text": text})], "h")
         return (await store.events(participant))[-1].payload["text"]
 
@@ -132,7 +133,7 @@ def test_blocks_differ_between_tasks_and_seeds():
 
 def test_a_draft_that_comes_behind_a_withdrawal_is_not_kept(database):
     async def scenario(store):
-        participant = await store.find(await store.open("h"))
+        participant = (await store.open("h"))[1].participant
         await store.save_draft(participant, "document", "what I wrote")
         before = await store.drafts(participant)
         await store.withdraw(participant)

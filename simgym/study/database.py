@@ -1,0 +1,233 @@
+"""SQLite or PostgreSQL under a study: a function of a connection runs as one read or as one transaction.
+
+SQLite's work is done in threads, a whole transaction in one hop: the one writer takes its turn in a queue, readers have
+a few threads of their own. PostgreSQL is spoken to over asyncpg. Parameters of statements appear in no error. What can
+only be waited for (no such server, a full disk, a lock held elsewhere) becomes `DatabaseUnavailable`.
+
+`erase` makes sure that deleted rows are gone from the disk, and never makes a writer wait for a reader: it tries once,
+and says whether it is done. SQLite: pages are zeroed on deletion, the log is emptied (only possible while nobody reads
+an older state), and both files are searched. PostgreSQL: tables are rewritten once no transaction can see the rows any
+more; its own log of changes (`pg_wal`) and backups are kept as long as the server is told to keep them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import mmap
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
+
+from simgym.errors import ConfigurationError, DatabaseUnavailable
+
+T = TypeVar("T")
+Work = Callable[[sa.Connection], T]
+"""What is done with a connection; it may run in another thread."""
+_READERS = 4
+"""Threads that read SQLite."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """What was deleted and is perhaps still on the disk."""
+
+    trace: str | None
+    """A text that every deleted row held, and nothing else holds; None: there is none to look for."""
+    transaction: int | None
+    """Number of the deleting transaction; None with SQLite."""
+
+
+class Database(Protocol):
+    """One of both."""
+
+    async def read(self, work: Work[T]) -> T:
+        """Run a function that only reads.
+
+        Raises:
+            DatabaseUnavailable: the database cannot be reached or read.
+        """
+
+    async def write(self, work: Work[T]) -> T:
+        """Run a function in a transaction that is committed when it returns, and rolled back when it raises.
+
+        Raises:
+            DatabaseUnavailable: the database cannot be reached or written.
+        """
+
+    async def erase(self, deletions: Sequence[Deletion]) -> bool:
+        """Try to take what was deleted off the disk; is nothing left?"""
+
+    async def close(self) -> None:
+        """Give back all connections."""
+
+
+def open_database(url: str) -> Database:
+    """The database at an address; nothing is opened yet.
+
+    Raises:
+        ConfigurationError: it is neither `sqlite:///FILE` nor `postgresql://USER:PASSWORD@HOST/NAME`.
+    """
+    kind, separator, rest = url.partition("://")
+    if separator and kind == "sqlite":
+        return Sqlite(url)
+    if separator and kind in ("postgresql", "postgres"):
+        return Postgresql(f"postgresql+asyncpg://{rest}")
+    raise ConfigurationError(
+        f"The database is {kind!r}, expected sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME."
+    )
+
+
+class Sqlite:
+    """A file; several processes may use it."""
+
+    def __init__(self, url: str) -> None:
+        self._engine = sa.create_engine(url, hide_parameters=True, connect_args={"check_same_thread": False})
+        sa.event.listen(self._engine, "connect", _tune_sqlite)
+        self._path = Path(self._engine.url.database or ":memory:")
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="study-writer")
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="study-reader")
+
+    async def read(self, work: Work[T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, work)
+
+    async def write(self, work: Work[T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._writer, self._write, work)
+
+    async def erase(self, deletions: Sequence[Deletion]) -> bool:
+        traces = [deletion.trace.encode() for deletion in deletions if deletion.trace]
+        return await asyncio.to_thread(_erase_sqlite, self._path, traces)
+
+    async def close(self) -> None:
+        for threads in (self._writer, self._readers):
+            await asyncio.to_thread(threads.shutdown)
+        self._engine.dispose()
+
+    def _read(self, work: Work[T]) -> T:
+        with _unavailable(), self._engine.connect() as connection:
+            return work(connection)
+
+    def _write(self, work: Work[T]) -> T:
+        with _unavailable(), self._engine.connect() as connection:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")  # waits for writers of other processes from the start
+            value = work(connection)
+            connection.commit()
+            return value
+
+
+class Postgresql:
+    """A server."""
+
+    def __init__(self, url: str) -> None:
+        from sqlalchemy.ext.asyncio import create_async_engine
+
+        self._engine = create_async_engine(url, pool_size=10, max_overflow=10, pool_pre_ping=True, hide_parameters=True)
+
+    async def read(self, work: Work[T]) -> T:
+        with _unavailable():
+            async with self._engine.connect() as connection:
+                await connection.execution_options(isolation_level="AUTOCOMMIT")  # one round trip instead of three
+                return await connection.run_sync(work)
+
+    async def write(self, work: Work[T]) -> T:
+        with _unavailable():
+            async with self._engine.begin() as connection:
+                return await connection.run_sync(work)
+
+    async def erase(self, deletions: Sequence[Deletion]) -> bool:
+        numbers = [deletion.transaction for deletion in deletions if deletion.transaction is not None]
+        with _unavailable():
+            async with self._engine.connect() as connection:
+                await connection.execution_options(isolation_level="AUTOCOMMIT")
+                return await connection.run_sync(_erase_postgresql, numbers)
+
+    async def close(self) -> None:
+        await self._engine.dispose()
+
+
+def current_transaction(connection: sa.Connection) -> int | None:
+    """PostgreSQL's number of the transaction under way, modulo 2 ** 32; None with SQLite."""
+    if connection.dialect.name == "sqlite":
+        return None
+    return int(connection.exec_driver_sql("SELECT txid_current()").scalar_one()) % 2**32
+
+
+def _erase_sqlite(path: Path, traces: Sequence[bytes]) -> bool:
+    try:
+        # no waiting: whoever waits for readers here makes all writers wait as well
+        with contextlib.closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as connection:
+            busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if busy:
+                return False
+            if not _bytes_left(path, traces):
+                return True
+            connection.execute("VACUUM")  # a row was deleted by a program that does not zero what it deletes
+            return False  # the log is to be emptied again
+    except sqlite3.OperationalError:  # somebody writes
+        return False
+
+
+def _bytes_left(path: Path, traces: Sequence[bytes]) -> bool:
+    for file in (path, path.with_name(f"{path.name}-wal")):
+        if traces and file.is_file() and file.stat().st_size:
+            with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                if any(content.find(trace) >= 0 for trace in traces):
+                    return True
+    return False
+
+
+def _erase_postgresql(connection: sa.Connection, transactions: Sequence[int]) -> bool:
+    older = sa.text(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
+        "AND backend_xmin IS NOT NULL AND age(backend_xmin) >= age(CAST(CAST(:number AS text) AS xid))"
+    )
+    if any(connection.execute(older, {"number": str(number)}).scalar() for number in transactions):
+        return False  # a transaction that began before can still see the rows, and a rewrite would keep them
+    connection.exec_driver_sql("SET lock_timeout = '500ms'")
+    try:
+        for table in ("events", "drafts", "recruits", "participants", "assignments"):
+            connection.exec_driver_sql(f"VACUUM FULL {table}")
+    except DBAPIError:  # the table is in use
+        return False
+    finally:
+        connection.exec_driver_sql("RESET lock_timeout")
+    return True
+
+
+@contextlib.contextmanager
+def _unavailable() -> Iterator[None]:
+    try:
+        yield
+    except IntegrityError:
+        raise
+    except DBAPIError as error:
+        if not (isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated):
+            raise
+        raise DatabaseUnavailable(_sentence(error.orig)) from error
+    except (OSError, sa.exc.TimeoutError) as error:
+        raise DatabaseUnavailable(_sentence(error)) from error
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] != "asyncpg":  # it refuses a connection in its own words
+            raise
+        raise DatabaseUnavailable(_sentence(error)) from error
+
+
+def _sentence(error: BaseException | None) -> str:
+    reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+    return (
+        f"The study's database cannot be used: {reason.rstrip('.')}. Check its address, and whether it can be reached."
+    )
+
+
+def _tune_sqlite(connection: Any, _: Any) -> None:
+    connection.isolation_level = None  # transactions begin where we say so, not at the first write
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000", "secure_delete=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
