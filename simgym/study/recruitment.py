@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from simgym.plugins import optional_import
+from simgym.extras import optional_import
 from simgym.study.config import Recruitment
 from simgym.study.rendering import clean_text
 

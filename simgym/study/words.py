@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from simgym.plugins import optional_import
+from simgym.extras import optional_import
 
 UNSPACED = ("Han", "Hiragana", "Katakana", "Bopomofo", "Thai", "Lao", "Khmer", "Myanmar", "Tibetan")
 """Scripts that put no space between words."""

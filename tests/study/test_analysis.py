@@ -141,7 +141,7 @@ def test_records_of_the_original_app_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("text", "match"),
     [
-        ("nothing", "Cannot read the records"),
+        ("nothing", "not JSON"),
         ('[{"participant": 1}]', "participant 1: there are no `conversations`"),
         ('[{"conversations": [{"turns": [{"preference": "A"}]}]}]', "turn 1: preference is 'A', expected model1"),
         ('[{"conversations": [{"turns": [{"preference": "tie"}]}]}]', "has no model1_name"),
