@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from simgym import __version__
+from simgym.cli.cache import cache
 from simgym.cli.chat import chat
 from simgym.cli.data import data
 from simgym.cli.doctor import doctor
@@ -66,6 +67,7 @@ app = typer.Typer(
 )
 for verb in (envs, chat, rollout, matrix, report, realism, rejudge, view, doctor):
     app.command()(verb)
+app.add_typer(cache, name="cache")
 app.add_typer(data, name="data")
 app.add_typer(judge, name="judge")
 app.add_typer(wildbench, name="wildbench")
