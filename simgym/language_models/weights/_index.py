@@ -18,6 +18,7 @@ import urllib.parse
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 _MOST_PAGE = 20 * 2**20
 """Bytes of an index page."""
@@ -127,7 +128,7 @@ def _configuration_files() -> list[Path]:
             Path(sys.prefix) / "pip.conf"]  # fmt: skip
 
 
-def _open(url: str, credentials_of: str) -> tuple[str, object]:
+def _open(url: str, credentials_of: str) -> tuple[str, Any]:
     """Open a URL; the password of the index is sent to its own host only, and not along a redirect."""
     parts = urllib.parse.urlsplit(url)
     if parts.scheme not in ("http", "https", "file"):
@@ -137,7 +138,8 @@ def _open(url: str, credentials_of: str) -> tuple[str, object]:
     if own.username and (own.scheme, own.hostname, own.port) == (parts.scheme, parts.hostname, parts.port):
         pair = f"{urllib.parse.unquote(own.username)}:{urllib.parse.unquote(own.password or '')}"
         request.add_unredirected_header("Authorization", f"Basic {base64.b64encode(pair.encode()).decode()}")
-    authorities = next((os.environ[n] for n in ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE") if os.environ.get(n)), None)  # fmt: skip
+    names = ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
+    authorities = next((os.environ[name] for name in names if os.environ.get(name)), None)
     context = ssl.create_default_context(cafile=authorities)
     answer = urllib.request.urlopen(request, timeout=_QUIET_SECONDS, context=context)  # noqa: S310 - checked above
     return answer.url, answer
@@ -145,9 +147,9 @@ def _open(url: str, credentials_of: str) -> tuple[str, object]:
 
 def _link_on(page: str, file_name: str) -> str | None:
     address, answer = _open(page, page)
-    with answer:  # type: ignore[attr-defined]
-        content = answer.read(_MOST_PAGE + 1)  # type: ignore[attr-defined]
-        is_json = "json" in (answer.headers.get("Content-Type") or "")  # type: ignore[attr-defined]
+    with answer:
+        content = answer.read(_MOST_PAGE + 1)
+        is_json = "json" in (answer.headers.get("Content-Type") or "")
     if len(content) > _MOST_PAGE:
         raise OSError(f"its page is larger than {_MOST_PAGE} bytes")
     links = _json_links(content) if is_json else _html_links(content)
@@ -181,8 +183,8 @@ def _copy(url: str, page: str, target: Path, most: int) -> None:
     deadline = time.monotonic() + _MOST_SECONDS
     _, answer = _open(url, page)
     copied = 0
-    with answer, target.open("wb") as sink:  # type: ignore[attr-defined]
-        while block := answer.read(2**20):  # type: ignore[attr-defined]
+    with answer, target.open("wb") as sink:
+        while block := answer.read(2**20):
             copied += len(block)
             if copied > most or time.monotonic() > deadline:
                 raise OSError(f"the download is larger than {most} bytes, or took over {_MOST_SECONDS} seconds")
