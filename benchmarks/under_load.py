@@ -1,4 +1,4 @@
-"""How much slower a generation becomes beside busy processes, with threads that wait passively and with OpenMP's default.
+"""How much slower a generation becomes beside busy processes, with passive threads and with OpenMP's default.
 
     python benchmarks/under_load.py
 
