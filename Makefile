@@ -1,39 +1,41 @@
-# make demo: two assistants against five user simulators, with the real 135M model.   make test: everything CI runs.
+# make demo: two assistants with five simulated users, on the real 135M model.   make test: everything that CI tests.
+# Each has an environment of its own, so that a package which one of them lacks is noticed.
 PYTHON ?= python3
-VENV := .venv
-BIN := $(VENV)/bin
-RUN := runs/demo
+SCENARIOS ?= 8
+RUN ?= runs/demo
+DEMO := .venv-demo
+TEST := .venv
+PIP := -m pip install -qq --disable-pip-version-check -c constraints.txt
+PREPARE = $(PYTHON) -m venv --clear $(1) && echo 'Installing into $(1): one to three minutes, once.' && $(1)/bin/python $(PIP) -e '.[$(2)]'
 
 .PHONY: demo test lint clean
 
-demo: $(VENV)/demo.stamp
-	@$(BIN)/simgym matrix \
+demo: $(DEMO)/complete
+	@$(DEMO)/bin/simgym matrix \
 	  --assistant plain=smollm2-135m-instruct --assistant clarify=smollm2-135m-instruct+clarify \
 	  --env UserSim-RolePlay-v0 --env UserSim-RolePlayOpening-v0 --env UserSim-Persona-v0 \
 	  --env UserSim-FineTuned-v0 --env UserSim-Replay-v0 \
-	  --scenarios chitchat -n 8 --max-turns 2 --max-new-tokens 48 --temperature 0.7 --user-max-new-tokens 112 --seed 7 -o $(RUN)
+	  --scenarios chitchat -n $(SCENARIOS) --max-turns 2 --max-new-tokens 48 --temperature 0.7 \
+	  --user-max-new-tokens 112 --seed 7 -o $(RUN)
 
-test: $(VENV)/test.stamp lint
-	$(BIN)/python -m pytest
+test: lint
+	$(TEST)/bin/python -m pytest
 
-lint: $(VENV)/test.stamp
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
+lint: $(TEST)/complete
+	$(TEST)/bin/ruff check .
+	$(TEST)/bin/ruff format --check .
+	$(TEST)/bin/mypy
+	$(TEST)/bin/lint-imports
 
-$(BIN)/python:
-	@$(PYTHON) -m venv $(VENV)
-
-$(VENV)/demo.stamp: $(BIN)/python pyproject.toml constraints.txt
-	@echo 'Installing into $(VENV): one to three minutes, once.'
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[chitchat]'
+$(DEMO)/complete: pyproject.toml constraints.txt
+	@$(call PREPARE,$(DEMO),local$(comma)chitchat)
 	@touch $@
 
-$(VENV)/test.stamp: $(BIN)/python pyproject.toml constraints.txt
-	@echo 'Installing into $(VENV): one to three minutes, once.'
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
+$(TEST)/complete: pyproject.toml constraints.txt
+	@$(call PREPARE,$(TEST),dev)
 	@touch $@
 
 clean:
-	rm -rf $(VENV) runs build dist *.egg-info
+	rm -rf $(DEMO) $(TEST) runs build dist *.egg-info
+
+comma := ,

@@ -50,8 +50,9 @@ from throughput_server import server
 from throughput_systems import NEW_TOKENS, hash_of, users
 
 from simgym.cli.doctor import describe_machine
+from simgym.jsonl import cut_torn_line
 from simgym.language_models.weights import EMBEDDED, resolve_weights
-from simgym.transcripts import cut_torn_line, write_json
+from simgym.transcripts import write_json
 
 RESULTS = Path(__file__).with_name("results") / "throughput.json"
 SYSTEMS = (

@@ -10,13 +10,14 @@ Suffixes used across the package for nested lists and arrays: `_N` conversations
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from simgym.errors import ConfigurationError, MalformedFile
+from simgym.jsonl import read_jsonl
+from simgym.typed_json import from_json, read_as
 
 Role = Literal["system", "user", "assistant"]
 _ROLES = get_args(Role)
@@ -48,7 +49,8 @@ class Message:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Message:
-        return cls(_required(value, "role", "message"), _required(value, "content", "message"))
+        """Read what `to_json` gave; raises ConfigurationError if it is something else."""
+        return from_json(cls, value, "message")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,8 @@ class Conversation:
 
     @classmethod
     def from_json(cls, value: Iterable[Mapping[str, Any]]) -> Conversation:
-        return cls(tuple(Message.from_json(item) for item in value))
+        """Read what `to_json` gave; raises ConfigurationError if it is something else."""
+        return cls(read_as(tuple[Message, ...], value, "messages"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,17 +124,8 @@ class Scenario:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Scenario:
-        known = {"id", "intent", "opening", "persona_seed", "source", "history"}
-        if extra := set(value) - known:
-            raise ConfigurationError(f"Scenario has unknown keys {sorted(extra)}. Known: {sorted(known)}.")
-        return cls(
-            id=_required(value, "id", "scenario"),
-            intent=_required(value, "intent", "scenario"),
-            opening=value.get("opening"),
-            persona_seed=int(value.get("persona_seed", 0)),
-            source=str(value.get("source", "unknown")),
-            history=tuple(Message.from_json(item) for item in value.get("history", ())),
-        )
+        """Read what `to_json` gave; raises ConfigurationError if it is something else."""
+        return from_json(cls, value, "scenario")
 
 
 def written_out(conversation: Conversation, *, indented: bool = False) -> str:
@@ -162,28 +156,17 @@ def read_scenarios(path: str | Path) -> list[Scenario]:
         raise ConfigurationError(f"There is no scenario file {path}. Expected JSONL with one scenario a line.")
     scenarios: list[Scenario] = []
     line_of: dict[str, int] = {}
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                scenario = Scenario.from_json(json.loads(line))
-            except (ValueError, TypeError, AttributeError) as error:
-                raise MalformedFile(f"{path}, line {number}: {error} Mend or remove that line.") from error
-            if scenario.id in line_of:
-                raise MalformedFile(
-                    f"{path}, line {number}: scenario id {scenario.id!r} was used on line {line_of[scenario.id]}."
-                )
-            line_of[scenario.id] = number
-            scenarios.append(scenario)
+    for number, value in read_jsonl(path):
+        try:
+            scenario = Scenario.from_json(value)
+        except ConfigurationError as error:
+            raise MalformedFile(f"{path}, line {number}: {error} Mend or remove that line.") from error
+        if scenario.id in line_of:
+            raise MalformedFile(
+                f"{path}, line {number}: scenario id {scenario.id!r} was used on line {line_of[scenario.id]}."
+            )
+        line_of[scenario.id] = number
+        scenarios.append(scenario)
     if not scenarios:
         raise ConfigurationError(f"The scenario file {path} is empty. Expected JSONL with one scenario a line.")
     return scenarios
-
-
-def _required(value: Mapping[str, Any], key: str, what: str) -> Any:
-    if not isinstance(value, Mapping):
-        raise ConfigurationError(f"A {what} is a {type(value).__name__}, expected a JSON object.")
-    if key not in value:
-        raise ConfigurationError(f"A {what} lacks the key {key!r}.")
-    return value[key]

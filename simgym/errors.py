@@ -13,7 +13,8 @@
     ├── ServersDown (ConnectionError)      in training, all conversations failed because a server is silent
     ├── CacheError (OSError)               a file of remembered answers cannot be read or written any more
     ├── TrainingFailed (RuntimeError)      a training recipe ended with an error; what it wrote is kept
-    └── TranscriptError (OSError)          a transcript cannot be written; what was written before is intact
+    ├── OutputInUse (BlockingIOError)      another process or thread is writing the same file or folder
+    └── TranscriptError (OSError)          a file cannot be written; what was written before is intact
 
 A failure *of a model, judge or person during a conversation* is not an error but data: it is recorded as a
 `fault` on the turn or judgement, counted, and kept out of means. Each class has a standard-library parent, so
@@ -75,5 +76,9 @@ class TrainingFailed(SimgymError, RuntimeError):
     """A training recipe ended with an error; its checkpoints are kept."""
 
 
+class OutputInUse(SimgymError, BlockingIOError):
+    """Another process or thread is writing the same file or folder; the message says which."""
+
+
 class TranscriptError(SimgymError, OSError):
-    """A transcript cannot be written; lines written earlier are intact."""
+    """A file of transcripts, results or a report cannot be written; lines written earlier are intact."""

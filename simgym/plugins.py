@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import difflib
 import functools
-import importlib
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from simgym.errors import MissingDependency, UnknownName
+from simgym.errors import UnknownName
 
 
 @functools.cache  # the metadata of every installed package is read for it, and it is asked for at every step
@@ -42,17 +41,3 @@ def unknown(what: str, name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return f"Unknown {what} {name!r}.{hint} Known: {', '.join(known)}."
-
-
-def optional_import(module: str, extra: str) -> Any:
-    """Import an optional package, or say which extra brings it.
-
-    Raises:
-        MissingDependency: the package is not installed.
-    """
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name != module.partition(".")[0]:
-            raise  # installed but broken inside: show the real cause
-        raise MissingDependency(f"{module} is not installed. Run: pip install 'simgym[{extra}]'") from error

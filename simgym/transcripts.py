@@ -12,14 +12,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
+import stat
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from simgym.conversation import Conversation, Scenario
-from simgym.errors import MalformedFile, TranscriptError
+from simgym.errors import ConfigurationError, MalformedFile, TranscriptError
+from simgym.jsonl import cut_torn_line, read_jsonl
+from simgym.output_files import is_special, lock_output, write_whole
+from simgym.typed_json import describe, from_json
 
 SCHEMA_VERSION = 1
 """Raised when a field changes its meaning; readers refuse versions they do not know."""
@@ -51,6 +55,8 @@ class ModelCall:
     """Tokens written."""
     fault: str | None = None
     """Why the output was not used, or None."""
+    finish_reason: str | None = None
+    """`stop`: the model ended; `length`: cut at its token limit; `fault`; None in older files and for judges."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,70 +137,92 @@ class Transcript:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Transcript:
-        version = value.get("schema_version")
-        if version != SCHEMA_VERSION:
-            raise ValueError(
-                f"schema_version is {version!r}, this simgym reads {SCHEMA_VERSION}. Install the version that wrote it."
+        """Read what `to_json` gave.
+
+        Raises:
+            ConfigurationError: something else: another version, a missing key, a value of another type, a reward
+                outside [0, 1].
+        """
+        version = value.get("schema_version") if isinstance(value, Mapping) else None
+        if isinstance(value, Mapping) and version != SCHEMA_VERSION:
+            raise ConfigurationError(
+                f"schema_version is {describe(version)}, this simgym reads {SCHEMA_VERSION}. Install the version that "
+                "wrote it."
             )
-        return cls(
-            env_id=value["env_id"],
-            scenario=Scenario.from_json(value["scenario"]),
-            seed=value["seed"],
-            conversation=Conversation.from_json(value["messages"]),
-            end_reason=value["end_reason"],
-            reward=value["reward"],
-            fault=value.get("fault"),
-            reasons=tuple(value.get("reasons", ())),
-            judge_values=tuple(value.get("judge_values", ())),
-            fingerprints=value.get("fingerprints", {}),
-            calls=tuple(ModelCall(**call) for call in value.get("calls", ())),
-            seconds=value.get("seconds"),
-            role_seconds=value.get("role_seconds", {}),
-        )
+        transcript = from_json(cls, _as_fields(value), "transcript", extra="ignore")
+        for number in (transcript.reward, *transcript.judge_values):
+            if number is not None and not 0 <= number <= 1:
+                raise ConfigurationError(f"A reward or judge value is {number}, expected a number in [0, 1].")
+        return transcript
+
+
+def _as_fields(value: Any) -> Any:
+    """A line under the names of the record's fields."""
+    if not isinstance(value, Mapping):
+        return value
+    fields = {key: item for key, item in value.items() if key not in ("messages", "conversation")}
+    return fields | ({"conversation": {"messages": value["messages"]}} if "messages" in value else {})
 
 
 def read_transcripts(path: str | Path) -> Iterator[Transcript]:
-    """Yield the transcripts of a JSONL file in order.
+    """Yield the transcripts of a JSONL file in order, each conversation once.
 
-    A torn last line (no newline at its end: the writer was killed) is skipped; any other bad line is an error.
+    A torn last line (no newline at its end: the writer was killed) is skipped; any other bad line is an error. Of lines
+    that hold the same conversation twice one is read; if a conversation was cut off by a fault and had again, the later
+    line replaces the earlier one.
 
     Raises:
-        MalformedFile: a complete line cannot be read; the message names the line.
+        MalformedFile: a complete line cannot be read, or two lines hold different conversations of one scenario and
+            seed; the message names the lines.
     """
-    path = Path(path)
-    try:
-        lines = path.open(encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise MalformedFile(f"Cannot read transcripts from {path}: {error.strerror}.") from error
-    with lines:
-        for number, line in enumerate(lines, 1):
-            if not line.endswith("\n"):
-                return
-            try:
-                yield Transcript.from_json(json.loads(line))
-            except (ValueError, KeyError, TypeError) as error:
-                raise MalformedFile(f"{path}, line {number}: not a transcript ({error}).") from error
+    lines: dict[tuple[str, int], tuple[int, Transcript]] = {}
+    for number, value in read_jsonl(path, torn="skip"):
+        try:
+            transcript = Transcript.from_json(value)
+        except ConfigurationError as error:
+            raise MalformedFile(f"{path}, line {number}: not a transcript ({error}).") from error
+        earlier = lines.get(transcript.key)
+        if earlier is not None and earlier[1].end_reason in COMPLETE and not _same(transcript, earlier[1]):
+            raise MalformedFile(
+                f"{path}, lines {earlier[0]} and {number}: two conversations of scenario "
+                f"{transcript.scenario.id!r} with seed {transcript.seed}. Two runs were mixed; remove one of them."
+            )
+        lines[transcript.key] = (number, transcript)
+    for _, transcript in lines.values():
+        yield transcript
+
+
+def _same(first: Transcript, second: Transcript) -> bool:
+    return first.content_hash() == second.content_hash()
 
 
 class TranscriptWriter:
     """Appends transcripts to a JSONL file; what was appended survives a kill.
 
-    Use as a context manager. An existing file is continued, and `written` holds the keys it already has.
+    Use as a context manager: until it is closed, no other process can write the file. An existing file is continued,
+    and `written` holds the keys it already has; a new one is created with its first line.
     """
 
     def __init__(self, path: str | Path) -> None:
+        """Lock the file, and read what it has.
+
+        Raises:
+            OutputInUse: another process or thread is writing it.
+            TranscriptError: it cannot be written.
+            MalformedFile: it holds something else.
+        """
         self.path = Path(path)
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.written: set[tuple[str, int]] = set()
-            if self.path.exists():
-                cut_torn_line(self.path)
+        self._file: IO[bytes] | None = None
+        self.written: set[tuple[str, int]] = set()
+        with ExitStack() as stack:
+            stack.enter_context(lock_output(self.path))
+            if not is_special(self.path) and self.path.exists():
+                try:
+                    cut_torn_line(self.path)
+                except OSError as error:
+                    raise TranscriptError(f"Cannot write transcripts to {self.path}: {error.strerror}.") from error
                 self.written = {transcript.key for transcript in read_transcripts(self.path)}
-            self._file = self.path.open("ab", buffering=0)
-        except OSError as error:
-            if isinstance(error, MalformedFile):
-                raise
-            raise TranscriptError(f"Cannot write transcripts to {self.path}: {error.strerror or error}.") from error
+            self._closing = stack.pop_all()
 
     def append(self, transcript: Transcript) -> None:
         """Write one line and force it to disk.
@@ -202,15 +230,22 @@ class TranscriptWriter:
         Raises:
             TranscriptError: the disk is full or the file is gone; earlier lines are intact.
         """
-        line = json.dumps(transcript.to_json(), ensure_ascii=False, allow_nan=False) + "\n"
-        data = memoryview(line.encode("utf-8"))
-        start = os.fstat(self._file.fileno()).st_size
+        data = memoryview(_as_line(transcript))
+        start = None
         try:
+            if self._file is None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)  # where a folder above is what is locked
+                self._file = self._closing.enter_context(self.path.open("ab", buffering=0))
+            descriptor = self._file.fileno()
+            regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+            start = os.fstat(descriptor).st_size if regular else None
             while data:
                 data = data[self._file.write(data) or 0 :]
-            os.fsync(self._file.fileno())
+            if regular:
+                os.fsync(descriptor)
         except OSError as error:
-            _truncate_quietly(self._file.fileno(), start)
+            if self._file is not None and start is not None:
+                _truncate_quietly(self._file.fileno(), start)
             raise TranscriptError(
                 f"Cannot write to {self.path}: {error.strerror}. Conversations written before are intact; "
                 "free some space and run the same command again to go on."
@@ -218,7 +253,8 @@ class TranscriptWriter:
         self.written.add(transcript.key)
 
     def close(self) -> None:
-        self._file.close()
+        self._closing.close()
+        self._file = None
 
     def __enter__(self) -> TranscriptWriter:
         return self
@@ -227,38 +263,26 @@ class TranscriptWriter:
         self.close()
 
 
+def _as_line(transcript: Transcript) -> bytes:
+    value = transcript.to_json()
+    try:
+        return (json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8")
+    except UnicodeEncodeError:  # a lone surrogate, which UTF-8 cannot hold and JSON can
+        return (json.dumps(value, ensure_ascii=True, allow_nan=False) + "\n").encode("ascii")
+
+
 def text_hash(text: str) -> str:
     """First 16 hexadecimal digits of the SHA-256 of a text: names a prompt or rubric version."""
     return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write a JSON file whole or not at all (temporary file, then rename)."""
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}")
-        draft.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-        draft.replace(path)
-    except OSError as error:
-        raise TranscriptError(f"Cannot write {path}: {error.strerror}.") from error
+    """Write a JSON file whole or not at all.
 
-
-def cut_torn_line(path: Path) -> None:
-    """Remove what a killed writer has left behind the last line feed of a file."""
-    with path.open("r+b") as file:
-        size = file.seek(0, os.SEEK_END)
-        position = size
-        while position > 0:
-            step = min(4096, position)
-            file.seek(position - step)
-            block = file.read(step)
-            if (found := block.rfind(b"\n")) >= 0:
-                position = position - step + found + 1
-                break
-            position -= step
-        if position < size:
-            file.truncate(position)
+    Raises:
+        TranscriptError: it cannot be written.
+    """
+    write_whole(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _truncate_quietly(descriptor: int, size: int) -> None:

@@ -1,7 +1,8 @@
-"""`simgym doctor`: what is installed, what this machine offers, and whether simgym can work here.
+"""`simgym doctor`: what is installed, what this machine offers, and whether the next command will work here.
 
-Reads the installed metadata rather than a list of its own, so it cannot disagree with `pyproject.toml`. Importing the
-heavy packages is part of the check: one that is installed may still be broken.
+Requirements are read from the installed metadata (`simgym.extras`), so the verb cannot disagree with `pyproject.toml`.
+Importing the heavy packages is part of the check: one that is installed may still be broken. Every problem comes with
+the command that mends it, and any problem gives exit code 1.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 import importlib
 import os
 import platform
-import re
+import shutil
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -22,84 +24,95 @@ import typer
 from simgym.cli.options import Json, read_model
 from simgym.cli.terminal import facts, print_json, shown, stdout
 from simgym.errors import SimgymError
+from simgym.extras import describe, extras, install_command, list_packages, missing_packages
 
-_IMPORTED = ("numpy", "gymnasium", "torch", "transformers", "peft", "xgrammar", "scipy")
-"""Imported as part of the check; the others are looked up only."""
+_IMPORTED = ("numpy", "scipy", "gymnasium", "statsmodels", "matplotlib", "openai", "torch", "transformers", "peft",
+             "xgrammar", "trl", "stable_baselines3", "datasets", "ray", "fastapi", "sqlalchemy")  # fmt: skip
+"""Imported as part of the check where they are installed; the others are looked up only."""
 _KINDS = ("simulators", "judges", "language_models")
+_NEEDED_BYTES = 2**30
+"""Free space in the cache that fetching and converting the default model takes."""
 
 
 @dataclass(frozen=True, slots=True)
-class Package:
-    """One requirement of simgym and what is installed."""
+class Problem:
+    """Something that keeps a command from working here."""
 
-    name: str
-    """Name on the package index."""
-    needed: str
-    """Version specifier; empty for any."""
-    extra: str | None
-    """Which extra brings it; None: the core."""
-    installed: str | None
-    """Installed version, or None."""
-    problem: str | None
-    """Why it cannot be used, or None."""
+    what: str
+    """What is wrong, as a sentence."""
+    remedy: str
+    """What mends it: a command, or a sentence."""
 
 
 def doctor(
+    extra: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Extras that must be complete: local, train, study ... Without any: what is installed is checked.",
+            show_default=False,
+        ),
+    ] = None,
     check_model: Annotated[bool, typer.Option("--check-model", help="Load the model and write 8 tokens.")] = False,
-    model: Annotated[str | None, typer.Option(help="Which model to check.", show_default="the embedded one")] = None,
+    model: Annotated[str | None, typer.Option(help="Which model to check.", show_default="the default model")] = None,
     bench: Annotated[
-        bool, typer.Option("--bench", help="Measure which numbers (dtype) the model is fastest with here; minutes.")
+        bool, typer.Option("--bench", help="Measure which dtype is fastest for the model on this machine; minutes.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Say whether simgym works here.
+    """Check the installation.
 
-    Lists versions, machine, cache and plug-ins; exit code 1 if something that simgym cannot do without is missing.
+    Lists versions, machine, cache and plug-ins, and says for everything that is missing or broken which command mends
+    it; exit code 1 if there is anything of the kind.
     """
-    packages = list_packages()
-    plugins = {kind: check_plugins(kind) for kind in _KINDS}
-    problems = [f"{one.name}: {one.problem}" for one in packages if one.extra is None and one.problem]
-    problems += [
-        f"{kind} {name}: {problem}" for kind, found in plugins.items() for name, problem in found.items() if problem
-    ]
+    problems = list(find_problems(extra or []))
     report: dict[str, Any] = {
         "python": f"{platform.python_version()} ({sys.executable})",
         "system": platform.platform(),
         "simgym": metadata.version("simgym"),
-        "packages": [asdict(one) for one in packages],
+        "packages": [{**asdict(package), "problem": package.problem} for package in list_packages()],
         "machine": describe_machine(),
         "cache": describe_cache(),
         "environments": _environments(),
-        **{kind: sorted(found) for kind, found in plugins.items()},
+        **{kind: sorted(check_plugins(kind)) for kind in _KINDS},
     }
     if check_model:
         report["model"] = try_model(model)
-        problems += [f"model: {report['model']['problem']}"] if report["model"]["problem"] else []
+        if report["model"]["problem"]:
+            problems.append(Problem(f"model: {report['model']['problem']}", "See the sentence before this."))
     if bench:
         from simgym.evaluation.numerics import compare_numerics
 
-        report["numerics"] = [asdict(one) for one in compare_numerics(read_model(model) if model else None)]
-    report["problems"] = problems
+        report["numerics"] = [asdict(row) for row in compare_numerics(read_model(model) if model else None)]
+    report["problems"] = [asdict(problem) for problem in problems]
     report["ok"] = not problems
     if json:
         print_json(report)
     else:
-        _show(report, packages)
+        _show(report)
     if problems:
         raise typer.Exit(1)
 
 
-def list_packages() -> list[Package]:
-    """Every requirement in simgym's metadata, core first, then by extra."""
-    packages = []
-    for line in metadata.requires("simgym") or ():
-        requirement, _, marker = line.partition(";")
-        match = re.match(r"\s*([A-Za-z0-9._-]+)(?:\[[^\]]*\])?\s*(.*)", requirement)
-        if match is None or match.group(1) == "simgym":
-            continue
-        found = re.search(r"extra\s*==\s*['\"]([^'\"]+)", marker)
-        packages.append(_check_package(match.group(1), match.group(2).strip(), found.group(1) if found else None))
-    return sorted(packages, key=lambda one: (one.extra is not None, one.extra or ""))
+def find_problems(wanted: Sequence[str]) -> Iterator[Problem]:
+    """What would keep commands from working here.
+
+    Args:
+        wanted: Extras that must be complete; others are looked at only as far as they are installed.
+
+    Raises:
+        ConfigurationError: there is no such extra.
+    """
+    for name in (None, *dict.fromkeys(wanted)):
+        if missing := missing_packages(name):
+            what = f"The extra {name!r} is incomplete" if name else "The installation of simgym is incomplete"
+            yield Problem(f"{what}: {describe(missing)}", install_command(*([name] if name else [])))
+    yield from _wrong_versions(wanted)
+    yield from _broken_packages()
+    for kind in _KINDS:
+        for name, problem in check_plugins(kind).items():
+            if problem is not None:
+                yield Problem(f"{kind} {name}: {problem}.", "Install the package that brings it again, or remove it.")
+    yield from _cache_problems()
 
 
 def check_plugins(kind: str) -> dict[str, str | None]:
@@ -117,7 +130,7 @@ def check_plugins(kind: str) -> dict[str, str | None]:
 
 
 def describe_machine() -> dict[str, Any]:
-    """Processor cores, memory in GB, and the device that models run on."""
+    """Processor cores, memory in GB, and the device that models run on (None without torch)."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     machine: dict[str, Any] = {"cores": usable, "memory_gb": _memory_gb(), "device": None, "torch_threads": None}
     try:
@@ -133,17 +146,17 @@ def describe_machine() -> dict[str, Any]:
 
 
 def describe_cache() -> dict[str, Any]:
-    """Where converted weights are kept, and whether the embedded model is there."""
+    """Where converted weights are kept, whether there is room for them, and whether the default model is there."""
     from simgym.language_models.weights import EMBEDDED, cache_folder, embedded_is_ready
 
     folder = cache_folder()
-    ready = embedded_is_ready()
-    nearest = next((one for one in (folder, *folder.parents) if one.exists()), folder)
+    nearest = next((parent for parent in (folder, *folder.parents) if parent.exists()), folder)
     return {
         "folder": str(folder),
-        "writable": os.access(nearest, os.W_OK),
-        "embedded_model": EMBEDDED,
-        "converted": ready,
+        "writable": nearest.is_dir() and os.access(nearest, os.W_OK),
+        "free_bytes": shutil.disk_usage(nearest).free,
+        "default_model": EMBEDDED,
+        "ready": embedded_is_ready(),
     }
 
 
@@ -174,82 +187,94 @@ def try_model(name: str | None) -> dict[str, Any]:
     }
 
 
-def _show(report: dict[str, Any], packages: list[Package]) -> None:
+def _wrong_versions(checked: Sequence[str]) -> Iterator[Problem]:
+    """Installed packages of other extras whose version does not work; absent ones are no problem until wanted."""
+    for package in list_packages():
+        if package.extra not in (None, *checked) and package.installed is not None and package.problem is not None:
+            yield Problem(f"{package.problem}.", install_command(str(package.extra)))
+
+
+def _broken_packages() -> Iterator[Problem]:
+    for name in _IMPORTED:
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name != name:
+                yield Problem(f"{name} is installed and cannot be imported ({error}).", f"pip install {error.name}")
+        except Exception as error:  # whatever a broken package raises, it is broken
+            problem = f"{name} is installed and cannot be imported ({type(error).__name__}: {error})."
+            yield Problem(problem, f"pip install --force-reinstall {name.replace('_', '-')}")
+
+
+def _cache_problems() -> Iterator[Problem]:
+    """Only where the default model could be used: without torch nobody needs the cache."""
+    if missing_packages("local"):
+        return
+    cache = describe_cache()
+    if cache["ready"]:
+        return
+    folder = cache["folder"]
+    elsewhere = "Set SIMGYM_CACHE to a folder that can be written."
+    if not cache["writable"]:
+        yield Problem(f"The cache folder {folder} cannot be written.", elsewhere)
+    elif cache["free_bytes"] < _NEEDED_BYTES:
+        yield Problem(f"The cache folder {folder} has {cache['free_bytes'] / 1e9:.1f} GB free, 1 GB needed.", elsewhere)
+
+
+def _show(report: dict[str, Any]) -> None:
     console = stdout()
     machine, cache = report["machine"], report["cache"]
     memory = f"{machine['memory_gb']} GB" if machine["memory_gb"] else "unknown"
+    device = f"{machine['device']}, {machine['torch_threads']} threads" if machine["device"] else "no torch"
+    room = f"{cache['free_bytes'] / 1e9:.0f} GB free{'' if cache['writable'] else ', NOT WRITABLE'}"
+    ready = "ready" if cache["ready"] else "fetched on first use (90 MB, about a minute)"
+    core = ", ".join(f"{row['name']} {row['installed'] or 'MISSING'}" for row in _rows(report, None))
     console.print(
         facts(
             [
                 ("Python", report["python"]),
                 ("simgym", report["simgym"]),
                 ("system", report["system"]),
-                ("device", f"{machine['device'] or 'none: torch cannot be imported'}, {machine['cores']} cores"),
-                ("memory", memory),
-                ("cache", f"{cache['folder']} ({'writable' if cache['writable'] else 'not writable'})"),
-                (
-                    "model",
-                    f"{cache['embedded_model']}: {'ready' if cache['converted'] else 'prepared on first use (1 min)'}",
-                ),
+                ("machine", f"{machine['cores']} cores, {memory}, {device}"),
+                ("cache", f"{cache['folder']} ({room})"),
+                ("default model", f"{cache['default_model']}: {ready}"),
                 ("environments", ", ".join(report["environments"])),
                 *((kind.replace("_", " "), ", ".join(report[kind])) for kind in _KINDS),
-                (
-                    "core",
-                    ", ".join(f"{one.name} {one.installed or 'MISSING'}" for one in packages if one.extra is None),
-                ),
-                *((f"[{extra}]", text) for extra, text in _extras(packages).items()),
+                ("core", core),
+                *((f"[{name}]", _extra_in_words(report, name)) for name in extras()),
             ]
         )
     )
+    _show_model(report)
+    for problem in report["problems"]:
+        console.print(shown(f"Problem: {problem['what']}", "red"))
+        console.print(shown(f"   mend: {problem['remedy']}", "red"))
+    if report["ok"] and missing_packages("local"):
+        console.print(shown("All is well for models behind servers.", "green"))
+        console.print(shown(f"For models in this process, the default one included: {install_command('local')}"))
+    elif report["ok"]:
+        console.print(shown("All is well.", "green"))
+
+
+def _show_model(report: dict[str, Any]) -> None:
+    console = stdout()
     if "model" in report and not (tried := report["model"])["problem"]:
         speed = f"loaded in {tried['load_seconds']} s, {tried['tokens']} tokens in {tried['generate_seconds']} s"
         console.print(facts([("model says", f"{tried['text']!r} ({speed})")]))
-    for one in report.get("numerics", ()):
-        console.print(
-            facts(
-                [
-                    (
-                        f"dtype {one['dtype']}",
-                        f"{one['speed']:.2f} times float32's speed; KL from it {one['kl']:.1e} nats a token",
-                    )
-                ]
-            )
-        )
-    if report["ok"]:
-        console.print(shown("All is well.", "green"))
-    for problem in report["problems"]:
-        console.print(shown(f"Problem: {problem}", "red"))
+    for row in report.get("numerics", ()):
+        speed = f"{row['speed']:.2f} times float32's speed; KL from it {row['kl']:.1e} nats a token"
+        console.print(facts([(f"dtype {row['dtype']}", speed)]))
 
 
-def _extras(packages: list[Package]) -> dict[str, str]:
-    texts: dict[str, str] = {}
-    for extra in dict.fromkeys(one.extra for one in packages if one.extra is not None):
-        members = [one for one in packages if one.extra == extra]
-        missing = [one.name for one in members if one.problem]
-        command = f"missing {', '.join(missing)}: pip install 'simgym[{extra}]'" if missing else "present"
-        texts[extra] = command
-    return texts
+def _rows(report: dict[str, Any], extra: str | None) -> list[dict[str, Any]]:
+    return [row for row in report["packages"] if row["extra"] == extra]
 
 
-def _check_package(name: str, needed: str, extra: str | None) -> Package:
-    try:
-        installed = metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return Package(name, needed, extra, None, f"not installed; simgym needs {name}{needed}")
-    problem = None
-    lowest = re.search(r">=\s*([\d.]+)", needed)
-    if lowest and _numbers(installed) < _numbers(lowest.group(1)):
-        problem = f"version {installed} is installed; simgym needs {name}{needed}"
-    elif name in _IMPORTED:
-        try:
-            importlib.import_module(name)
-        except (ImportError, OSError, RuntimeError, AttributeError) as error:
-            problem = f"installed, but cannot be imported ({type(error).__name__}: {error})"
-    return Package(name, needed, extra, installed, problem)
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", version.partition("+")[0])[:3])
+def _extra_in_words(report: dict[str, Any], name: str) -> str:
+    rows = _rows(report, name)
+    if absent := [row["name"] for row in rows if row["installed"] is None]:
+        return f"missing {', '.join(absent)}: {install_command(name)}"
+    return ", ".join(f"{row['name']} {row['installed']}" for row in rows)
 
 
 def _environments() -> list[str]:

@@ -9,6 +9,7 @@ import typer
 
 from simgym.cli import options
 from simgym.cli.terminal import facts, plain, print_json, shown, stderr, stdout
+from simgym.extras import require_extra
 
 judge = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Judges: validate them on pairs of answers.")
 
@@ -40,17 +41,19 @@ def validate(
     from simgym.judges.loading import load_judge
     from simgym.transcripts import write_json
 
+    names = list(dict.fromkeys(judge or ["reward_head"]))
+    if retest or len(names) > 1:
+        require_extra("stats", "Agreement between judgements")
     model = options.remembered(options.read_model(judge_model), response_cache, cache_mode) if judge_model else None
     arguments = options.read_pairs(judge_option or (), "--judge-option")
     chosen = read_pairs(pairs, limit=n, seed=seed)
     verdicts, found = {}, []
-    for name in dict.fromkeys(judge or ["reward_head"]):
+    for name in names:
         loaded: Any = load_judge(name, model, arguments)
         with stderr().status(f"{plain(name)}: {len(chosen)} pairs"):
             verdicts[name] = judge_pairs(loaded, chosen, seed=seed, batch_size=batch_size)
             again = judge_pairs(loaded, chosen[:retest], seed=seed + 1, batch_size=batch_size) if retest else None
         found.append(summarise(name, loaded.fingerprint(), verdicts[name], again, seed=seed))
-    names = list(verdicts)
     agreements = {
         f"{first} and {second}": judge_agreement(verdicts[first], verdicts[second], seed=seed)
         for number, first in enumerate(names)

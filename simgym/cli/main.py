@@ -3,12 +3,17 @@
 Verbs read their options, call the library and print; they hold no mechanism. What a verb raises on purpose
 (`SimgymError`, and Gymnasium's own errors) is printed as one sentence on stderr with exit code 2; with
 `SIMGYM_TRACEBACK=1` in the environment the traceback is shown instead. Anything else is a bug and keeps its traceback.
-Libraries that take long to import are imported inside the verbs, so that help is quick.
+So is what the operating system refuses: a full disk, a folder that cannot be written, a reader of the output that has
+left. Libraries that take long to import are imported inside the verbs, so that help is quick.
 """
 
 from __future__ import annotations
 
+import errno
+import io
 import os
+import sys
+from contextlib import suppress
 from typing import Annotated, Any
 
 import gymnasium.error
@@ -31,6 +36,7 @@ from simgym.cli.view import view
 from simgym.cli.wildbench import wildbench
 from simgym.errors import SimgymError
 
+_SIGPIPE = 13
 _RESUMABLE = ("rollout", "matrix", "realism", "rejudge", "data", "wildbench")
 
 
@@ -39,12 +45,18 @@ class Verbs(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            outcome = super().invoke(ctx)
+            sys.stdout.flush()  # what cannot be written shall be said here, not while Python shuts down
+            return outcome
         except (SimgymError, gymnasium.error.Error) as error:
             if os.environ.get("SIMGYM_TRACEBACK", "0") not in ("", "0"):
                 raise
             complain(str(error))
             raise typer.Exit(2) from error
+        except OSError as error:
+            if os.environ.get("SIMGYM_TRACEBACK", "0") not in ("", "0") or error.errno is None:
+                raise
+            raise typer.Exit(_refused(error)) from error
         except ImportError as error:
             if "simgym[" not in str(error):  # statistics raise plain ImportErrors; any other is a bug
                 raise
@@ -54,6 +66,19 @@ class Verbs(TyperGroup):
             kept = " What was finished is kept; run the same command again to go on."
             complain(f"Interrupted.{kept if ctx.invoked_subcommand in _RESUMABLE else ''}")
             raise typer.Exit(130) from interrupt
+
+
+def _refused(error: OSError) -> int:
+    """Say what the operating system has refused; returns the exit code."""
+    if error.errno in (errno.EPIPE, errno.ENOSPC, errno.EIO) and error.filename is None:
+        # what is still to be written to stdout would fail again at the end of the process
+        with suppress(OSError, ValueError):  # ValueError: no real file, e.g. in a test
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if error.errno == errno.EPIPE:  # `| head` has seen enough
+        return 128 + _SIGPIPE
+    place = f"{error.filename}: " if error.filename is not None else "The output cannot be written: "
+    complain(f"{place}{error.strerror}.")
+    return 2
 
 
 app = typer.Typer(
@@ -89,4 +114,7 @@ def simgym(
 
 def main() -> None:
     """Entry point of the `simgym` script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal of few characters shows ? for the others
+            stream.reconfigure(errors="replace")
     app()

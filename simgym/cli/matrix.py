@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from simgym.cli import options
-from simgym.cli.matrix_tables import changes_table, forecast_rows, matrix_table
+from simgym.cli.matrix_tables import differences_table, forecast_rows, matrix_table
 from simgym.cli.terminal import complain, facts, shown, stderr, stdout
 from simgym.errors import ConfigurationError
 
@@ -95,10 +95,12 @@ def matrix(
     seeds. Finished conversations are kept: the same command again goes on where it stopped.
     """
     from simgym.cli.progress import ConversationProgress
+    from simgym.cli.rollout import nothing_to_do
     from simgym.evaluation.budget import Budget
     from simgym.evaluation.comparisons import compare_cells
     from simgym.evaluation.forecast import forecast
     from simgym.evaluation.matrix import MatrixRun
+    from simgym.output_files import lock_output
     from simgym.report.html import write_report
     from simgym.report.results import describe_matrix, short_name
     from simgym.transcripts import write_json
@@ -157,15 +159,19 @@ def matrix(
         if found.tokens is None:
             complain("Nothing has been held to estimate tokens and time from. Add --pilot 2.")
         return
-    filled = hold(run)
-    results = replace(
-        describe_matrix(
-            filled, question=_QUESTION, scenarios=chosen[0].source, seed=seed, seconds=time.monotonic() - started
-        ),
-        comparisons=compare_cells(filled, reference=reference, trained_on=home, seed=seed),
-    )
-    write_json(output / "results.json", results.to_json())
-    write_report(output / "report.html", results, filled.transcripts, max_conversations=5)
+    conversations = len(run.paths) * len(run.scenarios)
+    if sum(map(len, run.found().values())) == conversations:
+        stderr().print(shown(nothing_to_do(conversations, output)), soft_wrap=True)
+    with lock_output(output, folder=True):  # its numbers and its report belong to its conversations
+        filled = hold(run)
+        results = replace(
+            describe_matrix(
+                filled, question=_QUESTION, scenarios=chosen[0].source, seed=seed, seconds=time.monotonic() - started
+            ),
+            comparisons=compare_cells(filled, reference=reference, trained_on=home, seed=seed),
+        )
+        write_json(output / "results.json", results.to_json())
+        write_report(output / "report.html", results, filled.transcripts, max_conversations=5)
     _show(results, filled.transcripts, output, show_conversation)
     if not any(cell.counted for cell in filled.cells):
         complain("No conversation counts: see why with `simgym view`.")
@@ -304,7 +310,7 @@ def _show(
         if cell.excluded
     ]
     if results.comparisons is not None:
-        console.print(changes_table(results.comparisons))
+        console.print(differences_table(results.comparisons))
     console.print(shown("\n".join(["Excluded:", *excluded]) if excluded else "Excluded: none"))
     if show_conversation:
         counted = [one for several in transcripts.values() for one in several if one.counts]

@@ -1,4 +1,4 @@
-"""The matrix, its changes and what is left of a run, as tables for the terminal."""
+"""The matrix, its differences and what is left of a run, as tables for the terminal."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from simgym.cli.terminal import plain, shown
+from simgym.statistics.intervals import format_interval
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,16 +27,27 @@ def matrix_table(results: MatrixResults, width: int) -> Table:
     columns = [short_name(column) for column in results.simulators]
     texts = {(plain(row), column): text for (row, column), text in texts.items()}
     flipped = {(column, row): text for (row, column), text in texts.items()}
-    layouts = [("assistant", rows, columns, texts), ("simulator", columns, rows, flipped)]
-    for corner, down, across, entries in layouts:
+    layouts = [
+        ("assistant", rows, columns, texts, "Rows: assistants (reply). Columns: simulators (play the user)."),
+        (
+            "simulator",
+            columns,
+            rows,
+            flipped,
+            "Rows: simulators (play the user). Columns: assistants (reply).",
+        ),
+    ]
+    reasons = _reasons("± ?", [cell.estimate for cell in results.cells])
+    for corner, down, across, entries, title in layouts:
         needed = max(map(len, [corner, *down])) + sum(
             3 + max(len(name), *(len(entries[row, name]) for row in down)) for name in across
         )
         if needed <= width:
-            return _table([corner, *across], [[row, *(entries[row, name] for name in across)] for row in down])
-    return _table(
-        ["assistant", "simulator", "mean"], [[row, column, texts[row, column]] for row in rows for column in columns]
-    )
+            cells = [[row, *(entries[row, name] for name in across)] for row in down]
+            return _table([corner, *across], cells, title=title, caption=reasons)
+    cells = [[row, column, texts[row, column]] for row in rows for column in columns]
+    title = "Assistants reply, simulators play the user."
+    return _table(["assistant", "simulator", "mean"], cells, title=title, caption=reasons)
 
 
 def cell_in_words(cell: Cell) -> str:
@@ -43,12 +55,12 @@ def cell_in_words(cell: Cell) -> str:
     estimate = cell.estimate
     if estimate.value is None:
         return "none (0)"
-    half = "?" if estimate.half_width is None else f"{estimate.half_width:.1f}"
+    half = "?" if estimate.doubt or estimate.half_width is None else f"{estimate.half_width:.1f}"
     return f"{estimate.value:.1f} ± {half} ({cell.counted})"
 
 
-def changes_table(compared: Comparisons) -> Table:
-    """A line for each change, and the gap."""
+def differences_table(compared: Comparisons) -> Table:
+    """A line for each difference from the reference, and the generalization gap."""
     from simgym.report.results import short_name
     from simgym.statistics.intervals import p_in_words
 
@@ -63,15 +75,22 @@ def changes_table(compared: Comparisons) -> Table:
     ]
     if compared.gap is not None:
         rows.append(["generalization gap", "", difference_in_words(compared.gap), ""])
-    return _table([f"against {plain(compared.reference)}", "simulator", "change", "p (Holm)"], rows)
+    header = [f"against {plain(compared.reference)}", "simulator", "difference", "p (Holm)"]
+    return _table(header, rows, caption=_reasons("[?]", [change.estimate for change in compared.changes]))
 
 
 def difference_in_words(estimate: Estimate) -> str:
-    """`+3.1 [0.4, 5.9]`."""
+    """`+3.1 [0.4, 5.9]`, or `+3.1 [?]` where the interval cannot be told."""
     if estimate.value is None:
         return "none"
-    ends = "" if estimate.low is None or estimate.high is None else f" [{estimate.low:.1f}, {estimate.high:.1f}]"
-    return f"{estimate.value:+.1f}{ends}"
+    interval = "[?]" if estimate.doubt else format_interval(estimate)
+    return f"{estimate.value:+.1f} {interval}"
+
+
+def _reasons(mark: str, estimates: Sequence[Estimate]) -> str:
+    """What a mark in the table means, with each reason once; empty if no interval is missing."""
+    doubts = dict.fromkeys(one.doubt for one in estimates if one.value is not None and one.doubt)
+    return f"{mark}: the interval cannot be told ({'; '.join(doubts)})" if doubts else ""
 
 
 def forecast_rows(found: Forecast) -> list[tuple[str, str]]:
@@ -94,11 +113,19 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "", caption: str = "") -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1),
+        title=shown(title, "dim") if title else None,
+        title_justify="left",
+        caption=shown(caption, "dim") if caption else None,
+        caption_justify="left",
+    )
     for number, name in enumerate(header):
         names = number == 0 or name == "simulator"
         fits = header[-1] != "mean"  # else the last resort, where long names may fold

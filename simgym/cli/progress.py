@@ -37,6 +37,8 @@ class ConversationProgress:
         """Say how many there will be."""
         self.total = total
         self.done = 0
+        self.begun = False
+        """Whether any conversation had to be held; the others were in the file already."""
         self._counted: dict[str, list[float]] = defaultdict(list)
         self._console = stderr()
         self._started = self._last_line = time.monotonic()
@@ -52,6 +54,10 @@ class ConversationProgress:
             disable=not self._console.is_terminal,
         )
         self._task = self._bar.add_task("talking", total=total, mean="")
+
+    def begin(self) -> None:
+        """Note that a batch begins."""
+        self.begun = True
 
     def advance(self, transcript: Transcript, description: str = "") -> None:
         """Count one conversation; `description` says to what it belongs, and the mean shown is that of its like."""

@@ -11,6 +11,7 @@ import typer
 from simgym.cli import options
 from simgym.cli.matrix import read_columns
 from simgym.cli.terminal import plain, shown, stdout
+from simgym.extras import require_extra
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -49,26 +50,29 @@ def realism(
     from simgym.evaluation.realism import score_realism
     from simgym.evaluation.reference import load_reference
     from simgym.evaluation.simulated_turns import simulate_turns
+    from simgym.output_files import lock_output
     from simgym.report.realism import realism_results, write_realism_report
     from simgym.report.results import short_name
     from simgym.simulators.loading import load_simulator, simulator_of
     from simgym.transcripts import write_json
 
+    require_extra("stats", "The realism scorecard")
     names = list(dict.fromkeys(env))
     registered = {name: simulator_of(name) for name in names}
     arguments = read_columns(names, model or [], simulator_option or [], user_max_new_tokens)
     people = load_reference(reference, conversations=conversations, later_turns=later_turns, seed=seed)
     turns, cards = {}, []
-    for name in names:
-        simulator = load_simulator(registered[name], None, arguments[name])
-        path = output / "turns" / f"{short_name(name)}.jsonl"
-        with counting(short_name(name), len(people.moments)) as advance:
-            found = simulate_turns(simulator, people, seed=seed, path=path, batch_size=batch_size, advance=advance)
-        turns[short_name(name)] = found
-        cards.append(score_realism(short_name(name), simulator.fingerprint(), people, found, seed=seed))
-    results = realism_results(people, cards, seed=seed, version=__version__)
-    write_json(output / "results.json", results)
-    write_realism_report(output / "report.html", results, people, cards, turns)
+    with lock_output(output, folder=True):  # its numbers and its report belong to its turns
+        for name in names:
+            simulator = load_simulator(registered[name], None, arguments[name])
+            path = output / "turns" / f"{short_name(name)}.jsonl"
+            with counting(short_name(name), len(people.moments)) as advance:
+                found = simulate_turns(simulator, people, seed=seed, path=path, batch_size=batch_size, advance=advance)
+            turns[short_name(name)] = found
+            cards.append(score_realism(short_name(name), simulator.fingerprint(), people, found, seed=seed))
+        results = realism_results(people, cards, seed=seed, version=__version__)
+        write_json(output / "results.json", results)
+        write_realism_report(output / "report.html", results, people, cards, turns)
     out = stdout()
     out.print(
         shown(f"{people.people} people, {people.conversations} conversations, {len(people.moments)} moments; "

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from simgym.cli import options
-from simgym.cli.terminal import complain, facts, print_json, shown, stdout
+from simgym.cli.terminal import complain, facts, print_json, shown, stderr, stdout
 from simgym.cli.view import tokens_in_words
 
 if TYPE_CHECKING:
@@ -72,7 +72,10 @@ def rollout(
             batch_size=batch_size,
             free_running=free_running,
             progress=progress.advance,
+            before_batch=progress.begin,
         )
+    if not progress.begun:
+        stderr().print(shown(nothing_to_do(len(transcripts), output)), soft_wrap=True)
     cell = summarise_cell(name, env, transcripts, path=str(output), seed=seed)
     if json:
         print_json(_as_json(cell, transcripts))
@@ -83,6 +86,11 @@ def rollout(
     if not cell.counted:
         complain("No conversation counts: see why with `simgym view`.")
         raise typer.Exit(1)
+
+
+def nothing_to_do(count: int, place: Path) -> str:
+    """What a run says that has found everything done."""
+    return f"All {count} conversations are already in {place}; nothing to do."
 
 
 def judge_in_words(fingerprint: Any) -> str:

@@ -341,7 +341,7 @@ def _interval(estimate: Any) -> str:
 
 
 def _config() -> Any:
-    from simgym.plugins import optional_import
+    from simgym.extras import optional_import
 
     for module in ("pydantic", "yaml", "sqlalchemy", "fastapi", "nh3", "markdown_it", "limits"):
         optional_import(module, "study")

@@ -1,15 +1,16 @@
 """What the verbs print, and how texts of models are kept from doing more than being read.
 
-A text from a model, a file or a person is shown as a `rich.text.Text` without markup and without control characters:
-it cannot colour, move the cursor, reverse the reading direction, set the window's title or ring the bell. Results go
-to stdout; progress and complaints go to stderr, so that `--json` can be piped.
+A text from a model, a file or a person is shown as a `rich.text.Text` without markup and with control characters
+written out (`visible_text`): it cannot colour, move the cursor, reverse the reading direction, set the window's title
+or ring the bell, and a reader sees that it tried. Results go to stdout; progress and complaints go to stderr, so that
+`--json` can be piped. What a reader has closed, or a full disk refuses, becomes an error for `cli.main` to tell.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
-import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
@@ -19,24 +20,30 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from simgym.visible_text import visible
+
 ROLE_STYLES = {"user": "cyan", "assistant": "green", "judge": "magenta", "system": "yellow"}
 _INDENTS = {"assistant": (0, 0, 0, 8)}
-_BIDI = {*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C}
+
+
+plain = visible
+"""What a text of unknown origin may be printed as."""
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to `cli.main`, as for everything else that cannot be written."""
+        raise BrokenPipeError(errno.EPIPE, "The reader of the output has left")
 
 
 def stdout() -> Console:
     """For results."""
-    return Console(highlight=False, markup=False, emoji=False)
+    return _Console(highlight=False, markup=False, emoji=False)
 
 
 def stderr() -> Console:
     """For progress and complaints."""
     return Console(stderr=True, highlight=False, markup=False, emoji=False)
-
-
-def plain(text: str) -> str:
-    """The text without control characters (line feed and tab stay), direction marks and lone surrogates."""
-    return "".join(_harmless(character) for character in text.replace("\r\n", "\n"))
 
 
 def shown(text: str, style: str = "") -> Text:
@@ -75,12 +82,3 @@ def facts(rows: Iterable[tuple[str, str]]) -> RenderableType:
         if value:
             table.add_row(shown(name), shown(value))
     return table
-
-
-def _harmless(character: str) -> str:
-    category = unicodedata.category(character)
-    if category == "Cs":
-        return "\ufffd"
-    if (category == "Cc" and character not in "\n\t") or ord(character) in _BIDI:
-        return ""
-    return character

@@ -49,10 +49,14 @@ def view(
 
 def transcript_view(transcript: Transcript, *, calls: bool = False) -> RenderableType:
     """A transcript with its hidden intent, what was said, how it ended and what it cost."""
+    from simgym.report.turns import cut_turns, format_cut
+
     parts: list[RenderableType] = [
         facts([("env", f"{transcript.env_id}, seed {transcript.seed}"), ("intent", transcript.scenario.goal)])
     ]
-    parts += [bubble(message.role, message.content) for message in transcript.conversation.messages]
+    for message, cut in zip(transcript.conversation.messages, cut_turns(transcript), strict=True):
+        title = message.role if cut is None else f"{message.role}, {format_cut(cut)}"
+        parts.append(bubble(message.role, message.content, title))
     end = outcome_rows(transcript.end_reason, transcript.reward, transcript.fault, transcript.reasons)
     parts.append(facts([*end, ("tokens", tokens_in_words(transcript.tokens()))]))
     if calls:

@@ -29,7 +29,7 @@ from simgym.data.logged import LoggedConversation, unusable
 from simgym.data.openings import scenario_of, unusable_opening
 from simgym.data.splits import SPLITS, assign_users
 from simgym.errors import ConfigurationError, MalformedFile
-from simgym.plugins import optional_import
+from simgym.extras import optional_import
 
 SOURCE = "chitchat-dataset 0.9.0"
 """The release whose data the extra `chitchat` installs."""

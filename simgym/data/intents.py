@@ -20,9 +20,12 @@ from typing import Any
 from simgym.conversation import INTENT_PREFIX, Conversation, Message
 from simgym.data.logged import LoggedConversation, StepOutput, StepSummary, beside, read_logged
 from simgym.errors import ConfigurationError
+from simgym.jsonl import cut_torn_line, read_json
 from simgym.language_models.base import Generation, LanguageModel, Request, Sampling
+from simgym.output_files import is_special, lock_output
 from simgym.seeding import derive_seed
 from simgym.transcripts import text_hash, write_json
+from simgym.typed_json import read_as
 
 LONGEST_INTENT = 600
 """Characters of a usable intent."""
@@ -64,39 +67,45 @@ def write_intents(
     template = template or (resources.files("simgym.data") / "prompts" / "intent.txt").read_text(encoding="utf-8")
     settings = {"prompt_hash": text_hash(template), "model": model.fingerprint(), "seed": seed}
     made_with: dict[str, Any] = json.loads(json.dumps(settings))  # as it will be read back
-    partial = beside(path, ".partial")
-    _refuse_another_run(path, made_with)
-    if path.exists():
-        path.replace(partial)
-    done = _whole_lines(partial)
-    with StepOutput(path, resume=True) as output:
-        output.forget_skipped()
-        output.details.update(made_with)
-        write_json(beside(path, ".made_with.json"), made_with)
-        known: set[str] = set()
+    with lock_output(path):
+        done = _take_up(path, made_with)
+        with StepOutput(path, resume=True) as output:
+            output.forget_skipped()
+            output.details.update(made_with)
+            write_json(beside(path, ".made_with.json"), made_with)
+            known: set[str] = set()
 
-        def missing() -> Iterator[LoggedConversation]:
-            for logged in conversations:
-                known.add(logged.id)
-                if logged.id not in done:
-                    yield logged
+            def missing() -> Iterator[LoggedConversation]:
+                for logged in conversations:
+                    known.add(logged.id)
+                    if logged.id not in done:
+                        yield logged
 
-        fresh = missing()
-        output.kept = len(done)
-        while batch := list(islice(fresh, batch_size)):
-            for logged, outcome in zip(batch, _intents(batch, model, template, max_attempts, seed), strict=True):
-                if isinstance(outcome, str):
-                    output.keep(replace(logged, intent=outcome).to_json())
-                else:
-                    output.skip(logged.id, *outcome)
-            output.flush()
-            advance(len(batch))
-        if strangers := done - known:
-            raise ConfigurationError(
-                f"{path} holds {len(strangers)} conversations that are not in the input, e.g. {min(strangers)!r}: it "
-                "was made from another file. Give another output, or remove it."
-            )
+            fresh = missing()
+            output.kept = len(done)
+            while batch := list(islice(fresh, batch_size)):
+                for logged, outcome in zip(batch, _intents(batch, model, template, max_attempts, seed), strict=True):
+                    if isinstance(outcome, str):
+                        output.keep(replace(logged, intent=outcome).to_json())
+                    else:
+                        output.skip(logged.id, *outcome)
+                output.flush()
+                advance(len(batch))
+            if strangers := done - known:
+                raise ConfigurationError(
+                    f"{path} holds {len(strangers)} conversations that are not in the input, e.g. {min(strangers)!r}: "
+                    "it was made from another file. Give another output, or remove it."
+                )
     return output.summary()
+
+
+def _take_up(path: Path, made_with: Mapping[str, Any]) -> set[str]:
+    """Make a finished file partial again; returns the ids that need no further intent."""
+    _refuse_another_run(path, made_with)
+    partial = beside(path, ".partial")
+    if path.exists() and not is_special(path):
+        path.replace(partial)
+    return _whole_lines(partial)
 
 
 def _refuse_another_run(path: Path, made_with: Mapping[str, Any]) -> None:
@@ -104,7 +113,7 @@ def _refuse_another_run(path: Path, made_with: Mapping[str, Any]) -> None:
     header = beside(path, ".made_with.json")
     if not header.is_file() or not (path.exists() or beside(path, ".partial").exists()):
         return
-    before = json.loads(header.read_text(encoding="utf-8"))
+    before = read_as(dict[str, Any], read_json(header), str(header))
     if differing := sorted(key for key in made_with if before.get(key) != made_with[key]):
         raise ConfigurationError(
             f"{path} was made with another {', '.join(differing)}. Give another output, or remove it to start over."
@@ -171,7 +180,5 @@ def _whole_lines(partial: Path) -> set[str]:
     """Ids in a partial file; a last line that a kill has cut off is removed from it."""
     if not partial.exists():
         return set()
-    with partial.open("rb+") as file:
-        whole = sum(len(line) for line in file if line.endswith(b"\n"))
-        file.truncate(whole)
+    cut_torn_line(partial)
     return {logged.id for logged in read_logged(partial)}

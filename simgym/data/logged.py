@@ -14,6 +14,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +22,8 @@ from typing import IO, Any
 
 from simgym.conversation import Conversation, Message
 from simgym.errors import ConfigurationError, MalformedFile
+from simgym.jsonl import read_jsonl
+from simgym.output_files import is_special, lock_output
 from simgym.transcripts import write_json
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -119,22 +122,24 @@ def read_logged(path: str | Path) -> Iterator[LoggedConversation]:
     """
     if not Path(path).is_file():
         raise ConfigurationError(f"There is no file {path}. Run the step of `simgym data` that writes it.")
-    with Path(path).open("rb") as lines:  # decoded by json, so that a broken byte is told with its line
-        for number, line in enumerate(lines, 1):
-            try:
-                yield LoggedConversation.from_json(json.loads(line))
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-                raise MalformedFile(
-                    f"{path}, line {number}: not a conversation of `simgym data` ({error!r}). For a dataset in "
-                    "WildChat's schema run `simgym data preprocess` first."
-                ) from error
+    for number, row in read_jsonl(path):
+        try:
+            yield LoggedConversation.from_json(row)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise MalformedFile(
+                f"{path}, line {number}: not a conversation of `simgym data` ({error!r}). For a dataset in "
+                "WildChat's schema run `simgym data preprocess` first."
+            ) from error
 
 
 class StepOutput:
-    """The files of one step, a context manager: written as `.partial`, named when the block ends without an error."""
+    """The files of one step, a context manager: written as `.partial`, named when the block ends without an error.
+
+    While it is open, no other process can write the same file.
+    """
 
     def __init__(self, path: str | Path, *, resume: bool = False) -> None:
-        """Open `path.partial` and the list of skipped conversations.
+        """Say where the step writes; nothing is opened before `with`.
 
         Args:
             path: Where the finished file goes; its folder is created.
@@ -144,10 +149,10 @@ class StepOutput:
         self.partial = beside(self.path, ".partial")
         self.kept, self.skipped = 0, Counter[str]()
         self.details: dict[str, Any] = {}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        mode = "a" if resume else "w"
-        self._rows: IO[str] = self.partial.open(mode, encoding="utf-8")
-        self._reasons: IO[str] = beside(self.path, ".skipped.jsonl").open(mode, encoding="utf-8")
+        self._mode = "a" if resume else "w"
+        self._closing = ExitStack()
+        self._rows: IO[str]
+        self._reasons: IO[str]
 
     def keep(self, row: Mapping[str, Any]) -> None:
         """Write one row."""
@@ -177,19 +182,40 @@ class StepOutput:
         )
 
     def __enter__(self) -> StepOutput:
+        """Open `path.partial` and the list of skipped conversations.
+
+        Raises:
+            OutputInUse: another process is writing them.
+            TranscriptError: they cannot be written.
+            ConfigurationError: the path is a device or a pipe.
+        """
+        if is_special(self.path):
+            raise ConfigurationError(f"{self.path} is no file; a step writes several beside each other. Give a name.")
+        with ExitStack() as stack:
+            stack.enter_context(lock_output(self.path))
+            self.path.parent.mkdir(parents=True, exist_ok=True)  # where a folder above is what is locked
+            self._rows = stack.enter_context(self.partial.open(self._mode, encoding="utf-8", newline="\n"))
+            reasons = beside(self.path, ".skipped.jsonl")
+            self._reasons = stack.enter_context(reasons.open(self._mode, encoding="utf-8", newline="\n"))
+            self._closing = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.flush()
-        self._rows.close()
-        self._reasons.close()
-        if kind is None:
-            summary = self.summary()
-            counts = {"read": summary.read, "kept": summary.kept, "skipped": dict(summary.skipped)}
-            write_json(beside(self.path, ".summary.json"), {**counts, **summary.details})
-            self.partial.replace(self.path)
+        with self._closing:
+            if kind is None:
+                self.flush()
+                summary = self.summary()
+                counts = {"read": summary.read, "kept": summary.kept, "skipped": dict(summary.skipped)}
+                write_json(beside(self.path, ".summary.json"), {**counts, **summary.details})
+                self.partial.replace(self.path)
+                return
+            for file in (self._rows, self._reasons):
+                with suppress(OSError):  # a full disk, say: the error that is on its way says so
+                    file.flush()
+                if (left := Path(file.name)).stat().st_size == 0:
+                    left.unlink()
 
 
 def beside(path: Path, ending: str) -> Path:

@@ -19,6 +19,7 @@ import os
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,7 +28,10 @@ import numpy.typing as npt
 
 from simgym.data.logged import StepOutput, StepSummary, unusable
 from simgym.data.wildchat import read_wildchat
+from simgym.jsonl import read_json, read_jsonl
+from simgym.output_files import lock_output
 from simgym.transcripts import write_json
+from simgym.typed_json import from_json
 
 NGRAM = 7
 """Words."""
@@ -111,7 +115,15 @@ def preprocess(
         MalformedFile: a column is missing.
     """
     path = Path(path)
-    copy = _LocalCopy(path, {"source": source, "language": language, "split": split, "revision": revision})
+    settings = {"source": source, "language": language, "split": split, "revision": revision}
+    with lock_output(path):
+        return _write_usable(path, settings, threshold, advance)
+
+
+def _write_usable(
+    path: Path, settings: Mapping[str, Any], threshold: int, advance: Callable[[str, int], object]
+) -> StepSummary:
+    copy = _LocalCopy(path, settings)
     frequent = FrequentNgrams(threshold)
     for text in copy.first_turns():
         frequent.add(text)
@@ -134,6 +146,16 @@ def preprocess(
     return output.summary()
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where reading has stopped, with the sizes of both files there."""
+
+    settings: Mapping[str, Any]
+    next_row: int
+    rows: int
+    skips: int
+
+
 class _LocalCopy:
     """The usable rows of a source in a local file, which can be continued after an interruption."""
 
@@ -143,17 +165,24 @@ class _LocalCopy:
         self._rows, self._skips = path.with_name(path.name + ".rows"), path.with_name(path.name + ".skips")
         self._place = path.with_name(path.name + ".place.json")
         path.parent.mkdir(parents=True, exist_ok=True)
-        place = json.loads(self._place.read_text(encoding="utf-8")) if self._place.is_file() else {}
-        self._next_row = int(place["next_row"]) if place.get("settings") == self._settings else 1
+        self._next_row = 1
+        place = {"rows": 0, "skips": 0}
+        if self._place.is_file():
+            there = from_json(_Place, read_json(self._place), str(self._place))
+            if there.settings == self._settings:
+                self._next_row, place = there.next_row, {"rows": there.rows, "skips": there.skips}
         for file, key in ((self._rows, "rows"), (self._skips, "skips")):
             with file.open("ab") as handle:
-                handle.truncate(int(place[key]) if self._next_row > 1 else 0)
+                handle.truncate(place[key] if self._next_row > 1 else 0)
         self._seen = {_short(row["conversation_hash"]) for row in self.rows()}
 
     def fill(self, seen: Callable[[str], object], advance: Callable[[str, int], object]) -> None:
         """Read what is left of the source; `seen` gets the first user turn of each row that is copied."""
         number = self._next_row - 1
-        with self._rows.open("a", encoding="utf-8") as rows, self._skips.open("a", encoding="utf-8") as skips:
+        with (
+            self._rows.open("a", encoding="utf-8", newline="\n") as rows,
+            self._skips.open("a", encoding="utf-8") as skips,
+        ):
 
             def skip(identifier: str, reason: str, detail: str = "") -> None:
                 entry = {"identifier": identifier, "reason": reason, "detail": detail}
@@ -180,8 +209,7 @@ class _LocalCopy:
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """The rows copied so far."""
-        with self._rows.open(encoding="utf-8") as lines:
-            yield from map(json.loads, lines)
+        return (row for _, row in read_jsonl(self._rows))
 
     def first_turns(self) -> Iterator[str]:
         """Their first user turns."""
@@ -189,8 +217,7 @@ class _LocalCopy:
 
     def skips(self) -> Iterator[dict[str, str]]:
         """What was left out, as arguments of `StepOutput.skip`."""
-        with self._skips.open(encoding="utf-8") as lines:
-            yield from map(json.loads, lines)
+        return (entry for _, entry in read_jsonl(self._skips))
 
     def delete(self) -> None:
         """Remove the files."""

@@ -6,12 +6,13 @@ guesses one schema per block of lines and cannot say which line is broken.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from simgym.errors import ConfigurationError, MalformedFile
+from simgym.extras import require_extra
+from simgym.jsonl import parse_line, read_lines
 
 _ENDINGS = (".jsonl", ".parquet")
 
@@ -66,19 +67,14 @@ def _files(source: str) -> list[Path]:
 def _jsonl_rows(files: Sequence[Path], start: int) -> Iterator[tuple[int, Mapping[str, Any]]]:
     number = 0
     for file in files:
-        with file.open(encoding="utf-8", errors="surrogateescape") as lines:
-            for line in lines:
-                number += 1
-                if number < start or not line.strip():
-                    continue
-                try:
-                    row = json.loads(line)
-                except (ValueError, RecursionError) as error:
-                    raise MalformedFile(f"{file}, row {number}: not JSON ({error}). Mend or remove it.") from error
-                yield number, row
+        for _, line in read_lines(file):
+            number += 1
+            if number >= start and line.strip():
+                yield number, parse_line(line, f"{file}, row {number}", allow_nan=True, errors="surrogateescape")
 
 
 def _parquet_rows(source: str, files: Sequence[Path], start: int) -> Iterator[Mapping[str, Any]]:
+    require_extra("data", f"Reading Parquet files ({source})")
     from datasets import load_dataset
 
     try:
@@ -93,6 +89,7 @@ def _hub_rows(
 ) -> Iterator[Mapping[str, Any]]:
     if source.count("/") != 1:
         raise ConfigurationError(f"The source {source!r} is neither a .jsonl or .parquet file nor a Hugging Face id.")
+    require_extra("data", f"Reading {source} from the Hugging Face Hub")
     from datasets import load_dataset
 
     try:

@@ -18,6 +18,7 @@ from typing import Literal
 from simgym.data.logged import LoggedConversation, StepOutput
 from simgym.data.rows import read_rows
 from simgym.errors import ConfigurationError
+from simgym.output_files import lock_output
 from simgym.seeding import derive_seed
 
 SplitName = Literal["train", "validation", "test"]
@@ -105,14 +106,29 @@ def split_conversations(
         again: The same conversations, to be written; two passes keep memory at the index of users.
         folder: Where the files go.
         forced_test: As for `assign_users`, and so are `shares` and `seed`.
+
+    Raises:
+        OutputInUse: another process is writing there.
     """
+    with lock_output(folder, folder=True):
+        return _write_splits(source, again, Path(folder), forced_test, shares, seed)
+
+
+def _write_splits(
+    source: Iterable[LoggedConversation],
+    again: Iterable[LoggedConversation],
+    folder: Path,
+    forced_test: Collection[str],
+    shares: Mapping[SplitName, float],
+    seed: int,
+) -> SplitSummary:
     assigned = assign_users(
         ((logged.id, logged.user_key, logged.country) for logged in source),
         forced_test=forced_test,
         shares=shares,
         seed=seed,
     )
-    paths = {name: Path(folder) / f"{name}.jsonl" for name in SPLITS}
+    paths = {name: folder / f"{name}.jsonl" for name in SPLITS}
     for path in paths.values():  # a run that is stopped must not leave splits of two divisions side by side
         path.unlink(missing_ok=True)
     with ExitStack() as stack:
@@ -142,7 +158,7 @@ def wildbench_ids(source: str) -> set[str]:
     if source.endswith(".txt"):
         if not Path(source).is_file():
             raise ConfigurationError(f"There is no file {source}. Expected one session id a line.")
-        ids = {line.strip() for line in Path(source).read_text(encoding="utf-8").splitlines()} - {""}
+        ids = {line.strip() for line in Path(source).read_text(encoding="utf-8-sig").split("\n")} - {""}
     else:
         rows = read_rows(source, split="test", config="v2")
         ids = {str(row["session_id"]) for _, row in rows if row.get("session_id")}

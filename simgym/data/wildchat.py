@@ -29,6 +29,8 @@ LONGEST_OPENING = 8000
 INTENT_CHARACTERS = 300
 """How much of the opening goes into the generic intent."""
 _COLUMNS = ("conversation_hash", "conversation", "language")
+_MISSING = frozenset({"", "nan", "none", "null", "<na>", "nat"})
+"""What pandas and its kin write for a value that is missing; in lower case."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -160,10 +162,10 @@ def _logged(row: Mapping[str, Any]) -> LoggedConversation:
     turns = [Message(turn["role"], turn["content"] or "") for turn in row["conversation"]]
     if not row["conversation_hash"]:
         raise TypeError("conversation_hash is empty")
-    identifier, country = str(row["conversation_hash"]), str(row.get("country") or "")
+    identifier, country = str(row["conversation_hash"]), _known(row.get("country"))
     if _SURROGATE.search(f"{identifier} {country} {row['language']}"):
         raise TypeError("conversation_hash, country or language hold lone surrogates")
-    user = f"{row.get('hashed_ip') or identifier}|{country}"
+    user = f"{_known(row.get('hashed_ip')) or identifier}|{country}"
     return LoggedConversation(
         id=identifier,
         user_key=hashlib.sha256(user.encode(errors="surrogatepass")).hexdigest()[:16],
@@ -171,3 +173,9 @@ def _logged(row: Mapping[str, Any]) -> LoggedConversation:
         language=str(row["language"]),
         conversation=Conversation(tuple(turns)),
     )
+
+
+def _known(value: Any) -> str:
+    """A value as text; empty for all the ways in which tables say that there is none."""
+    text = "" if value is None else str(value).strip()
+    return "" if text.casefold() in _MISSING else text

@@ -18,9 +18,7 @@ from simgym.envs.episodes import Episode
 from simgym.envs.settings import ConversationSettings, describe, observe, step_reward
 from simgym.errors import ConfigurationError, EpisodeError
 from simgym.seeding import derive_seed
-
-_CONTROL = {code: None for code in range(32) if code not in (9, 10)} | {127: None}
-"""Control characters, which in a terminal could move the cursor or hide text."""
+from simgym.visible_text import visible_turn
 
 
 class ConversationEnv(gymnasium.Env[dict[str, Any], str]):
@@ -156,10 +154,9 @@ def next_seed(seed: int | None, previous: Episode | None) -> int:
 
 
 def _lines(episode: Episode) -> list[str]:
-    lines = [f"{message.role}: {message.content}".translate(_CONTROL) for message in episode.conversation.messages]
+    lines = [f"{message.role}: {visible_turn(message.content)}" for message in episode.conversation.messages]
     if episode.end_reason is not None:
         judged = "not judged" if episode.reward is None else f"reward {episode.reward:.2f}"
-        lines.append(
-            f"[{episode.end_reason}, {judged}{f', {episode.fault}' if episode.fault else ''}]".translate(_CONTROL)
-        )
+        fault = f", {visible_turn(episode.fault)}" if episode.fault else ""
+        lines.append(f"[{episode.end_reason}, {judged}{fault}]")
     return lines

@@ -24,6 +24,7 @@ from simgym.plugins import unknown
 from simgym.seeding import derive_seed
 from simgym.simulators.base import UserSimulator, UserTurn
 from simgym.transcripts import EndReason, ModelCall
+from simgym.typed_json import describe, read_as
 
 STATE_VERSION = 1
 
@@ -85,26 +86,25 @@ class Episode:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Episode:
-        if value.get("state_version") != STATE_VERSION:
+        """Read what `to_json` gave.
+
+        Raises:
+            ConfigurationError: it is something else; the message says where.
+        """
+        version = value.get("state_version") if isinstance(value, Mapping) else None
+        if version != STATE_VERSION:
             raise ConfigurationError(
-                f"The state has version {value.get('state_version')!r}, expected {STATE_VERSION}. "
-                "Make it with get_state."
+                f"The state has version {describe(version)}, expected {STATE_VERSION}. Make it with get_state."
             )
-        try:
-            return cls(
-                scenario=Scenario.from_json(value["scenario"]),
-                seed=int(value["seed"]),
-                conversation=Conversation.from_json(value["messages"]),
-                user_reply=value["user_reply"],
-                turn=int(value["turn"]),
-                reward=value["reward"],
-                end_reason=value["end_reason"],
-                fault=value["fault"],
-                reasons=tuple(value["reasons"]),
-                judge_values=tuple(value.get("judge_values", ())),
-            )
-        except KeyError as error:
-            raise ConfigurationError(f"The state lacks {error}. Make it with get_state.") from error
+        wanted = {"scenario": Any, "messages": Any, "seed": int, "user_reply": str, "turn": int,
+                  "reward": float | None, "end_reason": EndReason | None, "fault": str | None,
+                  "reasons": tuple[str, ...], "judge_values": tuple[float, ...]}  # fmt: skip
+        given = {"judge_values": (), **value}
+        if missing := [name for name in wanted if name not in given]:
+            raise ConfigurationError(f"The state lacks {missing[0]!r}. Make it with get_state.")
+        fields = {name: read_as(kind, given[name], f"state.{name}") for name, kind in wanted.items()}
+        scenario, messages = Scenario.from_json(fields.pop("scenario")), Conversation.from_json(fields.pop("messages"))
+        return cls(scenario=scenario, conversation=messages, **fields)
 
 
 class Episodes:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -18,6 +17,9 @@ from simgym.evaluation.matrix import Matrix
 from simgym.seeding import derive_seed
 from simgym.statistics.crossed import Floats, compare_crossed, finite
 from simgym.statistics.intervals import Estimate
+
+PAIRED = "comparisons"
+"""Label of the seed that scenarios are drawn from for differences: wherever one is shown, it has the same interval."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +60,6 @@ class Comparisons:
     def change(self, assistant: str, simulator: str) -> Change | None:
         """The change of a row and a column, or None."""
         return next((one for one in self.changes if (one.assistant, one.simulator) == (assistant, simulator)), None)
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Comparisons:
-        """Read what `dataclasses.asdict` gave; raises KeyError or TypeError if it is something else."""
-        read = Estimate.from_json
-        return cls(
-            reference=value["reference"],
-            trained_on=dict(value["trained_on"]),
-            changes=tuple(Change(**{**one, "estimate": read(one["estimate"])}) for one in value["changes"]),
-            gap=read(value["gap"]) if value["gap"] is not None else None,
-            gaps={name: read(one) for name, one in value["gaps"].items()},
-            best=dict(value["best"]),
-            agreement=tuple(tuple(row) for row in value["agreement"]),
-        )
 
 
 def compare_cells(
@@ -117,7 +105,7 @@ def compare_cells(
     found = compare_crossed(
         rewards_of(matrix, rows, columns),
         scenario_ids(matrix),
-        seed=derive_seed(seed, "comparisons"),
+        seed=derive_seed(seed, PAIRED),
         rows=labels,
         reference=first,
         trained_on={row: columns.index(column) for row, column in trained_on.items()},

@@ -2,20 +2,22 @@
 
 A contrast is a paired difference of rewards with one simulator, or a win rate: how often the one's conversation has the
 higher reward than the other's on the same scenario and seed, a tie counting half (arXiv 2605.09808 reports win rates of
-pairs of assistants). Its interval is Wilson's and its test the sign test. Several rows may be training seeds of one
-method; then seeds of both are resampled with the scenarios, see `simgym.statistics.crossed`.
+pairs of assistants). A difference has the interval that `comparisons` gives it: scenarios are drawn from the same seed.
+Only its corrected p-value differs, because it is corrected over other pairs. A win rate's interval is Wilson's and its
+test the sign test. Several rows may be training seeds of one method; then seeds of both are resampled with the
+scenarios, see `simgym.statistics.crossed`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from simgym.errors import ConfigurationError
-from simgym.evaluation.comparisons import rewards_of, scenario_ids
+from simgym.evaluation.comparisons import PAIRED, rewards_of, scenario_ids
 from simgym.evaluation.matrix import Matrix
 from simgym.seeding import derive_seed
 from simgym.statistics.crossed import Floats, compare_crossed, finite, mean_over_pairs, p_value
@@ -45,11 +47,6 @@ class Contrast:
     p_corrected: float | None
     """The same, Holm-corrected over all contrasts that belong together."""
 
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Contrast:
-        """Read what `dataclasses.asdict` gave; raises KeyError or TypeError if it is something else."""
-        return cls(**{**value, "estimate": Estimate.from_json(value["estimate"])})
-
 
 def reward_contrasts(
     matrix: Matrix, pairs: Sequence[Pair], simulator: str, *, seed: int, methods: Mapping[str, str] | None = None
@@ -75,7 +72,7 @@ def reward_contrasts(
         crossed = compare_crossed(
             rewards[kept],
             ids,
-            seed=derive_seed(seed, "contrast"),
+            seed=derive_seed(seed, PAIRED),
             rows=[labels[at] for at in kept],
             reference=pair[1],
         )
@@ -99,7 +96,7 @@ def win_contrasts(
             counted = outcomes[np.isfinite(outcomes)]
             estimate, p = _percent(win_rate(counted)), _sign_test(counted)
         else:
-            estimate, error = mean_over_pairs(100 * outcomes, ids, seed=derive_seed(seed, "contrast"), level=0.95)
+            estimate, error = mean_over_pairs(100 * outcomes, ids, seed=derive_seed(seed, PAIRED), level=0.95)
             fewest = min([estimate.n, *(count for count in outcomes.shape[:2] if count > 1)])
             above = np.array([np.nan if estimate.value is None else estimate.value - 50])
             p = finite(p_value(above, np.array([error]), fewest - 1)[0])

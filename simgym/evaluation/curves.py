@@ -6,13 +6,11 @@ TRL trainer with `step` and `reward` (`agents/grpo.py`).
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from simgym.errors import MalformedFile
+from simgym.jsonl import read_jsonl
 
 LOG_NAME = "log.jsonl"
 """In the folder of a training run."""
@@ -31,11 +29,6 @@ class Curve:
     reward: tuple[float, ...]
     """Mean reward x 100 of the conversations of that update or step, in [0, 100]; as many."""
 
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Curve:
-        """Read what `dataclasses.asdict` gave; raises KeyError or TypeError if it is something else."""
-        return cls(value["name"], value["unit"], tuple(value["at"]), tuple(value["reward"]))
-
 
 def read_curve(folder: str | Path, name: str | None = None) -> Curve:
     """The curve of a training run.
@@ -50,14 +43,13 @@ def read_curve(folder: str | Path, name: str | None = None) -> Curve:
     path = Path(folder) / LOG_NAME
     points: list[tuple[int, float]] = []
     unit = "update"
-    try:
-        for line in path.read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
+    for number, row in read_jsonl(path):
+        try:
             unit = "update" if "update" in row else "step"
             if row.get("reward") is not None and unit in row:
                 points.append((int(row[unit]), 100 * float(row["reward"])))
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise MalformedFile(f"{path} is not the log of a training run ({error}).") from error
+        except (ValueError, TypeError, AttributeError, OverflowError) as error:
+            raise MalformedFile(f"{path}, line {number}: not the log of a training run ({error}).") from error
     if not points:
         raise MalformedFile(f"{path} holds no line with a reward.")
     return Curve(name or Path(folder).name, unit, tuple(at for at, _ in points), tuple(one for _, one in points))

@@ -9,7 +9,6 @@ another seed, and agreement between judges.
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +20,7 @@ import numpy as np
 
 from simgym.conversation import INTENT_PREFIX, Conversation, Scenario
 from simgym.errors import ConfigurationError, MalformedFile
+from simgym.jsonl import read_jsonl
 from simgym.judges.base import Judge, Judgement
 from simgym.judges.pairwise import PairwiseJudge
 from simgym.seeding import derive_seed, generator
@@ -108,20 +108,16 @@ def read_pairs(path: str | Path, *, limit: int | None = None, seed: int = 0) -> 
     if not Path(path).is_file():
         raise ConfigurationError(f"There is no file {path}. Expected JSONL with instruction, better and worse.")
     pairs = []
-    with Path(path).open("rb") as lines:  # decoded by json, so that a broken byte is told with its line
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-                instruction, better, worse = (row[key] for key in ("instruction", "better", "worse"))
-                if not all(isinstance(text, str) and text.strip() for text in (instruction, better, worse)):
-                    raise TypeError("instruction, better and worse must be texts that are not empty")
-                (instruction + better + worse).encode()  # a lone surrogate could not be written anywhere
-                subset = str(row.get("worse_model") or row.get("subset") or "all")
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise MalformedFile(f"{path}, line {number}: not a pair ({error!r}).") from error
-            pairs.append(Pair(str(number), instruction, better, worse, subset))
+    for number, row in read_jsonl(path):
+        try:
+            instruction, better, worse = (row[key] for key in ("instruction", "better", "worse"))
+            if not all(isinstance(text, str) and text.strip() for text in (instruction, better, worse)):
+                raise TypeError("instruction, better and worse must be texts that are not empty")
+            (instruction + better + worse).encode()  # a lone surrogate could not be written anywhere
+            subset = str(row.get("worse_model") or row.get("subset") or "all")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise MalformedFile(f"{path}, line {number}: not a pair ({error!r}).") from error
+        pairs.append(Pair(str(number), instruction, better, worse, subset))
     if not pairs:
         raise ConfigurationError(f"{path} holds no pairs.")
     if limit is not None and limit < len(pairs):

@@ -22,6 +22,7 @@ from simgym.conversation import Scenario
 from simgym.errors import ConfigurationError
 from simgym.evaluation.budget import Budget
 from simgym.evaluation.plan import Plan, keep_plan, short_hash
+from simgym.output_files import lock_output
 from simgym.rollout.collect import collect_jobs
 from simgym.rollout.collection import Job, count_exclusions, plan_conversations
 from simgym.seeding import derive_seed
@@ -190,7 +191,21 @@ class MatrixRun:
         budget: Budget | None = None,
         collector: CellCollector = collect_jobs,
     ) -> Matrix:
-        """Hold what is missing, and put the matrix together."""
+        """Hold what is missing, and put the matrix together.
+
+        Raises:
+            OutputInUse: another process is writing the folder.
+        """
+        with lock_output(self.folder, folder=True):
+            return self._hold(batch_size, progress, budget, collector)
+
+    def _hold(
+        self,
+        batch_size: int,
+        progress: Callable[[str, str, Transcript], None] | None,
+        budget: Budget | None,
+        collector: CellCollector,
+    ) -> Matrix:
         keep_plan(self.plan, self.folder)
         counted: set[tuple[str, str, tuple[str, int]]] = set()
 

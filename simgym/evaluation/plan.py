@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from simgym.errors import ConfigurationError, MalformedFile
+from simgym.jsonl import read_json
 from simgym.transcripts import write_json
+from simgym.typed_json import describe, from_json
 
 SCHEMA_VERSION = 1
 """Raised when a field changes its meaning."""
@@ -82,10 +84,13 @@ class Plan:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Plan:
-        """Read what `dataclasses.asdict` gave; raises KeyError or TypeError if it is something else."""
-        if value["schema_version"] != SCHEMA_VERSION:
-            raise TypeError(f"schema_version is {value['schema_version']!r}, this simgym reads {SCHEMA_VERSION}")
-        return cls(**value)
+        """Read what `dataclasses.asdict` gave; raises ConfigurationError if it is something else."""
+        if isinstance(value, Mapping) and value.get("schema_version") != SCHEMA_VERSION:
+            raise ConfigurationError(
+                f"schema_version is {describe(value.get('schema_version'))}, this simgym reads {SCHEMA_VERSION}. "
+                "Install the version that wrote it."
+            )
+        return from_json(cls, value, "plan")
 
 
 def read_plan(folder: str | Path) -> Plan | None:
@@ -98,8 +103,10 @@ def read_plan(folder: str | Path) -> Plan | None:
     if not path.is_file():
         return None
     try:
-        return Plan.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return Plan.from_json(read_json(path))
+    except MalformedFile:
+        raise
+    except ConfigurationError as error:
         raise MalformedFile(f"{path} is not a plan ({error}). Choose another folder.") from error
 
 

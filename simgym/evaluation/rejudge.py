@@ -15,6 +15,7 @@ from typing import Any
 
 from simgym.errors import ConfigurationError
 from simgym.judges.base import Judge, Judgement
+from simgym.output_files import is_special, lock_output
 from simgym.seeding import derive_seed
 from simgym.transcripts import COMPLETE, Transcript, TranscriptWriter, read_transcripts
 
@@ -40,28 +41,24 @@ def rejudge(
         The transcripts in the order of the source, with reward, reasons and judge calls of the new judge.
 
     Raises:
-        ConfigurationError: source and output are the same file, the source holds two runs, or the output holds other
-            conversations or was judged by another judge.
-        MalformedFile: a line is not a transcript.
+        ConfigurationError: source and output are the same file, or the output holds other conversations or was judged
+            by another judge.
+        MalformedFile: a line is not a transcript, or a file holds two runs.
+        OutputInUse: another process is writing the output.
     """
     source, path = Path(source), Path(path)
     if source.resolve() == path.resolve():
         raise ConfigurationError(f"{source} would overwrite itself. Give another file for the new judgements.")
+    with lock_output(path):
+        return _complete(source, judge, path, batch_size, advance)
+
+
+def _complete(
+    source: Path, judge: Judge, path: Path, batch_size: int, advance: Callable[[int], object]
+) -> list[Transcript]:
     fingerprint: dict[str, Any] = json.loads(json.dumps(judge.fingerprint()))
     everything = list(read_transcripts(source))
-    by_key = {transcript.key: transcript for transcript in everything}
-    if len(by_key) < len(everything):
-        raise ConfigurationError(f"{source} holds a scenario with the same seed twice. Judge each run by itself.")
-    done: dict[tuple[str, int], Transcript] = {}
-    for transcript in read_transcripts(path) if path.exists() else ():
-        if dict(transcript.fingerprints.get("judge", {})) != fingerprint:
-            raise ConfigurationError(f"{path} was judged by another judge. Choose another file.")
-        if transcript.key not in by_key or by_key[transcript.key].conversation != transcript.conversation:
-            raise ConfigurationError(f"{path} holds other conversations than {source}. Choose another file.")
-        if transcript.end_reason != "judge_fault":  # what the judge failed on is judged again
-            done[transcript.key] = transcript
-    if path.exists():
-        _keep_only(path, done)
+    done = _already_judged(path, fingerprint, {transcript.key: transcript for transcript in everything}, source)
     missing = [transcript for transcript in everything if transcript.key not in done]
     advance(len(everything) - len(missing))
     with TranscriptWriter(path) as writer:
@@ -75,6 +72,24 @@ def rejudge(
                 done[one.key] = new
             advance(len(batch))
     return [done[transcript.key] for transcript in everything]
+
+
+def _already_judged(
+    path: Path, fingerprint: Mapping[str, Any], by_key: Mapping[tuple[str, int], Transcript], source: Path
+) -> dict[tuple[str, int], Transcript]:
+    """What an earlier run has left in the file, which is cut to it: what the judge failed on is judged again."""
+    if not path.exists() or is_special(path):
+        return {}
+    done: dict[tuple[str, int], Transcript] = {}
+    for transcript in read_transcripts(path):
+        if dict(transcript.fingerprints.get("judge", {})) != fingerprint:
+            raise ConfigurationError(f"{path} was judged by another judge. Choose another file.")
+        if transcript.key not in by_key or by_key[transcript.key].conversation != transcript.conversation:
+            raise ConfigurationError(f"{path} holds other conversations than {source}. Choose another file.")
+        if transcript.end_reason != "judge_fault":
+            done[transcript.key] = transcript
+    _keep_only(path, done)
+    return done
 
 
 def _keep_only(path: Path, done: Mapping[tuple[str, int], Transcript]) -> None:

@@ -72,7 +72,7 @@ def simulate_turns(
         ConfigurationError: the file was made with another simulator, reference or seed.
     """
     header = {"simulator": simulator.fingerprint(), "reference": reference.content_hash(), "seed": seed}
-    with RunFile(path, header) as file:
+    with RunFile(path, header, SimulatedTurn) as file:
         pending = [moment for moment in reference.moments if moment.key not in file.rows]
         advance(len(reference.moments) - len(pending))
         for batch in _batches(pending, batch_size):

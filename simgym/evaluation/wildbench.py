@@ -63,6 +63,34 @@ class Answer:
     """Hash of what was asked; an answer to an older version of the task is not judged."""
 
 
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a judge said about an answer, a row of a judged run; which fields there are depends on the protocol."""
+
+    key: str
+    """Session id of the task."""
+    fault: str | None
+    """Why there is no verdict; None if there is one."""
+    length: int
+    """Characters of the answer."""
+    cut_off: bool
+    """Whether the answer used up its tokens."""
+    answer: str
+    """Hash of the answer; a verdict on another one is not used."""
+    reasons: tuple[str, ...] = ()
+    """What the judge said."""
+    items: tuple[int, ...] = ()
+    """`checklist`: 1 for each item that is satisfied, 0 for each that is not."""
+    grade: float | None = None
+    """`score`: from 1 to 10."""
+    outcomes: tuple[Outcome, ...] = ()
+    """`reward`: one for each order of the two answers."""
+    consistent: bool | None = None
+    """`reward`: whether both orders say the same."""
+    reference_length: int = 0
+    """`reward`: characters of the other answer."""
+
+
 def task_hash(tasks: Sequence[WildBenchTask]) -> str:
     """Changes with anything that an assistant is shown or a judge asks."""
     rows = [[task.id, task.conversation.to_json(), list(task.checklist), task.intent] for task in tasks]
@@ -94,7 +122,7 @@ def answer_tasks(
         ConfigurationError: the file was made by another assistant or seed.
     """
     header = {"assistant": assistant.fingerprint(), "seed": seed}
-    with RunFile(Path(folder) / ANSWERS, header) as file:
+    with RunFile(Path(folder) / ANSWERS, header, Answer) as file:
         # a task that was changed, or whose answer failed, is asked again
         done = {row["key"]: row["asked"] for row in file.rows.values() if row["fault"] is None}
         pending = [task for task in tasks if done.get(task.id) != _content(task)]
@@ -108,7 +136,7 @@ def answer_tasks(
                 cut_off = max_new_tokens is not None and written >= max_new_tokens
                 file.append(asdict(Answer(task.id, turn.text, cut_off, turn.fault, _content(task))))
             advance(len(batch))
-        return [_answer(file.rows[task.id]) for task in tasks]
+        return [Answer(**file.rows[task.id]) for task in tasks]
 
 
 def read_answers(folder: str | Path) -> tuple[dict[str, Answer], dict[str, Any]]:
@@ -120,8 +148,8 @@ def read_answers(folder: str | Path) -> tuple[dict[str, Answer], dict[str, Any]]
     path = Path(folder) / ANSWERS
     if not path.is_file():
         raise ConfigurationError(f"There is no {path}. Run `simgym wildbench run` first.")
-    file = RunFile.open(path)
-    return {key: _answer(row) for key, row in file.rows.items()}, file.header
+    file = RunFile.open(path, Answer)
+    return {key: Answer(**row) for key, row in file.rows.items()}, file.header
 
 
 def read_judgements(folder: str | Path, protocol: Protocol) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
@@ -133,7 +161,7 @@ def read_judgements(folder: str | Path, protocol: Protocol) -> tuple[dict[str, d
     path = Path(folder) / f"{protocol}.jsonl"
     if not path.is_file():
         raise ConfigurationError(f"There is no {path}. Run `simgym wildbench score --protocol {protocol}` first.")
-    file = RunFile.open(path)
+    file = RunFile.open(path, Verdict)
     return file.rows, file.header
 
 
@@ -176,7 +204,7 @@ def judge_answers(
     judge = _JUDGES[protocol](model, tasks, reference or {})
     name = f"reward-{reference_name}" if protocol == "reward" else protocol
     header = {"protocol": protocol, "judge": judge.fingerprint(), "tasks": task_hash(tasks), "seed": seed}
-    with RunFile(Path(folder) / f"{name}.jsonl", header) as file:
+    with RunFile(Path(folder) / f"{name}.jsonl", header, Verdict) as file:
         pending = []
         for task in tasks:
             answer = answers.get(task.id)
@@ -300,10 +328,6 @@ class _Reward:
 
 
 _JUDGES: Mapping[str, Any] = {"checklist": _Checklist, "score": _Score, "reward": _Reward}
-
-
-def _answer(row: Mapping[str, Any]) -> Answer:
-    return Answer(str(row["key"]), str(row["text"]), bool(row["cut_off"]), row["fault"], str(row["asked"]))
 
 
 def _unusable(task: WildBenchTask, answer: Answer | None) -> str | None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from simgym.errors import ConfigurationError
-from simgym.plugins import optional_import
+from simgym.extras import optional_import
 
 optional_import("stable_baselines3", "train")  # says which extra brings it
 import torch  # noqa: E402

@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from simgym.errors import TrainingFailed
+from simgym.errors import OutputInUse, TrainingFailed
+from simgym.output_files import lock_output
 from simgym.rollout.ray_cluster import ray_cluster
 
 _MAX_RETRIES = 3
@@ -85,10 +84,9 @@ def run_recipe(run: RecipeRun) -> int:
     Raises:
         TrainingFailed: it is running already.
     """
-    Path(run.log).parent.mkdir(parents=True, exist_ok=True)
     command = [*(run.launcher or (sys.executable,)), run.script, *run.arguments]
     try:
-        with FileLock(f"{run.log}.lock", timeout=0), open(run.log, "a", encoding="utf-8") as log:
+        with lock_output(run.log), open(run.log, "a", encoding="utf-8") as log:
             return subprocess.run(
                 command,
                 stdout=log,
@@ -97,10 +95,8 @@ def run_recipe(run: RecipeRun) -> int:
                 preexec_fn=_end_with_parent if sys.platform == "linux" else None,
                 check=False,
             ).returncode
-    except Timeout:
-        raise TrainingFailed(
-            f"Training {run.name} is running already ({run.log}.lock is held). Wait for it, or end it."
-        ) from None
+    except OutputInUse as error:
+        raise TrainingFailed(f"Training {run.name} is running already: {error}") from error
 
 
 def _end_with_parent() -> None:

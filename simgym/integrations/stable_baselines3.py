@@ -30,11 +30,11 @@ from simgym.envs.episodes import Episode
 from simgym.envs.settings import describe
 from simgym.envs.vector_env import UserSimVectorEnv
 from simgym.errors import ConfigurationError, WeightsError
+from simgym.extras import optional_import
 from simgym.integrations.numeric import ConversationFeatures, Projection, assistant_seed
 from simgym.integrations.outages import check_servers
 from simgym.language_models.loading import LanguageModelSpec
 from simgym.language_models.weights import EMBEDDED
-from simgym.plugins import optional_import
 from simgym.rollout.collect import take_turns
 from simgym.seeding import derive_seed
 from simgym.transcripts import text_hash

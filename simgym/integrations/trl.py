@@ -28,9 +28,9 @@ from simgym.conversation import Message, Scenario
 from simgym.envs.conversation_env import ConversationEnv
 from simgym.envs.episodes import Episode
 from simgym.errors import ConfigurationError
+from simgym.extras import optional_import
 from simgym.flip import defuse, render
 from simgym.integrations.outages import WAITS, check_servers, patiently, silent
-from simgym.plugins import optional_import
 from simgym.rollout.collect import take_turns
 from simgym.seeding import derive_seed
 

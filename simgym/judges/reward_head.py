@@ -22,6 +22,7 @@ import numpy as np
 
 from simgym.conversation import Conversation, Scenario
 from simgym.errors import ConfigurationError, WeightsError
+from simgym.extras import require_extra
 from simgym.judges.base import Judgement
 from simgym.language_models.loading import LanguageModelSpec, load_language_model, unwrapped
 from simgym.language_models.pooling import Exchange, Floats, match, pool, rendered
@@ -110,7 +111,11 @@ class RewardHeadJudge:
         Args:
             model: The base model the head was trained on, in process; None: the one the head names.
             head: Folder of the head; None: the one simgym ships.
+
+        Raises:
+            MissingDependency: the extra `local` is not installed.
         """
+        require_extra("local", "The judge reward_head, which reads the hidden states of a model in this process,")
         self.folder = Path(head) if head is not None else SHIPPED_HEAD
         self.model_spec = model
         self._head: Head | None = None

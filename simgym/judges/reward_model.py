@@ -14,6 +14,7 @@ from typing import Any
 
 from simgym.conversation import Conversation, Scenario
 from simgym.errors import ConfigurationError, WeightsError
+from simgym.extras import require_extra
 from simgym.flip import render
 from simgym.judges.base import Judgement
 from simgym.language_models.weights import resolve_weights
@@ -46,8 +47,10 @@ class RewardModelJudge:
             trust_remote_code: Run code that comes with the weights.
 
         Raises:
+            MissingDependency: the extra `local` is not installed.
             ConfigurationError: a number is out of range.
         """
+        require_extra("local", f"The reward model {model!r}")
         if not 0 < scale < math.inf or not math.isfinite(centre) or max_batch_size < 1:
             raise ConfigurationError(
                 f"centre is {centre}, scale {scale}, max_batch_size {max_batch_size}; expected finite, > 0, >= 1."

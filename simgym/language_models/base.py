@@ -169,4 +169,5 @@ def record_call(
         prompt_tokens=generation.prompt_tokens,
         completion_tokens=generation.completion_tokens,
         fault=fault or generation.fault,
+        finish_reason=generation.finish_reason,
     )

@@ -28,10 +28,10 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from simgym.errors import ConfigurationError
+from simgym.extras import require_extra
 from simgym.flip import render, without_special_tokens
 from simgym.language_models.base import Generation, Likelihood, Request
 from simgym.language_models.server_connection import ServerConnection
-from simgym.plugins import optional_import
 
 _CHAT: Literal["/chat/completions"] = "/chat/completions"
 _RAW: Literal["/completions"] = "/completions"
@@ -136,7 +136,6 @@ class OpenAILM:
         Raises:
             ConfigurationError: the key or model name is not accepted, there is no key for OpenAI itself, or a user
                 turn is asked for without a tokenizer.
-            MissingDependency: the `openai` package is not installed.
         """
         if not requests:
             return []
@@ -232,7 +231,8 @@ class OpenAILM:
 
     async def _post(self, connection: ServerConnection, path: str, body: Mapping[str, Any]) -> Any:
         """The server's JSON answer; raises _Unanswered if there is none after all retries."""
-        openai = optional_import("openai", "openai")
+        import openai
+
         fields = {key: value for key, value in {**body, **self.extra_body}.items() if value is not None}
         if "max_tokens" in fields:
             fields[self._limit_field] = fields.pop("max_tokens")
@@ -353,6 +353,7 @@ class OpenAILM:
             )
         with self._lock:
             if self._loaded_tokenizer is None and isinstance(self.tokenizer, str):
+                require_extra("local", f"The tokenizer {self.tokenizer!r}")
                 from transformers import AutoTokenizer
 
                 from simgym.language_models.weights import resolve_weights
@@ -377,7 +378,9 @@ class OpenAILM:
             self.__setstate__({})
         with self._lock:
             if self._connection is None:
-                client = optional_import("openai", "openai").AsyncOpenAI(
+                import openai
+
+                client = openai.AsyncOpenAI(
                     api_key=self._key(), base_url=self._base_url, timeout=self.timeout, max_retries=self.max_retries
                 )
                 self._connection = ServerConnection(client, self.max_concurrency)

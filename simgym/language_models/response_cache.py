@@ -28,13 +28,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from simgym.errors import CacheError, ConfigurationError, UnknownRequest
+from simgym.jsonl import parse_json
 from simgym.language_models.base import Generation, LanguageModel, Likelihood, Request
 from simgym.language_models.loading import LanguageModelSpec, load_language_model, unwrapped
+from simgym.typed_json import from_json
 
 Mode = Literal["off", "read", "record", "replay"]
+_Answer = TypeVar("_Answer", Generation, Likelihood)
 _VERSION = 1
 """Of the table and of what a key is made of; in the file's `user_version`."""
 _PATIENCE = 30.0
@@ -92,19 +95,16 @@ class CachedLM:
         """
         keys = [self._key("generate", asdict(request)) for request in requests]
         found = {
-            key: _generation(value)
-            for key, value in self._read(keys).items()
-            if value["fault"] is None or self.mode == "replay"
+            key: answer
+            for key, answer in self._read(Generation, keys).items()
+            if answer.fault is None or self.mode == "replay"
         }
         self._check(keys, found)
         first_of = {key: request for key, request in zip(keys, requests, strict=True) if key not in found}
         if first_of:
             answers = self.model.generate(list(first_of.values()))
             found |= zip(first_of, answers, strict=True)
-            found |= {
-                key: _generation(value)
-                for key, value in self._write({key: asdict(found[key]) for key in first_of}).items()
-            }
+            found |= self._write(Generation, {key: asdict(found[key]) for key in first_of})
         return [found[key] for key in keys]
 
     def score(
@@ -121,14 +121,13 @@ class CachedLM:
             )
         pairs = list(zip(prompts, continuations, strict=True))
         keys = [self._key("score", [*pair, adapter]) for pair in pairs]
-        found = {key: Likelihood(**value) for key, value in self._read(keys).items()}
+        found = self._read(Likelihood, keys)
         self._check(keys, found)
         first_of = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in found}
         if first_of:
             heads, tails = zip(*first_of.values(), strict=True)
             found |= zip(first_of, self.model.score(heads, tails, adapter=adapter), strict=True)
-            written = self._write({key: asdict(found[key]) for key in first_of})
-            found |= {key: Likelihood(**value) for key, value in written.items()}
+            found |= self._write(Likelihood, {key: asdict(found[key]) for key in first_of})
         return [found[key] for key in keys]
 
     def fingerprint(self) -> dict[str, Any]:
@@ -187,14 +186,24 @@ class CachedLM:
         except (OSError, sqlite3.Error) as error:
             raise ConfigurationError(f"{self.path} cannot be used as a file of answers: {error}.") from error
 
-    def _read(self, keys: Sequence[str]) -> dict[str, Any]:
+    def _read(self, kind: type[_Answer], keys: Sequence[str]) -> dict[str, _Answer]:
         if self.mode == "off":
             return {}
         with self._connected() as database:
             query = "SELECT key, answer FROM answers WHERE key IN (SELECT value FROM json_each(?))"
-            return {key: json.loads(answer) for key, answer in database.execute(query, [json.dumps(list(keys))])}
+            rows = database.execute(query, [json.dumps(list(keys))]).fetchall()
+        return {key: self._answer(kind, key, answer) for key, answer in rows}
 
-    def _write(self, answers: dict[str, Any]) -> dict[str, Any]:
+    def _answer(self, kind: type[_Answer], key: str, text: Any) -> _Answer:
+        try:
+            return from_json(kind, parse_json(str(text)), "answer")
+        except ValueError as error:
+            raise CacheError(
+                f"{self.path}, entry {key[:16]}: not an answer of this version ({error}). Remove the file, or give "
+                "another one."
+            ) from error
+
+    def _write(self, kind: type[_Answer], answers: dict[str, Any]) -> dict[str, _Answer]:
         """Write down what is new; returns what now stands in the file, which another process may have written."""
         if self.mode != "record":
             return {}
@@ -208,9 +217,4 @@ class CachedLM:
                 rows,
             )
             database.execute("COMMIT")
-        return self._read(list(answers))
-
-
-def _generation(value: dict[str, Any]) -> Generation:
-    lists = {name: tuple(value[name]) for name in ("token_ids", "logprobs", "prompt_token_ids")}
-    return Generation(**{**value, **lists})
+        return self._read(kind, list(answers))

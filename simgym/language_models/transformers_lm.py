@@ -23,6 +23,7 @@ import numpy as np
 
 from simgym.engine import EngineStats, Scored
 from simgym.errors import ConfigurationError
+from simgym.extras import require_extra
 from simgym.language_models.base import Generation, Likelihood, Request, Sampling
 from simgym.language_models.loaded_model import LoadedModel
 from simgym.language_models.weights import EMBEDDED, folder_hash
@@ -65,7 +66,12 @@ class TransformersLM:
             context_length: Tokens of prompt and reply together; None: what the model's configuration says.
             chat_template: Jinja template to use instead of the tokenizer's own, or for a tokenizer that has none.
             trust_remote_code: Run code that comes with the weights. Off unless you ask for it.
+
+        Raises:
+            MissingDependency: the extra `local` is not installed.
+            ConfigurationError: a bound is out of range.
         """
+        require_extra("local", f"The model {model!r}, which runs in this process,")
         if max_batch_size < 1:
             raise ConfigurationError(f"max_batch_size is {max_batch_size}, expected >= 1.")
         if not kv_cache_gib >= 0:

@@ -1,9 +1,10 @@
 """The matrix as a heat map: inline SVG, the same bytes for the same results.
 
 Colours are from `cividis`, which people with colour-vision deficiencies read as everybody else does; every cell says
-its value in words, so colour is never the only carrier. Labels take the colour of the surrounding text and the
-background stays clear, so the picture fits a light and a dark page; opened alone it is black on white. Names are
-text: no mathematics, no control characters, long ones folded.
+its value in words, so colour is never the only carrier, and a colour bar says what the colours are. Axes have titles
+(who replies, who plays the user), and a legend names hatching and outlines. Labels take the colour of the surrounding
+text and the background stays clear, so the picture fits a light and a dark page; opened alone it is black on white.
+Names are text: no mathematics, no control characters, long ones folded between their words.
 """
 
 from __future__ import annotations
@@ -13,53 +14,94 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from simgym.evaluation.curves import Curve
+from simgym.report.names import name_pieces, training_of
 from simgym.report.results import MatrixResults, short_name
 from simgym.statistics.intervals import Estimate, p_equation
 
 PAGE_INK, _PAGE_PAPER = "#010203", "#fdfcfb"
 """Colours that matplotlib writes and `fit_page` replaces by those of the page."""
-_CELL_WIDTH, _CELL_HEIGHT = 1.6, 0.95
+SIGNIFICANT = 0.05
+"""Corrected p-values below this are called significant."""
+NOT_SIGNIFICANT = "not significant: corrected p ≥ 0.05, or none"
+TRAINING_SIMULATOR = "the simulator it was trained with"
+_CELL_WIDTH, _CELL_HEIGHT = 1.55, 0.85
 """Inches."""
-_LABEL_WIDTH = 20
+_LABEL_WIDTH = 22
 """Characters in a line of a label."""
 _LEAST_SPAN = 5.0
 """Points of reward x 100 that the colour scale covers at least: nearly equal cells should look nearly equal."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Scale:
+    """Colours of values."""
+
+    low: float
+    """Value of the first colour."""
+    high: float
+    """Value of the last."""
+    colours: str
+    """Name of a colour map."""
+    ends: tuple[float, float]
+    """Part of the map that is used, in [0, 1]."""
+    title: str
+    """What the values are."""
+
+    def map(self, steps: int = 256) -> Any:
+        """The part of the colour map in so many steps."""
+        from matplotlib import colormaps
+        from matplotlib.colors import ListedColormap
+
+        first, last = self.ends
+        whole = colormaps[self.colours]
+        return ListedColormap([whole(first + (last - first) * at / (steps - 1)) for at in range(steps)])
+
+    def colour(self, value: float) -> tuple[float, ...]:
+        """Colour of a value, with alpha."""
+        found: tuple[float, ...] = self.map()((value - self.low) / (self.high - self.low))
+        return found
 
 
 def matrix_heatmap_svg(results: MatrixResults) -> str:
     """Rows assistants, columns simulators; each cell with mean, half-width of its interval and n.
 
     Returns:
-        An `<svg>` element without XML prolog or date. Cells without data are hatched; where an assistant meets the
-        simulator it was trained with, the cell is outlined.
+        An `<svg>` element without XML prolog or date. Cells without data say so; where an assistant meets the simulator
+        it was trained with, the cell is outlined.
     """
-    low, high = _scale(results)
+    values = [cell.estimate.value for cell in results.cells if cell.estimate.value is not None] or [50.0]
+    middle, span = (min(values) + max(values)) / 2, max(max(values) - min(values), _LEAST_SPAN)
+    scale = _Scale(middle - span / 2, middle + span / 2, "cividis", (0.0, 1.0), "mean reward × 100")
 
     def draw(axes: Any, x: int, y: int, row: str, column: str) -> None:
         cell = results.cell(row, column)
         if cell is None or cell.estimate.value is None:
             _draw_nothing(axes, x, y)
         else:
-            shade = (cell.estimate.value - low) / (high - low)
-            _draw_cell(axes, x, y, cell.estimate, f"n = {cell.counted}", "cividis", shade)
+            _draw_cell(axes, x, y, cell.estimate, f"n = {cell.counted}", scale)
 
-    return _heatmap(results, results.assistants, draw, "Generalization matrix; the table below holds the same numbers")
+    described = "Generalization matrix; the table below holds the same numbers"
+    return _heatmap(results, results.assistants, draw, scale, described)
 
 
 def change_heatmap_svg(results: MatrixResults) -> str | None:
-    """Paired changes against the reference assistant, row by row as in the matrix; None if there are none.
+    """Paired differences from the reference assistant, row by row as in the matrix; None if there are none.
 
-    A cell whose interval holds 0 is hatched. Orange is a loss, violet a gain (`PuOr`), which all colour vision tells
-    apart.
+    A cell is hatched unless its corrected p-value is below `SIGNIFICANT`. Orange is a loss, violet a gain (`PuOr`),
+    which all colour vision tells apart.
     """
     compared = results.comparisons
     if compared is None:
         return None
     values = [abs(one.estimate.value) for one in compared.changes if one.estimate.value is not None]
     largest = max([_LEAST_SPAN, *values])
+    # the ends of the map are too dark to tell from each other
+    title = f"difference from {_one_line(compared.reference)}, reward × 100"
+    scale = _Scale(-largest, largest, "PuOr", (0.1, 0.9), title)
 
     def draw(axes: Any, x: int, y: int, row: str, column: str) -> None:
         change = compared.change(row, column)
@@ -67,13 +109,11 @@ def change_heatmap_svg(results: MatrixResults) -> str | None:
         if change is None or estimate is None or estimate.value is None:
             _draw_nothing(axes, x, y)
             return
-        unsure = estimate.low is None or estimate.high is None or estimate.low <= 0 <= estimate.high
-        p = p_equation(change.p_corrected)
-        # the ends of the scale are too dark to tell from each other
-        _draw_cell(axes, x, y, estimate, p, "PuOr", 0.5 + 0.4 * estimate.value / largest, signed=True, hatched=unsure)
+        unsure = change.p_corrected is None or change.p_corrected >= SIGNIFICANT
+        _draw_cell(axes, x, y, estimate, p_equation(change.p_corrected), scale, signed=True, hatched=unsure)
 
     rows = [row for row in results.assistants if row != compared.reference]
-    return _heatmap(results, rows, draw, "Changes; the table below holds the same numbers")
+    return _heatmap(results, rows, draw, scale, "Differences; the table below holds the same numbers", hatching=True)
 
 
 def curves_svg(curves: Sequence[Curve]) -> str | None:
@@ -109,15 +149,23 @@ def _smoothed(values: Sequence[float], width: int = 5) -> list[float]:
     return [sum(window) / len(window) for window in windows]
 
 
-def _heatmap(results: MatrixResults, rows: Sequence[str], draw: Callable[..., None], described: str) -> str:
+def _heatmap(
+    results: MatrixResults,
+    rows: Sequence[str],
+    draw: Callable[..., None],
+    scale: _Scale,
+    described: str,
+    *,
+    hatching: bool = False,
+) -> str:
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
     columns = results.simulators
     home = results.comparisons.trained_on if results.comparisons is not None else {}
     with _page_style():
-        figure = Figure(figsize=(2.0 + _CELL_WIDTH * len(columns), 0.7 + _CELL_HEIGHT * len(rows)))
-        axes = figure.add_subplot()
+        figure = Figure(figsize=(_CELL_WIDTH * len(columns), _CELL_HEIGHT * len(rows)))
+        axes = figure.add_axes((0, 0, 1, 1))  # labels lie outside; the picture is cut round them when it is saved
         for y, row in enumerate(rows):
             for x, column in enumerate(columns):
                 draw(axes, x, y, row, column)
@@ -127,12 +175,47 @@ def _heatmap(results: MatrixResults, rows: Sequence[str], draw: Callable[..., No
         axes.set_xlim(0, len(columns))
         axes.set_ylim(len(rows), 0)
         axes.set_xticks([x + 0.5 for x in range(len(columns))], [_label(short_name(name)) for name in columns])
-        axes.set_yticks([y + 0.5 for y in range(len(rows))], [_label(name) for name in rows])
+        axes.set_yticks([y + 0.5 for y in range(len(rows))], [_row_label(results, name) for name in rows])
         axes.tick_params(length=0, labelsize=12, top=True, labeltop=True, bottom=False, labelbottom=False)
         axes.tick_params(labelcolor=PAGE_INK)
+        axes.xaxis.set_label_position("top")
+        axes.set_xlabel("Simulator (plays the user)", fontsize=13, fontweight="bold", color=PAGE_INK, labelpad=8)
+        axes.set_ylabel("Assistant (replies)", fontsize=13, fontweight="bold", color=PAGE_INK, labelpad=8)
         for spine in axes.spines.values():
             spine.set_visible(False)
+        _draw_colour_bar(axes, scale, len(rows), len(columns))
+        _draw_legend(axes, len(rows), hatching=hatching, outlined=any(home.get(row) in columns for row in rows))
         return _as_svg(figure, described)
+
+
+def _draw_colour_bar(axes: Any, scale: _Scale, rows: int, columns: int) -> None:
+    """Below the cells, at most 3.4 inches wide."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    wide, inch = min(1.0, 3.4 / (_CELL_WIDTH * columns)), 1 / (_CELL_HEIGHT * rows)
+    place = axes.inset_axes((0, -0.30 * inch, wide, 0.15 * inch))
+    colours = ScalarMappable(Normalize(scale.low, scale.high), scale.map(32))
+    bar = axes.figure.colorbar(colours, cax=place, orientation="horizontal")
+    bar.solids.set_edgecolor("face")  # else the page shines through between two steps
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=11, colors=PAGE_INK, length=3)
+    bar.ax.locator_params(nbins=5)
+    bar.ax.set_title(scale.title, fontsize=11, color=PAGE_INK, loc="left", y=-3.9)
+
+
+def _draw_legend(axes: Any, rows: int, *, hatching: bool, outlined: bool) -> None:
+    from matplotlib.patches import Patch
+
+    keys = []
+    if hatching:
+        keys.append(Patch(facecolor="none", edgecolor=PAGE_INK, lw=0.6, hatch="///", label=NOT_SIGNIFICANT))
+    if outlined:
+        keys.append(Patch(facecolor="none", edgecolor=PAGE_INK, lw=2.4, label=TRAINING_SIMULATOR))
+    if keys:
+        below = -0.95 / (_CELL_HEIGHT * rows)
+        axes.legend(handles=keys, loc="upper left", bbox_to_anchor=(0, below), frameon=False, fontsize=11,
+                    labelcolor=PAGE_INK, borderpad=0, borderaxespad=0, handleheight=1.2)  # fmt: skip
 
 
 @contextmanager
@@ -165,12 +248,6 @@ def _as_svg(figure: Any, described: str) -> str:
     return fit_page(buffer.getvalue(), described)
 
 
-def _scale(results: MatrixResults) -> tuple[float, float]:
-    values = [cell.estimate.value for cell in results.cells if cell.estimate.value is not None] or [50.0]
-    middle, span = (min(values) + max(values)) / 2, max(max(values) - min(values), _LEAST_SPAN)
-    return middle - span / 2, middle + span / 2
-
-
 _CORNER, _SIZE = (0.012, 0.02), (0.976, 0.96)
 _MIDDLE: dict[str, Any] = {"ha": "center", "va": "center"}
 
@@ -179,9 +256,8 @@ def _draw_nothing(axes: Any, x: int, y: int) -> None:
     from matplotlib.patches import Rectangle
 
     corner = (x + _CORNER[0], y + _CORNER[1])
-    axes.add_patch(Rectangle(corner, *_SIZE, facecolor="none", edgecolor="#8a94a0", lw=0.6, hatch="///"))
-    box = {"facecolor": _PAGE_PAPER, "edgecolor": "none", "pad": 4}
-    axes.text(x + 0.5, y + 0.5, "no data", fontsize=12, color=PAGE_INK, bbox=box, **_MIDDLE)
+    axes.add_patch(Rectangle(corner, *_SIZE, facecolor="none", edgecolor="#8a94a0", lw=0.8, linestyle=(0, (4, 3))))
+    axes.text(x + 0.5, y + 0.5, "no data", fontsize=12, color=PAGE_INK, **_MIDDLE)
 
 
 def _draw_cell(
@@ -190,16 +266,14 @@ def _draw_cell(
     y: int,
     estimate: Estimate,
     remark: str,
-    colours: str,
-    shade: float,
+    scale: _Scale,
     *,
     signed: bool = False,
     hatched: bool = False,
 ) -> None:
-    from matplotlib import colormaps
     from matplotlib.patches import Rectangle
 
-    colour = colormaps[colours](shade)
+    colour = scale.colour(estimate.value or 0.0)
     corner = (x + _CORNER[0], y + _CORNER[1])
     axes.add_patch(Rectangle(corner, *_SIZE, facecolor=colour, edgecolor="none"))
     ink = _readable_on(colour)
@@ -207,8 +281,7 @@ def _draw_cell(
         stripe = tuple(0.6 * part + 0.4 * (ink == "#ffffff") for part in colour[:3])  # stands out on any cell
         axes.add_patch(Rectangle(corner, *_SIZE, facecolor="none", edgecolor=stripe, lw=0, hatch="//"))
     box = {"facecolor": colour, "edgecolor": "none", "pad": 1.5} if hatched else None
-    half = estimate.half_width
-    interval = "no interval" if half is None else f"± {half:.1f}"
+    interval = f"± {estimate.half_width:.1f}" if estimate.reliable else "± unknown"
     number = f"{estimate.value:{'+' if signed else ''}.1f}"
     axes.text(x + 0.5, y + 0.40, number, fontsize=18, fontweight="bold", color=ink, bbox=box, **_MIDDLE)
     axes.text(x + 0.5, y + 0.73, f"{interval} · {remark}", fontsize=11, color=ink, bbox=box, **_MIDDLE)
@@ -221,6 +294,15 @@ def _readable_on(colour: tuple[float, ...]) -> str:
     return "#ffffff" if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05 else "#000000"
 
 
+def _row_label(results: MatrixResults, name: str) -> str:
+    training = training_of(results, name)
+    return f"{_label(name)}\n({_label(training)})" if training else _label(name)
+
+
+def _one_line(name: str) -> str:
+    return " ".join(_label(name).split())
+
+
 def _label(name: str) -> str:
     """At most three lines; a longer name loses its middle, because names of models differ at both ends."""
     text = " ".join("".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name).split())
@@ -228,7 +310,7 @@ def _label(name: str) -> str:
     if len(text) > longest:
         text = f"{text[: longest // 2]}…{text[-(longest // 2) :]}"
     lines = [""]
-    for piece in re.findall(r"[^ /_+:.-]*[ /_+:.-]?", text):
+    for piece in name_pieces(text):
         while len(lines[-1] + piece.rstrip()) > _LABEL_WIDTH:
             room = 0 if lines[-1] else _LABEL_WIDTH  # a piece is cut only if it does not fit a line of its own
             lines[-1:], piece = [lines[-1] + piece[:room], ""], piece[room:]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from simgym.errors import TranscriptError
+from simgym.output_files import write_whole
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -17,13 +15,17 @@ def page_templates() -> Environment:
     """The templates beside this module; whatever a model or a person has said is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    return Environment(
+    from simgym.report.names import breakable
+
+    environment = Environment(
         loader=PackageLoader("simgym.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["name"] = breakable
+    return environment
 
 
 def write_page(path: str | Path, text: str) -> None:
@@ -32,13 +34,4 @@ def write_page(path: str | Path, text: str) -> None:
     Raises:
         TranscriptError: the file cannot be written.
     """
-    path = Path(path)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(text, encoding="utf-8", errors="replace")
-        draft.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            draft.unlink(missing_ok=True)
-        raise TranscriptError(f"Cannot write the report to {path}: {error.strerror}.") from error
+    write_whole(path, text, errors="replace")

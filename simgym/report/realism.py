@@ -65,16 +65,13 @@ def scorecard_rows(cards: Sequence[Scorecard]) -> list[Row]:
 
 
 def in_words(estimate: Estimate | None) -> tuple[str, str]:
-    """Value and interval of an estimate as texts; empty where there is none."""
+    """Value of an estimate and its interval, or why there is none, as texts; empty without a value."""
     if estimate is None or estimate.value is None:
         return "", ""
     digits = 1 if abs(estimate.value) >= 10 else 3 if abs(estimate.value) < 1 else 2
-    interval = (
-        ""
-        if estimate.low is None or estimate.high is None
-        else f"{estimate.low:.{digits}f} to {estimate.high:.{digits}f}"
-    )
-    return f"{estimate.value:.{digits}f}", interval
+    if estimate.doubt:
+        return f"{estimate.value:.{digits}f}", f"cannot be told: {estimate.doubt}"
+    return f"{estimate.value:.{digits}f}", f"{estimate.low:.{digits}f} to {estimate.high:.{digits}f}"
 
 
 def write_realism_report(

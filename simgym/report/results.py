@@ -6,7 +6,7 @@ Written once at the end of a run, read by the HTML report and by scripts. Number
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,7 +17,7 @@ from simgym.evaluation.contrasts import Contrast
 from simgym.evaluation.curves import Curve
 from simgym.evaluation.matrix import Cell, Matrix
 from simgym.language_models.weights import EMBEDDED
-from simgym.statistics.intervals import Estimate
+from simgym.typed_json import describe, from_json
 
 SCHEMA_VERSION = 1
 """Raised when a field changes its meaning; readers refuse versions they do not know."""
@@ -85,27 +85,16 @@ class MatrixResults:
         """Read what `to_json` gave.
 
         Raises:
-            ConfigurationError: not a JSON object, another schema version, or a field is missing.
+            ConfigurationError: not a JSON object, another schema version, or a field is missing or of another type.
         """
         if not isinstance(value, Mapping):
-            raise ConfigurationError(f"results.json holds a {type(value).__name__}, expected a JSON object.")
+            raise ConfigurationError(f"results.json holds {describe(value)}, expected a JSON object.")
         if value.get("schema_version") != SCHEMA_VERSION:
             raise ConfigurationError(
-                f"results.json has schema_version {value.get('schema_version')!r}, this simgym reads {SCHEMA_VERSION}. "
-                "Install the version that wrote it."
+                f"results.json has schema_version {describe(value.get('schema_version'))}, this simgym reads "
+                f"{SCHEMA_VERSION}. Install the version that wrote it."
             )
-        try:
-            cells = tuple(Cell(**{**cell, "estimate": Estimate.from_json(cell["estimate"])}) for cell in value["cells"])
-            known = {one.name for one in fields(cls)}
-            lists = {name: tuple(value[name]) for name in ("assistants", "simulators", "notes")}
-            compared = Comparisons.from_json(value["comparisons"]) if value.get("comparisons") else None
-            curves = tuple(Curve.from_json(one) for one in value.get("curves", ()))
-            contrasts = tuple(Contrast.from_json(one) for one in value.get("contrasts", ()))
-            own = {key: item for key, item in value.items() if key in known}
-            read = {"cells": cells, "comparisons": compared, "curves": curves, "contrasts": contrasts}
-            return cls(**{**own, **lists, **read})
-        except (KeyError, TypeError) as error:
-            raise ConfigurationError(f"results.json lacks or misnames a field: {error}.") from error
+        return from_json(cls, value, "results.json", extra="ignore")
 
 
 def describe_matrix(filled: Matrix, *, question: str, scenarios: str, seed: int, seconds: float) -> MatrixResults:

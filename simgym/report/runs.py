@@ -7,7 +7,6 @@ not, the rows stand below each other, nothing is compared, and the report says w
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from simgym.evaluation.comparisons import compare_cells
 from simgym.evaluation.curves import LOG_NAME, Curve, read_curve
 from simgym.evaluation.matrix import Cell, Matrix
 from simgym.evaluation.plan import read_plan, short_hash
+from simgym.jsonl import read_json
 from simgym.report.results import MatrixResults
 from simgym.transcripts import Transcript, read_transcripts
 
@@ -128,8 +128,10 @@ def join_runs(runs: Sequence[StoredRun], curves: Sequence[Curve] = ()) -> Stored
 def _read_matrix(folder: Path) -> StoredRun:
     path = folder / RESULTS_NAME
     try:
-        results = MatrixResults.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
+        results = MatrixResults.from_json(read_json(path))
+    except MalformedFile:
+        raise
+    except ConfigurationError as error:
         raise MalformedFile(f"{path} cannot be read: {error}") from error
     plan = read_plan(folder)
     # a run may have grown behind these numbers, or been cut to its first scenarios

@@ -8,7 +8,7 @@ from typing import Any
 
 from simgym.report.figures import PAGE_INK, fit_page
 from simgym.report.page import page_templates, write_page
-from simgym.statistics.intervals import Estimate, p_equation, p_in_words
+from simgym.statistics.intervals import Estimate, format_interval, p_equation, p_in_words
 from simgym.study.analysis import Pair, StudyResults
 
 KINDS = {
@@ -28,6 +28,7 @@ def write_study_report(path: str | Path, results: StudyResults, *, title: str) -
     templates = page_templates()
     templates.filters["percent"] = in_percent
     templates.filters["interval"] = interval
+    templates.filters["ends"] = format_interval
     templates.filters["p"] = p_in_words
     templates.filters["p_equation"] = p_equation
     page = templates.get_template("study.html.j2").render(
@@ -42,9 +43,11 @@ def in_percent(value: float | None) -> str:
 
 
 def interval(estimate: Estimate | None) -> str:
-    """The ends of an interval of shares in percent; empty where there is none."""
-    if estimate is None or estimate.low is None or estimate.high is None:
+    """The ends of an interval of shares in percent, or why it cannot be told; empty without a value."""
+    if estimate is None or estimate.value is None:
         return ""
+    if estimate.doubt or estimate.low is None or estimate.high is None:
+        return f"cannot be told: {estimate.doubt}"
     return f"{100 * estimate.low:.1f} to {100 * estimate.high:.1f}"
 
 
@@ -60,8 +63,9 @@ def forest_svg(pair: Pair) -> str:
         axes = figure.add_subplot()
         for at, row in enumerate(rows):
             rate: Any = row.rate
-            low, high = (rate.value if end is None else end for end in (rate.low, rate.high))
-            axes.plot([100 * low, 100 * high], [at, at], color=PAGE_INK, linewidth=1.6, solid_capstyle="butt")
+            if rate.reliable:
+                ends = [100 * rate.low, 100 * rate.high]
+                axes.plot(ends, [at, at], color=PAGE_INK, linewidth=1.6, solid_capstyle="butt")
             axes.plot([100 * rate.value], [at], "o" if at else "D", color=PAGE_INK, markersize=7)
         axes.axvline(50, color=PAGE_INK, linewidth=1, linestyle=(0, (4, 3)))
         axes.set_yticks(range(len(rows)), [row.title for row in rows])

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from simgym.report.page import page_templates, write_page
 from simgym.report.results import MatrixResults, short_name
+from simgym.report.turns import cut_turns, format_cut
 from simgym.transcripts import Transcript
 
 ENDINGS = {
@@ -41,6 +42,8 @@ class Turn:
     """What was said; None if nothing usable came."""
     faults: Mapping[str, int]
     """Attempts at this turn that were not used: why, and how many."""
+    cut: str = ""
+    """That it was cut at its token limit, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +108,9 @@ def lay_out(transcript: Transcript) -> Talk:
             failed.setdefault((call.role, call.turn), Counter())[call.fault] += 1
     spoken: Counter[str] = Counter()
     turns = []
-    for message in transcript.conversation.messages:
-        turns.append(Turn(message.role, message.content, failed.pop((message.role, spoken[message.role]), {})))
+    for message, cut in zip(transcript.conversation.messages, cut_turns(transcript), strict=True):
+        faults = failed.pop((message.role, spoken[message.role]), Counter())
+        turns.append(Turn(message.role, message.content, faults, format_cut(cut) if cut is not None else ""))
         spoken[message.role] += 1
     turns += [Turn(role, None, faults) for (role, _), faults in failed.items()]
     return Talk(transcript, tuple(turns))

@@ -83,6 +83,8 @@ class Collection:
                 f"The environment is a {type(base).__name__}, expected one of simgym's (UserSim-...)."
             )
         self.plan = plan_conversations(list(base.episodes.scenarios.values()), n, seed)
+        self._planned_keys = {(scenario.id, chosen) for scenario, chosen in self.plan}
+        self._seed = seed
         self.assistant = assistant
         self.conditions = Conditions(
             env_id=base.spec.id if base.spec is not None else type(base).__name__,
@@ -146,6 +148,7 @@ class Collection:
         for transcript in read_transcripts(writer.path):
             self._check_same_run(transcript, writer.path)
             self._done[transcript.key] = transcript
+        self._check_same_seed(writer.path)
         if self._progress is not None:
             for scenario, chosen in self.plan:
                 if (found := self._done.get((scenario.id, chosen))) is not None:
@@ -166,6 +169,22 @@ class Collection:
                     "Choose another file, or delete that one to start over."
                 )
 
+    def _check_same_seed(self, path: Path) -> None:
+        """Seeds of conversations come from the run's seed: those of another run's are not among them."""
+        planned = {scenario_id for scenario_id, _ in self._planned_keys}
+        rounds = len(self._done) + len(self.plan)
+        of_scenario: dict[str, set[int]] = {}
+        for scenario_id, chosen in self._done:
+            of_scenario.setdefault(scenario_id, set()).add(chosen)
+        for scenario_id, seeds in of_scenario.items():
+            if scenario_id not in planned or any((scenario_id, one) in self._planned_keys for one in seeds):
+                continue
+            if not any(conversation_seed(self._seed, scenario_id, around) in seeds for around in range(rounds)):
+                raise ConfigurationError(
+                    f"{path} holds conversations of a run with another seed than {self._seed} (scenario "
+                    f"{scenario_id!r} has {min(seeds)}). Give the seed of that run, or another file."
+                )
+
 
 def plan_conversations(scenarios: Sequence[Scenario], n: int | None, seed: int) -> list[tuple[Scenario, int]]:
     """Which scenario runs with which seed: scenarios in order, further rounds with other seeds."""
@@ -173,7 +192,12 @@ def plan_conversations(scenarios: Sequence[Scenario], n: int | None, seed: int) 
     if count < 1:
         raise ConfigurationError(f"n is {n}, expected >= 1.")
     chosen = [(scenarios[number % len(scenarios)], number // len(scenarios)) for number in range(count)]
-    return [(scenario, derive_seed(seed, "conversation", scenario.id, around)) for scenario, around in chosen]
+    return [(scenario, conversation_seed(seed, scenario.id, around)) for scenario, around in chosen]
+
+
+def conversation_seed(seed: int, scenario_id: str, around: int) -> int:
+    """Seed of a conversation: from the run's seed, its scenario, and how often that was played before."""
+    return derive_seed(seed, "conversation", scenario_id, around)
 
 
 def count_exclusions(transcripts: Sequence[Transcript]) -> dict[str, int]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from simgym.errors import ConfigurationError
-from simgym.plugins import optional_import
+from simgym.extras import optional_import
 
 _LONGEST_CONNECTING = 10.0
 """Seconds that the cluster's head may take to answer."""

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from simgym.statistics._statsmodels import load
 from simgym.statistics.intervals import Estimate
 from simgym.statistics.paired import Test
 from simgym.statistics.resampling import bootstrap_statistic
@@ -81,7 +80,8 @@ def robust_win_rate(
     if count < 3 or np.ptp(values) == 0:
         return None
     columns = [np.ones_like(values)] + ([np.asarray(covariate, dtype=np.float64)] if covariate is not None else [])
-    api = load("api")
+    import statsmodels.api as api  # takes long to import
+
     model = api.GLM(values, np.column_stack(columns), family=api.families.Binomial())
     try:
         fitted = model.fit(cov_type="cluster", cov_kwds={"groups": groups})

@@ -7,11 +7,13 @@ so that the interval of a method is one over seeds and scenarios; with k seeds i
 so two or three are few. Percentile intervals. P-values are those of t = difference / bootstrap standard error with one
 degree of freedom less than there are scenarios, or training seeds where there are several, for counting resamples
 beyond zero could not go below 2 / resamples, which Holm's correction for a large matrix would lift above any level.
-Where nothing differs between scenarios there is no error to divide by, and no p-value.
+Where nothing differs between scenarios, or there are fewer than `fewest_units` of them, there is neither an interval
+nor a p-value. A difference has the same interval whatever else is compared in the same call.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import t as student
 
-from simgym.statistics.intervals import Estimate
+from simgym.statistics.intervals import ROUNDING, Estimate, few_units, fewest_units, untold
 from simgym.statistics.paired import adjust
 
 Floats = npt.NDArray[np.float64]
@@ -84,8 +86,13 @@ class Crossed:
         value, low, high, n = (
             one[at, column] for one in (self.change.value, self.change.low, self.change.high, self.change.n)
         )
+        if not np.isfinite(value):
+            return untold(None, int(n), "no scenario counts in both", self.level)
+        if not np.isfinite(low):
+            note = few_units(int(n), "scenarios", self.level) or f"all {n} scenarios differ by the same"
+            return untold(float(value), int(n), note, self.level)
         method = _method(self.resamples, self.training_seeds)
-        return Estimate(finite(value), finite(low), finite(high), int(n), method, self.seed, self.level)
+        return Estimate(float(value), float(low), float(high), int(n), method, self.seed, self.level)
 
 
 def compare_crossed(
@@ -244,8 +251,11 @@ class _Draws:
         rng = np.random.default_rng(seed)
         self._weights = rng.multinomial(self.n, np.full(self.n, 1 / self.n), size=resamples).astype(np.float64)
         self._rows = [[number for number, label in enumerate(labels) if label == one] for one in order]
+        # each method has draws of its own, so that its intervals do not depend on which others are in the call
+        own = [np.random.default_rng([seed, zlib.crc32(repr(label).encode())]) for label in order]
         self._seeds = [
-            rng.integers(len(rows), size=(resamples, len(rows))) if len(rows) > 1 else None for rows in self._rows
+            rng.integers(len(rows), size=(resamples, len(rows))) if len(rows) > 1 else None
+            for rng, rows in zip(own, self._rows, strict=True)
         ]
 
     def fewest(self, minus: int | None = None) -> Floats:
@@ -305,8 +315,10 @@ class _Columns:
         fewest: Floats | float = np.inf,
     ) -> None:
         ends = [(1 - self.level) / 2, (1 + self.level) / 2]
-        whole = np.isfinite(drawn).all(0) & (scenarios > 1)
-        low, high = np.where(whole, np.quantile(np.nan_to_num(drawn), ends, axis=0), np.nan)
+        low, high = np.quantile(np.nan_to_num(drawn), ends, axis=0)
+        spread = high - low > ROUNDING * (1 + np.abs(high))
+        whole = np.isfinite(drawn).all(0) & (scenarios >= fewest_units(self.level)) & spread
+        low, high = np.where(whole, [low, high], np.nan)
         p, detectable = np.full(len(value), np.nan), np.full(len(value), np.nan)
         if tested:
             rows = [row for row in tested if whole[row]]
@@ -332,10 +344,14 @@ def _method(resamples: int, seeds: int) -> str:
 
 def _estimate(value: Floats, drawn: Floats, n: int, seed: int, level: float, method: str) -> Estimate:
     if not np.isfinite(value).all():
-        return Estimate(None, None, None, n, "a cell has no conversations", None, level)
-    if n < 2 or not np.isfinite(drawn).all():
-        return Estimate(float(value[0]), None, None, n, "too few scenarios", None, level)
+        return untold(None, n, "a cell has no conversations", level)
+    if note := few_units(n, "scenarios", level):
+        return untold(float(value[0]), n, note, level)
+    if not np.isfinite(drawn).all():
+        return untold(float(value[0]), n, "a cell has hardly any conversations", level)
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    if high - low <= ROUNDING * (1 + abs(high)):
+        return untold(float(value[0]), n, f"all {n} scenarios are alike", level)
     return Estimate(float(value[0]), float(low), float(high), n, method, seed, level)
 
 

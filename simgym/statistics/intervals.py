@@ -2,12 +2,16 @@
 
 Percentile bootstrap (Efron & Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13) with scipy; clusters are
 resampled whole. Every interval names its seed, so it can be computed again. Pure numbers: imports nothing of simgym.
+
+A bootstrap knows only the values it was given. Where they are all equal, or fewer than `fewest_units`, its interval
+would claim more than they tell, so there is none, and `Estimate.note` says why.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +19,8 @@ import numpy.typing as npt
 
 _Numbers = Sequence[float] | npt.NDArray[Any]
 """N numbers, as a list or an array."""
+ROUNDING = 1e-12
+"""Intervals shorter than this, relative to their ends, are none: their data are equal but for rounding."""
 _BATCH = 1000
 """Resamples held in memory at once."""
 
@@ -37,6 +43,26 @@ class Estimate:
     """Seed of the resampling; None if nothing was resampled."""
     level: float = 0.95
     """Nominal coverage of the interval, in (0, 1)."""
+    note: str = ""
+    """Why the interval cannot be told, half a sentence; empty if it can, and in files of older versions."""
+
+    @property
+    def doubt(self) -> str:
+        """Why the interval cannot be told; empty if it can. Older files hold intervals from too little: refused too."""
+        if self.note:
+            return self.note
+        if self.value is None:
+            return "there are no data"
+        if self.low is None or self.high is None:
+            return self.method
+        if self.low == self.high:
+            return "all values are equal"
+        return few_units(self.n, "units", self.level) if "bootstrap" in self.method else ""
+
+    @property
+    def reliable(self) -> bool:
+        """Whether there is an interval that the data can carry."""
+        return not self.doubt
 
     @property
     def half_width(self) -> float | None:
@@ -45,12 +71,40 @@ class Estimate:
 
     def to_json(self) -> dict[str, Any]:
         """JSON values; what does not exist is None, never NaN."""
-        return {name: getattr(self, name) for name in ("value", "low", "high", "n", "method", "seed", "level")}
+        return asdict(self)
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Estimate:
         """Read what `to_json` gave."""
         return cls(**value)
+
+
+def fewest_units(level: float = 0.95) -> int:
+    """Independent units that a bootstrap interval needs at least: 6 for a level of 0.95.
+
+    A percentile interval lies within the range of the data, and the range of n values covers the middle of a symmetric
+    distribution with probability 1 - 2^(1 - n), which for fewer stays below the level.
+    """
+    return math.ceil(1 - math.log2(1 - level))
+
+
+def few_units(n: int, units: str, level: float = 0.95) -> str:
+    """Why n units cannot tell an interval, or an empty text."""
+    fewest = fewest_units(level)
+    return f"{n} {units.removesuffix('s') if n == 1 else units}, fewer than {fewest}" if n < fewest else ""
+
+
+def format_interval(estimate: Estimate, form: str = ".1f", *, scale: float = 1.0) -> str:
+    """`[0.4, 5.9]`, or `[cannot be told: 3 values, fewer than 6]`.
+
+    Args:
+        estimate: Whose.
+        form: Of both ends, as `format` takes it.
+        scale: Both ends are multiplied by it.
+    """
+    if estimate.doubt or estimate.low is None or estimate.high is None:
+        return f"[cannot be told: {estimate.doubt}]"
+    return f"[{scale * estimate.low:{form}}, {scale * estimate.high:{form}}]"
 
 
 def p_in_words(p: float | None) -> str:
@@ -70,8 +124,8 @@ def bootstrap_mean(values: _Numbers, *, seed: int, resamples: int = 9999, level:
     """Mean of independent values with a percentile-bootstrap interval.
 
     Args:
-        values: N finite numbers. None gives no value, one gives a value without interval, N equal ones an interval of
-            length 0 (a bootstrap cannot know better; treat it as "too few", not as certainty).
+        values: N finite numbers. None gives no value; fewer than `fewest_units`, or N equal ones, a value without
+            interval.
         seed: Of the resampling.
         resamples: How many bootstrap samples.
         level: Nominal coverage, in (0, 1).
@@ -81,11 +135,13 @@ def bootstrap_mean(values: _Numbers, *, seed: int, resamples: int = 9999, level:
     """
     data = _checked(values, level)
     method = f"percentile bootstrap of the mean, {resamples} resamples"
-    if data.size < 2:
-        return Estimate(float(data[0]) if data.size else None, None, None, data.size, "too few values", None, level)
+    if data.size == 0:
+        return untold(None, 0, "there are no data", level)
     mean = float(data.mean())
+    if note := few_units(data.size, "values", level):
+        return untold(mean, data.size, note, level)
     if np.ptp(data) == 0:
-        return Estimate(mean, mean, mean, data.size, method, seed, level)
+        return untold(mean, data.size, f"all {data.size} values are equal", level)
     from scipy.stats import bootstrap
 
     interval = bootstrap(
@@ -118,7 +174,8 @@ def clustered_bootstrap_mean(
         level: Nominal coverage, in (0, 1).
 
     Returns:
-        `n` is the number of clusters.
+        `n` is the number of clusters. No interval with fewer than `fewest_units` of them, or where nothing differs
+        between resamples.
 
     Raises:
         ValueError: the sequences differ in length, a value is not finite, or the level is not in (0, 1).
@@ -129,9 +186,10 @@ def clustered_bootstrap_mean(
     labels = {label: number for number, label in enumerate(dict.fromkeys(clusters))}
     member = np.array([labels[label] for label in clusters], dtype=int)
     method = f"percentile bootstrap over clusters, {resamples} resamples"
-    if len(labels) < 2:
-        value = float(data.mean()) if data.size else None
-        return Estimate(value, None, None, len(labels), "too few clusters", None, level)
+    if not data.size:
+        return untold(None, 0, "there are no data", level)
+    if note := few_units(len(labels), "clusters", level):
+        return untold(float(data.mean()), len(labels), note, level)
     sums = np.bincount(member, weights=data)
     sizes = np.bincount(member)
     rng = np.random.default_rng(seed)
@@ -141,7 +199,14 @@ def clustered_bootstrap_mean(
         drawn = rng.integers(len(labels), size=(len(batch), len(labels)))
         batch[:] = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    if high - low <= ROUNDING * (1 + abs(high)):
+        return untold(float(data.mean()), len(labels), f"all {len(labels)} clusters have the same mean", level)
     return _around(float(data.mean()), low, high, len(labels), method, seed, level)
+
+
+def untold(value: float | None, n: int, note: str, level: float) -> Estimate:
+    """A value whose interval cannot be told."""
+    return Estimate(value, None, None, n, "no interval", None, level, note)
 
 
 def _around(mean: float, low: Any, high: Any, n: int, method: str, seed: int, level: float) -> Estimate:

@@ -2,7 +2,7 @@
 
 Judges like long answers. A logistic regression of the outcome on the standardised, squashed difference of lengths gives
 the win rate at difference 0, as in length-controlled AlpacaEval (Dubois et al. 2024, arXiv 2404.04475), without their
-terms for single instructions, which need many systems. Fitted by statsmodels (extra `stats`), with robust errors.
+terms for single instructions, which need many systems. Fitted by statsmodels, with robust errors.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from simgym.statistics._statsmodels import load
 from simgym.statistics.intervals import Estimate
 
 _CERTAIN = 1e-3
@@ -48,7 +47,8 @@ def length_controlled_win_rate(
     spread = gap.std()
     squashed = np.tanh(gap / spread) if spread > 0 else np.zeros_like(gap)
     design = np.column_stack([np.ones_like(gap), squashed]) if np.ptp(squashed) else np.ones((wins.size, 1))
-    api = load("api")
+    import statsmodels.api as api  # takes long to import
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # separation is looked for below
         fitted = api.GLM(wins, design, family=api.families.Binomial()).fit(cov_type="HC1")

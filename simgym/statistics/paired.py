@@ -2,19 +2,18 @@
 
 Everything that scipy or statsmodels has is theirs: the Wilson interval (Wilson 1927), the exact McNemar test, Holm's
 and Benjamini and Hochberg's corrections, and the Bradley-Terry model as a binomial GLM with cluster-robust errors.
-statsmodels is the extra `stats`; scipy is always there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from simgym.statistics.intervals import Estimate
+from simgym.statistics.intervals import Estimate, clustered_bootstrap_mean, fewest_units
 from simgym.statistics.resampling import bootstrap_statistic
 
 _Numbers = Sequence[float] | npt.NDArray[Any]
@@ -61,7 +60,7 @@ def wilson_interval(successes: float, n: int, *, level: float = 0.95) -> Estimat
     if not 0 <= successes <= n:
         raise ValueError(f"{successes} successes of {n}, expected between 0 and {n}.")
     if n == 0:
-        return Estimate(None, None, None, 0, "no data", None, level)
+        return Estimate(None, None, None, 0, "no data", None, level, "there are no data")
     from scipy.stats import norm
 
     # scipy's takes whole successes only, and ties make halves; the formula is the same
@@ -83,7 +82,9 @@ def win_rate(
         resamples: Bootstrap samples.
 
     Returns:
-        With clusters a bootstrap interval over them; else, for outcomes of 0, 0.5 and 1, Wilson's, and for shares BCa.
+        With clusters a bootstrap interval over them; where that cannot be told (few clusters, or all alike) Wilson's
+        with a cluster as one outcome, which is never too short. Else, for outcomes of 0, 0.5 and 1, Wilson's, and for
+        shares BCa.
         Wilson's takes a tie for half a win of a coin, whose variance is larger: with many ties it is too wide.
 
     Raises:
@@ -94,9 +95,11 @@ def win_rate(
         raise ValueError("An outcome is not in [0, 1]. Give 1 for a win, 0.5 for a tie, 0 for a loss.")
     if clusters is not None:
         _as_many(values, clusters)
-        return bootstrap_statistic(
-            lambda rows: float(values[rows].mean()), clusters, seed=seed, resamples=resamples, bounds=(0.0, 1.0)
-        )
+        rate = clustered_bootstrap_mean(values, clusters, seed=seed, resamples=resamples)
+        if rate.reliable or rate.value is None:
+            return rate
+        wilson = wilson_interval(rate.value * rate.n, rate.n)
+        return replace(wilson, value=rate.value, method="Wilson score interval, a cluster as one outcome")
     if np.isin(values, (0.0, 0.5, 1.0)).all():
         return wilson_interval(float(values.sum()), len(values))
     return mean_difference(values, np.zeros_like(values), seed=seed, resamples=resamples)
@@ -113,8 +116,8 @@ def mean_difference(
 ) -> Estimate:
     """Mean of first - second over the same N items.
 
-    Independent items: BCa (Efron 1987) by scipy. Where BCa does not exist (clusters, fewer than three items, no
-    spread) the interval is a percentile bootstrap over clusters or items; `method` says which it was.
+    Independent items: BCa (Efron 1987) by scipy. Where BCa does not exist (clusters) the interval is a percentile
+    bootstrap over clusters; `method` says which it was. Fewer than `fewest_units`, or equal ones, have no interval.
 
     Raises:
         ValueError: the sequences differ in length.
@@ -123,7 +126,7 @@ def mean_difference(
     if clusters is not None:
         _as_many(first, clusters)
     differences = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
-    if clusters is None and len(differences) >= 3 and np.ptp(differences) > 0:
+    if clusters is None and len(differences) >= fewest_units(level) and np.ptp(differences) > 0:
         from scipy.stats import bootstrap
 
         found = bootstrap(
@@ -158,9 +161,10 @@ def mcnemar(first_only: int, second_only: int, *, exact: bool = True) -> Test:
     method = "McNemar, exact" if exact else "McNemar, chi-squared with continuity correction"
     if first_only + second_only == 0:
         return Test(0.0, 1.0, 0, method)  # nothing speaks against equality
-    from simgym.statistics._statsmodels import load
 
-    outcome = load("stats.contingency_tables").mcnemar([[0, first_only], [second_only, 0]], exact=exact)
+    from statsmodels.stats.contingency_tables import mcnemar  # takes long to import
+
+    outcome = mcnemar([[0, first_only], [second_only, 0]], exact=exact)
     return Test(float(outcome.statistic), float(outcome.pvalue), first_only + second_only, method)
 
 
@@ -168,9 +172,10 @@ def adjust(p_values: Sequence[float], method: Literal["holm", "fdr_bh"] = "holm"
     """p-values corrected for being many: Holm (family-wise error) or Benjamini and Hochberg (false discovery rate)."""
     if not p_values:
         return []
-    from simgym.statistics._statsmodels import load
 
-    return [float(one) for one in load("stats.multitest").multipletests(p_values, method=method)[1]]
+    from statsmodels.stats.multitest import multipletests  # takes long to import
+
+    return [float(p_value) for p_value in multipletests(p_values, method=method)[1]]
 
 
 def bradley_terry(
@@ -203,9 +208,9 @@ def bradley_terry(
         if second in column:
             design[row, column[second]] -= 1
     _check_comparable(games, [*players, reference])
-    from simgym.statistics._statsmodels import load
 
-    api = load("api")
+    import statsmodels.api as api  # takes long to import
+
     model = api.GLM(outcomes, design, family=api.families.Binomial())
     if clusters is None:
         fitted, method = model.fit(), "Bradley-Terry, binomial GLM"

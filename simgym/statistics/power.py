@@ -1,7 +1,7 @@
 """How many, and how small: sample sizes and minimum detectable effects, with clustering.
 
 Dependent observations count less: m observations of one person with intraclass correlation rho are worth
-m / (1 + (m - 1) rho) independent ones (design effect of Kish 1965). Power is that of statsmodels (extra `stats`):
+m / (1 + (m - 1) rho) independent ones (design effect of Kish 1965). Power is that of statsmodels:
 a z-test of a win rate against one half (arcsine effect size, Cohen 1988) and a t-test of paired differences.
 """
 
@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-
-from simgym.statistics._statsmodels import load
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +59,12 @@ def plan_win_rate(
     """
     if not 0 < rate < 1 or rate == 0.5:
         raise ValueError(f"The win rate is {rate}, expected a number in (0, 1) other than 0.5.")
-    effect = load("stats.proportion").proportion_effectsize(rate, 0.5)
+    from statsmodels.stats.power import NormalIndPower  # takes long to import
+    from statsmodels.stats.proportion import proportion_effectsize
+
+    effect = proportion_effectsize(rate, 0.5)
     inflation = design_effect(per_cluster, icc)
-    needed = load("stats.power").NormalIndPower(ddof=0).solve_power(abs(effect), power=power, alpha=alpha, ratio=0)
+    needed = NormalIndPower(ddof=0).solve_power(abs(effect), power=power, alpha=alpha, ratio=0)
     clusters = math.ceil(needed * inflation / per_cluster - 1e-9)
     return Plan(clusters, per_cluster, inflation, rate, power, alpha, "z-test of a proportion, arcsine effect size")
 
@@ -113,9 +114,11 @@ def detectable_win_rate(
     clusters: int, *, per_cluster: float = 1, icc: float = 0.0, power: float = 0.8, alpha: float = 0.05
 ) -> Plan:
     """Smallest win rate above one half that so many people tell from it; arguments as for `plan_win_rate`."""
+    from statsmodels.stats.power import NormalIndPower  # takes long to import
+
     inflation = design_effect(per_cluster, icc)
     n = clusters * per_cluster / inflation
-    effect = load("stats.power").NormalIndPower(ddof=0).solve_power(None, nobs1=n, power=power, alpha=alpha, ratio=0)
+    effect = NormalIndPower(ddof=0).solve_power(None, nobs1=n, power=power, alpha=alpha, ratio=0)
     if effect > math.pi / 2:
         raise ValueError(f"{clusters} clusters detect no win rate with power {power}. Plan for more.")
     rate = math.sin(math.asin(math.sqrt(0.5)) + float(effect) / 2) ** 2
@@ -139,5 +142,7 @@ def detectable_difference(
     worth = n * per_cluster / inflation
     if worth < 3:
         raise ValueError(f"{n} clusters are worth {worth:.1f} observations, expected at least 3. Plan for more.")
-    effect = load("stats.power").TTestPower().solve_power(None, nobs=worth, power=power, alpha=alpha)
+    from statsmodels.stats.power import TTestPower  # takes long to import
+
+    effect = TTestPower().solve_power(None, nobs=worth, power=power, alpha=alpha)
     return Plan(n, per_cluster, inflation, float(effect) * deviation, power, alpha, "t-test of paired differences")

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from simgym.statistics.intervals import Estimate
+from simgym.statistics.intervals import ROUNDING, Estimate, few_units, untold
 
 Rows = npt.NDArray[np.intp]
 """Row numbers, some several times."""
@@ -44,7 +44,8 @@ def bootstrap_statistic(
 
     Returns:
         `n` is the number of clusters. No value if the statistic is not defined on the rows; no interval with fewer than
-        two clusters, or if fewer than half of the resamples define it. The interval is widened to hold the value.
+        `fewest_units` clusters, if fewer than half of the resamples define it, or if all of them give the same value.
+        The interval is widened to hold the value.
     """
     if not 0 < level < 1:
         raise ValueError(f"level is {level}, expected a number in (0, 1), e.g. 0.95.")
@@ -54,9 +55,9 @@ def bootstrap_statistic(
     n = len(labels)
     value = float(statistic(np.arange(len(member)))) if len(member) else math.nan
     if math.isnan(value):
-        return Estimate(None, None, None, n, "not defined on these data", None, level)
-    if n < 2:
-        return Estimate(value, None, None, n, "too few clusters", None, level)
+        return untold(None, n, "not defined on these data", level)
+    if note := few_units(n, "clusters", level):
+        return untold(value, n, note, level)
     rows_of = [np.flatnonzero(member == number) for number in range(n)]
     rng = np.random.default_rng(seed)
     drawn = np.array(
@@ -64,8 +65,10 @@ def bootstrap_statistic(
     )
     drawn = drawn[~np.isnan(drawn)]
     if 2 * len(drawn) < resamples:
-        return Estimate(value, None, None, n, "rarely defined on resamples", None, level)
+        return untold(value, n, "rarely defined on resamples", level)
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    if high - low <= ROUNDING * (1 + abs(high)):
+        return untold(value, n, f"nothing differs between resamples of the {n} clusters", level)
     if kind == "basic":
         low, high = 2 * value - high, 2 * value - low
     low, high = (float(np.clip(end, *bounds)) for end in (low, high))

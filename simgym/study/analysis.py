@@ -24,8 +24,8 @@ from simgym.statistics.clustered import (
     intraclass_correlation,
     robust_win_rate,
 )
-from simgym.statistics.intervals import Estimate, bootstrap_mean, clustered_bootstrap_mean
-from simgym.statistics.paired import Test, adjust, bradley_terry
+from simgym.statistics.intervals import Estimate, bootstrap_mean
+from simgym.statistics.paired import Test, adjust, bradley_terry, win_rate
 from simgym.study.config import Rule
 from simgym.study.exclusions import exclude
 from simgym.study.records import Rating, Vote, participant_flow, ratings_of, votes_of
@@ -275,7 +275,7 @@ def _bootstrap_row(name: str, title: str, votes: Sequence[Vote], seed: int, resa
 
 def _row(name: str, title: str, outcomes: list[float], people: list[str], seed: int, resamples: int) -> Row:
     """Bootstrap interval, robust test."""
-    rate = clustered_bootstrap_mean(outcomes, people, seed=seed, resamples=resamples) if outcomes else None
+    rate = win_rate(outcomes, people, seed=seed, resamples=resamples) if outcomes else None
     robust = robust_win_rate(outcomes, people)
     return Row(name, title, len(set(people)), len(outcomes), rate, robust.test if robust else None)
 

@@ -73,6 +73,7 @@ class Pages:
             notes=task.payload["notes"] if task else "",
             said=_said(journey),
             completed=journey.event("completed"),
+            withdrawal=journey.stage != "consent",
         )
 
     def withdraw(self, token: str) -> str:
@@ -87,7 +88,9 @@ class Pages:
         """What went wrong."""
         heading = {404: "There is no such page", 500: "Our mistake"}.get(status, "That did not work")
         # at 409 and 429 the way back is the browser's: "/" alone would begin anew, without the recruitment id
-        return self._render("error.html.j2", heading=heading, text=text, way_back=status not in (409, 429))
+        return self._render(
+            "error.html.j2", heading=heading, text=text, way_back=status not in (409, 429), withdrawal=True
+        )
 
     def admin(self, flow: Mapping[str, int], records: Sequence[Mapping[str, Any]]) -> str:
         """Figures for whoever runs the study: flow, balance, failures; no text of a participant."""
@@ -100,8 +103,8 @@ class Pages:
             failures += sum(turn["failures"] for talk in record["conversations"] for turn in talk["turns"])
         return self._render("admin.html.j2", flow=flow, balance=sorted(balance.items()), failures=failures)
 
-    def _render(self, template: str, **values: Any) -> str:
-        return self._templates.get_template(template).render(**values)
+    def _render(self, template: str, *, withdrawal: bool = False, **values: Any) -> str:
+        return self._templates.get_template(template).render(withdrawal=withdrawal, **values)
 
 
 def _said(journey: Journey) -> list[tuple[str, str]]:

@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simgym.errors import MalformedFile
+from simgym.jsonl import read_json, read_jsonl
 from simgym.study.config import Study
 from simgym.study.journey import Exchange, Journey, follow
+from simgym.typed_json import describe
 
 if TYPE_CHECKING:
     from simgym.study.store import Store
@@ -162,15 +164,14 @@ def read_records(path: str | Path) -> list[dict[str, Any]]:
     path = Path(path)
     if path.is_dir():
         return [record for one in sorted(path.glob("*.json*")) for record in read_records(one)]
-    try:
-        text = path.read_text(encoding="utf-8")
-        values = [json.loads(line) for line in text.splitlines() if line.strip()] if path.suffix == ".jsonl" else None
-        if values is None:
-            whole = json.loads(text)
-            participants = whole.get("participants", [whole]) if isinstance(whole, dict) else whole
-            values = list(participants.values()) if isinstance(participants, dict) else participants
-    except (OSError, ValueError) as error:
-        raise MalformedFile(f"Cannot read the records in {path}: {error}.") from error
+    if path.suffix == ".jsonl":
+        values = [value for _, value in read_jsonl(path)]
+    else:
+        whole = read_json(path)
+        participants = whole.get("participants", [whole]) if isinstance(whole, dict) else whole
+        values = list(participants.values()) if isinstance(participants, dict) else participants
+    if not isinstance(values, list):
+        raise MalformedFile(f"{path} is {describe(values)}, expected participants: a list, or a JSON object of them.")
     for number, value in enumerate(values, 1):
         if not isinstance(value, dict) or not isinstance(value.get("conversations"), list):
             raise MalformedFile(f"{path}, participant {number}: there are no `conversations`.")

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from simgym.plugins import optional_import
+from simgym.extras import optional_import
 
 TAGS = frozenset(
     [

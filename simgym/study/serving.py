@@ -15,7 +15,7 @@ from urllib.request import urlopen
 
 from simgym.assistants.base import Assistant
 from simgym.errors import ConfigurationError
-from simgym.plugins import optional_import
+from simgym.extras import optional_import
 from simgym.study.config import AssistantSpec, Study
 from simgym.study.replies import load_assistant
 from simgym.study.scripted import ScriptedAssistant

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from simgym.plugins import optional_import
+from simgym.extras import optional_import
 from simgym.seeding import generator
 from simgym.statistics.votes import draw_votes
 from simgym.study.config import Study

@@ -184,7 +184,7 @@ def test_view_shows_hostile_text_as_text(run, tmp_path):
         )
     result = run("view", path)
     assert result.exit_code == 0, result.output
-    for literal in ("[red]not red[/red] [2Jgone", "[bold]id", "[blue]this", "[/]", "[oops]", "[link=x]"):
+    for literal in ("[red]not red[/red] \\x1b[2Jgone", "[bold]id", "[blue]this", "[/]", "[oops]", "[link=x]"):
         assert literal in result.stdout
     assert not set(result.stdout) & {"\x1b", "\x07", "\x9b", "\u202e"}
 

@@ -59,7 +59,7 @@ def test_mass_produced_openings_go_and_what_is_left_out_is_listed(tmp_path):
         "repeated conversation": 1,
     }
     assert json.loads((tmp_path / "clean.summary.json").read_text())["kept"] == 8
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == [
+    assert sorted(entry.name for entry in tmp_path.iterdir() if not entry.name.startswith(".")) == [
         "clean.jsonl", "clean.skipped.jsonl", "clean.summary.json", "log.jsonl",
     ]  # fmt: skip
 

@@ -242,4 +242,4 @@ def test_human_rendering_prints_turns_without_control_characters(scenarios, caps
     env = make("UserSim-RolePlay-v0", scenarios, None, simulator=simulator, render_mode="human")
     env.reset(seed=1)
     env.step("No.")
-    assert capsys.readouterr().out.splitlines()[:2] == ["user: clear [2J me", "assistant: No."]
+    assert capsys.readouterr().out.splitlines()[:2] == ["user: clear \\x1b[2J me", "assistant: No."]

@@ -11,6 +11,7 @@ from simgym.errors import ConfigurationError
 from simgym.evaluation.comparisons import Comparisons, compare_cells
 from simgym.evaluation.matrix import Matrix
 from simgym.transcripts import Transcript
+from simgym.typed_json import from_json
 
 COLUMNS = ("UserSim-RolePlay-v0", "UserSim-Persona-v0", "UserSim-FineTuned-v0")
 
@@ -60,7 +61,7 @@ def test_changes_gap_and_ranks_are_found_and_survive_json():
     assert compared.gaps["everywhere"].value == pytest.approx(0, abs=1.5)
     assert compared.gap.value == pytest.approx(7.5, abs=1.5)
     assert sum(compared.best.values()) == pytest.approx(1)
-    assert Comparisons.from_json(json.loads(json.dumps(asdict(compared)))) == compared
+    assert from_json(Comparisons, json.loads(json.dumps(asdict(compared))), "comparisons") == compared
 
 
 def test_a_conversation_that_failed_in_one_cell_leaves_the_pair_out():

@@ -12,6 +12,7 @@ from simgym.evaluation.comparisons import compare_cells
 from simgym.evaluation.contrasts import Contrast, reward_contrasts, win_contrasts
 from simgym.evaluation.matrix import Matrix
 from simgym.transcripts import Transcript
+from simgym.typed_json import from_json
 
 COLUMN = "UserSim-Replay-v0"
 
@@ -51,7 +52,7 @@ def test_wins_ties_and_losses_over_the_conversations_that_count_in_both():
     assert lost.estimate.value == pytest.approx(100 - won.estimate.value)
     (gain,) = reward_contrasts(matrix, [("one", "other")], COLUMN, seed=1)
     assert gain.estimate.value == pytest.approx(100 * (0.8 + 0 - 0.8 + 0.7) / 4)
-    assert Contrast.from_json(json.loads(json.dumps(asdict(gain)))) == gain
+    assert from_json(Contrast, json.loads(json.dumps(asdict(gain))), "contrast") == gain
 
 
 def test_training_seeds_of_a_method_widen_its_interval_by_what_they_differ_in():
@@ -107,3 +108,28 @@ def test_p_values_are_corrected_for_all_pairs_that_are_asked_about():
 def test_who_is_not_in_the_matrix_cannot_be_asked_about(pair, column):
     with pytest.raises(ConfigurationError, match=r"[nN]obody"):
         win_contrasts(matrix_of({"a": [0.1, 0.2], "b": [0.2, 0.1]}), [pair], column, seed=1)
+
+
+def test_a_difference_has_the_same_interval_as_a_contrast_as_in_the_matrix():
+    rng = np.random.default_rng(2)
+    rows = {name: rng.uniform(0.3, 0.6, 30).tolist() for name in ("initial", "a 1", "a 2", "b 1", "b 2")}
+    matrix = matrix_of(rows)
+    for methods in ({}, {"a 1": "a", "a 2": "a", "b 1": "b", "b 2": "b"}):
+        compared = compare_cells(matrix, methods=methods, seed=5)
+        for change in compared.changes:
+            pair = (change.assistant, "initial")
+            (alone,) = reward_contrasts(matrix, [pair], COLUMN, seed=5, methods=methods)
+            ends = [(one.value, one.low, one.high) for one in (change.estimate, alone.estimate)]
+            assert ends[0] == pytest.approx(ends[1], rel=1e-12)
+            assert change.estimate.method == alone.estimate.method
+            assert change.estimate.seed == alone.estimate.seed
+
+
+def test_too_few_or_equal_scenarios_tell_neither_an_interval_nor_a_p_value():
+    few = compare_cells(matrix_of({"one": [0.1, 0.2, 0.4], "other": [0.3, 0.2, 0.9]})).changes[0]
+    equal = compare_cells(matrix_of({"one": [0.1] * 9, "other": [0.3] * 9})).changes[0]
+    assert few.estimate.doubt == "3 scenarios, fewer than 6"
+    assert equal.estimate.doubt == "all 9 scenarios differ by the same"
+    for change in (few, equal):
+        assert change.estimate.value is not None
+        assert change.estimate.low is change.p_corrected is change.detectable is None

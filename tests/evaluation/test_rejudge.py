@@ -87,7 +87,7 @@ def test_two_runs_are_not_mixed(source, tmp_path):
     with pytest.raises(ConfigurationError, match="other conversations"):
         rejudge(other, Fixed(0.9), tmp_path / "new.jsonl")
     other.write_text(source.read_text() + other.read_text())
-    with pytest.raises(ConfigurationError, match="same seed twice"):
+    with pytest.raises(ConfigurationError, match="Two runs were mixed"):
         rejudge(other, Fixed(0.9), tmp_path / "both.jsonl")
 
 

@@ -149,7 +149,7 @@ def test_a_report_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     write_report(tmp_path / "deep" / "report.html", *made())
     assert (tmp_path / "deep" / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
     (tmp_path / "taken").mkdir()
-    with pytest.raises(TranscriptError, match="Cannot write the report"):
+    with pytest.raises(TranscriptError, match="is a folder, expected a file"):
         write_report(tmp_path / "taken", *made())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "taken"]
 
@@ -230,34 +230,43 @@ class Tables(HTMLParser):
             self.tables[self._label][-1][-1] += data + " "
 
 
+def told(estimate: dict[str, Any], form: str) -> str:
+    """An interval as the page shows it."""
+    if estimate["low"] is None:
+        return f"cannot be told: {estimate['note']}"
+    return f"{estimate['low']:{form}} to {estimate['high']:{form}}"
+
+
 def test_the_numbers_of_the_page_are_those_of_the_json() -> None:
     results, transcripts = compared()
     tables = Tables(render_report(results, transcripts)).tables
     value = json.loads(json.dumps(results.to_json()))
     matrix = tables["The matrix as a table"]
-    assert len(matrix) == 3
+    assert [row[0].strip() for row in matrix] == ["", "Assistant (replies)", "initial", "trained trained  with  Replay"]
     for cell in value["cells"]:
-        row = next(row for row in matrix if row[0].strip() == cell["assistant"])
+        row = next(row for row in matrix if row[0].startswith(cell["assistant"]))
         shown = row[1 + value["simulators"].index(cell["simulator"])]
         estimate = cell["estimate"]
         assert re.findall(r"-?\d+\.?\d*", shown) == [
             *(f"{estimate[key]:.1f}" for key in ("value", "low", "high")), str(cell["counted"]),
             str(cell["conversations"]),
         ]  # fmt: skip
-    for change, row in zip(value["comparisons"]["changes"], tables["The changes as a table"][1:], strict=True):
+    for change, row in zip(value["comparisons"]["changes"], tables["The differences as a table"][1:], strict=True):
         estimate = change["estimate"]
+        home = value["comparisons"]["trained_on"].get(change["assistant"])
+        trained = " training simulator" if home == change["simulator"] else ""
         assert [text.strip() for text in row] == [
-            change["assistant"], short_name(change["simulator"]), f"{estimate['value']:+.1f}",
-            f"{estimate['low']:+.1f} to {estimate['high']:+.1f}", str(estimate["n"]),
-            p_in_words(change["p_corrected"]), f"{change['detectable']:.1f}",
+            change["assistant"], short_name(change["simulator"]) + trained, f"{estimate['value']:+.1f}",
+            told(estimate, "+.1f"), str(estimate["n"]),
+            p_in_words(change["p_corrected"]), "–" if change["detectable"] is None else f"{change['detectable']:.1f}",
         ]  # fmt: skip
     for one, row in zip(value["contrasts"], tables["Assistants against each other"][1:], strict=True):
         form = "{:+.1f}" if one["kind"] == "difference" else "{:.1f}"
-        value_, low, high = (form.format(one["estimate"][key]) for key in ("value", "low", "high"))
+        value_ = form.format(one["estimate"]["value"])
         assert [text.strip() for text in row] == [
             one["first"], one["second"], short_name(one["simulator"]),
             "reward × 100" if one["kind"] == "difference" else "win rate, %",
-            value_, f"{low} to {high}", str(one["estimate"]["n"]), p_in_words(one["p_corrected"]),
+            value_, told(one["estimate"], form[2:-1]), str(one["estimate"]["n"]), p_in_words(one["p_corrected"]),
         ]  # fmt: skip
     for cell, row in zip(value["cells"], tables["Lengths and endings"][1:], strict=True):
         assert [text.strip() for text in row[2:]] == [
@@ -330,7 +339,7 @@ def test_changes_stand_in_picture_and_table_with_the_gap() -> None:
     assert picture is not None
     assert "+10.0" in picture
     assert picture.count("stroke-width: 2.5") == 1  # the cell of the simulator it was trained with
-    assert "Change against initial" in page
+    assert "Difference from initial" in page
     assert "gained 10.0" in " ".join(page.split())
     change = results.comparisons.change("trained", "UserSim-Replay-v0") if results.comparisons else None
     assert change is not None
@@ -341,4 +350,4 @@ def test_changes_stand_in_picture_and_table_with_the_gap() -> None:
 def test_without_a_second_assistant_there_are_no_changes() -> None:
     results, transcripts = made()
     assert change_heatmap_svg(results) is None
-    assert "Change against" not in render_report(results, transcripts)
+    assert "Difference from" not in render_report(results, transcripts)

@@ -39,7 +39,7 @@ def test_runs_of_the_same_experiment_become_one_compared_matrix(matrix, tmp_path
     output = tmp_path / "joined" / "report.html"
     result = CliRunner().invoke(app, ["report", str(first), str(second), "-o", str(output)])
     assert result.exit_code == 0, result.output
-    assert "Change against initial" in output.read_text(encoding="utf-8")
+    assert "Difference from initial" in output.read_text(encoding="utf-8")
     assert json.loads((output.parent / "results.json").read_text())["assistants"] == ["initial", "other"]
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simgym.statistics import Estimate, bootstrap_mean, clustered_bootstrap_mean
-from simgym.statistics.intervals import p_equation, p_in_words
+from simgym.statistics.intervals import fewest_units, format_interval, p_equation, p_in_words
 
 
 def ends(estimate: Estimate) -> tuple[float, float, float]:
@@ -30,7 +30,7 @@ def test_a_p_value_is_never_shown_as_nothing_at_all() -> None:
     assert [p_equation(p) for p in (None, 1e-9, 0.03)] == ["no p", "p < 0.001", "p = 0.030"]
 
 
-numbers = st.lists(st.floats(-1000, 1000), min_size=2, max_size=30)
+numbers = st.lists(st.floats(-1000, 1000), min_size=6, max_size=30).filter(lambda values: np.ptp(values) > 1e-6)
 
 
 def test_it_agrees_with_a_bootstrap_written_out() -> None:
@@ -77,8 +77,35 @@ def test_too_few_values_have_no_interval_and_nothing_is_invented() -> None:
     assert bootstrap_mean([], seed=0).value is None
     alone = bootstrap_mean([4.0], seed=0)
     assert (alone.value, alone.low, alone.half_width) == (4.0, None, None)
-    assert bootstrap_mean([2.0, 2.0], seed=0).half_width == 0
     assert clustered_bootstrap_mean([1.0, 2.0], ["a", "a"], seed=0).low is None
+
+
+@pytest.mark.parametrize("level", [0.5, 0.8, 0.9, 0.95, 0.99])
+def test_fewest_units_is_where_the_range_of_the_data_first_reaches_the_level(level: float) -> None:
+    fewest = fewest_units(level)
+    assert 1 - 2.0 ** (1 - fewest) >= level > 1 - 2.0 ** (1 - (fewest - 1))
+
+
+def test_what_the_data_cannot_tell_is_said_rather_than_given_as_certain() -> None:
+    few = bootstrap_mean([1.0, 2.0, 4.0], seed=0)
+    assert (few.value, few.low, few.doubt) == (pytest.approx(7 / 3), None, "3 values, fewer than 6")
+    equal = bootstrap_mean([0.1] * 8, seed=0)
+    assert (equal.low, equal.doubt) == (None, "all 8 values are equal")
+    alike = clustered_bootstrap_mean([0.0, 1.0] * 8, [n // 2 for n in range(16)], seed=0)
+    assert (alike.value, alike.low, alike.doubt) == (0.5, None, "all 8 clusters have the same mean")
+    assert format_interval(few) == "[cannot be told: 3 values, fewer than 6]"
+    fine = bootstrap_mean([0.1, 0.2, 0.3, 0.4, 0.5, 0.7], seed=0)
+    assert fine.reliable
+    assert format_interval(fine, "+.1f", scale=100) == f"[{100 * fine.low:+.1f}, {100 * fine.high:+.1f}]"  # type: ignore[operator]
+
+
+def test_intervals_from_too_little_in_older_files_are_doubted_too() -> None:
+    old = {"value": 1.0, "low": 1.0, "high": 1.0, "n": 9, "method": "percentile bootstrap", "seed": 1, "level": 0.95}
+    assert Estimate.from_json(old).doubt == "all values are equal"
+    assert Estimate.from_json({**old, "low": 0.2, "n": 3}).doubt == "3 units, fewer than 6"
+    assert Estimate.from_json({**old, "low": 0.2}).reliable
+    assert Estimate.from_json({**old, "low": 0.2, "n": 3, "method": "Wilson score interval"}).reliable
+    assert Estimate.from_json({**old, "low": None, "high": None, "method": "too few values"}).doubt == "too few values"
 
 
 def test_values_that_are_not_numbers_are_refused() -> None:
@@ -93,10 +120,8 @@ def test_values_that_are_not_numbers_are_refused() -> None:
 def test_a_clustered_interval_holds_its_value_however_few_the_resamples() -> None:
     rng = np.random.default_rng(5)
     for seed in range(200):
-        clusters = [0, 1, 2, *rng.integers(0, 3, 4).tolist()]
-        low, value, high = ends(
-            clustered_bootstrap_mean(rng.choice([0.0, 0.3, 1.0], 7), clusters, seed=seed, resamples=9)
-        )
+        clusters = [*range(6), *rng.integers(0, 6, 6).tolist()]
+        low, value, high = ends(clustered_bootstrap_mean(rng.uniform(size=12), clusters, seed=seed, resamples=9))
         assert low <= value <= high
 
 

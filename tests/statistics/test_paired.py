@@ -56,8 +56,20 @@ def test_the_bootstrap_of_differences_is_bca_where_that_exists_and_says_so():
     assert "BCa" in independent.method
     assert "clusters" in clustered.method
     constant = mean_difference([1.0, 2.0], [0.0, 1.0])
-    assert (constant.value, constant.low, constant.high) == (1, 1, 1)
+    assert (constant.value, constant.low, constant.doubt) == (1, None, "2 clusters, fewer than 6")
+    assert mean_difference([1.0] * 9, [0.0] * 9).doubt == "nothing differs between resamples of the 9 clusters"
     assert mean_difference([], []).value is None
+
+
+@pytest.mark.parametrize("people", [2, 5, 40])
+def test_people_who_all_choose_alike_are_as_many_outcomes_not_certainty(people):
+    rate = win_rate([1.0] * (3 * people), np.repeat(range(people), 3))
+    alone = wilson_interval(people, people)
+    assert (rate.value, rate.low, rate.high, rate.n) == (1, alone.low, 1, people)
+    assert "a cluster as one outcome" in rate.method
+    varied = win_rate([1.0, 1.0, 0.0, 1.0], ["a", "a", "b", "b"])
+    assert (varied.value, varied.n) == (0.75, 2)
+    assert varied.high - varied.low > 0.6
 
 
 def test_mcnemar_and_corrections_are_statsmodels():

@@ -294,3 +294,22 @@ def test_an_export_without_texts_holds_lengths(study, tmp_path):
     (record,) = asyncio.run(read())
     assert record["conversations"][0]["turns"][0]["message"] == 3
     assert "three words" not in json.dumps(record)
+
+
+def test_every_page_has_a_title_of_its_own_and_says_how_to_withdraw(client):
+    person, titles = Person(client), {}
+
+    def look():
+        titles.setdefault(re.search(r"<title>(.*?)</title>", person.page).group(1), person.heading)
+        return '<a href="/withdraw">' in person.page
+
+    assert not look()  # nothing to withdraw yet, and the consent says "from the next page on"
+    assert "from the next one on" in person.page
+    person.do("consent", agree="yes")
+    assert look()
+    person.page = client.get("/no-such-page").text
+    assert look()
+    person.page = client.get("/withdraw").text
+    look()
+    assert len(titles) == 4
+    assert all(title.startswith(f"{heading} – ") for title, heading in titles.items())

@@ -1,0 +1,169 @@
+"""JSON files as they come in: strict, bounded, and with a sentence for whatever is not what it should be.
+
+A JSONL file is divided at line feeds and nowhere else: U+2028, U+0085, form feeds and their kin are legal inside JSON
+strings, and Python's own idea of a line breaks there. A byte order mark is skipped; UTF-16, UTF-32, Latin-1 and
+compressed files are recognised and named. NaN and Infinity are refused unless a caller asks for them, because other
+readers of the same file would refuse them, too.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+from simgym.errors import MalformedFile
+
+LONGEST_LINE = 64 * 2**20
+"""Bytes of a line; a longer one is an error instead of a full memory."""
+
+_FIRST_BYTES = (  # longest marks first: that of UTF-32 begins with that of UTF-16
+    (codecs.BOM_UTF32_LE, "UTF-32"),
+    (codecs.BOM_UTF32_BE, "UTF-32"),
+    (codecs.BOM_UTF16_LE, "UTF-16"),
+    (codecs.BOM_UTF16_BE, "UTF-16"),
+    (b"\x1f\x8b", "gzip"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+)
+
+
+def read_jsonl(
+    path: str | Path,
+    *,
+    torn: Literal["read", "skip"] = "read",
+    allow_nan: bool = False,
+    errors: Literal["strict", "surrogateescape"] = "strict",
+) -> Iterator[tuple[int, Any]]:
+    """Yield the line numbers, from 1, and values of a JSONL file; blank lines are passed over.
+
+    Args:
+        path: The file.
+        torn: What to do with a last line that no line feed ends. `read`: it counts like any other (files that people
+            write); `skip`: its writer was killed, so it is left out (files that simgym appends to).
+        allow_nan: Read NaN and Infinity as floats instead of refusing them.
+        errors: `surrogateescape` turns bytes that are not UTF-8 into lone surrogates instead of refusing them.
+
+    Raises:
+        MalformedFile: the file cannot be opened, or a line is not UTF-8, not JSON or too long; the message names it.
+    """
+    for number, line in read_lines(path):
+        if torn == "skip" and not line.endswith(b"\n"):
+            return
+        if line.strip():
+            yield number, parse_line(line, f"{path}, line {number}", allow_nan=allow_nan, errors=errors)
+
+
+def read_lines(path: str | Path) -> Iterator[tuple[int, bytes]]:
+    """Yield the line numbers, from 1, and undecoded lines of a file, blank ones included.
+
+    Raises:
+        MalformedFile: the file cannot be opened, is not in UTF-8, or a line is too long.
+    """
+    try:
+        file = Path(path).open("rb")  # noqa: SIM115  # closed below; only opening it is what is translated
+    except OSError as error:
+        raise MalformedFile(f"Cannot read {path}: {error.strerror}.") from error
+    with file:
+        number = 0
+        while line := file.readline(LONGEST_LINE + 1):
+            number += 1
+            if number == 1:
+                line = _without_mark(line, path)
+            if len(line) > LONGEST_LINE:
+                raise MalformedFile(
+                    f"{path}, line {number}: longer than {LONGEST_LINE // 2**20} MiB. Is it JSONL, one object a line?"
+                )
+            yield number, line
+
+
+def parse_line(
+    line: bytes, where: str, *, allow_nan: bool = False, errors: Literal["strict", "surrogateescape"] = "strict"
+) -> Any:
+    """The value of a line; `where` says in messages which one it is. Otherwise as `read_jsonl`.
+
+    Raises:
+        MalformedFile: it is not UTF-8, or not JSON.
+    """
+    try:
+        return parse_json(line.decode("utf-8", errors), allow_nan=allow_nan)
+    except UnicodeDecodeError as error:
+        raise MalformedFile(
+            f"{where}: not UTF-8 (byte 0x{line[error.start]:02x} at position {error.start}); it looks like Latin-1 or "
+            "Windows-1252. Save the file as UTF-8."
+        ) from error
+    except ValueError as error:
+        raise MalformedFile(f"{where}: not JSON ({error}). Mend or remove it.") from error
+
+
+def read_json(path: str | Path) -> Any:
+    """The value of a whole JSON file.
+
+    Raises:
+        MalformedFile: it cannot be opened, or is not JSON in UTF-8.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise MalformedFile(f"Cannot read {path}: {error.strerror}.") from error
+    return parse_line(_without_mark(data, path), str(path))
+
+
+def parse_json(text: str, *, allow_nan: bool = False) -> Any:
+    """A JSON value, read strictly: no NaN, no Infinity, no number beyond the range of a float.
+
+    Raises:
+        ValueError: it is not JSON, or nested too deeply.
+    """
+    try:
+        if allow_nan:
+            return json.loads(text)
+        return json.loads(text, parse_constant=_refuse, parse_float=_finite)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def cut_torn_line(path: Path) -> None:
+    """Remove what a killed writer has left behind the last line feed of a file."""
+    with path.open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        position = size
+        while position > 0:
+            step = min(4096, position)
+            file.seek(position - step)
+            block = file.read(step)
+            if (feed := block.rfind(b"\n")) >= 0:
+                position = position - step + feed + 1
+                break
+            position -= step
+        if position < size:
+            file.truncate(position)
+
+
+def _without_mark(data: bytes, path: str | Path) -> bytes:
+    """The beginning of a file without UTF-8's byte order mark.
+
+    Raises:
+        MalformedFile: it is in another encoding, or compressed.
+    """
+    name = next((name for mark, name in _FIRST_BYTES if data.startswith(mark)), None)
+    if name is None and b"\0" in data[:4]:  # JSON holds no NUL: half of a wide character
+        name = "UTF-32" if b"\0\0" in data[:4] else "UTF-16"
+    if name in ("gzip", "zstd"):
+        raise MalformedFile(f"{path} is compressed ({name}). Unpack it first.")
+    if name is not None:
+        raise MalformedFile(f"{path} looks like {name}, expected UTF-8. Save the file as UTF-8.")
+    return data.removeprefix(codecs.BOM_UTF8)
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON number; write null for what is missing")
+
+
+def _finite(digits: str) -> float:
+    if math.isinf(value := float(digits)):
+        raise ValueError(f"the number {digits[:40]} is beyond the range of a float")
+    return value

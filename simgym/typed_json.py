@@ -1,0 +1,155 @@
+"""Dataclasses from JSON values of unknown origin: every field is checked against its annotation.
+
+A value of another shape becomes one sentence that says where it stands, what it is and what was expected
+(`calls[3].seed is 'x', expected an integer`), instead of a KeyError here or a TypeError three modules further on.
+Understood are the types that records on disk consist of: numbers, texts, booleans, None, literals, unions, tuples,
+lists, mappings by text, further dataclasses, and Any. A boolean is no number, and a float is finite.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import types
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from simgym.errors import ConfigurationError
+
+_T = TypeVar("_T")
+_Reader = Callable[[Any, str], Any]
+_NAMES = {int: "an integer", float: "a finite number", str: "a text", bool: "true or false", type(None): "null"}
+
+
+def from_json(cls: type[_T], value: Any, where: str, *, extra: Literal["refuse", "ignore"] = "refuse") -> _T:
+    """A dataclass instance from a JSON object whose keys are its fields.
+
+    Args:
+        cls: The dataclass.
+        value: What `json` gave.
+        where: What to call the value in messages, e.g. `plan`.
+        extra: Whether keys that are no field are an error.
+
+    Raises:
+        ConfigurationError: not an object, a field is missing, unknown or of another type, or the class refuses it.
+    """
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(f"{where} is {describe(value)}, expected a JSON object.")
+    readers, required = _fields(cls)  # type: ignore[arg-type]  # classes can be hashed
+    if extra == "refuse" and (unknown := sorted(str(key) for key in value if key not in readers)):
+        raise ConfigurationError(f"{where} has unknown keys {_short(unknown)}. Known: {', '.join(readers)}.")
+    if missing := [name for name in required if name not in value]:
+        raise ConfigurationError(f"{where} lacks the key {missing[0]!r}.")
+    return cls(**{name: read(value[name], f"{where}.{name}") for name, read in readers.items() if name in value})
+
+
+def read_as(annotation: Any, value: Any, where: str) -> Any:
+    """A JSON value as what a type annotation says, e.g. `tuple[float, ...]`.
+
+    Raises:
+        ConfigurationError: it is something else.
+    """
+    return _reader(annotation)(value, where)
+
+
+def describe(value: Any) -> str:
+    """A JSON value in a few words, for messages."""
+    if isinstance(value, Mapping):
+        return "a JSON object"
+    if isinstance(value, list | tuple):
+        return "a list"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return _short(value)
+
+
+def _short(value: Any) -> str:
+    text = ascii(value)  # whatever a file holds must not act on the terminal that shows the message
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+@functools.cache
+def _fields(cls: type) -> tuple[dict[str, _Reader], list[str]]:
+    hints = get_type_hints(cls)
+    own = [field for field in fields(cls) if field.init]
+    required = [field.name for field in own if field.default is MISSING and field.default_factory is MISSING]
+    return {field.name: _reader(hints[field.name]) for field in own}, required
+
+
+def _reader(annotation: Any) -> _Reader:
+    """What reads a value of this type."""
+    if annotation is Any:
+        return lambda value, where: value
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return functools.partial(_literal, arguments)
+    if origin in (Union, types.UnionType):
+        return _union(arguments)
+    if origin in (tuple, list) or origin in (Sequence, frozenset):
+        return _sequence(origin, arguments)
+    if origin in (dict, Mapping) or annotation in (dict, Mapping):
+        return functools.partial(_mapping, _reader(arguments[1]) if arguments else _reader(Any))
+    if is_dataclass(annotation):
+        return functools.partial(_record, annotation)
+    if annotation in _NAMES:
+        return functools.partial(_scalar, annotation)
+    raise TypeError(f"Records on disk cannot hold {annotation!r}.")  # a mistake in the record's definition
+
+
+def _scalar(kind: type, value: Any, where: str) -> Any:
+    if type(value) is kind and not (isinstance(value, float) and not math.isfinite(value)):
+        return value
+    if kind is float and type(value) is int and abs(value) < 2**1023:
+        return value
+    raise ConfigurationError(f"{where} is {describe(value)}, expected {_NAMES[kind]}.")
+
+
+def _literal(choices: tuple[Any, ...], value: Any, where: str) -> Any:
+    if isinstance(value, str | int | None) and value in choices:
+        return value
+    raise ConfigurationError(f"{where} is {describe(value)}, expected one of {', '.join(map(str, choices))}.")
+
+
+def _union(arguments: tuple[Any, ...]) -> _Reader:
+    nullable = type(None) in arguments
+    others = [argument for argument in arguments if argument is not type(None)]
+    readers = [_reader(argument) for argument in others]
+
+    def read(value: Any, where: str) -> Any:
+        if value is None and nullable:
+            return None
+        for reader in readers[:-1]:
+            try:
+                return reader(value, where)
+            except ConfigurationError:
+                continue
+        return readers[-1](value, where)
+
+    return read
+
+
+def _sequence(origin: Any, arguments: tuple[Any, ...]) -> _Reader:
+    kind = list if origin is list else tuple
+    open_ended = origin is not tuple or arguments[-1:] == (Ellipsis,)
+    readers = [_reader(argument) for argument in arguments if argument is not Ellipsis]
+
+    def read(value: Any, where: str) -> Any:
+        if not isinstance(value, list | tuple):
+            raise ConfigurationError(f"{where} is {describe(value)}, expected a list.")
+        if not open_ended and len(value) != len(readers):
+            raise ConfigurationError(f"{where} has {len(value)} entries, expected {len(readers)}.")
+        each = readers * len(value) if open_ended else readers
+        return kind(reader(item, f"{where}[{at}]") for at, (reader, item) in enumerate(zip(each, value, strict=True)))
+
+    return read
+
+
+def _mapping(item: _Reader, value: Any, where: str) -> Any:
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(f"{where} is {describe(value)}, expected a JSON object.")
+    return {str(key): item(entry, f"{where}[{_short(key)}]") for key, entry in value.items()}
+
+
+def _record(cls: Any, value: Any, where: str) -> Any:
+    return from_json(cls, value, where)

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from simgym.conversation import INTENT_PREFIX, Conversation, Scenario
+from simgym.envs.episodes import Episode
+from simgym.errors import ConfigurationError
+from simgym.evaluation.plan import Plan
+from simgym.report.results import MatrixResults
+from simgym.transcripts import ModelCall, Transcript
+
+SCENARIO = Scenario("s", f"{INTENT_PREFIX}rest", "hi")
+TRANSCRIPT = Transcript(
+    env_id="UserSim-Replay-v0",
+    scenario=SCENARIO,
+    seed=1,
+    conversation=Conversation().add("user", "hi").add("assistant", "ho"),
+    end_reason="turn_limit",
+    reward=0.5,
+    fingerprints={"judge": {"kind": "x"}},
+    calls=(ModelCall("user", 0, 1, "p", "o", 2, 1),),
+).to_json()
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=True) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The way to every part of a JSON value."""
+    keys = value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    return [at, *(place for key in keys for place in places(value[key], (*at, key)))]
+
+
+@settings(max_examples=300)
+@given(st.data(), anything)
+def test_a_record_with_anything_anywhere_is_read_or_refused_in_a_sentence(data, other):
+    """1 + 300 places and values; what is read can be written again."""
+    value = copy.deepcopy(TRANSCRIPT)
+    *way, last = data.draw(st.sampled_from(places(value)[1:]))
+    target = value
+    for key in way:
+        target = target[key]
+    target[last] = other
+    try:
+        transcript = Transcript.from_json(value)
+    except ConfigurationError:
+        return
+    json.dumps(transcript.to_json(), allow_nan=False)
+    transcript.content_hash()
+
+
+@pytest.mark.parametrize("read", [Transcript.from_json, Scenario.from_json, Episode.from_json, MatrixResults.from_json])
+@given(value=anything)
+def test_json_of_any_other_shape_is_refused_in_a_sentence(read, value):
+    with pytest.raises(ConfigurationError):
+        read(value)
+
+
+@given(anything)
+def test_a_plan_of_any_other_shape_is_refused(value):
+    with pytest.raises(ConfigurationError):
+        Plan.from_json(value)
+
+
+@pytest.mark.parametrize("reward", [1.5, -0.1, float("nan"), True, "0.5"])
+def test_a_reward_is_a_number_from_0_to_1_or_none(reward):
+    with pytest.raises(ConfigurationError, match=r"reward"):
+        Transcript.from_json({**TRANSCRIPT, "reward": reward})
+    assert Transcript.from_json({**TRANSCRIPT, "reward": None}).reward is None
