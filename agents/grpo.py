@@ -52,7 +52,7 @@ class UserSettings:
     simulator_options: str | None = None
     """Further arguments of the simulator, as `judge_options`."""
     numerics: str | None = None
-    """`bfloat16-mixed`: the policy's frozen linear layers, on a CPU; see `simgym.language_models.numerics`."""
+    """`bfloat16-mixed`: the policy's frozen linear layers, on a CPU; see `simgym.engine.numerics`."""
     system_prompt: str | None = None
     """Of the policy; none: what its chat template does without one."""
     outage_waits: list[float] = field(default_factory=lambda: list(WAITS))
@@ -96,7 +96,7 @@ def make_trainer(users: UserSettings, training: Any, options: Any) -> Any:
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import GRPOTrainer, get_peft_config
 
-    from simgym.language_models.numerics import convert
+    from simgym.engine.numerics import convert
     from simgym.language_models.weights import EMBEDDED, resolve_weights
 
     train_set, validation = split(users)

@@ -5,6 +5,7 @@ Reads a job as JSON from standard input, writes its result as JSON to standard o
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import sys
@@ -160,8 +161,8 @@ def with_simgym(people: Sequence[dict[str, str]], turns: int, dtype: str) -> dic
     )
     loaded = load_language_model(model)
     loaded.generate([Request((Message("user", "hello"),), sampling)])
-    loaded.forget()
-    before = (loaded.work.read, loaded.work.written, loaded.work.padding)
+    loaded.clear_cache()
+    before = dataclasses.replace(loaded.stats)
     reset_peak()
     started = time.perf_counter()
     held = simgym.collect(simgym.LanguageModelAssistant(model, sampling=sampling), env, batch_size=len(people))
@@ -174,8 +175,11 @@ def with_simgym(people: Sequence[dict[str, str]], turns: int, dtype: str) -> dic
         "said": said,
         "asked": {"read": sum(c.prompt_tokens for c in calls), "written": sum(c.completion_tokens for c in calls)},
         "written": sum(call.completion_tokens for call in calls),
-        "processed": loaded.work.read - before[0] + loaded.work.written - before[1],
-        "padding": loaded.work.padding - before[2],
+        "processed": loaded.stats.prefill_tokens
+        - before.prefill_tokens
+        + loaded.stats.decode_tokens
+        - before.decode_tokens,
+        "padding": loaded.stats.padding_tokens - before.padding_tokens,
         "distinct": distinct(loaded.tokenizer, calls),
         "faults": sum(not one.counts for one in held),
     }

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from simgym.conversation import Message
+from simgym.engine.numerics import MIXED
 from simgym.errors import ConfigurationError
 from simgym.judges.rubrics import load_rubric
 from simgym.language_models.base import Request, Sampling
 from simgym.language_models.model_spec import ModelSpec
-from simgym.language_models.numerics import MIXED
 from simgym.language_models.transformers_lm import TransformersLM
 from simgym.language_models.weights import EMBEDDED
 
@@ -47,7 +47,7 @@ def compare_numerics(
     Args:
         model: A model in process: a name, or settings whose `dtype` is replaced; None: the embedded one.
         repeats: How often each does the work, >= 1.
-        kinds: Which; None: all of torch's on a GPU, also those of `simgym.language_models.numerics` on a CPU.
+        kinds: Which; None: all of torch's on a GPU, also those of `simgym.engine.numerics` on a CPU.
 
     Raises:
         ConfigurationError: the model is not one in process.
@@ -69,16 +69,20 @@ def compare_numerics(
         _work(one, text)
     for _ in range(repeats):
         for kind, one in models.items():
-            began, before = time.perf_counter(), one.work.read + one.work.written
+            began, before = time.perf_counter(), _tokens(one)
             _work(one, text)
             # a reply may end sooner with other numbers, so tokens are counted
-            speeds[kind].append((one.work.read + one.work.written - before) / (time.perf_counter() - began))
+            speeds[kind].append((_tokens(one) - before) / (time.perf_counter() - began))
     found = []
     for kind, one in models.items():
         speed = statistics.median(speeds[kind])
         divergence = (expected.exp() * (expected - _log_probabilities(one, text))).sum(-1).mean()
         found.append(Numerics(kind, speed, speed / statistics.median(speeds["float32"]), float(divergence)))
     return found
+
+
+def _tokens(model: TransformersLM) -> int:
+    return model.stats.prefill_tokens + model.stats.decode_tokens
 
 
 def _work(model: TransformersLM, text: str) -> None:

@@ -1,9 +1,8 @@
-"""LoRA adapters on one copy of the base weights, tokens that an adapter adds included.
+"""LoRA adapters on disk: what can share a base model is read, everything else is refused in a sentence.
 
-A user simulator's adapter may bring tokens of its own, such as `<|endconversation|>`, with a trained embedding row
-each. Rows go behind the base model's embeddings, one set per adapter, and `own_logits` shows every sequence of a batch
-the rows of its adapter only: to the base model and to other adapters the tokens do not exist, so nothing that they say
-changes because an adapter was loaded. Read as PEFT saves them (`trainable_token_indices`), as safetensors only.
+Read as PEFT saves them, as safetensors only, added tokens (`trainable_token_indices`) included. An adapter that is not
+plain LoRA would change the base model for everybody (IA3, VeRA, OFT, PiSSA, biases, whole modules), or cannot be
+computed beside others in one batch (DoRA, aLoRA); it is refused before anything of the model is touched.
 """
 
 from __future__ import annotations
@@ -12,71 +11,107 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from simgym.engine import LoraAdapter
 from simgym.errors import WeightsError
 from simgym.transcripts import text_hash
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _DELTA, _EMBEDDINGS = ".token_adapter.trainable_tokens_delta", ("embed_tokens.weight", "lm_head.weight")
+_LORA = (".lora_A.", ".lora_B.", ".lora_embedding_A", ".lora_embedding_B")
+"""What names of LoRA weights contain."""
+_VARIANTS = {
+    "use_dora": "DoRA",
+    "alora_invocation_tokens": "activated LoRA",
+    "arrow_config": "Arrow",
+    "use_bdlora": "BD-LoRA",
+    "use_qalora": "QA-LoRA",
+    "kasa_config": "KaSA",
+    "monteclora_config": "MonteCLoRA",
+    "target_parameters": "LoRA on parameters of mixtures of experts",
+    "layer_replication": "LoRA with replicated layers",
+}
+"""Settings of PEFT that make LoRA something else, and what each is called."""
+_CHANGING_STARTS = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""Beginnings of `init_lora_weights` that subtract the adapter's start from the base model."""
+_MERGE = "Merge it with merge_and_unload and give the merged folder as model=."
 
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
     """A LoRA adapter as read from disk."""
 
-    config: Any
-    """PEFT's configuration, without the added tokens."""
-    weights: Mapping[str, Tensor]
-    """LoRA weights by PEFT's names."""
+    lora: LoraAdapter
+    """What the engine puts on the model."""
     tokens: Mapping[str, int]
     """Added tokens and the ids that the adapter knows them by."""
-    rows: Tensor | None
-    """(tokens, width) embedding rows in the order of `tokens`; None without added tokens."""
 
 
 def read_adapter(path: str) -> Adapter:
     """Read an adapter from a folder or the Hugging Face Hub.
 
     Raises:
-        WeightsError: it cannot be found or read, is not safetensors, or changes embeddings that the base model has.
+        WeightsError: it cannot be found or read, is not safetensors, or is of a kind that cannot share a base model.
     """
     try:
         from peft import PeftConfig
         from safetensors.torch import load_file
 
         folder = adapter_folder(path)
+        _check_kind(path, json.loads((folder / CONFIG).read_text(encoding="utf-8")))
         config = PeftConfig.from_pretrained(str(folder))
         weights = load_file(folder / WEIGHTS)
     except (OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, WeightsError):
+            raise
         raise WeightsError(
             f"Cannot load the adapter {path}: {(str(error).splitlines() or [type(error).__name__])[0]} "
             f"Expected a folder or Hugging Face id with {CONFIG} and {WEIGHTS}."
         ) from error
-    if getattr(config, "modules_to_save", None):
-        raise WeightsError(
-            f"The adapter {path} replaces whole modules ({', '.join(config.modules_to_save)}), which cannot share a "
-            "base model. Merge it into its base and give the merged folder as model=."
-        )
     ids = _token_ids(config)
+    # where it was trained does not matter (whether it fits is seen when it is put on), nor what its weights began with
     config.trainable_token_indices, config.inference_mode = None, True
-    config.base_model_name_or_path = None  # what it is called elsewhere; whether it fits is seen when it is put on
+    config.base_model_name_or_path, config.init_lora_weights = None, True
     rows = next((tensor for name, tensor in weights.items() if name.endswith(_DELTA)), None)
     names = _token_names(folder, ids)
-    lora = {
-        name: tensor for name, tensor in weights.items() if not name.endswith(_DELTA) and not name.endswith(_EMBEDDINGS)
-    }
-    if not ids and any(name.endswith(_EMBEDDINGS) for name in weights):
-        raise WeightsError(
-            f"The adapter {path} holds whole embeddings, which cannot share a base model. Merge it into its base and "
-            "give the merged folder as model=, or train the rows of added tokens alone (PEFT: trainable_token_indices)."
-        )
+    lora = {name: tensor for name, tensor in weights.items() if any(part in name for part in _LORA)}
+    _check_names(path, [name for name in weights if name not in lora and not name.endswith(_DELTA)], ids)
     if ids and (rows is None or len(rows) != len(ids)):
         raise WeightsError(f"The adapter {path} adds the tokens {ids} but holds no rows for them. Save it again.")
-    return Adapter(config, lora, dict(zip(names, ids, strict=True)), rows if ids else None)
+    tokens = dict(zip(names, ids, strict=True))
+    return Adapter(LoraAdapter(config, lora, tuple(ids), rows if ids else None), tokens)
+
+
+def _check_kind(path: str, settings: Mapping[str, Any]) -> None:
+    """Refuse what is not plain LoRA, by its settings alone."""
+    kind = str(settings.get("peft_type"))
+    variant = next((name for setting, name in _VARIANTS.items() if settings.get(setting)), None)
+    start = str(settings.get("init_lora_weights")).lower()
+    if kind != "LORA":
+        reason = f"is of kind {kind}"
+    elif variant is not None:
+        reason = f"is {variant}"
+    elif start.startswith(_CHANGING_STARTS):
+        reason = f"starts from changed base weights ({start})"
+    elif settings.get("modules_to_save"):
+        reason = f"replaces whole modules ({', '.join(settings['modules_to_save'])})"
+    else:
+        return
+    raise WeightsError(f"The adapter {path} {reason}; only plain LoRA can share a base model. {_MERGE}")
+
+
+def _check_names(path: str, names: Sequence[str], added_token_ids: Sequence[int]) -> None:
+    """Refuse weights that would take the place of the base model's."""
+    if any(name.endswith(_EMBEDDINGS) for name in names) and not added_token_ids:
+        raise WeightsError(
+            f"The adapter {path} holds whole embeddings, which cannot share a base model. {_MERGE} Or train the rows "
+            "of added tokens alone (PEFT: trainable_token_indices)."
+        )
+    if other := [name for name in names if not name.endswith(_EMBEDDINGS)]:
+        raise WeightsError(
+            f"The adapter {path} holds weights of the base model ({other[0]}), which cannot share one. {_MERGE}"
+        )
 
 
 def adapter_folder(path: str) -> Path:
@@ -95,27 +130,6 @@ def adapter_fingerprint(path: str) -> str:
     if not weights.is_file():
         return path
     return f"sha256:{text_hash(weights.read_bytes().hex())}"
-
-
-def own_logits(logits: Tensor, base_width: int, stored_N: Sequence[Mapping[int, int]]) -> Tensor:
-    """Logits over the base vocabulary and the added tokens that each sequence may write.
-
-    Args:
-        logits: (N, L, base_width + stored rows).
-        base_width: Vocabulary of the base model.
-        stored_N: For each sequence, where the row of each of its added tokens is stored, by token id.
-
-    Returns:
-        (N, L, width); an added token is -inf where it is not the sequence's own. Width is that of the base model if
-        no sequence has any.
-    """
-    largest = max((token for stored in stored_N for token in stored), default=-1)
-    own = logits[..., : max(base_width, largest + 1)].clone() if largest >= 0 else logits[..., :base_width]
-    own[..., base_width:] = float("-inf")
-    for index, stored in enumerate(stored_N):
-        for token, row in stored.items():
-            own[index, :, token] = logits[index, :, row]
-    return own
 
 
 def _token_ids(config: Any) -> list[int]:

@@ -1,38 +1,34 @@
 """A language model in this process: any decoder of transformers, batched, LoRA adapters over one copy of the weights.
 
-Requests become token prompts (chat template or `flip.render`), and `decoding.Decoder` runs them, together with those of
-other threads; a conversation's next turn reads what is new alone. Weights are loaded on the first call, not on
-construction, so that an environment can be built, pickled or forked before torch is touched. Simulators, judges and
+Requests become token prompts (`flip.render`), and `simgym.engine` runs them together with those of other threads; a
+conversation's next turn prefills only what is new. Weights are loaded on the first call, not on construction, so that
+an environment can be built, pickled or forked before torch is touched. Simulators, judges and
 assistants that name the same model share one instance through `loading.load_language_model`.
 
-On a CPU the default dtype is float32; `numerics` has faster ones. The same request gives the same tokens alone, in a
-batch, and with any part of it known from earlier, up to floating-point rounding: in float32, two tokens whose
-cumulative probabilities differ by less than about 1e-5 of a drawn number may swap; in bfloat16, and in the kinds of
-`numerics`, by less than about 1e-2, so that most sampled replies go another way sooner or later.
+On a CPU the default dtype is float32; `simgym.engine.numerics` has faster ones. The same request gives the same tokens
+alone, in a batch, and with any part of its prompt in the cache, up to floating-point rounding: in float32, two tokens
+whose cumulative probabilities differ by less than about 1e-5 of a drawn number may swap; in lower precision by less
+than about 1e-2, so that batch-dependent rounding eventually changes a sampled token.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from simgym.engine import EngineStats, Scored
 from simgym.errors import ConfigurationError
 from simgym.extras import require_extra
-from simgym.flip import render
 from simgym.language_models.base import Generation, Likelihood, Purpose, Request, Sampling
-from simgym.language_models.decoding import Row, Work
-from simgym.language_models.loaded_model import BASE, LoadedModel
+from simgym.language_models.loaded_model import LoadedModel
 from simgym.language_models.threads import settle_threads
 from simgym.language_models.weights import EMBEDDED, folder_hash
 from simgym.transcripts import text_hash
-
-_MOST_SCORED = 4096
-"""Positions whose logits are held at a time when texts are scored."""
 
 
 class TransformersLM:
@@ -48,6 +44,7 @@ class TransformersLM:
         dtype: str = "auto",
         max_batch_size: int = 64,
         kv_cache_gib: float = 2.0,
+        max_kv_gib: float | None = None,
         context_length: int | None = None,
         chat_template: str | None = None,
         trust_remote_code: bool = False,
@@ -60,11 +57,13 @@ class TransformersLM:
             adapters: LoRA adapters by name: folder or Hugging Face id of each.
             device: `auto` (CUDA, then MPS, then CPU), or what torch calls it.
             dtype: `auto` (bfloat16 on CUDA, else float32), `float32`, `float16` or `bfloat16`; on a
-                CPU `bfloat16-mixed` or `int8`, see `simgym.language_models.numerics`.
-            max_batch_size: Rows per forward pass, >= 1.
-            kv_cache_gib: Keys and values that are kept between calls, GiB, so that a conversation's next turn reads
-                what is new alone; 0 keeps none. Those of the rows that are running come on top: their number times
-                the longest. If you change the weights of `model` yourself, call `forget`.
+                CPU `bfloat16-mixed` or `int8`, see `simgym.engine.numerics`.
+            max_batch_size: Requests that run at a time, >= 1.
+            kv_cache_gib: Keys and values that are kept between calls, GiB, so that a conversation's next turn prefills
+                only what is new; 0 keeps none. If you change the weights of `model` yourself, call `clear_cache`.
+            max_kv_gib: Keys and values of the requests that are running, GiB, on top of those; None: half of the memory
+                that is free once the model is loaded. Requests wait for room, and one that does not fit even alone
+                gives a `context_overflow` fault.
             context_length: Tokens of prompt and reply together; None: what the model's configuration says.
             chat_template: Jinja template to use instead of the tokenizer's own, or for a tokenizer that has none.
             trust_remote_code: Run code that comes with the weights. Off unless you ask for it.
@@ -78,6 +77,8 @@ class TransformersLM:
             raise ConfigurationError(f"max_batch_size is {max_batch_size}, expected >= 1.")
         if not kv_cache_gib >= 0:
             raise ConfigurationError(f"kv_cache_gib is {kv_cache_gib}, expected >= 0.")
+        if max_kv_gib is not None and not max_kv_gib > 0:
+            raise ConfigurationError(f"max_kv_gib is {max_kv_gib}, expected > 0, or None for half of the free memory.")
         self.name = model
         self.revision = revision
         self.adapters = dict(adapters or {})
@@ -85,6 +86,7 @@ class TransformersLM:
         self.dtype = dtype
         self.max_batch_size = max_batch_size
         self.kv_cache_gib = kv_cache_gib
+        self.max_kv_gib = max_kv_gib
         self.context_length = context_length
         self.chat_template = chat_template
         self.trust_remote_code = trust_remote_code
@@ -106,12 +108,12 @@ class TransformersLM:
     @property
     def model(self) -> Any:
         """The `PreTrainedModel` (a `PeftModel` round it once adapters are loaded); loads it."""
-        return self._ready().model
+        return self._ready().engine.runner.lora_bank.model
 
     def check(self, purpose: Purpose = "chat", *, adapter: str | None = None) -> None:
         """Load the model; see `CheckableModel.check`."""
-        with self.lock:
-            self._adapter(self._ready(), adapter)
+        self._ready()
+        self._check_adapters([adapter])
 
     def generate(self, requests: Sequence[Request]) -> list[Generation]:
         """Answer N requests; see `LanguageModel.generate`.
@@ -123,24 +125,17 @@ class TransformersLM:
         """
         with self.lock:
             loaded = self._ready()
-            requests = [loaded.with_turn_end(request) for request in requests]
-            tokenizers = [loaded.tokenizer_of(self._adapter(loaded, request.adapter)) for request in requests]
-            prompts = [
-                render(tokenizer, request.messages, request.next_role)
-                for tokenizer, request in zip(tokenizers, requests, strict=True)
-            ]
-            ids_N = [loaded.encode(prompt, tokenizer) for prompt, tokenizer in zip(prompts, tokenizers, strict=True)]
-            rows: list[Row | None] = [
-                self._row(loaded, request, ids)
-                if len(ids) + request.sampling.max_new_tokens <= loaded.context_length
-                else None
-                for request, ids in zip(requests, ids_N, strict=True)
+            self._check_adapters([request.adapter for request in requests])
+            prompts = [loaded.prompt(request) for request in requests]
+            sequences = [
+                loaded.sequence(request, loaded.encode(prompt, request.adapter))
+                for request, prompt in zip(requests, prompts, strict=True)
             ]
         # not under the lock, so that the requests of other threads join the batch
-        loaded.decoder.run([row for row in rows if row is not None])
+        completions = loaded.engine.generate(sequences)
         return [
-            loaded.generation(request, prompt, row) if row is not None else _overflow(loaded, request, prompt, ids)
-            for request, prompt, row, ids in zip(requests, prompts, rows, ids_N, strict=True)
+            loaded.generation(request, prompt, sequence, completion)
+            for request, prompt, sequence, completion in zip(requests, prompts, sequences, completions, strict=True)
         ]
 
     def score(
@@ -157,46 +152,42 @@ class TransformersLM:
             )
         with self.lock:
             loaded = self._ready()
-            tokenizer = loaded.tokenizer_of(self._adapter(loaded, adapter))
-            heads = [loaded.encode(prompt, tokenizer) or [loaded.start_token] for prompt in prompts]
-            tails = [loaded.encode(continuation, tokenizer) for continuation in continuations]
-            if empty := [index for index, tail in enumerate(tails) if not tail]:
-                raise ConfigurationError(f"Continuation {empty[0]} is empty. There is nothing to score.")
-            likelihoods: list[Likelihood | None] = [None] * len(tails)
-            lengths = [len(head) + len(tail) for head, tail in zip(heads, tails, strict=True)]
-            for index, length in enumerate(lengths):
-                if len(tails[index]) >= loaded.context_length:
+            self._check_adapters([adapter])
+            texts = []
+            for index, (prompt, continuation) in enumerate(zip(prompts, continuations, strict=True)):
+                head = loaded.encode(prompt, adapter) or [loaded.start_token]
+                tail = loaded.encode(continuation, adapter)
+                if not tail:
+                    raise ConfigurationError(f"Continuation {index} is empty. There is nothing to score.")
+                if len(tail) >= loaded.context_length:
                     raise ConfigurationError(
-                        f"Continuation {index} has {len(tails[index])} tokens, as many as the context of "
+                        f"Continuation {index} has {len(tail)} tokens, as many as the context of "
                         f"{loaded.context_length} or more. Shorten it."
                     )
-                if length > loaded.context_length:  # keep the end, which is next to what is scored
-                    heads[index] = heads[index][len(tails[index]) - loaded.context_length :]
-            # logits are held for the continuations alone, so the longest of a batch bounds its memory
-            size = max(1, min(self.max_batch_size, _MOST_SCORED // max(map(len, tails), default=1)))
-            for batch in _batches(range(len(tails)), lengths, size):
-                scored = loaded.likelihoods(
-                    [heads[i] for i in batch], [tails[i] for i in batch], self._adapter(loaded, adapter)
-                )
-                for index, likelihood in zip(batch, scored, strict=True):
-                    likelihoods[index] = likelihood
-        return [likelihood for likelihood in likelihoods if likelihood is not None]
+                # of a long prompt the end is kept, which is next to what is scored
+                texts.append(Scored(head[max(0, len(head) + len(tail) - loaded.context_length) :], tail))
+        logprobs = loaded.engine.runner.loglikelihoods(texts, adapter)
+        return [
+            Likelihood(logprob, len(text.continuation), len(text.prompt))
+            for logprob, text in zip(logprobs, texts, strict=True)
+        ]
 
     def choose(self, requests: Sequence[Request], choices: Sequence[str]) -> list[tuple[float, ...]]:
         """Log-probability of each choice as a reply's first token; see `ChoosingModel.choose`. One forward pass."""
         with self.lock:
             loaded = self._ready()
-            tokens = [loaded.encode(choice, loaded.tokenizer) for choice in choices]
+            self._check_adapters([request.adapter for request in requests])
+            tokens = [loaded.encode(choice) for choice in choices]
             if wrong := [choice for choice, ids in zip(choices, tokens, strict=True) if len(ids) != 1]:
                 raise ConfigurationError(f"{wrong[0]!r} is not one token for {self.name}. Choose other replies.")
-            heads = [loaded.encode(self.prompt_text(request), loaded.tokenizer) for request in requests]
-            asked = tuple(ids[0] for ids in tokens)
-            rows = [
-                Row(head, Sampling(0.0, max_new_tokens=1), 0, self._adapter(loaded, request.adapter), choices=asked)
-                for request, head in zip(requests, heads, strict=True)
-            ]
-        loaded.decoder.run([row for row in rows if len(row.prompt) < loaded.context_length])
-        return [row.choice_logprobs for row in rows]
+            greedy = Sampling(temperature=0.0, max_new_tokens=1)
+            sequences = []
+            for request in requests:
+                token_ids = loaded.encode(loaded.prompt(request), request.adapter)
+                sequence = loaded.sequence(replace(request, sampling=greedy, json_schema=None), token_ids)
+                sequence.choices = tuple(ids[0] for ids in tokens)
+                sequences.append(sequence)
+        return [completion.choice_logprobs for completion in loaded.engine.generate(sequences)]
 
     def hidden_states(self, texts: Sequence[str], *, layers: Sequence[int]) -> list[HiddenStates]:
         """What the base model makes of N texts on the way; no adapter is applied.
@@ -213,26 +204,21 @@ class TransformersLM:
         """
         with self.lock:
             loaded = self._ready()
-            deepest = len(loaded.layers())
+            runner = loaded.engine.runner
+            deepest = len(runner.decoder_layers())
             if not layers or not all(1 <= layer <= deepest for layer in layers):
                 raise ConfigurationError(f"layers is {list(layers)}, expected numbers from 1 to {deepest}.")
             if empty := [index for index, text in enumerate(texts) if not text]:
                 raise ConfigurationError(f"Text {empty[0]} is empty. There is nothing to read.")
             encoded = [loaded.encode_with_offsets(text) for text in texts]
-            found: list[HiddenStates | None] = [None] * len(texts)
-            for batch in _batches(range(len(texts)), [len(ids) for ids, _ in encoded], self.max_batch_size):
-                states_N = loaded.hidden_states([encoded[index][0] for index in batch], layers)
-                for index, states in zip(batch, states_N, strict=True):
-                    found[index] = HiddenStates(states, encoded[index][1])
-        return [states for states in found if states is not None]
+        states_N = runner.hidden_states([token_ids for token_ids, _ in encoded], list(layers))
+        return [HiddenStates(states, offsets) for states, (_, offsets) in zip(states_N, encoded, strict=True)]
 
     def prompt_text(self, request: Request) -> str:
         """The exact text that `generate` reads for a request; what `score` takes as a prompt."""
         with self.lock:
-            loaded = self._ready()
-            return render(
-                loaded.tokenizer_of(self._adapter(loaded, request.adapter)), request.messages, request.next_role
-            )
+            self._check_adapters([request.adapter])
+            return self._ready().prompt(request)
 
     def load_adapter(self, name: str, path: str) -> None:
         """Add a LoRA adapter from a folder or hub id; usable as `Request(adapter=name)` from now on."""
@@ -240,15 +226,15 @@ class TransformersLM:
             self._ready().add_adapter(name, path)
             self.adapters[name] = path
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         """Drop the keys and values kept from earlier calls, as after a change of the weights."""
         if self._loaded is not None:
-            self._loaded.decoder.forget()
+            self._loaded.engine.clear()
 
     @property
-    def work(self) -> Work:
-        """Tokens that went through the model in `generate` and `choose` so far."""
-        return self._ready().decoder.work
+    def stats(self) -> EngineStats:
+        """Tokens that went through the model in `generate` and `choose` so far; loads the model."""
+        return self._ready().engine.stats
 
     def fingerprint(self) -> dict[str, Any]:
         """Identifies weights and numerics without loading them; adapters identify themselves where they are used."""
@@ -262,15 +248,13 @@ class TransformersLM:
             **({"chat_template": text_hash(self.chat_template)} if self.chat_template else {}),
         }
 
-    def _row(self, loaded: LoadedModel, request: Request, ids: list[int]) -> Row:
-        matcher = loaded.constraints().matcher(request.json_schema) if request.json_schema is not None else None
-        return Row(ids, request.sampling, request.seed, self._adapter(loaded, request.adapter), matcher)
-
-    def _adapter(self, loaded: LoadedModel, name: str | None) -> str:
-        if name is not None and name not in self.adapters:
-            known = ", ".join(self.adapters) or "none"
-            raise ConfigurationError(f"No adapter {name!r} is loaded. Loaded: {known}. Use load_adapter(name, path).")
-        return loaded.keys[name] if name is not None else BASE
+    def _check_adapters(self, names: Sequence[str | None]) -> None:
+        for name in names:
+            if name is not None and name not in self.adapters:
+                known = ", ".join(self.adapters) or "none"
+                raise ConfigurationError(
+                    f"No adapter {name!r} is loaded. Loaded: {known}. Use load_adapter(name, path)."
+                )
 
     def _ready(self) -> LoadedModel:
         settle_threads()
@@ -278,18 +262,6 @@ class TransformersLM:
             if self._loaded is None:
                 self._loaded = LoadedModel(self)
             return self._loaded
-
-
-def _overflow(loaded: LoadedModel, request: Request, prompt: str, ids: list[int]) -> Generation:
-    return Generation(
-        text="",
-        finish_reason="fault",
-        prompt=prompt,
-        prompt_token_ids=tuple(ids),
-        prompt_tokens=len(ids),
-        fault=f"context_overflow: {len(ids)} prompt tokens and {request.sampling.max_new_tokens} new ones exceed the "
-        f"context of {loaded.context_length}",
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,9 +272,3 @@ class HiddenStates:
     """Shape (K, L, D): K layers, L tokens, D hidden size."""
     offsets: np.ndarray[Any, np.dtype[np.int64]]
     """Shape (L, 2): where each token begins and ends in the text, characters."""
-
-
-def _batches(indices: Sequence[int] | range, lengths: Sequence[int], size: int) -> list[list[int]]:
-    """Indices grouped by similar length, at most `size` each: padding is work for nothing."""
-    ordered = sorted(indices, key=lambda index: lengths[index])
-    return [ordered[start : start + size] for start in range(0, len(ordered), size)]

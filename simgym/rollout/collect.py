@@ -3,7 +3,7 @@
 In step (the default), the conversations of a batch run together: one assistant call, one simulator call and one judge
 call per turn. Free-running, each goes its own way in a thread of its own, as many at a time as a batch has: what one of
 them waits for holds up no other, and one is judged while others are talking. Behind servers that is faster; a model in
-this process puts the requests of all threads in one batch (`language_models.decoding`). The conversations are the same.
+this process puts the requests of all threads in one batch (`simgym.engine`). The conversations are the same.
 
 A finished one is appended to the file at once; a run that was killed goes on where it stopped, and conversations in
 the file are not done again.

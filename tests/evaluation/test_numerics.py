@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 
 from simgym.conversation import Message
+from simgym.engine.numerics import MIXED
 from simgym.errors import ConfigurationError
 from simgym.evaluation.numerics import compare_numerics
 from simgym.language_models.base import Request, Sampling
-from simgym.language_models.numerics import MIXED
 from simgym.language_models.transformers_lm import TransformersLM
 
 
@@ -41,7 +41,7 @@ def test_adapters_can_be_trained_on_rounded_layers(tiny_model):
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    from simgym.language_models.numerics import convert
+    from simgym.engine.numerics import convert
 
     model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype="float32")
     convert(model, "bfloat16-mixed")
@@ -68,7 +68,7 @@ def test_an_adapter_with_a_token_of_its_own_changes_nothing_for_the_others(dtype
     requests = [ask("hello", 1), ask("hello", 1, "other")]
     before = lm.generate(requests)
     lm.load_adapter("ending", with_token)
-    lm.forget()
+    lm.clear_cache()
     assert [one.token_ids for one in lm.generate(requests)] == [one.token_ids for one in before]
     assert lm.generate([ask("hello", 1, "ending")])[0].fault is None
     adapters = [one for name, one in lm.model.named_modules() if name.endswith(("lora_A.adapter0", "lora_B.adapter0"))]

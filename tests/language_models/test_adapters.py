@@ -8,9 +8,10 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from simgym.conversation import END_OF_CONVERSATION, Message
+from simgym.engine.lora_bank import own_logits
 from simgym.errors import WeightsError
 from simgym.flip import add_end_token, render
-from simgym.language_models.adapters import adapter_fingerprint, own_logits
+from simgym.language_models.adapters import adapter_fingerprint
 from simgym.language_models.base import Request, Sampling
 from simgym.language_models.transformers_lm import TransformersLM
 from simgym.testing.tiny_models import save_tiny_adapter
@@ -125,3 +126,114 @@ def test_an_adapter_with_whole_embeddings_is_refused(tiny_model, tmp_path):
     save_file(weights, folder / "adapter_model.safetensors")
     with pytest.raises(WeightsError, match="whole embeddings"):
         TransformersLM(tiny_model, adapters={"a": str(folder)}).generate([ask("a")])
+
+
+SHARED = {
+    "lora": {},
+    "rslora": {"use_rslora": True},
+    "lora_bias": {"lora_bias": True},
+    "gaussian start": {"init_lora_weights": "gaussian"},
+}
+LORA_VARIANTS = {
+    "DoRA": {"use_dora": True},
+    "activated LoRA": {"alora_invocation_tokens": [1, 2]},
+    "starts from changed base weights": {"init_lora_weights": "pissa"},
+    "replaces whole modules": {"modules_to_save": ["lm_head"]},
+    "replicated layers": {"layer_replication": [[0, 2], [1, 2]]},
+}
+TARGETS = ["q_proj", "v_proj"]
+OTHER_KINDS = {
+    "ADALORA": ("AdaLoraConfig", {"target_modules": TARGETS, "total_step": 10}),
+    "IA3": ("IA3Config", {"target_modules": TARGETS, "feedforward_modules": []}),
+    "LOHA": ("LoHaConfig", {"target_modules": TARGETS}),
+    "VERA": ("VeraConfig", {"target_modules": ["q_proj"]}),
+    "OFT": ("OFTConfig", {"target_modules": TARGETS, "oft_block_size": 8, "r": 0}),
+    "PREFIX_TUNING": ("PrefixTuningConfig", {"num_virtual_tokens": 2}),
+    "PROMPT_TUNING": ("PromptTuningConfig", {"num_virtual_tokens": 2}),
+}
+
+
+def save_kind(folder, base, config):
+    import peft
+
+    torch.manual_seed(3)
+    model = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
+    model.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def shared(tiny_model):
+    """A base model, its greedy replies, and a check that they are still the same."""
+    lm = TransformersLM(tiny_model)
+    requests = [ask(None, seed, "assistant") for seed in range(2)]
+    before = [one.token_ids for one in lm.generate(requests)]
+    logits = lm.model(torch.tensor([[1, 2, 3]])).logits
+
+    def unchanged():
+        assert [one.token_ids for one in lm.generate(requests)] == before
+        names = {"adapter_names": ["__base__"]} if hasattr(lm.model, "peft_config") else {}
+        assert torch.allclose(lm.model(torch.tensor([[1, 2, 3]]), **names).logits, logits, atol=1e-5)
+        assert not any(parameter.requires_grad for parameter in lm.model.parameters())
+
+    return lm, unchanged
+
+
+@pytest.mark.parametrize("kind", OTHER_KINDS)
+def test_an_adapter_of_another_kind_is_refused_and_the_base_stays_as_it_was(kind, shared, tiny_model, tmp_path):
+    import peft
+
+    name, settings = OTHER_KINDS[kind]
+    folder = save_kind(tmp_path / kind, tiny_model, getattr(peft, name)(task_type="CAUSAL_LM", **settings))
+    lm, unchanged = shared
+    with pytest.raises(WeightsError, match=f"is of kind {kind}; only plain LoRA .*merge_and_unload.*merged folder"):
+        lm.load_adapter("wrong", folder)
+    unchanged()
+
+
+@pytest.mark.parametrize("reason", LORA_VARIANTS)
+def test_a_variant_of_lora_is_refused_and_the_base_stays_as_it_was(reason, shared, tiny_model, tmp_path):
+    from peft import LoraConfig
+
+    config = LoraConfig(r=2, target_modules=TARGETS, task_type="CAUSAL_LM", **LORA_VARIANTS[reason])
+    folder = save_kind(tmp_path / "variant", tiny_model, config)
+    lm, unchanged = shared
+    with pytest.raises(WeightsError, match=f"{reason}.*merge_and_unload"):
+        lm.load_adapter("wrong", folder)
+    unchanged()
+
+
+@pytest.mark.parametrize("kind", SHARED)
+def test_kinds_of_lora_that_share_a_base_leave_it_as_it_was(kind, shared, tiny_model, tmp_path):
+    from peft import LoraConfig
+
+    config = LoraConfig(r=2, target_modules=TARGETS, task_type="CAUSAL_LM", **SHARED[kind])
+    lm, unchanged = shared
+    lm.load_adapter("good", save_kind(tmp_path / "adapter", tiny_model, config))
+    assert lm.generate([ask("good")])[0].fault is None
+    unchanged()
+
+
+def test_an_adapter_with_weights_of_the_base_is_refused(shared, tiny_model, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = save_tiny_adapter(tmp_path / "biased", tiny_model)
+    weights = load_file(folder / "adapter_model.safetensors")
+    weights["base_model.model.model.layers.0.self_attn.q_proj.base_layer.bias"] = torch.ones(32)
+    save_file(weights, folder / "adapter_model.safetensors")
+    lm, unchanged = shared
+    with pytest.raises(WeightsError, match=r"holds weights of the base model .*q_proj.*bias.*merge_and_unload"):
+        lm.load_adapter("wrong", str(folder))
+    unchanged()
+
+
+def test_an_adapter_that_fails_half_way_leaves_no_layer_behind(shared, tiny_model, tmp_path):
+    folder = save_tiny_adapter(tmp_path / "halfway", tiny_model)
+    settings = json.loads((folder / "adapter_config.json").read_text())
+    settings["target_modules"] = ["q_proj", "input_layernorm"]  # LoRA is for the first, not for the second
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    lm, unchanged = shared
+    with pytest.raises(WeightsError, match="does not fit"):
+        lm.load_adapter("wrong", str(folder))
+    assert not any("lora_" in name for name, _ in lm.model.named_modules())
+    unchanged()

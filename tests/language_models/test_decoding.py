@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from simgym.conversation import Message
-from simgym.errors import ConfigurationError
+from simgym.engine import Sequence
 from simgym.language_models.base import Request, Sampling
-from simgym.language_models.prefix_tree import PrefixTree
 from simgym.language_models.transformers_lm import TransformersLM
+from simgym.seeding import derive_seed
 
 ROLES = ("user", "assistant")
 
@@ -63,7 +63,7 @@ def test_what_is_reused_gives_what_reading_again_gives(fresh, keeping, forgetful
         for one, other in zip(lm.generate(requests), expected, strict=True):
             assert one.token_ids == other.token_ids
             assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
-        assert lm._loaded.decoder.tree.size <= lm._loaded.decoder.tree.bound
+        assert lm._loaded.engine.prefix_cache.size <= lm._loaded.engine.prefix_cache.max_bytes
 
 
 def test_a_conversations_next_turn_reads_what_is_new_alone(tiny_model):
@@ -71,9 +71,9 @@ def test_a_conversations_next_turn_reads_what_is_new_alone(tiny_model):
     texts = ["x" * 100]
     read = []
     for turn in range(4):
-        before = lm.work.read
+        before = lm.stats.prefill_tokens
         generation = lm.generate([request(texts, temperature=0.0, max_new_tokens=20)])[0]
-        read.append(lm.work.read - before)
+        read.append(lm.stats.prefill_tokens - before)
         reply = lm.tokenizer.decode(generation.token_ids[:-1], skip_special_tokens=True)
         reencoded = lm.tokenizer(reply, add_special_tokens=False)["input_ids"]
         if reencoded != list(generation.token_ids[:-1]):  # bytes that are no text are not said again as they were
@@ -86,7 +86,7 @@ def test_a_conversations_next_turn_reads_what_is_new_alone(tiny_model):
 def test_a_batch_reads_what_it_shares_once_and_forks_share_their_history(tiny_model):
     lm = TransformersLM(tiny_model, kv_cache_gib=0)
     lm.generate([request(["s" * 300 + str(number % 2) + "t" * 100 + str(number)]) for number in range(8)])
-    assert lm.work.read < 300 + 2 * 100 + 8 * 30
+    assert lm.stats.prefill_tokens < 300 + 2 * 100 + 8 * 30
 
 
 def test_rows_come_and_go_without_disturbing_each_other(keeping, fresh):
@@ -125,14 +125,14 @@ def test_callers_of_many_threads_share_passes_and_get_their_own_replies(tiny_mod
     found, failed = ask_from_threads(lm, requests)
     assert not failed
     assert found == {number: fresh.generate([one])[0].token_ids for number, one in enumerate(requests)}
-    assert lm.work.passes < 12 * 40 / 3
+    assert lm.stats.forward_passes < 12 * 40 / 3
 
 
 def test_a_caller_that_breaks_off_leaves_the_others_their_replies(tiny_model, fresh, monkeypatch):
     lm = TransformersLM(tiny_model)
     requests, calls = from_threads(4), []
-    decoder = lm._ready().decoder
-    run_pass = decoder._pass
+    engine = lm._ready().engine
+    run_pass = engine._forward
 
     def breaking(*arguments):
         calls.append(1)
@@ -140,7 +140,7 @@ def test_a_caller_that_breaks_off_leaves_the_others_their_replies(tiny_model, fr
             raise RuntimeError("the first leader dies")
         return run_pass(*arguments)
 
-    monkeypatch.setattr(decoder, "_pass", breaking)
+    monkeypatch.setattr(engine, "_forward", breaking)
     found, failed = ask_from_threads(lm, requests)
     assert len(failed) == 1
     assert found == {
@@ -149,19 +149,17 @@ def test_a_caller_that_breaks_off_leaves_the_others_their_replies(tiny_model, fr
 
 
 def test_a_row_that_fails_is_its_callers_affair_alone(tiny_model, fresh, monkeypatch):
-    from simgym.language_models import decoding
-
     lm = TransformersLM(tiny_model)
     requests = from_threads(4)
     expected = {number: fresh.generate([requests[number]])[0].token_ids for number in (0, 1, 3)}
-    advance = decoding._advance
+    append = Sequence.append
 
-    def poisoned(row, *arguments):
-        if row.seed == 2 and len(row.tokens) == 5:
+    def poisoned(sequence, *arguments):
+        if sequence.seed == derive_seed(2) and len(sequence.token_ids) == 5:
             raise RuntimeError("poison")
-        advance(row, *arguments)
+        append(sequence, *arguments)
 
-    monkeypatch.setattr(decoding, "_advance", poisoned)
+    monkeypatch.setattr(Sequence, "append", poisoned)
     found, failed = ask_from_threads(lm, requests)
     assert failed == [2]
     assert found == expected
@@ -178,7 +176,7 @@ def test_nothing_read_with_old_weights_is_used_after_forget(tiny_model):
     for model in (lm.model, again.model):
         with lm.lock, torch.no_grad():
             model.model.layers[0].self_attn.v_proj.weight.mul_(-1.5)
-    lm.forget()
+    lm.clear_cache()
     busy.join(60)
     after = lm.generate([asked])[0]
     assert after.token_ids == again.generate([asked])[0].token_ids != before.token_ids
@@ -187,10 +185,10 @@ def test_nothing_read_with_old_weights_is_used_after_forget(tiny_model):
 def test_one_long_prompt_does_not_cost_its_length_for_every_later_row(tiny_model):
     lm = TransformersLM(tiny_model)
     lm.generate([request(["z" * 900], max_new_tokens=2)])
-    cache = lm._loaded.decoder._cache
+    cache = lm._loaded.engine.kv_cache
     lm.generate([request([f"{number}"], max_new_tokens=2) for number in range(30)])
     lm.generate([request(["a"], max_new_tokens=2)])
-    assert cache._slots * cache._columns < 30 * 900
+    assert cache.num_slots * cache.num_columns < 30 * 900
 
 
 @pytest.mark.parametrize("window", [4, 64])
@@ -212,60 +210,3 @@ def test_sliding_windows_see_what_transformers_shows_them(tmp_path, window):
     prompt = torch.tensor([ours[0].prompt_token_ids])
     theirs = model.generate(prompt, max_new_tokens=8, do_sample=False)[0, prompt.shape[1] :].tolist()
     assert list(ours[0].token_ids) == list(again.token_ids) == theirs
-
-
-def test_a_model_with_another_kind_of_memory_is_refused():
-    from types import SimpleNamespace
-
-    from simgym.language_models.slot_cache import attention_masks
-
-    with pytest.raises(ConfigurationError, match="layers of linear_attention"):
-        attention_masks(SimpleNamespace(layer_types=["full_attention", "linear_attention"]), None, None)
-
-
-@settings(max_examples=100, deadline=None)
-@given(
-    st.lists(st.tuples(st.lists(st.integers(0, 2), min_size=1, max_size=12), st.booleans()), max_size=20),
-    st.integers(0, 800),
-)
-def test_the_tree_finds_the_longest_known_beginning_within_its_bound(sequences, bound):
-    import torch
-
-    def layers(tokens):
-        return [(torch.tensor(tokens, dtype=torch.float32)[None, :, None], torch.zeros(1, len(tokens), 1))]
-
-    tree, everything = PrefixTree(10**9), []
-    for tokens, first in sequences:
-        adapter = "first" if first else "second"
-        tree.store(adapter, tokens, lambda start, end, tokens=tokens: layers(tokens[start:end]))
-        everything.append((adapter, tokens))
-        for wanted_adapter, wanted in everything:
-            length, pieces = tree.find(wanted_adapter, wanted)
-            assert length == len(wanted)
-            joined = [int(value) for _, piece in pieces for value in piece[0][0][0, :, 0]]
-            assert joined == wanted
-            assert [start for start, _ in pieces] == [
-                sum(piece[0][0].shape[1] for _, piece in pieces[:number]) for number in range(len(pieces))
-            ]
-    known = {(adapter, *tokens[:end]) for adapter, tokens in everything for end in range(1, len(tokens) + 1)}
-    assert tree.size == 8 * len(known)
-    tree.bound = bound
-    tree.trim()
-    assert tree.size <= bound
-
-
-def test_what_was_not_used_for_longest_goes_first():
-    import torch
-
-    def layers(start, end):
-        return [(torch.zeros(1, end - start, 1), torch.zeros(1, end - start, 1))]
-
-    tree = PrefixTree(10**9)
-    for end in (10, 20, 30):
-        tree.store("a", [1] * end, layers)
-    for end in (10, 20, 30):
-        tree.store("a", [2] * end, layers)
-    tree.bound = tree.size - 15 * 8
-    tree.trim()
-    assert tree.find("a", [1] * 30)[0] == 10
-    assert tree.find("a", [2] * 30)[0] == 30

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -213,3 +214,50 @@ def test_hidden_states_of_nothing_or_of_no_layer_are_refused(lm):
     for layers in ([], [0], [3]):
         with pytest.raises(ConfigurationError, match="from 1 to 2"):
             lm.hidden_states(["a"], layers=layers)
+
+
+def test_what_ends_a_users_turn_does_not_end_an_assistants(tmp_path, tiny_model):
+    """As in gpt-oss: its template ends turns with a token that only separates parts of an assistant's message."""
+    import shutil
+
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = tmp_path / "separator"
+    shutil.copytree(tiny_model, folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.eos_token = "<|system|>"
+    tokenizer.save_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    model.config.eos_token_id = model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.save_pretrained(folder)
+    lm = TransformersLM(str(folder))
+    separator = lm.tokenizer.convert_tokens_to_ids("<|end|>")
+    asked = [ask("Hi", seed, temperature=3.0, max_new_tokens=60) for seed in range(30)]
+    generations = lm.generate(asked)
+    assert any(separator in generation.token_ids[:-1] for generation in generations)
+    for generation in lm.generate([replace(request, next_role="user") for request in asked]):
+        assert separator not in generation.token_ids[:-1]
+
+
+def test_a_model_that_cannot_run_here_is_refused_before_its_weights_are_read(tmp_path):
+    import transformers
+
+    refused = {
+        "bloom": (transformers.BloomConfig(), "does not take position_ids"),
+        "hybrid": (transformers.Qwen3NextConfig(), "linear_attention"),
+        "vision": (transformers.Qwen2_5_VLConfig(), "does not load as a causal language model"),
+    }
+    for name, (config, reason) in refused.items():
+        config.save_pretrained(tmp_path / name)  # no weights and no tokenizer beside it
+        with pytest.raises(ConfigurationError, match=f"{reason}.*openai:NAME"):
+            TransformersLM(str(tmp_path / name)).generate([ask("x")])
+
+
+def test_a_request_that_no_memory_holds_is_a_fault_of_its_own(tiny_model):
+    lm = TransformersLM(tiny_model, max_kv_gib=2e-4)
+    fits, large = lm.generate([ask("ok"), ask("x" * 1200)])
+    assert fits.fault is None
+    assert large.fault.startswith("context_overflow: ")
+    assert "GiB of keys and values" in large.fault
+    with pytest.raises(ConfigurationError, match="max_kv_gib is 0"):
+        TransformersLM(tiny_model, max_kv_gib=0)

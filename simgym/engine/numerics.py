@@ -18,6 +18,8 @@ are from float32, `simgym doctor --bench` measures.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -38,22 +40,25 @@ def convert(model: Any, kind: str) -> None:
 
     if kind not in MIXED:
         return
-    made = _classes()[kind]
+    rounded = _classes()[kind]
     for path, layer in list(model.named_modules()):
         if type(layer) is torch.nn.Linear and "lora_" not in path:  # adapters stay trainable
             parent, _, name = path.rpartition(".")
-            setattr(model.get_submodule(parent), name, made(layer))
+            setattr(model.get_submodule(parent), name, rounded(layer))
 
 
-def with_float_output(model: Any) -> None:
-    """Give a converted model a float32 output layer again, as resizing its embeddings needs; `convert` rounds it anew.
+@contextlib.contextmanager
+def float_output(model: Any) -> Iterator[None]:
+    """Within it, a converted model has a float32 output layer, as resizing its embeddings needs.
 
     Where the output layer shares the embedding's weights, those are exact; else the rounded ones are taken.
     """
     import torch
 
     layer = model.get_output_embeddings()
-    if type(layer) is torch.nn.Linear:
+    kind = type(layer)
+    if kind is torch.nn.Linear:
+        yield
         return
     tied = getattr(model.config.get_text_config(), "tie_word_embeddings", False)
     plain = torch.nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None)
@@ -66,13 +71,15 @@ def with_float_output(model: Any) -> None:
     if tied:
         plain.weight = model.get_input_embeddings().weight
     model.set_output_embeddings(plain)
+    yield
+    model.set_output_embeddings(kind(model.get_output_embeddings()))
 
 
 def converted(model: Any) -> int:
     """How many layers compute with rounded numbers."""
     import torch
 
-    return sum(isinstance(one, torch.nn.Linear) and type(one) is not torch.nn.Linear for one in model.modules())
+    return sum(isinstance(layer, torch.nn.Linear) and type(layer) is not torch.nn.Linear for layer in model.modules())
 
 
 def _classes() -> dict[str, Any]:

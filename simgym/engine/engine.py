@@ -1,0 +1,259 @@
+"""The engine: token prompts in, tokens out, all sequences together, whoever asked for them.
+
+A sequence's life: (1) `generate` gives it to the scheduler, where it waits; (2) `step` admits it; (3) what the prefix
+cache matches of its prompt is copied into a slot of the KV cache; (4) what it shares with others that enter is
+prefilled once, the rest beside them; (5) the sampler draws its next token; (6) as long as that is not its last, the
+model decodes it in one forward pass with all that run, and (5) follows; (7) at its end its keys and values are inserted
+into the prefix cache, where the conversation's next turn will match them; (8) its caller gets a `Completion`.
+
+`generate` may be called from many threads. One of the callers leads, that is, does the work for all of them; when its
+own sequences are done, another takes over. So simulators, judges and assistants of many environments fill one batch,
+and a long completion holds up nobody.
+
+The engine knows token ids, a model and a tokenizer of transformers. It knows nothing of messages and chat templates,
+and calls nobody but those two.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from simgym.engine.attention import token_bytes
+from simgym.engine.config import EngineConfig
+from simgym.engine.errors import SequenceTooLarge
+from simgym.engine.grammar import Grammar
+from simgym.engine.kv_cache import KVCache
+from simgym.engine.model_runner import ModelRunner
+from simgym.engine.prefill import Chunk, passes, shared_prefixes, unmatched
+from simgym.engine.prefix_cache import PrefixCache
+from simgym.engine.sampler import Sampler
+from simgym.engine.scheduler import Scheduler
+from simgym.engine.sequence import Completion, Sequence
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(slots=True)
+class EngineStats:
+    """What an engine has done so far, in tokens; see `benchmarks/throughput.py`."""
+
+    prefill_tokens: int = 0
+    """Prompt tokens that went through the model."""
+    decode_tokens: int = 0
+    """Sampled tokens that went through the model (the last one of a completion does not)."""
+    padding_tokens: int = 0
+    """Positions that went through the model for nothing."""
+    cached_tokens: int = 0
+    """Prompt tokens whose keys and values were known."""
+    forward_passes: int = 0
+    """Calls of the model."""
+
+
+class Engine:
+    """Runs sequences through one model; see the module."""
+
+    def __init__(self, model: Any, tokenizer: Any, config: EngineConfig | None = None, *, lock: Any = None) -> None:
+        """Allocate nothing yet.
+
+        Args:
+            model: A causal language model of transformers; see `attention.check_supported`.
+            tokenizer: Its tokenizer: grammars are compiled for it, and stop texts looked for with it.
+            config: Bounds.
+            lock: Held during each forward pass, as by whoever else uses the model; None: nobody does.
+        """
+        self.config = config or EngineConfig()
+        self.stats = EngineStats()
+        self.runner = ModelRunner(model, self.config, lock or threading.RLock())
+        self.prefix_cache = PrefixCache(self.config.max_prefix_bytes)
+        self.kv_cache = KVCache(
+            model.device,
+            max_bytes=self.config.max_kv_bytes or _free_bytes(model.device) // 2,
+            token_bytes=token_bytes(model.config.get_text_config(), model.dtype),
+        )
+        self.scheduler = Scheduler(self.config, self.kv_cache)
+        self.grammar = Grammar(tokenizer, self.runner.lora_bank.vocabulary_size)
+        self.sampler = Sampler(self.grammar)
+        self._tokenizer = tokenizer
+        self._logits: Any = None
+        self._outdated = False
+
+    def generate(self, sequences: list[Sequence]) -> list[Completion]:
+        """Run N sequences to their end, beside those of other threads.
+
+        Returns:
+            N completions in the same order; one that could not be made has an `error`.
+
+        Raises:
+            RuntimeError: of torch, if the batch fails while this thread leads, or xgrammar refuses a schema.
+        """
+        for sequence in sequences:
+            if sequence.json_schema is not None:
+                sequence.matcher = self.grammar.matcher(sequence.json_schema, sequence.stop_token_ids)
+        try:
+            self.scheduler.add(sequences)
+            while self.scheduler.lead(sequences):
+                self._step_until_done(sequences)
+                self.scheduler.follow()
+        except BaseException:
+            self.scheduler.cancel(sequences)
+            self.scheduler.follow()
+            raise
+        return [sequence.completion() for sequence in sequences]
+
+    def step(self) -> None:
+        """Add one token to every running sequence, those that are admitted now included."""
+        running = self.scheduler.running
+        if admitted := self.scheduler.schedule():
+            self._logits = _joined(self._logits, self._prefill(admitted))
+        if running:
+            for sequence, sample in zip(running, self.sampler.sample(self._logits, running), strict=True):
+                try:
+                    sequence.append(sample, self._tokenizer)
+                except Exception as error:  # a grammar or a tokenizer that fails is this sequence's affair
+                    sequence.error = error
+            self._retire()
+        self._logits = self._decode() if running else None
+
+    def clear(self) -> None:
+        """Drop all keys and values, as after a change of the weights; sequences that run begin again."""
+        self._outdated = True
+        if self.scheduler.try_lead():
+            self._restart()
+            self.scheduler.follow()
+
+    def _prefill(self, admitted: list[Sequence]) -> Tensor:
+        """Give new sequences a slot each and read their prompts; logits after their last tokens, shape (N, V)."""
+        running = self.scheduler.running
+        first = len(running) - len(admitted)
+        while shared := shared_prefixes(admitted, self.prefix_cache, self.config):
+            self.kv_cache.reserve(first + len(shared), max(chunk.end for chunk in shared))
+            for batch in passes(shared, self.config):
+                self._read(batch)
+                for slot, chunk in reversed(list(enumerate(batch, first))):
+                    self._insert(chunk.sequence, chunk.end, slot)
+                    self.kv_cache.remove(slot)
+        self.kv_cache.reserve(len(running), max(sequence.max_length for sequence in running))
+        batches = passes(unmatched(admitted, self.prefix_cache), self.config)
+        running[first:] = [chunk.sequence for batch in batches for chunk in batch]
+        return _joined(*[self._read(batch) for batch in batches])
+
+    def _read(self, chunks: list[Chunk]) -> Tensor:
+        """Read chunks into new slots, behind what the prefix cache matches; logits after the last tokens."""
+
+        first, new_N = len(self.kv_cache.lengths), [chunk.length for chunk in chunks]
+        for slot, chunk in enumerate(chunks, first):
+            match = self.prefix_cache.match(chunk.sequence.adapter, chunk.sequence.prompt[: chunk.start])
+            for piece in match.pieces:
+                self.kv_cache.write(slot, piece.start, piece.layers)
+            self.kv_cache.lengths.append(chunk.start)
+            self.stats.cached_tokens += chunk.start
+        width = max(new_N)
+        padded = [
+            [self.config.pad_token_id] * (width - chunk.length) + chunk.sequence.prompt[chunk.start : chunk.end]
+            for chunk in chunks
+        ]
+        self.stats.prefill_tokens += sum(new_N)
+        self.stats.padding_tokens += width * len(chunks) - sum(new_N)
+        return self._forward(padded, first, new_N, [chunk.sequence for chunk in chunks])
+
+    def _decode(self) -> Tensor:
+        """Read the last token of every running sequence."""
+        running = self.scheduler.running
+        self.stats.decode_tokens += len(running)
+        return self._forward([sequence.token_ids[-1:] for sequence in running], 0, [1] * len(running), running)
+
+    def _forward(self, tokens: list[list[int]], first: int, new_N: list[int], sequences: list[Sequence]) -> Tensor:
+        import torch
+
+        self.stats.forward_passes += 1
+        inputs = torch.tensor(tokens, device=self.runner.device)
+        return self.runner.forward(inputs, self.kv_cache, first, new_N, [sequence.adapter for sequence in sequences])
+
+    def _retire(self) -> None:
+        """Let sequences that are done leave their slots, and keep what was read for the next turn."""
+        running = self.scheduler.running
+        done = [slot for slot, sequence in enumerate(running) if sequence.done]
+        for slot in reversed(done):
+            if self.prefix_cache.max_bytes:
+                self._insert(running[slot], self.kv_cache.lengths[slot], slot)
+            self.kv_cache.remove(slot)
+            running[slot] = running[-1]
+            running.pop()
+        if done:
+            self.prefix_cache.evict()
+            self.scheduler.notify()
+
+    def _insert(self, sequence: Sequence, length: int, slot: int) -> None:
+        tokens = [*sequence.prompt, *sequence.token_ids][:length]
+        self.prefix_cache.insert(sequence.adapter, tokens, self.kv_cache, slot)
+
+    def _step_until_done(self, sequences: list[Sequence]) -> None:
+        """Lead: do everybody's work until `sequences` are done."""
+        import torch
+
+        try:
+            with torch.inference_mode():
+                while not all(sequence.done for sequence in sequences):
+                    if self._outdated:
+                        self._restart()
+                    try:
+                        self.step()
+                    except torch.OutOfMemoryError as error:
+                        self._make_room(error)
+        except BaseException as error:
+            self._abandon(sequences, error)
+            raise
+
+    def _make_room(self, error: BaseException) -> None:
+        """The device has less memory than was thought: go on with half as many sequences."""
+        running = self.scheduler.running
+        if len(running) <= 1:
+            for sequence in running:
+                sequence.error = SequenceTooLarge(f"The device ran out of memory with one sequence: {error}")
+        self.scheduler.max_sequences = max(1, len(running) // 2)
+        self._restart()
+
+    def _abandon(self, own: list[Sequence], error: BaseException) -> None:
+        """The batch is lost. Other callers' sequences begin again, but only once."""
+        callers = {id(sequence) for sequence in own}
+        for sequence in self.scheduler.running:
+            sequence.failures += 1
+            if sequence.failures > 1 and id(sequence) not in callers:
+                sequence.error = error
+        self._restart()
+
+    def _restart(self) -> None:
+        self._outdated, self._logits = False, None
+        self.scheduler.restart()
+        self.kv_cache.free()
+        self.prefix_cache.clear()
+
+
+def _joined(*logits: Any) -> Tensor:
+    """Logits of all rows; a row whose adapter knows fewer tokens gets -inf for those of others."""
+    import torch
+
+    present = [rows for rows in logits if rows is not None]
+    width = max(rows.shape[-1] for rows in present)
+    padded = [torch.nn.functional.pad(rows, (0, width - rows.shape[-1]), value=float("-inf")) for rows in present]
+    return torch.cat(padded)
+
+
+def _free_bytes(device: Any) -> int:
+    """Memory that is free on a device, as far as it can be told."""
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    if device.type == "mps":
+        return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return 8 * 2**30
+    kib = {name: value for name, _, value in (line.partition(":") for line in lines)}
+    return int(kib["MemAvailable"].split()[0]) * 1024

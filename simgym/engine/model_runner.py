@@ -1,0 +1,172 @@
+"""Forward passes of one model: over the slots of the KV cache, and over whole token sequences without it.
+
+The first kind makes completions, the other log-likelihoods of given texts and hidden states. A lock is held during each
+pass, so that whoever else uses the model (a trainer, say) can keep the engine away from it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from simgym.engine.attention import attention_masks
+from simgym.engine.config import EngineConfig
+from simgym.engine.kv_cache import KVCache
+from simgym.engine.lora_bank import LoraBank
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Floats = np.ndarray[Any, np.dtype[np.float32]]
+
+
+class _Deepest(Exception):
+    """Ends a forward pass whose deeper layers nobody asked for; models offer no other way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A text whose log-likelihood is asked for."""
+
+    prompt: list[int]
+    """Tokens before it, at least one."""
+    continuation: list[int]
+    """Its tokens, at least one."""
+
+
+class ModelRunner:
+    """Runs a model; knows nothing of scheduling."""
+
+    def __init__(self, model: Any, config: EngineConfig, lock: Any) -> None:
+        self.lora_bank = LoraBank(model)
+        self.device = model.device
+        self.lock = lock
+        self._config = config
+
+    def forward(self, tokens: Tensor, kv_cache: KVCache, first: int, new_N: list[int], adapters: Any) -> Tensor:
+        """Logits after the last token of N slots.
+
+        Args:
+            tokens: (N, Q) token ids, padded on the left.
+            kv_cache: Where their keys and values go.
+            first: The first of the slots.
+            new_N: How many of each row's tokens are no padding.
+            adapters: N names of adapters, or None for the base model.
+
+        Returns:
+            (N, V), V as large as the largest vocabulary among the adapters.
+        """
+        placement = kv_cache.prepare(first, new_N)
+        with self.lock:
+            base = self.lora_bank.base
+            logits: Tensor = self.lora_bank.forward(
+                adapters,
+                input_ids=tokens,
+                position_ids=placement.position_ids,
+                attention_mask=attention_masks(base.config.get_text_config(), placement.visible, base.dtype),
+                past_key_values=kv_cache,
+                use_cache=True,
+                logits_to_keep=1,
+            ).logits
+        return logits[:, -1]
+
+    def loglikelihoods(self, texts: list[Scored], adapter: str | None) -> list[float]:
+        """Sum of the natural log-probabilities of each continuation's tokens, <= 0."""
+        import torch
+
+        # logits are in memory for the continuations alone, so the longest of a batch bounds it
+        longest = max((len(text.continuation) for text in texts), default=1)
+        size = max(1, min(self._config.max_sequences, self._config.max_scored_tokens // longest))
+        sequences = [[*text.prompt, *text.continuation] for text in texts]
+        results = [0.0] * len(texts)
+        for batch in self._batches(sequences, size):
+            kept = max(len(texts[index].continuation) for index in batch) + 1
+            with torch.inference_mode(), self.lock:
+                logits = self.lora_bank.forward(
+                    [adapter] * len(batch),
+                    **self._padded([sequences[index] for index in batch]),
+                    logits_to_keep=kept,
+                ).logits
+            for row, index in enumerate(batch):
+                tail = texts[index].continuation
+                logprobs = logits[row, -len(tail) - 1 : -1].float().log_softmax(-1)
+                chosen = logprobs.gather(-1, torch.tensor(tail, device=self.device)[:, None])
+                results[index] = min(0.0, float(chosen.sum()))
+        return results
+
+    def hidden_states(self, sequences: list[list[int]], layers: list[int]) -> list[Floats]:
+        """Outputs of the base model's layers (1 is the first) for each token sequence, shape (K, L, D) each.
+
+        The forward pass ends at the deepest of them, so that a middle layer costs a fraction of a whole pass.
+        """
+        results: dict[int, Floats] = {}
+        for batch in self._batches(sequences, self._config.max_sequences):
+            with self.lock:
+                states = self._layer_outputs([sequences[index] for index in batch], layers)
+            results |= {index: row[:, -len(sequences[index]) :] for index, row in zip(batch, states, strict=True)}
+        return [results[index] for index in range(len(sequences))]
+
+    def decoder_layers(self) -> Any:
+        """The decoder's layers in order: the longest list of modules in it, whatever the architecture calls it."""
+        from torch.nn import ModuleList
+
+        base = self.lora_bank.base
+        decoder = base.get_decoder() if hasattr(base, "get_decoder") else base  # not what reads images
+        return max((module for module in decoder.modules() if isinstance(module, ModuleList)), key=len)
+
+    def _layer_outputs(self, sequences: list[list[int]], layers: list[int]) -> Floats:
+        """Shape (N, K, L, D), padded on the left."""
+        import torch
+
+        outputs: dict[int, Any] = {}
+        modules, deepest = self.decoder_layers(), max(layers)
+
+        def keep(layer: int, output: Any) -> None:
+            outputs[layer] = output[0] if isinstance(output, tuple) else output
+            if layer == deepest:
+                raise _Deepest
+
+        hooks = [
+            modules[layer - 1].register_forward_hook(lambda module, inputs, output, layer=layer: keep(layer, output))
+            for layer in set(layers)
+        ]
+        try:
+            with torch.inference_mode(), self.lora_bank.base_alone() as base:
+                base(**self._padded(sequences), logits_to_keep=1, use_cache=False)
+        except _Deepest:
+            pass
+        finally:
+            for hook in hooks:
+                hook.remove()
+        stacked: Floats = torch.stack([outputs[layer] for layer in layers], dim=1).float().cpu().numpy()
+        return stacked
+
+    def _batches(self, sequences: list[list[int]], size: int) -> list[list[int]]:
+        """Indices of sequences of similar length, in batches within the bounds: padding is work for nothing."""
+        batches: list[list[int]] = []
+        for index in sorted(range(len(sequences)), key=lambda index: len(sequences[index])):
+            padded = (len(batches[-1]) + 1) * len(sequences[index]) if batches else 0
+            if batches and len(batches[-1]) < size and padded <= self._config.max_padded_tokens:
+                batches[-1].append(index)
+            else:
+                batches.append([index])
+        return batches
+
+    def _padded(self, sequences: list[list[int]]) -> dict[str, Tensor]:
+        """Left-padded inputs of a forward pass."""
+        import torch
+
+        longest = max(map(len, sequences))
+        padding = [longest - len(ids) for ids in sequences]
+        mask = torch.tensor(
+            [[0] * pad + [1] * (longest - pad) for pad in padding],
+            device=self.device,
+        )
+        padded = [[self._config.pad_token_id] * pad + ids for pad, ids in zip(padding, sequences, strict=True)]
+        return {
+            "input_ids": torch.tensor(padded, device=self.device),
+            "attention_mask": mask,
+            "position_ids": (mask.cumsum(-1) - 1).clamp(min=0),
+        }
