@@ -219,7 +219,7 @@ def _cache_problems() -> Iterator[Problem]:
     if not cache["writable"]:
         yield Problem(f"The cache folder {folder} cannot be written.", elsewhere)
     elif not cache["ways_to_fetch"]:
-        what = (
+        what = "The default model is not here, and there is no pip, uv or configured package index to fetch it."
             "The default model is not here, and there is neither pip nor uv nor a configured package index to fetch it."
         )
         yield Problem(what, "Set PIP_INDEX_URL, or run `simgym cache import FILE.tar`; see `simgym cache --help`.")
