@@ -18,6 +18,7 @@ from typing import Any
 
 from simgym.conversation import END_OF_CONVERSATION
 from simgym.simulators.fine_tuned import SHIPPED_ADAPTER
+from simgym.statistics.intervals import Estimate, format_interval
 
 REALISM = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "simulator_realism.json"
 CARD = Path(__file__).with_name("adapter_card.md")
@@ -118,7 +119,7 @@ user; {_percent(strangers)} for the {strangers["n"]} people who sit in neither s
 
 
 def _percent(estimate: dict[str, Any]) -> str:
-    return f"{estimate['value']:.1f} % [{estimate['low']:.1f}, {estimate['high']:.1f}]"
+    return f"{estimate['value']:.1f} % {format_interval(Estimate.from_json(estimate))}"
 
 
 def _in_words(estimate: dict[str, Any] | None) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from simgym.judges.reward_head import SHIPPED_HEAD
+from simgym.statistics.intervals import Estimate, format_interval
 
 VALIDATION = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "embedded_reward.json"
 CARD = Path(__file__).with_name("reward_head_card.md")
@@ -81,7 +82,7 @@ same features decide when they are fitted on pairs of this kind, in cross-valida
 
 
 def _in_words(estimate: dict[str, Any]) -> str:
-    return f"{estimate['value']:.2f} [{estimate['low']:.2f}, {estimate['high']:.2f}]"
+    return f"{estimate['value']:.2f} {format_interval(Estimate.from_json(estimate), '.2f')}"
 
 
 if __name__ == "__main__":

@@ -443,7 +443,11 @@ def plot(folder: Path, result: dict[str, Any]) -> None:
     names = list(result["assistants"])
     values = [result["assistants"][name]["reward"] for name in names]
     middle = np.array([value["value"] for value in values])
-    ends = np.abs(np.array([[value["low"], value["high"]] for value in values]).T - middle)
+    # where an interval cannot be told there is only the point
+    ends = np.array(
+        [[value[end] if value[end] is not None else value["value"] for end in ("low", "high")] for value in values]
+    )
+    ends = np.abs(ends.T - middle)
     right.errorbar(middle, range(len(names)), xerr=ends, fmt="o", capsize=3)
     right.set(yticks=range(len(names)), yticklabels=names, xlabel="held-out reward, 95 % interval")
     right.invert_yaxis()

@@ -220,8 +220,6 @@ def _cache_problems() -> Iterator[Problem]:
         yield Problem(f"The cache folder {folder} cannot be written.", elsewhere)
     elif not cache["ways_to_fetch"]:
         what = "The default model is not here, and there is no pip, uv or configured package index to fetch it."
-            "The default model is not here, and there is neither pip nor uv nor a configured package index to fetch it."
-        )
         yield Problem(what, "Set PIP_INDEX_URL, or run `simgym cache import FILE.tar`; see `simgym cache --help`.")
     elif cache["free_bytes"] < _NEEDED_BYTES:
         yield Problem(f"The cache folder {folder} has {cache['free_bytes'] / 1e9:.1f} GB free, 1 GB needed.", elsewhere)
