@@ -36,6 +36,7 @@ def test_every_requirement_is_read_from_the_metadata():
 
 
 def test_absent_and_wrong_packages_are_named_with_the_command(without):
+    pytest.importorskip("trl", reason="the extra simgym[train] is not installed")
     without({"torch": None, "transformers": "4.57.0"})
     with pytest.raises(MissingDependency) as raised:
         require_extra("local", "A model in this process")
@@ -73,6 +74,7 @@ def test_there_is_no_such_extra():
 
 
 def test_the_doctor_says_what_mends_it(without, monkeypatch, capsys):
+    pytest.importorskip("trl", reason="the extra simgym[train] is not installed")
     import typer
 
     from simgym.cli.doctor import doctor
