@@ -11,6 +11,7 @@ from simgym.cli import options
 from simgym.cli.completion import complete_judge
 from simgym.cli.terminal import facts, plain, print_json, shown, stderr, stdout
 from simgym.extras import require_extra
+from simgym.statistics.intervals import format_interval
 
 judge = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Judges: validate them on pairs of answers.")
 
@@ -157,5 +158,4 @@ def rejudge(
 def _in_words(estimate: Any) -> str:
     if estimate.value is None:
         return "no data"
-    interval = "" if estimate.low is None else f" [{estimate.low:.2f}, {estimate.high:.2f}]"
-    return f"{estimate.value:.2f}{interval} ({estimate.n})"
+    return f"{estimate.value:.2f} {format_interval(estimate, '.2f')} ({estimate.n})"

@@ -12,6 +12,7 @@ from simgym.cli import options
 from simgym.cli.completion import complete_env
 from simgym.cli.terminal import complain, facts, print_json, shown, stderr, stdout
 from simgym.cli.view import tokens_in_words
+from simgym.statistics.intervals import format_interval
 
 if TYPE_CHECKING:
     from simgym.evaluation.matrix import Cell
@@ -107,13 +108,11 @@ def exclusions_in_words(cell: Cell) -> str:
 
 
 def mean_in_words(cell: Cell) -> str:
-    """`43.1 [39.0, 47.2]`: mean reward x 100 with its interval."""
+    """`43.1 [39.0, 47.2]`: mean reward x 100 with its 95 % interval, or why that cannot be told."""
     estimate = cell.estimate
     if estimate.value is None:
         return "none"
-    if estimate.low is None or estimate.high is None:
-        return f"{estimate.value:.1f} (no interval: {estimate.method})"
-    return f"{estimate.value:.1f} [{estimate.low:.1f}, {estimate.high:.1f}]"
+    return f"{estimate.value:.1f} {format_interval(estimate)}"
 
 
 def _as_rows(cell: Cell, transcripts: list[Transcript]) -> list[tuple[str, str]]:
@@ -121,7 +120,7 @@ def _as_rows(cell: Cell, transcripts: list[Transcript]) -> list[tuple[str, str]]
     return [
         ("conversations", f"{cell.conversations} held, {cell.counted} counted"),
         ("excluded", exclusions_in_words(cell)),
-        ("mean reward x 100", f"{mean_in_words(cell)}, {cell.estimate.level:.0%} interval"),
+        ("mean reward x 100", mean_in_words(cell)),
         ("judge", judge_in_words(transcripts[0].fingerprints["judge"])),
         ("assistant turns", f"{turns:.1f} per counted conversation" if turns is not None else ""),
         ("tokens", tokens_in_words(cell.tokens)),

@@ -12,6 +12,7 @@ import typer
 from simgym.cli import options
 from simgym.cli.terminal import facts, plain, print_json, shown, stderr, stdout
 from simgym.errors import ConfigurationError
+from simgym.statistics.intervals import format_interval
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -348,9 +349,7 @@ def pair_table(pair: Pair) -> Table:
 def _interval(estimate: Any) -> str:
     if estimate is None or estimate.value is None:
         return "–"
-    if estimate.low is None or estimate.high is None:
-        return f"{estimate.value:.3f}"
-    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+    return f"{estimate.value:.3f} {format_interval(estimate, '.3f')}"
 
 
 def _config() -> Any:

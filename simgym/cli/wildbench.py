@@ -12,6 +12,7 @@ import typer
 from simgym.cli import options
 from simgym.cli.terminal import facts, plain, print_json, shown, stderr, stdout
 from simgym.errors import ConfigurationError
+from simgym.statistics.intervals import format_interval
 
 if TYPE_CHECKING:
     from simgym.evaluation.wildbench_results import Summary
@@ -203,13 +204,10 @@ def _rows(summary: Summary) -> list[tuple[str, str]]:
 def _number(estimate: Estimate) -> str:
     if estimate.value is None:
         return "no data"
-    interval = "" if estimate.low is None else f" [{estimate.low:.2f}, {estimate.high:.2f}]"
-    return f"{estimate.value:.2f}{interval} ({estimate.n})"
+    return f"{estimate.value:.2f} {format_interval(estimate, '.2f')} ({estimate.n})"
 
 
 def _percent(estimate: Estimate) -> str:
     if estimate.value is None:
         return "no data"
-    if estimate.low is None or estimate.high is None:
-        return f"{100 * estimate.value:.1f} %"
-    return f"{100 * estimate.value:.1f} % [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}] ({estimate.n})"
+    return f"{100 * estimate.value:.1f} % {format_interval(estimate, scale=100)} ({estimate.n})"
