@@ -9,7 +9,7 @@ import typer
 
 from simgym.cli import options
 from simgym.cli.completion import complete_judge
-from simgym.cli.terminal import facts, plain, print_json, shown, stderr, stdout
+from simgym.cli.terminal import facts, plain, print_json, say_nothing_to_do, shown, stderr, stdout
 from simgym.extras import require_extra
 from simgym.statistics.intervals import format_interval
 
@@ -139,6 +139,8 @@ def rejudge(
     if is_left(transcripts, loaded, output):
         with stderr().status("Loading models"):
             check_all_ready([("judge", loaded)])
+    else:
+        say_nothing_to_do(len(list(read_transcripts(transcripts))), "judgements", output)
     with stderr().status("judging"):
         found = run(transcripts, loaded, output, batch_size=batch_size)
     before = {one.key: one.reward for one in read_transcripts(transcripts) if one.counts}

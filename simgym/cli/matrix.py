@@ -13,7 +13,7 @@ import typer
 from simgym.cli import options
 from simgym.cli.completion import complete_env
 from simgym.cli.matrix_tables import differences_table, forecast_rows, matrix_table
-from simgym.cli.terminal import complain, facts, shown, stderr, stdout
+from simgym.cli.terminal import complain, facts, say_nothing_to_do, shown, stderr, stdout
 from simgym.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -119,7 +119,6 @@ def matrix(
     Writes the generalization matrix as results.json and report.html. Every cell sees the same scenarios with the same
     seeds. Completed conversations are kept: the same command again resumes where it stopped.
     """
-    from simgym.cli.rollout import nothing_to_do
     from simgym.evaluation import axes
     from simgym.evaluation.comparisons import compare_cells
     from simgym.evaluation.forecast import forecast
@@ -160,7 +159,7 @@ def matrix(
         return
     total = len(run.paths) * len(run.scenarios)
     if not running.retry_faults and sum(map(len, run.found().values())) == total:
-        stderr().print(shown(nothing_to_do(total, output)), soft_wrap=True)
+        say_nothing_to_do(total, "conversations", output)
     with lock_output(output, folder=True):  # its numbers and its report belong to its conversations
         filled = _hold(run, running, collector, budget, local=cluster.ray is None)
         seconds = time.monotonic() - started

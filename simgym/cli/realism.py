@@ -10,7 +10,7 @@ import typer
 
 from simgym.cli import options
 from simgym.cli.completion import complete_env
-from simgym.cli.terminal import plain, shown, stderr, stdout
+from simgym.cli.terminal import plain, say_nothing_to_do, shown, stderr, stdout
 from simgym.extras import require_extra
 
 if TYPE_CHECKING:
@@ -64,12 +64,11 @@ def realism(
     }
     people = load_reference(reference, conversations=conversations, later_turns=later_turns, seed=seed)
     paths = {name: output / "turns" / f"{name}.jsonl" for name in simulators}
+    incomplete = [name for name in simulators if not has_all_turns(people, paths[name])]
     with stderr().status("Loading models"):
-        check_all_ready(
-            (f"simulator {name}", simulator)
-            for name, simulator in simulators.items()
-            if not has_all_turns(people, paths[name])
-        )
+        check_all_ready((f"simulator {name}", simulators[name]) for name in incomplete)
+    if not incomplete:
+        say_nothing_to_do(len(people.moments) * len(simulators), "turns", output)
     turns, cards = {}, []
     with lock_output(output, folder=True):  # its numbers and its report belong to its turns
         for name, simulator in simulators.items():

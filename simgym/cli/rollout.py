@@ -10,7 +10,7 @@ import typer
 
 from simgym.cli import options
 from simgym.cli.completion import complete_env
-from simgym.cli.terminal import complain, facts, print_json, shown, stderr, stdout
+from simgym.cli.terminal import complain, facts, print_json, say_nothing_to_do, shown, stderr, stdout
 from simgym.cli.view import tokens_in_words
 from simgym.statistics.intervals import format_interval
 
@@ -78,7 +78,7 @@ def rollout(
             retried_faults=retried,
         )
     if complete:
-        stderr().print(shown(nothing_to_do(len(transcripts), output)), soft_wrap=True)
+        say_nothing_to_do(len(transcripts), "conversations", output)
     cell = summarise_cell(named.name, column.env_id, transcripts, path=str(output), seed=running.seed)
     if json:
         print_json(_as_json(cell, transcripts))
@@ -89,11 +89,6 @@ def rollout(
     if not cell.counted:
         complain("No conversation counts: see why with `simgym view`.")
         raise typer.Exit(1)
-
-
-def nothing_to_do(count: int, place: Path) -> str:
-    """What a run says that has found everything done."""
-    return f"All {count} conversations are already in {place}; nothing to do."
 
 
 def judge_in_words(fingerprint: Any) -> str:

@@ -56,6 +56,11 @@ def complain(sentence: str) -> None:
     stderr().print(shown(" ".join(sentence.split()), "red"), soft_wrap=True)
 
 
+def say_nothing_to_do(count: int, what: str, place: object) -> None:
+    """What a run says on stderr that has found everything done, e.g. of 8 `conversations` in a file."""
+    stderr().print(shown(f"All {count:,} {what} are already in {place}; nothing to do."), soft_wrap=True)
+
+
 def print_json(value: Any) -> None:
     """JSON on stdout; ASCII only, so that no terminal or pipe can garble it."""
     sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from simgym.cli import options
-from simgym.cli.terminal import facts, plain, print_json, shown, stderr, stdout
+from simgym.cli.terminal import facts, plain, print_json, say_nothing_to_do, shown, stderr, stdout
 from simgym.errors import ConfigurationError
 from simgym.statistics.intervals import format_interval
 
@@ -62,6 +62,8 @@ def run(
     if unanswered(chosen, output):
         with stderr().status("Loading models"):
             check_all_ready([("assistant", answering)])
+    else:
+        say_nothing_to_do(len(chosen), "answers", output)
     with counting("answering", len(chosen)) as advance:
         answers = answer_tasks(
             answering,
@@ -115,6 +117,8 @@ def score(
     if bench.unjudged(chosen, answers, folder, f"reward-{name}" if protocol == "reward" else protocol):
         with stderr().status("Loading models"):
             check_all_ready([("judge", LanguageModelAssistant(judging))])
+    else:
+        say_nothing_to_do(len(chosen), "verdicts", folder)
     with counting("judging", len(chosen)) as advance:
         rows = bench.judge_answers(
             chosen,

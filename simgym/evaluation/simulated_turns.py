@@ -75,9 +75,7 @@ def simulate_turns(
     """
     header = {"simulator": simulator.fingerprint(), "reference": reference.content_hash(), "seed": seed}
     with RunFile(path, header, SimulatedTurn) as file:
-        done = {
-            key for key, row in file.rows.items() if row["fault"] is None or not Fault.parse(row["fault"]).is_outage
-        }
+        done = _finished(file)
         pending = [moment for moment in reference.moments if moment.key not in done]
         advance(len(reference.moments) - len(pending))
 
@@ -94,11 +92,14 @@ def simulate_turns(
 
 def has_all_turns(reference: Reference, path: Path) -> bool:
     """Whether a file has a turn for every moment, so that no simulator is going to be asked."""
-    return (
-        path.is_file()
-        and path.stat().st_size > 0
-        and {moment.key for moment in reference.moments} <= set(RunFile.open(path).rows)
-    )
+    if not path.is_file() or path.stat().st_size == 0:
+        return False
+    return {moment.key for moment in reference.moments} <= _finished(RunFile.open(path))
+
+
+def _finished(file: RunFile) -> set[str]:
+    """Keys of turns that are done; one that an outage ended, as older versions stored it, is simulated again."""
+    return {key for key, row in file.rows.items() if not Fault.parse(row.get("fault") or "").is_outage}
 
 
 def _simulate(simulator: UserSimulator, moments: Sequence[Moment], seed: int) -> Iterator[SimulatedTurn]:
