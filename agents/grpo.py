@@ -194,8 +194,8 @@ def make_log(folder: Path, rollouts: Any, sampled: int) -> Any:
                 json.dumps({key: row[key] for key in ("step", "reward", "eval_reward", "kl") if key in row}), flush=True
             )
             with (folder / "conversations.jsonl").open("a", encoding="utf-8") as file:
-                for episode in rollouts.latest[:sampled]:
-                    file.write(json.dumps({"step": state.global_step, **episode.to_json()}) + "\n")
+                for dialogue in rollouts.latest[:sampled]:
+                    file.write(json.dumps({"step": state.global_step, **dialogue.to_json()}) + "\n")
 
     return Log()
 

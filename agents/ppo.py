@@ -312,9 +312,9 @@ class Watch:
             def _on_step(self) -> bool:
                 watch.actions.update(int(action) for action in self.locals["actions"])
                 for info in self.locals["infos"]:
-                    if (episode := info.get("episode_record")) is not None and episode.reward is not None:
-                        watch.rewards.append(episode.reward)
-                        watch.lengths.append(sum(map(len, episode.conversation.said_by("assistant"))))
+                    if (dialogue := info.get("dialogue")) is not None and dialogue.reward is not None:
+                        watch.rewards.append(dialogue.reward)
+                        watch.lengths.append(sum(map(len, dialogue.conversation.said_by("assistant"))))
                 return True
 
         return Callback()

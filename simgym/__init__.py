@@ -22,14 +22,19 @@ from simgym.registration import register_environments
 if TYPE_CHECKING:
     from simgym.assistants.language_model_assistant import LanguageModelAssistant
     from simgym.data.scenario_sets import load_scenarios
+    from simgym.faults import Fault
     from simgym.language_models.loading import load_language_model
     from simgym.rollout.collect import collect
+    from simgym.simulation import Dialogue, Simulation
     from simgym.transcripts import Transcript, read_transcripts
 
 __version__ = _version("simgym")
 
 _LAZY = {
+    "Dialogue": "simgym.simulation",
+    "Fault": "simgym.faults",
     "LanguageModelAssistant": "simgym.assistants.language_model_assistant",
+    "Simulation": "simgym.simulation",
     "Transcript": "simgym.transcripts",
     "collect": "simgym.rollout.collect",
     "load_language_model": "simgym.language_models.loading",
@@ -39,10 +44,13 @@ _LAZY = {
 
 __all__ = [
     "Conversation",
+    "Dialogue",
+    "Fault",
     "LanguageModelAssistant",
     "Message",
     "Scenario",
     "SimgymError",
+    "Simulation",
     "Transcript",
     "collect",
     "load_language_model",

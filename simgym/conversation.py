@@ -144,6 +144,17 @@ def written_out(conversation: Conversation, *, indented: bool = False) -> str:
     )
 
 
+def has_surrogates(text: str) -> bool:
+    """Whether the text holds a lone surrogate, so that it has no UTF-8 form and cannot be written to a file."""
+    if text.isascii():
+        return False
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
 def read_scenarios(path: str | Path) -> list[Scenario]:
     """Read scenarios from a JSONL file, one object a line, blank lines ignored.
 

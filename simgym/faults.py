@@ -125,7 +125,11 @@ def parse_fault(text: str | Fault | None) -> Fault | None:
     return None if text is None else Fault.parse(text)
 
 
+def fault_label(text: str | Fault | None) -> str:
+    """What a fault is counted by; `unknown` if what went wrong was not recorded."""
+    return "unknown" if text is None else Fault.parse(text).label
+
+
 def count_faults(texts: Iterable[str | Fault | None]) -> dict[str, int]:
-    """How often each label occurs, in alphabetical order; None counts as `unknown`."""
-    labels = Counter("unknown" if text is None else Fault.parse(text).label for text in texts)
-    return dict(sorted(labels.items()))
+    """How often each label occurs, in alphabetical order."""
+    return dict(sorted(Counter(map(fault_label, texts)).items()))

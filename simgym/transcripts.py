@@ -1,10 +1,10 @@
 """The JSONL record of a conversation: one line, one transcript, and everything downstream reads it.
 
-A transcript holds the scenario with its hidden intent, the messages, the judgement, why the conversation ended,
-fingerprints (model, settings, prompt hashes) of assistant, simulator and judge, and every model call with its exact
-prompt, seed and token counts. Lines are appended with flush and fsync, so a killed run loses at most the line being
-written; a torn last line is cut off when the file is opened for appending again. Numbers that do not exist are
-`null`, never NaN: strict JSON readers must be able to read every line.
+A transcript is a `Dialogue` (see `simgym.simulation`) with its provenance: the scenario with its hidden intent, the
+messages, the judgement, why the conversation ended, every model call with its exact prompt, seed and token counts, and
+the fingerprints (model, settings, prompt hashes) of assistant, simulator and judge. Lines are appended with flush and
+fsync, so a killed run loses at most the line being written; a torn last line is cut off when the file is opened for
+appending again. Numbers that do not exist are `null`, never NaN: strict JSON readers must be able to read every line.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ from typing import IO, Any, Literal
 
 from simgym.conversation import Conversation, Scenario
 from simgym.errors import ConfigurationError, MalformedFile, TranscriptError
+from simgym.faults import Fault, parse_fault
 from simgym.jsonl import cut_torn_line, read_jsonl
 from simgym.output_files import is_special, lock_output, write_whole
 from simgym.typed_json import describe, from_json
 
 SCHEMA_VERSION = 1
-"""Raised when a field changes its meaning; readers refuse versions they do not know."""
+"""Incremented when a field changes its meaning; readers refuse versions they do not know."""
 
 EndReason = Literal["user_end", "turn_limit", "context_overflow", "simulator_fault", "judge_fault", "assistant_fault"]
-"""Why a conversation stopped. The first five come from the environment; `assistant_fault` from the rollout loop."""
+"""Why a conversation stopped: the user left, the turns were used up, or somebody failed; see `simgym.simulation`."""
 
 COMPLETE: frozenset[str] = frozenset({"user_end", "turn_limit"})
 """End reasons of conversations that count in means; all others are reported as exclusions."""
@@ -75,12 +76,13 @@ class Transcript:
     """Why it ended."""
     reward: float | None
     """The judges' value in [0, 1]; None when not judged or the judge failed."""
-    fault: str | None = None
-    """What went wrong, in one word and colon and detail; None if nothing did."""
+    fault: Fault | None = None
+    """What went wrong, `kind: detail` in the file; None if nothing did. A text given here is read as one."""
     reasons: tuple[str, ...] = ()
     """What the judges said, one text a judge."""
-    judge_values: tuple[float, ...] = ()
-    """What the reward is the mean of (several judges, checklist items, turns); empty for one judge alone."""
+    components: tuple[float, ...] = ()
+    """What the reward is the mean of (several judges, checklist items, turns), `judge_values` in the file; empty for
+    one judge alone."""
     fingerprints: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Model, settings and prompt hashes under `assistant`, `simulator`, `judge`."""
     calls: tuple[ModelCall, ...] = ()
@@ -91,6 +93,11 @@ class Transcript:
     """Wall time by role; of a call for several conversations each has an equal share. Empty in older files."""
     schema_version: int = SCHEMA_VERSION
     """Version of this record."""
+    user_reply: str | None = None
+    """The user's latest turn; a parting word is here and not in the conversation. None in older files."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "fault", parse_fault(self.fault))
 
     @property
     def key(self) -> tuple[str, int]:
@@ -120,9 +127,10 @@ class Transcript:
             "messages": self.conversation.to_json(),
             "end_reason": self.end_reason,
             "reward": self.reward,
-            "fault": self.fault,
+            "user_reply": self.user_reply,
+            "fault": None if self.fault is None else str(self.fault),
             "reasons": list(self.reasons),
-            "judge_values": list(self.judge_values),
+            "judge_values": list(self.components),
             "tokens": self.tokens(),
             "fingerprints": {role: dict(value) for role, value in self.fingerprints.items()},
             "calls": [asdict(call) for call in self.calls],
@@ -145,7 +153,7 @@ class Transcript:
                 "wrote it."
             )
         transcript = from_json(cls, _as_fields(value), "transcript", extra="ignore")
-        for number in (transcript.reward, *transcript.judge_values):
+        for number in (transcript.reward, *transcript.components):
             if number is not None and not 0 <= number <= 1:
                 raise ConfigurationError(f"A reward or judge value is {number}, expected a number in [0, 1].")
         return transcript
@@ -165,8 +173,12 @@ def _as_fields(value: Any) -> Any:
     """A line under the names of the record's fields."""
     if not isinstance(value, Mapping):
         return value
-    fields = {key: item for key, item in value.items() if key not in ("messages", "conversation")}
-    return fields | ({"conversation": {"messages": value["messages"]}} if "messages" in value else {})
+    fields = {key: item for key, item in value.items() if key not in ("messages", "conversation", "components")}
+    if "messages" in value:
+        fields["conversation"] = {"messages": value["messages"]}
+    if "judge_values" in value:
+        fields["components"] = value["judge_values"]
+    return fields
 
 
 def read_transcripts(path: str | Path) -> Iterator[Transcript]:

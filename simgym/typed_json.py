@@ -3,7 +3,8 @@
 A value of another shape becomes one sentence that says where it stands, what it is and what was expected
 (`calls[3].seed is 'x', expected an integer`), instead of a KeyError here or a TypeError three modules further on.
 Understood are the types that records on disk consist of: numbers, texts, booleans, None, literals, unions, tuples,
-lists, mappings by text, further dataclasses, and Any. A boolean is no number, and a float is finite.
+lists, mappings by text, further dataclasses, classes with a `parse` that reads a text, and Any. A boolean is no number,
+and a float is finite.
 """
 
 from __future__ import annotations
@@ -90,6 +91,8 @@ def _reader(annotation: Any) -> _Reader:
         return _sequence(origin, arguments)
     if origin in (dict, Mapping) or annotation in (dict, Mapping):
         return functools.partial(_mapping, _reader(arguments[1]) if arguments else _reader(Any))
+    if (parse := getattr(annotation, "parse", None)) is not None:
+        return functools.partial(_parsed, parse)
     if is_dataclass(annotation):
         return functools.partial(_record, annotation)
     if annotation in _NAMES:
@@ -149,6 +152,10 @@ def _mapping(item: _Reader, value: Any, where: str) -> Any:
     if not isinstance(value, Mapping):
         raise ConfigurationError(f"{where} is {describe(value)}, expected a JSON object.")
     return {str(key): item(entry, f"{where}[{_short(key)}]") for key, entry in value.items()}
+
+
+def _parsed(parse: Callable[[str], Any], value: Any, where: str) -> Any:
+    return parse(_scalar(str, value, where))
 
 
 def _record(cls: Any, value: Any, where: str) -> Any:

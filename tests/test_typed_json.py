@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simgym.conversation import INTENT_PREFIX, Conversation, Scenario
-from simgym.envs.episodes import Episode
 from simgym.errors import ConfigurationError
 from simgym.evaluation.plan import Plan
 from simgym.report.results import MatrixResults
+from simgym.simulation import Dialogue
 from simgym.transcripts import ModelCall, Transcript
 
 SCENARIO = Scenario("s", f"{INTENT_PREFIX}rest", "hi")
@@ -57,7 +57,9 @@ def test_a_record_with_anything_anywhere_is_read_or_refused_in_a_sentence(data, 
     transcript.content_hash()
 
 
-@pytest.mark.parametrize("read", [Transcript.from_json, Scenario.from_json, Episode.from_json, MatrixResults.from_json])
+@pytest.mark.parametrize(
+    "read", [Transcript.from_json, Scenario.from_json, Dialogue.from_json, MatrixResults.from_json]
+)
 @given(value=anything)
 def test_json_of_any_other_shape_is_refused_in_a_sentence(read, value):
     with pytest.raises(ConfigurationError):

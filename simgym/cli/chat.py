@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from simgym.assistants.base import Assistant
-    from simgym.envs.episodes import Episode
+    from simgym.simulation import Dialogue
 
 _DEFAULT_ENV, _HUMAN_ENV = "UserSim-RolePlay-v0", "UserSim-Human-v0"
 _TOLD_BY_ASSISTANT = "assistant: "
@@ -83,8 +83,10 @@ def chat(
     started = False
     try:
         with _thinking(True):
-            episodes = environment.unwrapped.episodes
-            check_all_ready([("assistant", answering), ("simulator", episodes.simulator), ("judge", episodes.judge)])
+            simulation = environment.unwrapped.simulation
+            check_all_ready(
+                [("assistant", answering), ("simulator", simulation.simulator), ("judge", simulation.judge)]
+            )
         with _thinking(chair is Chair.ASSISTANT):
             environment.reset(seed=seed, options={"scenario_id": scenario_id} if scenario_id else None)
         started = True
@@ -92,21 +94,21 @@ def chat(
     except (EOFError, KeyboardInterrupt):
         stdout().print("\nYou left before the end, so nothing is judged.")
     if started:
-        _reveal(environment.unwrapped.episode, stdout())
+        _reveal(environment.unwrapped.dialogue, stdout())
 
 
 def _converse(environment: Any, answering: Assistant | None) -> None:
     """Take turns until the conversation ends; `answering` None: the person answers."""
     console = stdout()
-    episode = environment.unwrapped.episode
+    base = environment.unwrapped
     if answering is None:
-        console.print(f"You are the assistant, for at most {environment.unwrapped.settings.max_turns} turns.")
-    while episode.end_reason is None:
+        console.print(f"You are the assistant, for at most {base.settings.max_turns} turns.")
+    while not base.dialogue.ended:
         if answering is None:
-            console.print(bubble("user", episode.user_reply))
+            console.print(bubble("user", base.dialogue.user_reply))
             utterance = _ask("assistant (you): ")
         else:
-            reply = _answer(answering, episode)
+            reply = _answer(answering, base.dialogue)
             if reply is None:
                 return
             utterance = reply
@@ -117,28 +119,26 @@ def _converse(environment: Any, answering: Assistant | None) -> None:
             complain(str(error))
             if answering is not None:
                 return
-    if episode.end_reason == "user_end" and episode.user_reply:
-        console.print(bubble("user", episode.user_reply))
-    elif answering is not None and episode.end_reason == "turn_limit":
-        console.print(bubble("assistant", episode.conversation.said_by("assistant")[-1]))
+    dialogue = base.dialogue
+    if dialogue.end_reason == "user_end" and dialogue.user_reply:
+        console.print(bubble("user", dialogue.user_reply))
+    elif answering is not None and dialogue.end_reason == "turn_limit":
+        console.print(bubble("assistant", dialogue.conversation.said_by("assistant")[-1]))
 
 
-def _answer(answering: Assistant, episode: Episode) -> str | None:
-    from simgym.seeding import derive_seed
-
+def _answer(answering: Assistant, dialogue: Dialogue) -> str | None:
     with _thinking(True):
-        seed = derive_seed(episode.seed, "assistant", episode.turn)
-        turn = answering.respond([episode.conversation], seeds=[seed])[0]
+        turn = answering.respond([dialogue.conversation], seeds=[dialogue.assistant_seed])[0]
     if turn.fault is not None:
         complain(f"The assistant failed: {turn.fault}.")
         return None
     return turn.text
 
 
-def _reveal(episode: Episode, console: Console) -> None:
+def _reveal(dialogue: Dialogue, console: Console) -> None:
     console.rule(style="dim")
-    rows = [("intent", episode.scenario.goal), ("scenario", f"{episode.scenario.id}, seed {episode.seed}")]
-    console.print(facts(rows + outcome_rows(episode.end_reason, episode.reward, episode.fault, episode.reasons)))
+    rows = [("intent", dialogue.scenario.goal), ("scenario", f"{dialogue.scenario.id}, seed {dialogue.seed}")]
+    console.print(facts(rows + outcome_rows(dialogue.end_reason, dialogue.reward, dialogue.fault, dialogue.reasons)))
 
 
 def _ask(prompt: str) -> str:

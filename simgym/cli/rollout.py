@@ -57,12 +57,12 @@ def rollout(
     if conversations.max_turns is not None:
         arguments["max_turns"] = conversations.max_turns
     environment = make_env(column.env_id, conversations.load_scenarios(column.env_id, n), arguments)
-    episodes = environment.unwrapped.episodes
-    scenarios = list(episodes.scenarios.values())
+    simulation = environment.unwrapped.simulation
+    scenarios = list(simulation.scenarios.values())
     retried = check_fault_kinds(running.retry_faults or ())
     complete = is_complete(scenarios, n, running.seed, output, retried)
     if not complete:
-        parts = [("assistant", named.assistant), ("simulator", episodes.simulator), ("judge", episodes.judge)]
+        parts = [("assistant", named.assistant), ("simulator", simulation.simulator), ("judge", simulation.judge)]
         with stderr().status("Loading models"):
             check_all_ready(parts)
     with ConversationProgress(n or len(scenarios)) as progress:

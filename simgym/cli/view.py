@@ -16,6 +16,7 @@ from simgym.cli.terminal import bubble, facts, shown, stdout
 from simgym.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from simgym.faults import Fault
     from simgym.transcripts import Transcript
 
 
@@ -71,14 +72,14 @@ def transcript_view(transcript: Transcript, *, calls: bool = False) -> Renderabl
 
 
 def outcome_rows(
-    end_reason: str | None, reward: float | None, fault: str | None, reasons: Sequence[str]
+    end_reason: str | None, reward: float | None, fault: Fault | None, reasons: Sequence[str]
 ) -> list[tuple[str, str]]:
     """How a conversation ended and what the judge made of it."""
     return [
         ("end", end_reason or "not ended"),
         ("reward", "none: not judged" if reward is None else f"{reward:.3f}"),
         ("judge", "\n".join(reasons)),
-        ("fault", fault or ""),
+        ("fault", "" if fault is None else str(fault)),
     ]
 
 

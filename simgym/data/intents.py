@@ -20,7 +20,7 @@ from typing import Any
 from simgym.conversation import INTENT_PREFIX, Conversation, Message
 from simgym.data.logged import LoggedConversation, StepOutput, StepSummary, beside, read_logged
 from simgym.errors import ConfigurationError
-from simgym.faults import Fault
+from simgym.faults import fault_label
 from simgym.jsonl import cut_torn_line, read_json
 from simgym.language_models.base import Generation, LanguageModel, Request, Sampling
 from simgym.output_files import is_special, lock_output
@@ -159,7 +159,7 @@ def _intents(
 
 def _outcome(generation: Generation) -> str | tuple[str, str]:
     if generation.fault:
-        return Fault.parse(generation.fault).label, generation.fault
+        return fault_label(generation.fault), generation.fault
     if generation.finish_reason == "length" and "\n" not in generation.text.strip():
         return "cut off", generation.text[:120]
     return read_intent(generation.text)

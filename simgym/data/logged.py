@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
@@ -20,13 +19,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from simgym.conversation import Conversation, Message
+from simgym.conversation import Conversation, Message, has_surrogates
 from simgym.errors import ConfigurationError, MalformedFile
 from simgym.jsonl import read_jsonl
 from simgym.output_files import is_special, lock_output
 from simgym.transcripts import write_json
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +85,6 @@ class StepSummary:
     """Conversations left out, by the first reason that applies."""
     details: Mapping[str, Any] = field(default_factory=dict)
     """JSON values that only this step has."""
-
-
-def has_surrogates(text: str) -> bool:
-    """Whether a text holds a lone surrogate, which no UTF-8 file can."""
-    return _SURROGATE.search(text) is not None
 
 
 def unusable(conversation: Conversation, intent: str = "") -> str | None:

@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from simgym.conversation import INTENT_PREFIX, Conversation, Message, Scenario
-from simgym.data.logged import has_surrogates
+from simgym.conversation import INTENT_PREFIX, Conversation, Message, Scenario, has_surrogates
 from simgym.data.rows import read_rows
 from simgym.errors import ConfigurationError, MalformedFile
 

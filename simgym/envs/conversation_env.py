@@ -13,23 +13,26 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from simgym.assistants.base import AssistantTurn
 from simgym.conversation import Scenario
-from simgym.envs.episodes import Episode
 from simgym.envs.settings import ConversationSettings, describe, observe, step_reward
 from simgym.errors import ConfigurationError, EpisodeError
 from simgym.seeding import derive_seed
+from simgym.simulation import Dialogue
 from simgym.visible_text import visible_turn
 
 
-class ConversationEnv(gymnasium.Env[dict[str, Any], str]):
+class ConversationEnv(gymnasium.Env[dict[str, Any], "str | AssistantTurn"]):
     """A conversation with one simulated user.
 
-    * Action: `UnicodeText`, 1 to `max_length` code points.
+    * Action: `UnicodeText`, 1 to `max_length` code points. `step` also takes an `AssistantTurn`, whose model calls are
+      recorded and whose fault ends the conversation.
     * Observation: `user_reply` (text), `judge_reward` (float32 in [0, 1], 0 until judged), `turn` (assistant turns).
     * Reward: 0 until the end, then the judge's value; NaN if a fault left the conversation without one, with
       `info["judge_failed"]` when it was the judge.
     * `terminated`: the user left, or `max_turns` was reached. `truncated`: a fault, or the context is full.
-      `info["end_reason"]`: user_end, turn_limit, context_overflow, simulator_fault, judge_fault.
+      `info["end_reason"]`: user_end, turn_limit, context_overflow, simulator_fault, judge_fault; after an
+      `AssistantTurn` that nobody can take, assistant_fault.
     * `reset(options={"scenario_id": ...})` asks for one scenario instead of drawing it.
     """
 
@@ -49,10 +52,10 @@ class ConversationEnv(gymnasium.Env[dict[str, Any], str]):
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ConfigurationError(f"render_mode is {render_mode!r}, expected 'human', 'ansi' or None.")
         self.render_mode = render_mode
-        self.episodes = self.settings.episodes()
+        self.simulation = self.settings.simulation()
         self.action_space = self.settings.action_space()
         self.observation_space = self.settings.observation_space()
-        self._episode: Episode | None = None
+        self._dialogue: Dialogue | None = None
         self._shown = 0
 
     @property
@@ -61,7 +64,7 @@ class ConversationEnv(gymnasium.Env[dict[str, Any], str]):
         return self._current().scenario
 
     @property
-    def episode(self) -> Episode:
+    def dialogue(self) -> Dialogue:
         """The current conversation in full; for evaluation, not for assistants."""
         return self._current()
 
@@ -78,30 +81,25 @@ class ConversationEnv(gymnasium.Env[dict[str, Any], str]):
             ConfigurationError: there is no such scenario, or it does not fit the simulator.
         """
         super().reset(seed=seed)
-        chosen = next_seed(seed, self._episode)
-        scenario = self.episodes.scenario(chosen, (options or {}).get("scenario_id"))
-        self._episode = self.episodes.start([scenario], [chosen])[0]
+        chosen = next_seed(seed, self._dialogue)
+        self._dialogue = self.simulation.open([chosen], [(options or {}).get("scenario_id")])[0]
         self._shown = 0
         self._show()
-        return observe(self._episode), describe(self._episode)
+        return observe(self._dialogue), describe(self._dialogue)
 
-    def step(self, action: str) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+    def step(self, action: str | AssistantTurn) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         """Let the assistant speak.
 
         Raises:
             EpisodeError: before `reset`, or after the end.
             InvalidAction: the action is no text, empty or too long; the conversation is unchanged.
         """
-        episode = self._current()
-        if episode.end_reason is not None and episode.turn > 0:
-            raise EpisodeError(f"The conversation has ended ({episode.end_reason}). Call reset() to start another.")
-        utterance = self.settings.check_action(action)
-        if episode.end_reason is None:
-            self.episodes.advance([episode], [utterance])
-        else:  # the opening failed; reset() cannot say so, so the first step does
-            episode.turn = 1
+        # a failed opening, which reset() cannot tell of, is told of by the first step
+        refuse_invalid = not isinstance(action, AssistantTurn)
+        dialogue = self.simulation.step([self._current()], [action], refuse_invalid=refuse_invalid)[0]
+        self._dialogue = dialogue
         self._show()
-        return observe(episode), step_reward(episode), episode.terminated, episode.truncated, describe(episode)
+        return observe(dialogue), step_reward(dialogue), dialogue.terminated, dialogue.truncated, describe(dialogue)
 
     def render(self) -> str | None:  # type: ignore[override]
         """The conversation so far as text (`ansi`), or None: `human` has printed it already."""
@@ -119,13 +117,13 @@ class ConversationEnv(gymnasium.Env[dict[str, Any], str]):
         Raises:
             ConfigurationError: it is not such a state.
         """
-        self._episode = Episode.from_json(state)
+        self._dialogue = Dialogue.from_json(state)
         self._shown = 0
 
-    def _current(self) -> Episode:
-        if self._episode is None:
+    def _current(self) -> Dialogue:
+        if self._dialogue is None:
             raise EpisodeError("There is no conversation yet. Call reset() first.")
-        return self._episode
+        return self._dialogue
 
     def _show(self) -> None:
         if self.render_mode == "human":
@@ -144,7 +142,7 @@ def make_settings(arguments: Mapping[str, Any]) -> ConversationSettings:
         raise ConfigurationError(f"The environment cannot be made: {error}. Known arguments: {known}.") from error
 
 
-def next_seed(seed: int | None, previous: Episode | None) -> int:
+def next_seed(seed: int | None, previous: Dialogue | None) -> int:
     """The given seed; else the one that follows the previous conversation's; else a random one."""
     if seed is not None:
         return int(seed)
@@ -153,10 +151,10 @@ def next_seed(seed: int | None, previous: Episode | None) -> int:
     return derive_seed(int(np.random.SeedSequence().generate_state(1, np.uint64)[0]), "first")
 
 
-def _lines(episode: Episode) -> list[str]:
-    lines = [f"{message.role}: {visible_turn(message.content)}" for message in episode.conversation.messages]
-    if episode.end_reason is not None:
-        judged = "not judged" if episode.reward is None else f"reward {episode.reward:.2f}"
-        fault = f", {visible_turn(episode.fault)}" if episode.fault else ""
-        lines.append(f"[{episode.end_reason}, {judged}{fault}]")
+def _lines(dialogue: Dialogue) -> list[str]:
+    lines = [f"{message.role}: {visible_turn(message.content)}" for message in dialogue.conversation.messages]
+    if dialogue.end_reason is not None:
+        judged = "not judged" if dialogue.reward is None else f"reward {dialogue.reward:.2f}"
+        fault = f", {visible_turn(str(dialogue.fault))}" if dialogue.fault else ""
+        lines.append(f"[{dialogue.end_reason}, {judged}{fault}]")
     return lines

@@ -1,4 +1,4 @@
-"""The arguments that every environment takes, and what they become: spaces and episodes.
+"""The arguments that every environment takes, and what they become: spaces and a simulation.
 
 All values can be JSON (names, numbers, mappings), so that `EnvSpec.to_json` keeps them; instances are welcome too, but
 then the spec cannot be written.
@@ -14,13 +14,12 @@ import numpy as np
 from gymnasium import spaces
 
 from simgym.conversation import Scenario
-from simgym.data.scenario_sets import load_scenarios
-from simgym.envs.episodes import Episode, Episodes
-from simgym.envs.spaces import UnicodeText, has_surrogates
-from simgym.errors import ConfigurationError, InvalidAction
+from simgym.envs.spaces import UnicodeText
+from simgym.errors import ConfigurationError
 from simgym.judges.base import Judge
 from simgym.judges.loading import load_judge
 from simgym.language_models.loading import LanguageModelSpec
+from simgym.simulation import Dialogue, Simulation
 from simgym.simulators.base import UserSimulator
 from simgym.simulators.loading import load_simulator
 
@@ -55,13 +54,12 @@ class ConversationSettings:
         object.__setattr__(self, "simulator", load_simulator(self.simulator, self.model, self.simulator_options))
         object.__setattr__(self, "judge", load_judge(self.judge, self.judge_model, self.judge_options))
 
-    def episodes(self) -> Episodes:
-        """The conversations' mechanism; scenarios are read on first use."""
-        source, simulator, judge = self.scenarios, self.simulator, self.judge
-        return Episodes(
-            simulator=lambda: simulator,  # type: ignore[arg-type,return-value]  # made in __post_init__
-            judge=lambda: judge,  # type: ignore[arg-type,return-value]
-            scenarios=lambda: load_scenarios(source) if isinstance(source, str) else source,
+    def simulation(self) -> Simulation:
+        """The conversations with these settings; scenarios are read on first use."""
+        return Simulation(
+            self.simulator,
+            judge=self.judge,
+            scenarios=self.scenarios,
             max_turns=self.max_turns,
             max_length=self.max_length,
         )
@@ -76,50 +74,29 @@ class ConversationSettings:
             turn=spaces.Discrete(self.max_turns + 1),
         )
 
-    def check_action(self, action: Any) -> str:
-        """The action as a text.
 
-        Raises:
-            InvalidAction: it is not a text, empty, too long, or holds lone surrogates.
-        """
-        if not isinstance(action, str):
-            raise InvalidAction(f"The action is a {type(action).__name__}, expected a str: what the assistant says.")
-        if not action.strip():
-            raise InvalidAction("The action is empty. The assistant has to say something.")
-        if len(action) > self.max_length:
-            raise InvalidAction(
-                f"The action has {len(action)} characters, at most {self.max_length} are allowed. "
-                "Shorten it, or raise max_length."
-            )
-        if has_surrogates(action):
-            raise InvalidAction(
-                "The action holds a lone surrogate, which no UTF-8 text can. Decode it with errors='replace'."
-            )
-        return str(action)
-
-
-def observe(episode: Episode) -> dict[str, Any]:
+def observe(dialogue: Dialogue) -> dict[str, Any]:
     """What the assistant's side sees: the user's reply, the reward once judged (0 until then), and the turn."""
     return {
-        "user_reply": episode.user_reply,
-        "judge_reward": np.asarray(episode.reward or 0.0, dtype=np.float32),
-        "turn": np.int64(episode.turn),
+        "user_reply": dialogue.user_reply,
+        "judge_reward": np.asarray(dialogue.reward or 0.0, dtype=np.float32),
+        "turn": np.int64(dialogue.turn),
     }
 
 
-def step_reward(episode: Episode) -> float:
+def step_reward(dialogue: Dialogue) -> float:
     """0 while the conversation runs, the judge's value at its end, NaN when there is none because of a fault."""
-    if episode.end_reason is None:
+    if dialogue.end_reason is None:
         return 0.0
-    return float("nan") if episode.reward is None else float(episode.reward)
+    return float("nan") if dialogue.reward is None else float(dialogue.reward)
 
 
-def describe(episode: Episode) -> dict[str, Any]:
+def describe(dialogue: Dialogue) -> dict[str, Any]:
     """The step's info; never the intent."""
     return {
-        "end_reason": episode.end_reason,
-        "judge_failed": episode.end_reason == "judge_fault",
-        "fault": episode.fault,
-        "seed": episode.seed,
-        "scenario_id": episode.scenario.id,
+        "end_reason": dialogue.end_reason,
+        "judge_failed": dialogue.end_reason == "judge_fault",
+        "fault": None if dialogue.fault is None else str(dialogue.fault),
+        "seed": dialogue.seed,
+        "scenario_id": dialogue.scenario.id,
     }

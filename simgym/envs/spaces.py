@@ -15,6 +15,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import utils as vector_utils
 
+from simgym.conversation import has_surrogates
 from simgym.errors import ConfigurationError
 
 _LONGEST_SAMPLE = 64
@@ -103,15 +104,6 @@ class SharedTexts(Sequence[str]):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> tuple[str, ...]:
         return tuple(self)
-
-
-def has_surrogates(text: str) -> bool:
-    """Whether the text holds a lone surrogate, i.e. cannot be encoded as UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return True
-    return False
 
 
 # --- what Gymnasium's vector environments need to know of the space, in its own registry of functions

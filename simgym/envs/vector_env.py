@@ -15,12 +15,9 @@ from gymnasium.vector.utils import batch_space
 
 from simgym.conversation import Scenario
 from simgym.envs.conversation_env import make_settings, next_seed
-from simgym.envs.episodes import Episode
-from simgym.envs.settings import describe, observe, step_reward
+from simgym.envs.settings import step_reward
 from simgym.errors import ConfigurationError, EpisodeError, InvalidAction
-
-_INFO_TYPES: Mapping[str, type] = {"seed": int, "judge_failed": bool}
-"""Of the infos that are numbers; the others are objects, or None."""
+from simgym.simulation import Dialogue
 
 
 class UserSimVectorEnv(VectorEnv[dict[str, Any], tuple[str, ...], Any]):
@@ -59,21 +56,21 @@ class UserSimVectorEnv(VectorEnv[dict[str, Any], tuple[str, ...], Any]):
         self.num_envs = num_envs
         self.autoreset_mode = mode
         self.metadata = {**self.metadata, "autoreset_mode": mode}  # per instance, as SyncVectorEnv does
-        self.episodes = self.settings.episodes()
+        self.simulation = self.settings.simulation()
         self.single_action_space = self.settings.action_space()
         self.single_observation_space = self.settings.observation_space()
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
-        self._running: list[Episode] = []
+        self._dialogues: list[Dialogue] = []
         self._over = np.zeros(num_envs, dtype=bool)
 
     @property
     def scenarios(self) -> list[Scenario]:
         """The N current scenarios with their hidden intents; for evaluation."""
-        return [episode.scenario for episode in self._current()]
+        return [dialogue.scenario for dialogue in self._current()]
 
     @property
-    def current_episodes(self) -> list[Episode]:
+    def dialogues(self) -> list[Dialogue]:
         """The N current conversations in full; for evaluation."""
         return list(self._current())
 
@@ -97,7 +94,7 @@ class UserSimVectorEnv(VectorEnv[dict[str, Any], tuple[str, ...], Any]):
         for name, value in (("seed", seeds), ("scenario_ids", ids), ("reset_mask", mask)):
             if len(value) != self.num_envs:
                 raise ConfigurationError(f"{name} has {len(value)} entries, expected {self.num_envs}.")
-        if not self._running and not mask.all():
+        if not self._dialogues and not mask.all():
             raise EpisodeError("The first reset has to start all conversations. Leave reset_mask out.")
         super().reset(seed=seeds[0])
         self._restart([row for row in range(self.num_envs) if mask[row]], seeds, ids)
@@ -117,57 +114,63 @@ class UserSimVectorEnv(VectorEnv[dict[str, Any], tuple[str, ...], Any]):
         if isinstance(actions, str) or len(actions) != self.num_envs:
             given = "one text" if isinstance(actions, str) else f"{len(actions)} actions"
             raise InvalidAction(f"Got {given}, expected {self.num_envs} texts, one per conversation.")
-        speaking = [row for row in range(self.num_envs) if not self._over[row]]
-        utterances = [self.settings.check_action(actions[row]) for row in speaking]
-        waiting = [row for row in range(self.num_envs) if self._over[row]]
-        open_rows = [row for row in speaking if self._running[row].end_reason is None]
-        said = dict(zip(speaking, utterances, strict=True))
-        for row in set(speaking) - set(open_rows):  # the opening failed; the first step says so
-            self._running[row].turn = 1
-        self.episodes.advance([self._running[row] for row in open_rows], [said[row] for row in open_rows])
+        over = self._over.tolist()
+        waiting = [row for row in range(self.num_envs) if over[row]]
+        speaking = [row for row in range(self.num_envs) if not over[row]]
+        stepped = self.simulation.step(
+            [self._dialogues[row] for row in speaking],
+            [actions[row] for row in speaking],
+            refuse_invalid=True,
+        )
         rewards, terminated, truncated = np.zeros(self.num_envs), *np.zeros((2, self.num_envs), dtype=bool)
-        for row in speaking:
-            episode = self._running[row]
-            rewards[row], terminated[row], truncated[row] = step_reward(episode), episode.terminated, episode.truncated
+        for row, dialogue in zip(speaking, stepped, strict=True):
+            self._dialogues[row] = dialogue
+            if dialogue.end_reason is not None:
+                rewards[row], terminated[row] = step_reward(dialogue), dialogue.terminated
+                truncated[row] = not dialogue.terminated
         if self.autoreset_mode == AutoresetMode.NEXT_STEP:
             if waiting:
                 self._restart(waiting, [None] * self.num_envs, [None] * self.num_envs)
         else:
             for row in waiting:
-                terminated[row], truncated[row] = self._running[row].terminated, self._running[row].truncated
+                terminated[row], truncated[row] = self._dialogues[row].terminated, self._dialogues[row].truncated
         self._over = terminated | truncated
         return self._observations(), rewards, terminated, truncated, self._infos()
 
     def _restart(self, rows: Sequence[int], seeds: Sequence[int | None], ids: Sequence[str | None]) -> None:
         if not rows:
             return
-        previous: list[Episode | None] = list(self._running) or [None] * self.num_envs
+        previous: list[Dialogue | None] = list(self._dialogues) or [None] * self.num_envs
         chosen = [next_seed(seeds[row], previous[row]) for row in rows]
-        scenarios = [self.episodes.scenario(seed, ids[row]) for seed, row in zip(chosen, rows, strict=True)]
-        fresh = dict(zip(rows, self.episodes.start(scenarios, chosen), strict=True))
-        self._running = [fresh.get(row) or self._running[row] for row in range(self.num_envs)]
+        opened = dict(zip(rows, self.simulation.open(chosen, [ids[row] for row in rows]), strict=True))
+        self._dialogues = [opened.get(row) or self._dialogues[row] for row in range(self.num_envs)]
         self._over[list(rows)] = False
 
-    def _current(self) -> list[Episode]:
-        if not self._running:
+    def _current(self) -> list[Dialogue]:
+        if not self._dialogues:
             raise EpisodeError("There are no conversations yet. Call reset() first.")
-        return self._running
+        return self._dialogues
 
     def _observations(self) -> dict[str, Any]:
-        seen = [observe(episode) for episode in self._running]
+        # what `observe` gives row by row, built column by column
         return {
-            "user_reply": tuple(observation["user_reply"] for observation in seen),
-            "judge_reward": np.array([observation["judge_reward"] for observation in seen], dtype=np.float32),
-            "turn": np.array([observation["turn"] for observation in seen]),
+            "user_reply": tuple([dialogue.user_reply for dialogue in self._dialogues]),
+            "judge_reward": np.array([dialogue.reward or 0.0 for dialogue in self._dialogues], dtype=np.float32),
+            "turn": np.array([dialogue.turn for dialogue in self._dialogues], dtype=np.int64),
         }
 
     def _infos(self) -> dict[str, Any]:
-        # what Gymnasium's `_add_info` gives row by row, built column by column
-        described = [describe(episode) for episode in self._running]
-        infos: dict[str, Any] = {}
+        # what Gymnasium's `_add_info` makes of `describe` row by row, built column by column
+        faults = [None if dialogue.fault is None else str(dialogue.fault) for dialogue in self._dialogues]
+        columns: dict[str, tuple[list[Any], Any]] = {
+            "end_reason": ([dialogue.end_reason for dialogue in self._dialogues], object),
+            "judge_failed": ([dialogue.end_reason == "judge_fault" for dialogue in self._dialogues], bool),
+            "fault": (faults, object),
+            "seed": ([dialogue.seed for dialogue in self._dialogues], int),
+            "scenario_id": ([dialogue.scenario.id for dialogue in self._dialogues], object),
+        }
         everywhere = np.ones(self.num_envs, dtype=bool)
-        for key in described[0]:
-            column: np.ndarray = np.empty(self.num_envs, dtype=_INFO_TYPES.get(key, object))
-            column[:] = [one[key] for one in described]
-            infos[key], infos[f"_{key}"] = column, everywhere
+        infos: dict[str, Any] = {}
+        for name, (values, kind) in columns.items():
+            infos[name], infos[f"_{name}"] = np.array(values, dtype=kind), everywhere
         return infos

@@ -20,6 +20,7 @@ import gymnasium
 
 from simgym.assistants.base import Assistant
 from simgym.conversation import Scenario
+from simgym.envs.unwrapping import env_ids, simulation_of
 from simgym.errors import ConfigurationError
 from simgym.evaluation.plan import Plan, keep_plan, short_hash
 from simgym.evaluation.spending import count_earlier, keep_unwritten
@@ -158,7 +159,7 @@ class MatrixRun:
             for env_id in dict.fromkeys(simulators)
         }
         for env in self.envs.values():
-            _ = env.unwrapped.episodes.scenarios  # a column that cannot play a scenario fails now, not hours later
+            _ = simulation_of(env).scenarios  # a column that cannot play a scenario fails now, not hours later
         self.paths = {
             (row, column): f"transcripts/{_slug(row)}--{_slug(column)}.jsonl"
             for row in self.assistants
@@ -168,14 +169,14 @@ class MatrixRun:
             raise ConfigurationError(
                 "Two assistants, or two simulators, have names that give the same file name. Rename one of them."
             )
-        mechanisms = {env_id: env.unwrapped.episodes for env_id, env in self.envs.items()}
-        first = next(iter(mechanisms.values()))
+        simulations = {env_id: simulation_of(env) for env_id, env in self.envs.items()}
+        first = next(iter(simulations.values()))
         self.plan = Plan(
             seed=seed,
             max_turns=first.max_turns,
             judge=first.judge.fingerprint(),
             assistants={name: assistant.fingerprint() for name, assistant in self.assistants.items()},
-            simulators={env_id: episodes.simulator.fingerprint() for env_id, episodes in mechanisms.items()},
+            simulators={env_id: simulation.simulator.fingerprint() for env_id, simulation in simulations.items()},
             scenarios={one.id: short_hash(one.to_json()) for one in self.scenarios},
         )
 
@@ -203,12 +204,12 @@ class MatrixRun:
         """
         missing = [cell for cell, several in self.found().items() if len(several) < len(self.scenarios)]
         rows, columns = (list(dict.fromkeys(names)) for names in (zip(*missing, strict=True) if missing else ((), ())))
-        mechanisms = {env_id: self.envs[env_id].unwrapped.episodes for env_id in columns}
+        simulations = {env_id: simulation_of(self.envs[env_id]) for env_id in columns}
         check_all_ready(
             [
                 *((f"assistant {row}", self.assistants[row]) for row in rows),
-                *((f"simulator of {env_id}", episodes.simulator) for env_id, episodes in mechanisms.items()),
-                *(("judge", episodes.judge) for episodes in list(mechanisms.values())[:1]),
+                *((f"simulator of {env_id}", simulation.simulator) for env_id, simulation in simulations.items()),
+                *(("judge", simulation.judge) for simulation in list(simulations.values())[:1]),
             ]
         )
 
@@ -326,13 +327,20 @@ def make_env(env_id: str, scenarios: Sequence[Scenario], options: Mapping[str, A
     """An environment on these scenarios.
 
     Raises:
-        ConfigurationError: no environment has that id, or its arguments are wrong.
+        ConfigurationError: no environment of simgym's has that id, or its arguments are wrong.
     """
     try:
-        return gymnasium.make(env_id, scenarios=scenarios, disable_env_checker=True, **options)
+        env = gymnasium.make(env_id, scenarios=scenarios, disable_env_checker=True, **options)
     except gymnasium.error.Error as error:
-        known = ", ".join(sorted(known for known in gymnasium.registry if known.startswith("UserSim-")))
+        known = ", ".join(env_ids())
         raise ConfigurationError(f"Unknown environment {env_id!r}: {error} Known: {known}.") from error
+    except TypeError as error:  # it takes no scenarios
+        if env_id in (known_ids := env_ids()):
+            raise
+        known = ", ".join(known_ids)
+        raise ConfigurationError(f"{env_id!r} has no simulated users. Expected one of {known}.") from error
+    simulation_of(env)
+    return env
 
 
 def _slug(name: str) -> str:

@@ -32,7 +32,7 @@ NO_LIKELIHOOD = "the model's likelihoods are not available"
 NO_OPENINGS = "writes no openings"
 _HALVINGS = 10
 """Random halvings of the people's turns over which their own classifier AUC is averaged."""
-_OF_A_TEXT = ("role_flip", "intent_copied", "repeated")
+_OF_A_TEXT = (FaultKind.ROLE_FLIP, FaultKind.INTENT_COPIED, FaultKind.REPEATED)
 """Faults of a turn that says something; see `simulators.faults`."""
 
 
@@ -288,10 +288,10 @@ class _Comparison:
         asked = [(moment, turn) for moment, turn in self.pairs if turn.asked]
         people = [moment.person for moment, _ in asked]
         # what could not be read, or was not said, is in neither role
-        readable = [(m, Fault.parse(t.first_fault or "").label) for m, t in asked]
-        readable = [(moment, fault) for moment, fault in readable if not fault or fault in _OF_A_TEXT]
+        kinds = [(moment, _kind(turn.first_fault)) for moment, turn in asked]
+        readable = [(moment, kind) for moment, kind in kinds if kind is None or kind in _OF_A_TEXT]
         spoken = [moment for moment, _ in self.pairs if moment.said is not None]
-        human = [find_fault(moment.said or "", moment.scenario, moment.history) or "" for moment in spoken]
+        human = [_kind(find_fault(moment.said or "", moment.scenario, moment.history)) for moment in spoken]
         human_people = [moment.person for moment in spoken]
 
         def rate(title: str, found: Sequence[bool], whose: Sequence[str]) -> Estimate:
@@ -303,18 +303,18 @@ class _Comparison:
                 "stays in the user's role, readable first attempts",
                 "higher",
                 rate(
-                    "role", [fault != "role_flip" for _, fault in readable], [moment.person for moment, _ in readable]
+                    "role",
+                    [kind is not FaultKind.ROLE_FLIP for _, kind in readable],
+                    [moment.person for moment, _ in readable],
                 ),
-                rate(
-                    "role human", [Fault.parse(fault).kind is not FaultKind.ROLE_FLIP for fault in human], human_people
-                ),
+                rate("role human", [kind is not FaultKind.ROLE_FLIP for kind in human], human_people),
             ),
             Figure(
                 "first_attempt_faults",
                 "spoilt first attempts",
                 "lower",
                 rate("first faults", [turn.first_fault is not None for _, turn in asked], people),
-                rate("faults human", [bool(fault) for fault in human], human_people),
+                rate("faults human", [kind is not None for kind in human], human_people),
             ),
             Figure(
                 "lasting_faults",
@@ -413,3 +413,7 @@ def _length_bins(texts: Sequence[str]) -> Floats:
 
 def _kinds(faults: Any) -> dict[str, int]:
     return count_faults(fault for fault in faults if fault is not None)
+
+
+def _kind(fault: str | None) -> FaultKind | None:
+    return None if fault is None else Fault.parse(fault).kind

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from simgym.errors import ConfigurationError
+from simgym.faults import parse_fault
 from simgym.judges.base import Judge, Judgement
 from simgym.output_files import is_special, lock_output
 from simgym.rollout.outages import ask_in_batches
@@ -151,9 +152,9 @@ def _with(transcript: Transcript, judgement: Judgement, fingerprint: Mapping[str
         transcript,
         end_reason="judge_fault" if judgement.value is None else end,
         reward=judgement.value,
-        fault=judgement.fault,
+        fault=parse_fault(judgement.fault),
         reasons=judgement.reasons,
-        judge_values=judgement.parts,
+        components=judgement.parts,
         fingerprints={**transcript.fingerprints, "judge": fingerprint},
         calls=(*(call for call in transcript.calls if call.role != "judge"), *judgement.calls),
     )

@@ -23,14 +23,12 @@ from simgym.assistants.base import AssistantTurn
 from simgym.assistants.choices import Candidates, Choices, Offer, Strategies
 from simgym.conversation import Conversation, Message
 from simgym.envs.conversation_env import ConversationEnv
-from simgym.envs.episodes import Episode
-from simgym.envs.settings import describe, observe, step_reward
 from simgym.errors import ConfigurationError
 from simgym.language_models.loading import LanguageModelSpec, load_language_model, unwrapped
 from simgym.language_models.pooling import Floats, pool, rendered
 from simgym.language_models.transformers_lm import TransformersLM
 from simgym.language_models.weights import EMBEDDED
-from simgym.seeding import derive_seed
+from simgym.simulation import Dialogue
 
 TextEnv = gymnasium.Env[dict[str, Any], Any]
 """A simgym environment, wrapped or not."""
@@ -183,7 +181,7 @@ class ConversationFeatures:
 class ChoiceActions(gymnasium.Wrapper[dict[str, Any], Any, dict[str, Any], Any]):
     """Actions are the numbers of choices; the frozen writer's reply is what the assistant says.
 
-    `info["utterance"]` holds what was said. A reply that failed ends the episode: `truncated`, reward NaN,
+    `info["utterance"]` holds what was said. A reply that failed ends the conversation: `truncated`, reward NaN,
     `info["fault"]`.
     """
 
@@ -201,11 +199,11 @@ class ChoiceActions(gymnasium.Wrapper[dict[str, Any], Any, dict[str, Any], Any])
         self.offers: Offer = ()
 
     @property
-    def episode(self) -> Episode:
+    def dialogue(self) -> Dialogue:
         """The conversation in full; for evaluation."""
         base = self.env.unwrapped
         assert isinstance(base, ConversationEnv)  # checked on construction
-        return base.episode
+        return base.dialogue
 
     def reset(self, **arguments: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         observation, info = self.env.reset(**arguments)
@@ -213,23 +211,18 @@ class ChoiceActions(gymnasium.Wrapper[dict[str, Any], Any, dict[str, Any], Any])
         return observation, info
 
     def step(self, action: int) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        episode = self.episode
-        seeds = [assistant_seed(episode)]
-        turn = self.choices.take([episode.conversation], [self.offers], [int(action)], seeds)[0]
-        episode.calls += turn.calls
-        if turn.fault is not None:
-            episode.end_reason, episode.fault = "assistant_fault", turn.fault
-            return observe(episode), step_reward(episode), False, True, {**describe(episode), "utterance": ""}
-        observation, reward, terminated, truncated, info = self.env.step(turn.text)
+        dialogue = self.dialogue
+        turn = self.choices.take([dialogue.conversation], [self.offers], [int(action)], [dialogue.assistant_seed])[0]
+        observation, reward, terminated, truncated, info = self.env.step(turn)
         self._offer()
         return observation, float(reward), terminated, truncated, {**info, "utterance": turn.text}
 
     def _offer(self) -> None:
-        episode = self.episode
-        if episode.end_reason is not None and not episode.conversation.messages:  # the opening failed
+        dialogue = self.dialogue
+        if not dialogue.ended:
+            self.offers = self.choices.offer([dialogue.conversation], seeds=[dialogue.assistant_seed])[0]
+        elif not dialogue.conversation.messages:  # the opening failed
             self.offers = (AssistantTurn("", "none"),) * self.choices.seen
-        elif episode.end_reason is None:
-            self.offers = self.choices.offer([episode.conversation], seeds=[assistant_seed(episode)])[0]
 
 
 class StrategyActions(ChoiceActions):
@@ -269,10 +262,5 @@ class EmbedObservation(gymnasium.ObservationWrapper[Any, Any, dict[str, Any]]):
         self._choices = env
 
     def observation(self, observation: dict[str, Any]) -> Floats:
-        row: Floats = self.features([self._choices.episode.conversation], [self._choices.offers])[0]
+        row: Floats = self.features([self._choices.dialogue.conversation], [self._choices.offers])[0]
         return row
-
-
-def assistant_seed(episode: Episode) -> int:
-    """The seed of the assistant's next turn, as in `collect`."""
-    return derive_seed(episode.seed, "assistant", episode.turn)

@@ -13,9 +13,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from simgym.envs.episodes import Episode
 from simgym.errors import ServerUnavailable
 from simgym.faults import Fault
+from simgym.simulation import Dialogue
 
 WAITS = (10.0, 60.0, 300.0)
 """Seconds before each new attempt."""
@@ -24,21 +24,21 @@ Result = TypeVar("Result")
 _log = logging.getLogger(__name__)
 
 
-def silent(episodes: Sequence[Episode]) -> str | None:
-    """What a server's silence looks like if no conversation was judged and at least half ended by it, else None.
+def silent(dialogues: Sequence[Dialogue]) -> Fault | None:
+    """The first outage if no conversation was judged and at least half ended by one, else None.
 
     Not all need have ended so: one may have been over before the server was asked.
     """
-    if any(episode.end_reason is None or episode.reward is not None for episode in episodes):
+    if any(dialogue.end_reason is None or dialogue.reward is not None for dialogue in dialogues):
         return None
-    faults = [episode.fault for episode in episodes if episode.fault and Fault.parse(episode.fault).is_outage]
-    return faults[0] if faults and 2 * len(faults) >= len(episodes) else None
+    outages = [dialogue.fault for dialogue in dialogues if dialogue.fault is not None and dialogue.fault.is_outage]
+    return outages[0] if outages and 2 * len(outages) >= len(dialogues) else None
 
 
-def check_servers(episodes: Sequence[Episode]) -> None:
+def check_servers(dialogues: Sequence[Dialogue]) -> None:
     """Raise `ServerUnavailable` if the conversations ended because a server is silent."""
-    if (fault := silent(episodes)) is not None:
-        raise ServerUnavailable(f"All {len(episodes)} conversations failed, for want of a server: {fault}")
+    if (fault := silent(dialogues)) is not None:
+        raise ServerUnavailable(f"All {len(dialogues)} conversations failed, for want of a server: {fault}")
 
 
 def patiently(

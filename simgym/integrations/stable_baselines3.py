@@ -26,18 +26,17 @@ import numpy as np
 from simgym.assistants.base import AssistantTurn
 from simgym.assistants.choices import Choices, Offer, choices_from_json
 from simgym.conversation import Conversation
-from simgym.envs.episodes import Episode
 from simgym.envs.settings import describe
 from simgym.envs.vector_env import UserSimVectorEnv
 from simgym.errors import ConfigurationError, WeightsError
 from simgym.extras import optional_import
-from simgym.faults import Fault
-from simgym.integrations.numeric import ConversationFeatures, Projection, assistant_seed
+from simgym.faults import fault_label
+from simgym.integrations.numeric import ConversationFeatures, Projection
 from simgym.integrations.outages import check_servers
 from simgym.language_models.loading import LanguageModelSpec
 from simgym.language_models.weights import EMBEDDED
-from simgym.rollout.collect import take_turns
 from simgym.seeding import derive_seed
+from simgym.simulation import Dialogue
 from simgym.transcripts import text_hash
 
 optional_import("stable_baselines3", "train")  # says which extra brings it
@@ -92,7 +91,7 @@ class TextVecEnv(VecEnv):
         """Conversations without a reward, by kind of fault."""
         self._latest: deque[float] = deque(maxlen=_LATEST)
         self._restored = False
-        self._rows: list[Episode] = []
+        self._rows: list[Dialogue] = []
         self._offers: list[Offer] = []
         self._seen = np.zeros((0, 0), dtype=np.float32)
         self._actions: list[int] = []
@@ -118,38 +117,38 @@ class TextVecEnv(VecEnv):
         self,
     ) -> tuple[Array, Array, Array, list[dict[str, Any]]]:
         turns = self.choices.take(
-            [episode.conversation for episode in self._rows],
+            [dialogue.conversation for dialogue in self._rows],
             self._offers,
             self._actions,
-            [assistant_seed(episode) for episode in self._rows],
+            [dialogue.assistant_seed for dialogue in self._rows],
         )
-        take_turns(self.env.episodes, self.env.settings, self._rows, turns)
+        self._rows = self.env.simulation.step(self._rows, turns)
         check_servers(self._rows)
         rewards = np.zeros(self.num_envs, dtype=np.float32)
-        dones = np.array([episode.end_reason is not None for episode in self._rows])
-        infos: list[dict[str, Any]] = [describe(episode) for episode in self._rows]
+        dones = np.array([dialogue.ended for dialogue in self._rows])
+        infos: list[dict[str, Any]] = [describe(dialogue) for dialogue in self._rows]
         ended = [row for row, over in enumerate(dones) if over]
         for row in ended:
-            episode = self._rows[row]
-            infos[row]["episode_record"] = episode
+            dialogue = self._rows[row]
+            infos[row]["dialogue"] = dialogue
             infos[row]["TimeLimit.truncated"] = False
             infos[row]["terminal_observation"] = self._seen[row].copy()
-            infos[row]["reward_imputed"] = episode.reward is None
-            if episode.reward is None:
-                self.faults[f"{episode.end_reason}: {Fault.parse(episode.fault or 'unknown').label}"] += 1
+            infos[row]["reward_imputed"] = dialogue.reward is None
+            if dialogue.reward is None:
+                self.faults[f"{dialogue.end_reason}: {fault_label(dialogue.fault)}"] += 1
                 rewards[row] = np.mean(self._latest) if self._latest else _UNKNOWN_REWARD
             else:
-                rewards[row] = episode.reward
-                self._latest.append(episode.reward)
-        for row, episode in zip(ended, self._begin(ended), strict=True):
-            self._rows[row] = episode
+                rewards[row] = dialogue.reward
+                self._latest.append(dialogue.reward)
+        for row, dialogue in zip(ended, self._begin(ended), strict=True):
+            self._rows[row] = dialogue
         self._look(range(self.num_envs))
         return self._seen.copy(), rewards, dones, infos
 
     def state(self) -> dict[str, Any]:
         """The running conversations as JSON values, for a checkpoint."""
         return {
-            "rows": [episode.to_json() for episode in self._rows],
+            "rows": [dialogue.to_json() for dialogue in self._rows],
             "episodes_begun": list(self.episodes_begun),
             "faults": dict(self.faults),
             "latest_rewards": list(self._latest),
@@ -170,37 +169,36 @@ class TextVecEnv(VecEnv):
         """
         if len(state["rows"]) != self.num_envs:
             raise ConfigurationError(f"The state has {len(state['rows'])} conversations, expected {self.num_envs}.")
-        self._rows = [Episode.from_json(row) for row in state["rows"]]
+        self._rows = [Dialogue.from_json(row) for row in state["rows"]]
         self.episodes_begun = list(state["episodes_begun"])
         self.faults = Counter(state["faults"])
         self._latest = deque(state["latest_rewards"], maxlen=_LATEST)
         self._restored = True
 
-    def _begin(self, rows: Sequence[int]) -> list[Episode]:
+    def _begin(self, rows: Sequence[int]) -> list[Dialogue]:
         """The next conversation of each row; one whose opening fails is counted and followed by another."""
-        found: dict[int, Episode] = {}
+        begun: dict[int, Dialogue] = {}
         for _ in range(_MOST_OPENINGS):
-            missing = [row for row in rows if row not in found]
+            missing = [row for row in rows if row not in begun]
             if not missing:
                 break
             seeds = [derive_seed(self.seed_, "row", row, self.episodes_begun[row]) for row in missing]
             for row in missing:
                 self.episodes_begun[row] += 1
-            scenarios = [self.env.episodes.scenario(seed) for seed in seeds]
-            opened = self.env.episodes.start(scenarios, seeds)
+            opened = self.env.simulation.open(seeds)
             check_servers(opened)
-            for row, episode in zip(missing, opened, strict=True):
-                if episode.end_reason is None:
-                    found[row] = episode
+            for row, dialogue in zip(missing, opened, strict=True):
+                if dialogue.ended:
+                    self.faults[f"opening: {fault_label(dialogue.fault)}"] += 1
                 else:
-                    self.faults[f"opening: {Fault.parse(episode.fault or 'unknown').label}"] += 1
-        if len(found) < len(rows):
+                    begun[row] = dialogue
+        if len(begun) < len(rows):
             raise ConfigurationError(f"The simulator failed to open {_MOST_OPENINGS} conversations in a row.")
-        return [found[row] for row in rows]
+        return [begun[row] for row in rows]
 
     def _look(self, rows: Sequence[int]) -> None:
         conversations = [self._rows[row].conversation for row in rows]
-        self._offers = self.choices.offer(conversations, seeds=[assistant_seed(self._rows[row]) for row in rows])
+        self._offers = self.choices.offer(conversations, seeds=[self._rows[row].assistant_seed for row in rows])
         self._seen = self.features(conversations, self._offers)
 
     def close(self) -> None:

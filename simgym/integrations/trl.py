@@ -25,15 +25,14 @@ from typing import Any
 
 from simgym.assistants.base import AssistantTurn
 from simgym.conversation import Message, Scenario
-from simgym.envs.conversation_env import ConversationEnv
-from simgym.envs.episodes import Episode
+from simgym.envs.unwrapping import simulation_of
 from simgym.errors import ConfigurationError
 from simgym.extras import optional_import
-from simgym.faults import Fault
+from simgym.faults import Fault, FaultKind, fault_label
 from simgym.flip import defuse, render
 from simgym.integrations.outages import WAITS, check_servers, patiently, silent
-from simgym.rollout.collect import take_turns
 from simgym.seeding import derive_seed
+from simgym.simulation import Dialogue, Simulation
 
 _REPLY = "AssistantReplyMarkerZq7"
 
@@ -42,8 +41,8 @@ _REPLY = "AssistantReplyMarkerZq7"
 class Rollout:
     """One conversation as tokens."""
 
-    episode: Episode
-    """The conversation itself."""
+    dialogue: Dialogue
+    """The conversation itself, as it stands."""
     prompt_ids: list[int]
     """Tokens before the policy's first word."""
     completion_ids: list[int] = field(default_factory=list)
@@ -58,19 +57,19 @@ class Rollouts:
     """Plays the scenarios that TRL asks for; what `make_rollout_func` returns."""
 
     def __init__(
-        self, env: ConversationEnv, *, seed: int, system_prompt: str | None, waits: Sequence[float] = WAITS
+        self, simulation: Simulation, *, seed: int, system_prompt: str | None, waits: Sequence[float] = WAITS
     ) -> None:
-        self.env = env
+        self.simulation = simulation
         self.waits = tuple(waits)
         self.seed = seed
         self.system_prompt = system_prompt
         self.faults: Counter[str] = Counter()
         """Rollouts without a reward, by kind of fault, since the beginning."""
-        self.latest: list[Episode] = []
+        self.latest: list[Dialogue] = []
         """The conversations of the latest call, in order; for logs."""
 
     def __call__(self, prompts: Sequence[Sequence[Mapping[str, str]]], trainer: Any) -> dict[str, list[Any]]:
-        """Hold one conversation a prompt.
+        """Run one conversation a prompt.
 
         Args:
             prompts: N prompts of `scenario_dataset`; those of a group are alike.
@@ -92,7 +91,7 @@ class Rollouts:
         training = trainer.model.training
         step = trainer.state.global_step if training else "evaluation"
         rollouts = self._open(tokenizer, [prompt[-1]["content"] for prompt in prompts], step, trainer)
-        while _anybody(running := [one for one in rollouts if one.episode.end_reason is None], trainer):
+        while _anybody(running := [one for one in rollouts if not one.dialogue.ended], trainer):
             # where generation is collective, a process whose conversations are over still takes part, for nothing
             asked = [_so_far(one) for one in running] or [rollouts[0].prompt_ids]
             ids_N, logprobs_N = trainer._generate_single_turn(asked, None, {}, 1)
@@ -106,44 +105,42 @@ class Rollouts:
                     one.logprobs += logprobs_N[number]
                 text = str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
                 turns.append(AssistantTurn(text, None if text else "empty"))
-            heard = {id(one): len(one.episode.conversation.messages) for one in running}
-            take_turns(self.env.episodes, self.env.settings, [one.episode for one in running], turns)
-            for one in running:
-                if one.episode.end_reason is None:
-                    said = one.episode.conversation.messages[heard[id(one)] + 1]
-                    self._hear(tokenizer, one, said, trainer)
-        episodes = [one.episode for one in rollouts]
-        if all(_gathered(silent(episodes) is not None, trainer)):  # processes try again together, or not at all
-            check_servers(episodes)
+            stepped = self.simulation.step([one.dialogue for one in running], turns)
+            for one, dialogue in zip(running, stepped, strict=True):
+                one.dialogue = dialogue
+                if not dialogue.ended:
+                    self._hear(tokenizer, one, trainer)
+        dialogues = [one.dialogue for one in rollouts]
+        if all(_gathered(silent(dialogues) is not None, trainer)):  # processes try again together, or not at all
+            check_servers(dialogues)
         return self._output(tokenizer, rollouts, trainer)
 
     def _open(self, tokenizer: Any, ids: Sequence[str], step: int | str, trainer: Any) -> list[Rollout]:
         """Conversations that begin, one opening for all rollouts of a scenario."""
         seeds = {one: derive_seed(self.seed, "grpo", step, one) for one in ids}
-        scenarios = [self.env.episodes.scenario(seed, one) for one, seed in seeds.items()]
-        opened = dict(zip(seeds, self.env.episodes.start(scenarios, list(seeds.values())), strict=True))
+        opened = dict(zip(seeds, self.simulation.open(list(seeds.values()), list(seeds)), strict=True))
         rollouts = []
         for one in ids:
-            episode = Episode.from_json(opened[one].to_json())  # a fork: each goes its own way from here
-            if episode.end_reason is not None:  # the opening failed
-                rollouts.append(Rollout(episode, [tokenizer.eos_token_id]))
+            dialogue = opened[one]  # a fork: the same value begins every rollout of the group
+            if dialogue.ended:  # the opening failed
+                rollouts.append(Rollout(dialogue, [tokenizer.eos_token_id]))
                 continue
-            text = render(tokenizer, [*self._system(), *episode.conversation.messages], "assistant")
-            rollouts.append(Rollout(episode, list(tokenizer(text, add_special_tokens=False)["input_ids"])))
+            text = render(tokenizer, [*self._system(), *dialogue.conversation.messages], "assistant")
+            rollouts.append(Rollout(dialogue, list(tokenizer(text, add_special_tokens=False)["input_ids"])))
             self._check_room(rollouts[-1], [], trainer)
         return rollouts
 
     def _system(self) -> list[Message]:
         return [Message("system", self.system_prompt)] if self.system_prompt else []
 
-    def _hear(self, tokenizer: Any, one: Rollout, said: Message, trainer: Any) -> None:
+    def _hear(self, tokenizer: Any, one: Rollout, trainer: Any) -> None:
         """Put the user's turn behind what was sampled, and what opens the policy's next turn."""
-        behind = _tokens_between(tokenizer, said.content)
+        behind = _tokens_between(tokenizer, one.dialogue.user_reply)
         written = one.completion_ids[-1]
         if behind and written == behind[0]:  # the policy ended its turn itself
             behind = behind[1:]
         self._check_room(one, behind, trainer)
-        if one.episode.end_reason is not None:
+        if one.dialogue.ended:
             return
         one.completion_ids += behind
         one.env_mask += [0] * len(behind)
@@ -155,14 +152,14 @@ class Rollouts:
         longest = getattr(trainer.model.config, "max_position_embeddings", None)
         room = trainer.args.max_completion_length
         if longest is not None and len(_so_far(one)) + len(behind) + room > longest:
-            one.episode.end_reason = "context_overflow"
-            one.episode.fault = f"context_overflow: no room for {room} tokens in {longest}"
+            full = Fault(FaultKind.CONTEXT_OVERFLOW, f"no room for {room} tokens in {longest}")
+            one.dialogue = self.simulation.step([one.dialogue], [AssistantTurn("", str(full))])[0]
 
     def _output(self, tokenizer: Any, rollouts: Sequence[Rollout], trainer: Any) -> dict[str, list[Any]]:
-        self.latest = [one.episode for one in rollouts]
+        self.latest = [one.dialogue for one in rollouts]
         for one in rollouts:
-            if one.episode.reward is None:
-                self.faults[f"{one.episode.end_reason}: {Fault.parse(one.episode.fault or 'unknown').label}"] += 1
+            if one.dialogue.reward is None:
+                self.faults[f"{one.dialogue.end_reason}: {fault_label(one.dialogue.fault)}"] += 1
             if not one.completion_ids:  # the opening failed: nothing to learn from, and TRL wants a token
                 one.completion_ids, one.env_mask = [tokenizer.eos_token_id], [0]
         told = trainer.use_vllm or any(one.logprobs for one in rollouts)
@@ -171,11 +168,11 @@ class Rollouts:
             "completion_ids": [one.completion_ids for one in rollouts],
             "env_mask": [one.env_mask for one in rollouts],
             "logprobs": [one.logprobs or [0.0] * len(one.env_mask) for one in rollouts] if told else None,  # type: ignore[dict-item]
-            "judge_reward": [one.episode.reward for one in rollouts],
-            "end_reason": [one.episode.end_reason for one in rollouts],
-            "turns": [one.episode.turn for one in rollouts],
-            "scenario_id": [one.episode.scenario.id for one in rollouts],
-            "conversation": [one.episode.conversation.to_json() for one in rollouts],
+            "judge_reward": [one.dialogue.reward for one in rollouts],
+            "end_reason": [one.dialogue.end_reason for one in rollouts],
+            "turns": [one.dialogue.turn for one in rollouts],
+            "scenario_id": [one.dialogue.scenario.id for one in rollouts],
+            "conversation": [one.dialogue.conversation.to_json() for one in rollouts],
         }
 
 
@@ -204,10 +201,8 @@ def make_rollout_func(
     """
     import gymnasium
 
-    base = gymnasium.make(env_id, scenarios=list(scenarios), **settings).unwrapped
-    if not isinstance(base, ConversationEnv):
-        raise ConfigurationError(f"{env_id} is a {type(base).__name__}, expected one of simgym's (UserSim-...).")
-    return Rollouts(base, seed=seed, system_prompt=system_prompt, waits=waits)
+    simulation = simulation_of(gymnasium.make(env_id, scenarios=list(scenarios), **settings))
+    return Rollouts(simulation, seed=seed, system_prompt=system_prompt, waits=waits)
 
 
 def scenario_dataset(scenarios: Sequence[Scenario]) -> Any:

@@ -1,12 +1,13 @@
-"""Assistants in environments: from an assistant and an environment to transcripts on disk.
+"""Assistants with simulated users: from an assistant and a simulation to transcripts on disk.
 
-In step (the default), the conversations of a batch run together: one assistant call, one simulator call and one judge
-call per turn. Free-running, each goes its own way in a thread of its own, as many at a time as a batch has: what one of
-them waits for holds up no other, and one is judged while others are talking. Behind servers that is faster; a model in
-this process puts the requests of all threads in one batch (`simgym.engine`). The conversations are the same.
+Synchronous (the default), the conversations of a batch run together: one assistant call, one simulator call and one
+judge call per turn. Asynchronous (`free_running`), each runs in a thread of its own, as many at a time as a batch has:
+what one of them waits for delays no other, and one is judged while others are talking. Behind servers that is faster;
+a model in this process puts the requests of all threads in one batch (`simgym.engine`). The conversations
+are the same.
 
-A finished one is appended to the file at once; a run that was killed goes on where it stopped, and conversations in
-the file are not done again.
+A finished conversation is appended to the file at once; a run that was killed goes on where it stopped, and
+conversations in the file are not run again.
 """
 
 from __future__ import annotations
@@ -18,19 +19,15 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
-from simgym.assistants.base import Assistant, AssistantTurn
+from simgym.assistants.base import Assistant
 from simgym.conversation import Scenario
-from simgym.envs.episodes import Episode, Episodes, timed
-from simgym.envs.settings import ConversationSettings
-from simgym.errors import InvalidAction, ServerUnavailable
-from simgym.faults import Fault, FaultKind
+from simgym.errors import ServerUnavailable
 from simgym.rollout.budget import Budget
 from simgym.rollout.collection import Collection, Conditions, Job, count_exclusions, plan_conversations
 from simgym.rollout.outages import Patience
-from simgym.seeding import derive_seed
 from simgym.transcripts import Transcript
 
-__all__ = ["collect", "collect_jobs", "converse", "count_exclusions", "plan_conversations", "take_turns"]
+__all__ = ["collect", "collect_jobs", "converse", "count_exclusions", "plan_conversations"]
 
 
 def collect(
@@ -50,13 +47,13 @@ def collect(
 
     Args:
         assistant: Who answers the simulated users.
-        env: A simgym environment, single or vector, as `gymnasium.make` gives it; only its settings are used, so one
-            that stands in a wrapper is refused.
+        env: A `Simulation`, or a simgym environment, single or vector, as `gymnasium.make` gives it; only its settings
+            are used, so one in a wrapper is refused.
         n: How many; scenarios are taken in order, and from the start again with other seeds. None: each once.
         seed: Decides everything random.
         path: JSONL file to append to and to resume from; None: nothing is written.
         batch_size: Conversations at the same time, >= 1.
-        free_running: Let each conversation go its own way instead of all in step; for models behind servers.
+        free_running: Run them asynchronously, each at its own pace; for models behind servers.
         progress: Called with each transcript as it is finished, and with those found in the file.
         budget: Counts what model calls cost, and ends the run before the turn that would begin at its limit.
         retried_faults: Kinds of faults (`unparsable`, `role_flip` ...) whose conversations in the file are run again.
@@ -134,7 +131,7 @@ class _Batches:
                 stopping=self.stopping,
                 budget=self.budget,
             ):
-                if transcript.fault is not None and Fault.parse(transcript.fault).is_outage:
+                if transcript.fault is not None and transcript.fault.is_outage:
                     lost.append(transcript)
                 else:
                     self.collection.add(transcript)
@@ -158,7 +155,7 @@ def converse(
     stopping: threading.Event | None = None,
     budget: Budget | None = None,
 ) -> Iterator[Transcript]:
-    """Run the conversations of a batch in step; each comes as soon as it is finished.
+    """Run the conversations of a batch together; each comes as soon as it is finished.
 
     Once `stopping` is set no further turn begins, and what is not finished is left.
 
@@ -166,53 +163,30 @@ def converse(
         BudgetReached: the limit is reached; raised before the turn that would begin, when finished ones have come.
     """
     started = time.monotonic()
-    episodes = conditions.episodes
+    simulation = conditions.simulation
     if budget is not None:
         budget.check()
-    running = everybody = episodes.start([scenario for scenario, _ in batch], [chosen for _, chosen in batch])
-    counted = [0] * len(everybody)
-    while running:
+    dialogues = simulation.open([chosen for _, chosen in batch], [scenario for scenario, _ in batch])
+    counted = [0] * len(dialogues)
+    while dialogues:
         if budget is not None:
-            for number, episode in enumerate(everybody):
-                budget.count(episode.calls[counted[number] :])
-                counted[number] = len(episode.calls)
-        for episode in running:
-            if episode.end_reason is not None:
-                yield _transcript(episode, conditions, time.monotonic() - started)
-        running = [episode for episode in running if episode.end_reason is None]
+            for dialogue, calls in zip(dialogues, counted, strict=True):
+                budget.count(dialogue.calls[calls:])
+        for dialogue in dialogues:
+            if dialogue.ended:
+                seconds = time.monotonic() - started
+                yield dialogue.to_transcript(conditions.env_id, conditions.fingerprints, seconds=seconds)
+        running = [dialogue for dialogue in dialogues if not dialogue.ended]
         if not running or (stopping is not None and stopping.is_set()):
             return
         if budget is not None:
             budget.check()
-        with timed("assistant", running):
-            turns = assistant.respond(
-                [episode.conversation for episode in running],
-                seeds=[derive_seed(episode.seed, "assistant", episode.turn) for episode in running],
-            )
-        take_turns(episodes, conditions.settings, running, turns)
-
-
-def take_turns(
-    episodes: Episodes, settings: ConversationSettings, running: Sequence[Episode], turns: Sequence[AssistantTurn]
-) -> None:
-    """Let the assistant speak in N running conversations; one whose turn is a fault or no valid action ends with it."""
-    speaking: list[Episode] = []
-    said: list[str] = []
-    for episode, turn in zip(running, turns, strict=True):
-        episode.calls += turn.calls
-        fault = turn.fault
-        if fault is None:
-            try:
-                said.append(settings.check_action(turn.text))
-                speaking.append(episode)
-            except InvalidAction as error:
-                fault = f"invalid: {error}"
-        if fault is not None:
-            overflow = Fault.parse(fault).kind is FaultKind.CONTEXT_OVERFLOW
-            episode.end_reason = "context_overflow" if overflow else "assistant_fault"
-            episode.fault = fault
-    if speaking:
-        episodes.advance(speaking, said)
+        asked = time.perf_counter()
+        turns = assistant.respond(
+            [dialogue.conversation for dialogue in running], seeds=[dialogue.assistant_seed for dialogue in running]
+        )
+        dialogues = simulation.step(running, turns, assistant_seconds=time.perf_counter() - asked)
+        counted = [len(dialogue.calls) for dialogue in running]
 
 
 def _in_threads(work: _Batches, batches: Sequence[Sequence[tuple[Scenario, int]]], threads: int) -> None:
@@ -234,21 +208,3 @@ def _in_threads(work: _Batches, batches: Sequence[Sequence[tuple[Scenario, int]]
                 future.cancel()
     for future in finished:
         future.result()
-
-
-def _transcript(episode: Episode, conditions: Conditions, seconds: float) -> Transcript:
-    return Transcript(
-        env_id=conditions.env_id,
-        scenario=episode.scenario,
-        seed=episode.seed,
-        conversation=episode.conversation,
-        end_reason=episode.end_reason or "assistant_fault",
-        reward=episode.reward,
-        fault=episode.fault,
-        reasons=episode.reasons,
-        judge_values=episode.judge_values,
-        fingerprints=conditions.fingerprints,
-        calls=tuple(episode.calls),
-        seconds=round(seconds, 3),
-        role_seconds={role: round(spent, 4) for role, spent in episode.role_seconds.items()},
-    )

@@ -1,6 +1,6 @@
 """What one assistant and one environment are to give: which conversations, which are there, and which are missing.
 
-A `Collection` belongs to whoever holds the conversations (`collect` in this process, `ray_collect` on a cluster): it
+A `Collection` belongs to whoever runs the conversations (`collect` in this process, `ray_collect` on a cluster): it
 plans them, finds those in the file, takes the new ones and appends each at once. Seeds depend on the run's seed and the
 scenario's id alone, so neither batch size nor order nor a resumption changes a conversation.
 """
@@ -15,19 +15,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import gymnasium
-from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker
-
 from simgym.assistants.base import Assistant
 from simgym.conversation import Scenario
-from simgym.envs.conversation_env import ConversationEnv
-from simgym.envs.episodes import Episodes
-from simgym.envs.settings import ConversationSettings
-from simgym.envs.vector_env import UserSimVectorEnv
+from simgym.envs.unwrapping import env_id_of, simulation_of
 from simgym.errors import ConfigurationError, UnknownName
-from simgym.faults import Fault, FaultKind
+from simgym.faults import FaultKind, fault_label
 from simgym.plugins import unknown
 from simgym.seeding import derive_seed
+from simgym.simulation import Simulation
 from simgym.transcripts import Transcript, TranscriptWriter, read_transcripts
 
 
@@ -38,7 +33,7 @@ class Job:
     assistant: Assistant
     """Who answers."""
     env: Any
-    """A simgym environment."""
+    """A `Simulation` or a simgym environment."""
     path: Path
     """File of the transcripts."""
     progress: Callable[[Transcript], None] | None = None
@@ -47,27 +42,16 @@ class Job:
     """Kinds of faults whose conversations are run again."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Conditions:
-    """What conversations are held under; can be pickled, for another process to hold them."""
+    """What conversations are run under; can be pickled, for another process to run them."""
 
     env_id: str
     """Id of the environment."""
-    settings: ConversationSettings
-    """Its arguments."""
     fingerprints: Mapping[str, Mapping[str, Any]]
     """Of assistant, simulator, judge and environment, for the transcripts."""
-    episodes: Episodes
-    """Starts and advances conversations."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _conditions, (self.env_id, self.settings, self.fingerprints)
-
-
-def _conditions(
-    env_id: str, settings: ConversationSettings, fingerprints: Mapping[str, Mapping[str, Any]]
-) -> Conditions:
-    return Conditions(env_id, settings, fingerprints, settings.episodes())
+    simulation: Simulation
+    """Opens and steps conversations."""
 
 
 class Collection:
@@ -85,26 +69,21 @@ class Collection:
         retried_faults: Iterable[str] = (),
     ) -> None:
         """Plan; the arguments and errors are those of `collect`. Nothing is opened before `with`."""
-        base = conversation_env(env)
-        if not isinstance(assistant, Assistant):
-            raise ConfigurationError(
-                f"The assistant is {assistant!r}, expected an object with respond and fingerprint, "
-                "e.g. simgym.LanguageModelAssistant(MODEL)."
-            )
-        self.plan = plan_conversations(list(base.episodes.scenarios.values()), n, seed)
+        check_assistant(assistant)
+        simulation = simulation_of(env)
+        self.plan = plan_conversations(list(simulation.scenarios.values()), n, seed)
         self._planned_keys = {(scenario.id, chosen) for scenario, chosen in self.plan}
         self._seed = seed
         self.assistant = assistant
         self.conditions = Conditions(
-            env_id=base.spec.id if base.spec is not None else type(base).__name__,
-            settings=base.settings,
+            env_id=env_id_of(env),
             fingerprints={
                 "assistant": assistant.fingerprint(),
-                "simulator": base.episodes.simulator.fingerprint(),
-                "judge": base.episodes.judge.fingerprint(),
-                "env": {"max_turns": base.episodes.max_turns},
+                "simulator": simulation.simulator.fingerprint(),
+                "judge": simulation.judge.fingerprint(),
+                "env": {"max_turns": simulation.max_turns},
             },
-            episodes=base.episodes,
+            simulation=simulation,
         )
         self.path = path
         self._progress = progress
@@ -132,7 +111,7 @@ class Collection:
 
     @property
     def missing(self) -> list[tuple[Scenario, int]]:
-        """Scenario and seed of what is still to be held, in order."""
+        """Scenario and seed of what is still to be run, in order."""
         return [(scenario, chosen) for scenario, chosen in self.plan if (scenario.id, chosen) not in self._done]
 
     def add(self, transcript: Transcript) -> None:
@@ -151,8 +130,8 @@ class Collection:
     @property
     def parts(self) -> list[tuple[str, Any]]:
         """Whose models take part, with their names; as for `check_all_ready`."""
-        episodes = self.conditions.episodes
-        return [("assistant", self.assistant), ("simulator", episodes.simulator), ("judge", episodes.judge)]
+        simulation = self.conditions.simulation
+        return [("assistant", self.assistant), ("simulator", simulation.simulator), ("judge", simulation.judge)]
 
     @property
     def count(self) -> int:
@@ -214,36 +193,30 @@ class Collection:
                 )
 
 
-def conversation_env(env: Any) -> ConversationEnv | UserSimVectorEnv:
-    """The environment of simgym's that `env` is; only its settings are used, so nothing may stand round it.
+def check_assistant(assistant: Any) -> None:
+    """Refuse what cannot answer.
 
     Raises:
-        ConfigurationError: it is something else, or a wrapper changes what happens in it.
+        ConfigurationError: it is no `Assistant`.
     """
-    layer = env
-    while isinstance(layer, gymnasium.Wrapper | gymnasium.vector.VectorWrapper):
-        if not isinstance(layer, OrderEnforcing | PassiveEnvChecker):
-            raise ConfigurationError(
-                f"The environment is wrapped in {type(layer).__name__}, which would be ignored: conversations are run "
-                "as a whole, not step by step. Pass the environment without it."
-            )
-        layer = layer.env
-    if isinstance(layer, ConversationEnv | UserSimVectorEnv):
-        return layer
-    spec = getattr(layer, "spec", None)
-    named = f"the text {layer!r}" if isinstance(layer, str) else f"a {type(layer).__name__}"
-    raise ConfigurationError(
-        f"The environment is {named}{f' ({spec.id})' if spec is not None else ''}, expected one of simgym's, e.g. "
-        "gymnasium.make('UserSim-Persona-v0')."
-    )
+    if isinstance(assistant, type) or not isinstance(assistant, Assistant):
+        raise ConfigurationError(
+            f"The assistant is {_named(assistant)}, expected an object with respond and fingerprint. "
+            "For a model by name give simgym.LanguageModelAssistant(NAME)."
+        )
+
+
+def _named(assistant: Any) -> str:
+    if isinstance(assistant, str):
+        return f"the text {assistant[:60]!r}"
+    return f"the class {assistant.__name__}" if isinstance(assistant, type) else f"a {type(assistant).__name__}"
 
 
 def is_done_again(transcript: Transcript, retried_faults: frozenset[str] = frozenset()) -> bool:
     """Whether a stored conversation is run again: one that an outage ended always, one of another fault if asked to."""
     if transcript.fault is None or transcript.counts:
         return False
-    fault = Fault.parse(transcript.fault)
-    return fault.is_outage or fault.label in retried_faults
+    return transcript.fault.is_outage or transcript.fault.label in retried_faults
 
 
 def is_complete(
@@ -286,7 +259,7 @@ def conversation_seed(seed: int, scenario_id: str, around: int) -> int:
 def count_exclusions(transcripts: Sequence[Transcript]) -> dict[str, int]:
     """Conversations that do not enter means, by end reason and kind of fault."""
     reasons = Counter(
-        f"{transcript.end_reason}: {Fault.parse(transcript.fault or 'unknown').label}"
+        f"{transcript.end_reason}: {fault_label(transcript.fault)}"
         for transcript in transcripts
         if not transcript.counts
     )

@@ -29,7 +29,7 @@ class Answer(Protocol):
     """What came back for one item."""
 
     @property
-    def fault(self) -> str | None:
+    def fault(self) -> str | Fault | None:
         """Why there is nothing to use, or None."""
         ...
 
@@ -102,7 +102,7 @@ class Patience:
         self._stopping = stopping or threading.Event()
         self._waits = list(_default_waits() if waits is None else waits)
 
-    def try_again(self, faults: Iterable[str | None], done: str, *, others_answered: bool) -> bool:
+    def try_again(self, faults: Iterable[str | Fault | None], done: str, *, others_answered: bool) -> bool:
         """Pause if a server was away, and say whether to try again what failed.
 
         Args:
@@ -119,7 +119,7 @@ class Patience:
         lost = [fault for fault in faults if fault is not None and Fault.parse(fault).is_outage]
         if not lost:
             return False
-        sentence = f"{lost[0].rstrip('.')}. {done} finished and kept."
+        sentence = f"{str(lost[0]).rstrip('.')}. {done} finished and kept."
         if self._waits and not self._stopping.is_set():
             wait = self._waits.pop(0)
             _log.warning("%s Trying the rest again in %g s.", sentence, wait)

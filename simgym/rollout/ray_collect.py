@@ -17,7 +17,6 @@ from typing import Any
 from simgym.assistants.base import Assistant
 from simgym.conversation import Scenario
 from simgym.errors import BudgetReached
-from simgym.faults import Fault
 from simgym.rollout.budget import Budget
 from simgym.rollout.collect import converse
 from simgym.rollout.collection import Collection, Conditions, Job
@@ -122,7 +121,7 @@ def _hold(
             for transcript in ray.get(finished):
                 if budget is not None:
                     budget.count(transcript.calls)
-                if transcript.fault is not None and Fault.parse(transcript.fault).is_outage:
+                if transcript.fault is not None and transcript.fault.is_outage:
                     lost.append((number, transcript))
                 else:
                     collections[number].add(transcript)

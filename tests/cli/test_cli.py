@@ -74,6 +74,7 @@ def test_a_rollout_in_which_nothing_counts_says_so(run, tmp_path):
     ("wrong", "sentence"),
     [
         (["--env", "UserSim-RolPlay-v0"], "Unknown environment"),
+        (["--env", "CartPole-v1"], "Unknown environment 'CartPole-v1'. Known: UserSim-RolePlay-v0"),
         (["--model", "no-such-model"], "Unknown model"),
         (["--scenarios", "everyda"], "Did you mean 'everyday'?"),
         (["--judge", "nobody"], "Unknown judge"),
@@ -88,6 +89,13 @@ def test_what_cannot_be_used_gives_one_sentence_and_exit_code_2(run, tmp_path, w
     assert sentence in result.stderr
     assert "Traceback" not in result.output
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_matrix_over_an_environment_without_users_is_a_sentence(run, tmp_path):
+    result = run("matrix", "--assistant", "scripted:hi", "--env", "CartPole-v1", "-o", tmp_path / "matrix")
+    assert (result.exit_code, len(result.stderr.strip().splitlines())) == (2, 1)
+    assert "Unknown environment 'CartPole-v1'. Known: UserSim-RolePlay-v0" in result.stderr
+    assert not (tmp_path / "matrix").exists()
 
 
 def test_the_traceback_is_there_for_who_asks(run, tmp_path, monkeypatch):

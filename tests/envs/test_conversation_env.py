@@ -103,7 +103,7 @@ def test_the_user_may_leave_and_the_parting_word_is_seen_but_not_judged(scenario
     env.reset(seed=1)
     observation, _, terminated, _, info = env.step("Here you are.")
     assert (terminated, info["end_reason"], observation["user_reply"]) == (True, "user_end", "thanks, bye")
-    assert env.unwrapped.episode.conversation.messages[-1].role == "assistant"
+    assert env.unwrapped.dialogue.conversation.messages[-1].role == "assistant"
 
 
 def test_a_failed_judge_is_nan_and_marked_never_zero(scenarios):
@@ -136,7 +136,7 @@ def test_a_full_context_is_its_own_end_reason(scenarios, tmp_path):
 
 def test_the_intent_is_nowhere_in_observation_info_or_what_the_assistant_sees(scenarios):
     env = make("UserSim-RolePlayOpening-v0", scenarios, "scripted:ok then", max_turns=2)
-    seen = [env.reset(seed=3), env.step("Hello."), env.unwrapped.episode.conversation.to_json()]
+    seen = [env.reset(seed=3), env.step("Hello."), env.unwrapped.dialogue.conversation.to_json()]
     assert env.unwrapped.scenario.goal not in repr(seen)
     assert env.unwrapped.scenario.intent.startswith("You are a user")
 

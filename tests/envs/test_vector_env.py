@@ -83,7 +83,7 @@ def test_wrong_use_is_refused_in_a_sentence(scenarios):
     for actions, words in [(("a",), "1 actions, expected 2"), ("ab", "one text"), (("a", ""), "empty")]:
         with pytest.raises(InvalidAction, match=words):
             env.step(actions)
-    assert env.unwrapped.current_episodes[0].turn == 0
+    assert env.unwrapped.dialogues[0].turn == 0
     with pytest.raises(ConfigurationError, match="expected 2"):
         env.reset(seed=[1, 2, 3])
     with pytest.raises(ConfigurationError, match="SameStep"):

@@ -104,7 +104,7 @@ def test_a_judge_that_fails_is_marked(source, tmp_path):
     found = rejudge(source, Fixed(None), tmp_path / "new.jsonl")
     assert {one.end_reason for one in found} == {"judge_fault", "simulator_fault"}
     assert all(one.reward is None for one in found)
-    assert found[0].fault == "refused: no"
+    assert str(found[0].fault) == "refused: no"
 
 
 def test_the_command_says_what_changed(source, tmp_path):

@@ -3,15 +3,16 @@ from __future__ import annotations
 import pytest
 
 from simgym.conversation import Scenario
-from simgym.envs.episodes import Episode
 from simgym.errors import ServerUnavailable
+from simgym.faults import parse_fault
 from simgym.integrations.outages import check_servers, patiently
+from simgym.simulation import Dialogue
 
 SCENARIO = Scenario(id="s", intent="You are a user chatting with an assistant language model to rest a while today")
 
 
-def ended(fault, end_reason="simulator_fault"):
-    return Episode(SCENARIO, 0, end_reason=end_reason, fault=fault)
+def ended(fault, end_reason="simulator_fault", reward=None):
+    return Dialogue(SCENARIO, 0, end_reason=end_reason, fault=parse_fault(fault), reward=reward)
 
 
 def test_silence_of_all_is_an_outage_and_of_some_a_fault_of_theirs():
@@ -22,9 +23,7 @@ def test_silence_of_all_is_an_outage_and_of_some_a_fault_of_theirs():
         check_servers([*down, ended("empty")])  # said nothing before a server was asked
     check_servers([down[0], ended("refused: not that"), ended("empty")])
     check_servers([*down, ended(None, None)])
-    judged = ended(None, "turn_limit")
-    judged.reward = 0.5
-    check_servers([*down, judged])
+    check_servers([*down, ended(None, "turn_limit", 0.5)])
     check_servers([])
 
 

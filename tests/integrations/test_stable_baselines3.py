@@ -111,7 +111,7 @@ def test_a_conversation_is_the_same_alone_and_in_the_batched_vec_env(tiny_model,
         for number in range(2):
             observation, reward, _, _, _ = alone.step(actions[number][row])
         assert reward == rewards[row]
-        assert alone.unwrapped.episode.conversation == infos[row]["episode_record"].conversation
+        assert alone.unwrapped.dialogue.conversation == infos[row]["dialogue"].conversation
 
 
 def test_ppo_learns_to_choose_by_what_the_user_says_and_the_policy_is_an_assistant(features):
