@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,19 @@ def test_the_import_contract_holds():
         [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"], cwd=ROOT, capture_output=True, text=True
     )
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+
+
+def test_the_engine_imports_nothing_of_simgym_outside_itself():
+    """The contract in pyproject.toml lists modules by name; this holds for those that come later, too."""
+    imports = [
+        name
+        for path in (ROOT / "simgym" / "engine").glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names])
+    ]
+    assert any(name.startswith("simgym.engine") for name in imports)
+    assert not [name for name in imports if name.startswith("simgym") and not name.startswith("simgym.engine")]
 
 
 def test_no_module_is_longer_than_500_lines():

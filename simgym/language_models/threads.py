@@ -1,9 +1,10 @@
 """How torch's threads behave in a process of simgym; called before torch is imported for the first time.
 
 OpenMP threads wait actively by default: beside other busy processes they burn the time slices that the working thread
-needs. So they wait passively here, and there are no more of them than the process may use processors. What the user
-has set (OMP_WAIT_POLICY, GOMP_SPINCOUNT, OMP_NUM_THREADS, `torch.set_num_threads`) is left alone. Where torch was
-imported earlier, OpenMP has read its environment already: then only the number of threads is bounded.
+needs. So they wait passively here, and there are no more of them than the process may use processors. The user's
+OMP_WAIT_POLICY, GOMP_SPINCOUNT and OMP_NUM_THREADS are left alone; a number from `torch.set_num_threads` is lowered if
+the process may not use as many processors and OMP_NUM_THREADS is not set. Where torch was imported earlier, OpenMP has
+read its environment already: then only the number of threads is bounded.
 
 A forked child inherits OpenMP's records of threads that do not exist in it, and waits for them for ever. One thread
 needs no others: `settle_threads` in a forked child leaves one.

@@ -16,7 +16,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,7 @@ from simgym.extras import require_extra
 from simgym.language_models.base import Generation, Likelihood, Purpose, Request, Sampling
 from simgym.language_models.loaded_model import LoadedModel
 from simgym.language_models.threads import settle_threads
-from simgym.language_models.weights import EMBEDDED, folder_hash
+from simgym.language_models.weights import EMBEDDED, weights_hash
 from simgym.transcripts import text_hash
 
 
@@ -238,10 +237,11 @@ class TransformersLM:
 
     def fingerprint(self) -> dict[str, Any]:
         """Identifies weights and numerics without loading them; adapters identify themselves where they are used."""
+        local = weights_hash(self.name)
         return {
             "kind": "transformers",
             "model": self.name,
-            **({"weights": folder_hash(self.name)} if Path(self.name).expanduser().is_dir() else {}),
+            **({"weights": local} if local is not None else {}),
             "revision": self.revision,
             "dtype": self.dtype,
             "device": self.device,

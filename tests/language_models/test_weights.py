@@ -129,3 +129,26 @@ def test_two_processes_convert_once_and_a_killed_one_leaves_nothing_half_made(tm
     assert outputs[0][0] == outputs[1][0]
     assert sum(errors.count(b"converting") for _, errors in outputs) == 1
     assert not list(tmp_path.glob("*.draft-*"))
+
+
+def test_two_gguf_files_of_one_name_are_two_models(tmp_path):
+    pytest.importorskip("torch", reason="the extra simgym[local] is not installed")
+    from simgym.language_models.transformers_lm import TransformersLM
+
+    fingerprints = []
+    for content in (b"GGUF first", b"GGUF other"):
+        (tmp_path / "m.gguf").write_bytes(content)
+        fingerprints.append(TransformersLM(str(tmp_path / "m.gguf")).fingerprint()["weights"])
+    assert fingerprints[0] != fingerprints[1]
+
+
+def test_without_torch_a_model_is_refused_before_it_is_fetched(tmp_path, monkeypatch):
+    from simgym import extras
+    from simgym.errors import MissingDependency
+    from simgym.language_models.weights import _default
+
+    monkeypatch.setenv("SIMGYM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(extras, "missing_packages", lambda extra: [extras.PackageStatus("torch", "", extra, None)])
+    monkeypatch.setattr(_default, "fetch_member", lambda *_: pytest.fail("it was fetched"))
+    with pytest.raises(MissingDependency, match=r"simgym\[local\]"):
+        _default.default_model_folder()

