@@ -52,7 +52,7 @@ class UserSettings:
     simulator_options: str | None = None
     """Further arguments of the simulator, as `judge_options`."""
     numerics: str | None = None
-    """`bfloat16-mixed`: the policy's frozen linear layers, on a CPU; see `simgym.engine.numerics`."""
+    """`bfloat16-mixed`: of the policy's frozen linear layers; see `simgym.engine.numerics`."""
     system_prompt: str | None = None
     """Of the policy; none: what its chat template does without one."""
     outage_waits: list[float] = field(default_factory=lambda: list(WAITS))

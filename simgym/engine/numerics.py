@@ -1,12 +1,13 @@
-"""Numbers that linear layers compute with on a CPU: float32, or a faster kind for their matrices alone.
+"""Numbers that linear layers compute with: float32, or a kind that is faster on CPUs for their matrices alone.
 
 Nearly all time of a language model on a CPU goes into its linear layers. So here only the matrix products change, and
 what lies between them (norms, attention, residuals, softmax) is computed in float32, which is faster than a whole model
 in bfloat16 and nearer to float32 (`benchmarks/numerics.py`):
 
-* `bfloat16-mixed`: weights, inputs and results of each product are rounded to bfloat16, sums are float32;
+* `bfloat16-mixed`: weights, inputs and results of each product are rounded to bfloat16, sums are float32. It means the
+  same on a GPU, where bfloat16 as a whole is faster;
 * `int8`: weights are rounded to 8 bits, a scale for each output, and inputs, a scale for each token (W8A8, as in
-  LLM.int8, arXiv 2208.07339, without its outliers); sums are exact integers. No gradients.
+  LLM.int8, arXiv 2208.07339, without its outliers); sums are exact integers. CPUs only, no gradients.
 
 Either way a token's scale is its own. But the order of float32 sums depends on how many tokens are computed together,
 and rounding to 8 bits of mantissa makes their last bits into visible ones: the same request, alone or in a batch, has

@@ -235,8 +235,8 @@ def _check_config(options: TransformersLM, weights: Weights, common: Mapping[str
 
 def _round(model: Any, options: TransformersLM) -> None:
     """Make the linear layers compute with rounded numbers."""
-    if model.device.type != "cpu":
-        raise ConfigurationError(f"dtype {options.dtype} is for CPUs. On {model.device.type} use bfloat16.")
+    if options.dtype == "int8" and model.device.type != "cpu":
+        raise ConfigurationError(f"dtype int8 is for CPUs. On {model.device.type} use bfloat16.")
     convert(model, options.dtype)
     if converted(model) < model.config.get_text_config().num_hidden_layers:
         raise ConfigurationError(f"{options.name} has too few linear layers for dtype {options.dtype}. Use float32.")

@@ -146,6 +146,12 @@ def test_special_tokens_spelled_out_in_a_message_cannot_end_the_turn(lm):
     assert tokenizer.convert_tokens_to_ids("<|system|>") not in ids
 
 
+def test_the_laptops_numbers_run_on_other_devices_too(tiny_model):
+    assert TransformersLM(tiny_model, device="meta", dtype="bfloat16-mixed").model.device.type == "meta"
+    with pytest.raises(ConfigurationError, match="int8 is for CPUs"):
+        TransformersLM(tiny_model, device="meta", dtype="int8").check()
+
+
 def test_it_can_be_pickled_before_and_after_loading(lm):
     again = pickle.loads(pickle.dumps(lm))
     assert again.generate([ask("Hello", 2)])[0].token_ids == lm.generate([ask("Hello", 2)])[0].token_ids

