@@ -55,8 +55,8 @@ class TransformersLM:
             revision: Hub revision to pin.
             adapters: LoRA adapters by name: folder or Hugging Face id of each.
             device: `auto` (CUDA, then MPS, then CPU), or what torch calls it.
-            dtype: `auto` (bfloat16 on CUDA, else float32), `float32`, `float16`, `bfloat16`, or what is faster on a CPU:
-                `bfloat16-mixed` (runs anywhere) or `int8` (CPUs only), see `simgym.engine.numerics`.
+            dtype: `auto` (bfloat16 on CUDA, else float32), `float32`, `float16`, `bfloat16`, or, faster on CPUs,
+                `bfloat16-mixed` (runs anywhere) or `int8` (CPUs only); see `simgym.engine.numerics`.
             max_batch_size: Requests that run at a time, >= 1.
             kv_cache_gib: Keys and values that are kept between calls, GiB, so that a conversation's next turn prefills
                 only what is new; 0 keeps none. If you change the weights of `model` yourself, call `clear_cache`.
