@@ -2,10 +2,10 @@
 
     python benchmarks/under_load.py
 
-A process loads the default model and then writes 8 replies of 24 tokens beside 0, 2 and 8 processes that do nothing but
-count, which begin after the model was loaded. `passive` is what simgym sets; `spinning` gives OpenMP the spin count that
-it has when nobody sets one. The two alternate; the fastest of the repeats counts. The fair share of P processors beside
-B busy processes is P / (P + B): a run should take at most 1 / share of its time alone. Prints a table and writes
+A process loads the default model and then writes 8 replies of 24 tokens beside 0, 2 and 8 processes that do nothing
+but count, which begin after the model was loaded. `passive` is what simgym sets; `spinning` gives OpenMP the spin count
+that it has when nobody sets one. The fastest of the repeats counts. The fair share of P processors beside B busy
+processes is P / (P + B): a run should take at most 1 / share of its time alone. Prints a table and writes
 `benchmarks/results/under_load.json`.
 """
 
@@ -76,7 +76,8 @@ class Worker:
 
     def seconds(self) -> float:
         """Seconds of one generation; LONGEST if it takes longer, after which the worker has ended."""
-        assert self._process.stdin is not None and self._output is not None
+        assert self._process.stdin is not None
+        assert self._output is not None
         self._process.stdin.write("go\n")
         self._process.stdin.flush()
         ready, _, _ = select.select([self._output], [], [], LONGEST)
