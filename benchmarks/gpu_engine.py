@@ -45,23 +45,7 @@ SHAPES = {
 }
 """Of random models."""
 GIB = 2**30
-WORDS = (
-    "the",
-    "quick",
-    "brown",
-    "fox",
-    "jumps",
-    "over",
-    "a",
-    "lazy",
-    "dog",
-    "while",
-    "rain",
-    "falls",
-    "on",
-    "seven",
-    "hills",
-)
+WORDS = ("quick", "brown", "fox", "jumps", "over", "lazy", "dog", "while", "rain", "falls", "on", "seven", "hills")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -78,7 +78,7 @@ def test_a_hostile_file_is_refused_and_leaves_nothing(kind, cache, tmp_path):
     outcome = run("import", write_tar(tmp_path / "model.tar", manifest, members))
     assert outcome.exit_code == 2
     assert "Nothing was kept" in " ".join(outcome.output.split())
-    assert [path.suffix for path in cache.iterdir()] in ([], [".lock"])
+    assert [path for path in cache.rglob("*") if path.suffix != ".lock"] == []
     assert not (tmp_path / "x.json").exists()
 
 
@@ -87,3 +87,14 @@ def test_what_is_no_export_is_refused(content, tmp_path):
     (tmp_path / "model.tar").write_bytes(content)
     assert run("import", tmp_path / "model.tar").exit_code == 2
     assert run("import", tmp_path / "absent.tar").exit_code == 2
+
+
+def test_what_is_no_export_is_refused_although_the_model_is_there_already(cache, tmp_path):
+    entry = cache / default_entry()
+    entry.mkdir(parents=True)
+    for name, body in FILES.items():
+        (entry / name).write_bytes(body)
+    (tmp_path / "passwd").write_text("root:x:0:0:root:/root:/bin/bash\n")
+    outcome = run("import", tmp_path / "passwd")
+    assert outcome.exit_code == 2
+    assert "Cannot import" in outcome.output

@@ -20,9 +20,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from simgym.errors import ConfigurationError
+from simgym.errors import ConfigurationError, SimgymError
 from simgym.language_models.weights._cache import READY, cache_folder, draft_of
-from simgym.language_models.weights._default import DEFAULT_MODEL, NEEDED_BYTES, default_entry, default_model_folder
+from simgym.language_models.weights._default import (
+    DEFAULT_MODEL,
+    NEEDED_BYTES,
+    check_wheel,
+    default_entry,
+    default_model_folder,
+)
 
 _MANIFEST = "manifest.json"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}\.(safetensors|json|txt|jinja)")
@@ -91,27 +97,33 @@ def import_default_model(path: str | Path) -> Path:
     if not path.is_file():
         raise ConfigurationError(f"There is no file {path}. Expected one from `simgym cache export`.")
     if zipfile.is_zipfile(path):
+        check_wheel(path)
         return default_model_folder(path)
-    with draft_of(default_entry(), purpose=DEFAULT_MODEL, needed_bytes=NEEDED_BYTES) as draft:
-        if draft is not None:
-            ready = draft / READY
-            ready.mkdir()
-            try:
-                with tarfile.open(path, mode="r:") as archive:
-                    _extract(archive, ready)
-            except (tarfile.TarError, ValueError, RecursionError, EOFError) as error:
-                raise ConfigurationError(
-                    f"Cannot import {path}: {error}. Nothing was kept. Export it again with `simgym cache export`, "
-                    "by the same version of simgym."
-                ) from error
+    try:
+        with tarfile.open(path, mode="r:") as archive:
+            manifest = _open_manifest(archive)  # before the cache is looked at: a wrong file is refused either way
+            with draft_of(default_entry(), purpose=DEFAULT_MODEL, needed_bytes=NEEDED_BYTES) as draft:
+                if draft is not None:
+                    (draft / READY).mkdir()
+                    _extract(archive, manifest, draft / READY)
+    except SimgymError:
+        raise
+    except (tarfile.TarError, ValueError, RecursionError, EOFError) as error:
+        raise ConfigurationError(
+            f"Cannot import {path}: {error}. Nothing was kept. Export it again with `simgym cache export`, "
+            "by the same version of simgym."
+        ) from error
     return cache_folder() / default_entry()
 
 
-def _extract(archive: tarfile.TarFile, folder: Path) -> None:
+def _open_manifest(archive: tarfile.TarFile) -> dict[str, _Entry]:
     first = archive.next()
     if first is None or first.name != _MANIFEST or not first.isreg() or first.size > _MOST_MANIFEST:
         raise ValueError(f"it does not begin with a {_MANIFEST}")
-    manifest = _read_manifest(_member(archive, first).read())
+    return _read_manifest(_member(archive, first).read())
+
+
+def _extract(archive: tarfile.TarFile, manifest: dict[str, _Entry], folder: Path) -> None:
     missing = set(manifest)
     while (member := archive.next()) is not None:
         if member.name not in missing or not member.isreg() or member.issparse():

