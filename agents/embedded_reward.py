@@ -34,7 +34,7 @@ from simgym.conversation import Message
 from simgym.evaluation.run_file import RunFile
 from simgym.flip import render
 from simgym.judges.reward_head import TENSORS, Head
-from simgym.language_models.base import Request, Sampling
+from simgym.language_models.base import Request, SamplingParams
 from simgym.language_models.pooling import ENDING, LONGEST_ANSWER, LONGEST_QUESTION, Exchange, match, pool, rendered
 from simgym.language_models.transformers_lm import TransformersLM
 from simgym.seeding import derive_seed, generator
@@ -128,7 +128,7 @@ def sample(model: TransformersLM, sources: Sequence[Source], file: RunFile, batc
 
 def answered(model: TransformersLM, batch: Sequence[Source], kind: str) -> list[str]:
     """The model's answers, in full or told to be terse."""
-    sampling = Sampling(0.8, 0.95, 160 if kind == "own" else 60)
+    sampling = SamplingParams(0.8, 0.95, 160 if kind == "own" else 60)
     head = (Message("system", TERSE),) if kind == "terse" else ()
     requests = [
         Request((*head, Message("user", one.opening)), sampling, derive_seed(0, 0, f"{one.key}:{kind}"))

@@ -34,7 +34,7 @@ from simgym.integrations.numeric import ConversationFeatures, Projection
 from simgym.integrations.outages import WAITS, patiently
 from simgym.integrations.recipes import as_mapping, as_model
 from simgym.integrations.stable_baselines3 import PolicyAssistant, TextVecEnv
-from simgym.language_models.base import Sampling
+from simgym.language_models.base import SamplingParams
 from simgym.seeding import derive_seed
 
 
@@ -162,7 +162,7 @@ class Run:
         from simgym.integrations.candidate_policy import CandidatePolicy
 
         self.settings, self.folder = settings, folder
-        sampling = Sampling(temperature=settings.temperature, max_new_tokens=settings.max_new_tokens)
+        sampling = SamplingParams(temperature=settings.temperature, max_new_tokens=settings.max_new_tokens)
         writer = as_model(settings.model)
         self.choices: Choices = (
             Candidates(writer, count=settings.candidates, sampling=sampling)
@@ -361,7 +361,7 @@ def rivals(run: Run) -> dict[str, Any]:
     """Every fixed strategy, and where replies are on offer also the longest and the shortest of them."""
     settings = run.settings
     names = settings.strategies
-    sampling = Sampling(temperature=settings.temperature, max_new_tokens=settings.max_new_tokens)
+    sampling = SamplingParams(temperature=settings.temperature, max_new_tokens=settings.max_new_tokens)
     strategies = Strategies(as_model(settings.model), names=names, sampling=sampling)
     rules: dict[str, tuple[Choices, Callable[[Offer], int]]] = {
         f"always {name}": (strategies, lambda offer, number=number: number) for number, name in enumerate(names)

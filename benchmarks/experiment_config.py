@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from simgym.errors import ConfigurationError
-from simgym.language_models.base import Sampling
+from simgym.language_models.base import SamplingParams
 from simgym.simulators.loading import simulator_of, takes_option
 
 INITIAL = "initial"
@@ -76,9 +76,9 @@ class Study:
             raise ConfigurationError(f"{path} does not describe a study: {error}.") from error
 
     @property
-    def sampling(self) -> Sampling:
+    def sampling(self) -> SamplingParams:
         """How assistants write."""
-        return Sampling(self.temperature, max_new_tokens=self.max_new_tokens)
+        return SamplingParams(self.temperature, max_new_tokens=self.max_new_tokens)
 
     def column(self, name: str) -> str:
         """Environment id of a simulator, which has the study's name for it."""

@@ -17,7 +17,7 @@ import torch
 
 from simgym.conversation import Message
 from simgym.engine import Engine, EngineConfig, Sequence
-from simgym.language_models.base import Generation, Request, Sampling
+from simgym.language_models.base import Generation, Request, SamplingParams
 from simgym.language_models.transformers_lm import TransformersLM
 
 SHAPES = {
@@ -92,7 +92,7 @@ def describe_device(setup: Setup) -> dict[str, Any]:
 
 def compare_with_cpu(setup: Setup) -> dict[str, Any]:
     """Greedy replies on the device beside those of the CPU in float32."""
-    sampling = Sampling(temperature=0.0, max_new_tokens=setup.pick(48, 6))
+    sampling = SamplingParams(temperature=0.0, max_new_tokens=setup.pick(48, 6))
     requests = make_requests(setup.pick(16, 3), sampling, words=12)
     expected = language_model(setup, "float32", device="cpu").generate(requests)
     results = {}
@@ -105,7 +105,7 @@ def compare_with_cpu(setup: Setup) -> dict[str, Any]:
 
 def compare_ways(setup: Setup) -> dict[str, Any]:
     """The same requests alone, together, among others, from threads, and from the prefix cache."""
-    sampling = Sampling(temperature=0.7, top_p=0.9, max_new_tokens=setup.pick(40, 6))
+    sampling = SamplingParams(temperature=0.7, top_p=0.9, max_new_tokens=setup.pick(40, 6))
     requests = make_requests(8, sampling, words=40)
     others = make_requests(setup.pick(56, 8), sampling, words=90, first=100)
     results = {}
@@ -176,7 +176,7 @@ def measure_judging(setup: Setup) -> dict[str, Any]:
     """Hidden states and likelihoods of texts of about a thousand tokens; the first time, and once warm."""
     count = setup.pick(64, 3)
     model = language_model(setup, setup.dtype)
-    sampling = Sampling(max_new_tokens=1)
+    sampling = SamplingParams(max_new_tokens=1)
     texts = [model.prompt_text(request) for request in make_requests(count, sampling, words=setup.pick(1000, 20))]
     depth = model.model.config.num_hidden_layers
     layers = [max(1, round(depth * share)) for share in (2 / 3, 0.4)]
@@ -384,7 +384,7 @@ def make_sequences(
     ]
 
 
-def make_requests(count: int, sampling: Sampling, *, words: int, first: int = 0) -> list[Request]:
+def make_requests(count: int, sampling: SamplingParams, *, words: int, first: int = 0) -> list[Request]:
     """Messages that share nothing beyond the chat template."""
     requests = []
     for number in range(first, first + count):

@@ -65,7 +65,7 @@ def play(run: Path, seeds: int) -> dict[str, list[Any]]:
     import simgym  # noqa: F401  # registers the environments
     from simgym.assistants.language_model_assistant import LanguageModelAssistant
     from simgym.data.scenario_sets import hold_out, load_scenarios
-    from simgym.language_models.base import Sampling
+    from simgym.language_models.base import SamplingParams
     from simgym.language_models.loading import load_language_model
     from simgym.rollout.collect import collect
 
@@ -81,7 +81,7 @@ def play(run: Path, seeds: int) -> dict[str, list[Any]]:
         judge_model=model,
         simulator_options={"max_new_tokens": 48, "adapter": None},  # as in agents/configs/grpo_laptop.yaml
     )
-    as_trained, cooler = Sampling(1.0, max_new_tokens=64), Sampling(0.7, max_new_tokens=64)
+    as_trained, cooler = SamplingParams(1.0, max_new_tokens=64), SamplingParams(0.7, max_new_tokens=64)
     assistants = {
         "initial": LanguageModelAssistant(model, sampling=as_trained),
         "trained": LanguageModelAssistant(model, sampling=as_trained, adapter="trained"),

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from simgym.judges.base import Judgement
-from simgym.language_models.base import Generation, Likelihood, Request, Sampling, record_call
+from simgym.language_models.base import Generation, Likelihood, Request, SamplingParams, record_call
 from simgym.language_models.weights import EMBEDDED, resolve_weights
 from simgym.simulators.base import UserTurn
 
@@ -130,7 +130,7 @@ def with_simgym(people: Sequence[dict[str, str]], turns: int, dtype: str) -> dic
     from simgym.language_models.loading import load_language_model
 
     model = {"kind": "transformers", "model": EMBEDDED, "dtype": dtype}
-    sampling = Sampling(temperature=0, max_new_tokens=NEW_TOKENS)
+    sampling = SamplingParams(temperature=0, max_new_tokens=NEW_TOKENS)
     goals = {f"u{number}": person["system"] for number, person in enumerate(people)}
 
     class ChatUser:
@@ -315,7 +315,7 @@ def memory(what: str) -> dict[str, Any]:
 
     import simgym
 
-    assistant = simgym.LanguageModelAssistant(EMBEDDED, sampling=Sampling(temperature=0, max_new_tokens=16))
+    assistant = simgym.LanguageModelAssistant(EMBEDDED, sampling=SamplingParams(temperature=0, max_new_tokens=16))
     assistant.respond([simgym.Conversation().add("user", "hello")], seeds=[0])
     reset_peak()
     if what == "alone":

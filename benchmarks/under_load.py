@@ -36,11 +36,11 @@ WAITING = {
 WORK = """
 import time
 from simgym.conversation import Message
-from simgym.language_models.base import Request, Sampling
+from simgym.language_models.base import Request, SamplingParams
 from simgym.language_models.transformers_lm import TransformersLM
 
 model = TransformersLM("smollm2-135m-instruct", kv_cache_gib=0)
-greedy = Sampling(temperature=0, max_new_tokens=24)
+greedy = SamplingParams(temperature=0, max_new_tokens=24)
 requests = [Request((Message("user", f"Tell me about the number {n}."),), greedy) for n in range(8)]
 model.generate(requests)
 print("ready", flush=True)

@@ -15,7 +15,7 @@ from simgym.assistants.base import AssistantTurn
 from simgym.assistants.language_model_assistant import LanguageModelAssistant, read_prompt
 from simgym.conversation import Conversation
 from simgym.errors import ConfigurationError
-from simgym.language_models.base import Sampling
+from simgym.language_models.base import SamplingParams
 from simgym.language_models.loading import LanguageModelSpec
 from simgym.language_models.weights import EMBEDDED
 from simgym.seeding import derive_seed
@@ -23,7 +23,7 @@ from simgym.transcripts import text_hash
 
 STRATEGIES = ("direct", "brief", "steps", "example", "clarify", "confirm")
 """The strategies that are shipped, in the order of their numbers; each is a text `prompts/strategy_NAME.txt`."""
-REPLY = Sampling(temperature=0.7, max_new_tokens=96)
+REPLY = SamplingParams(temperature=0.7, max_new_tokens=96)
 """How replies are drawn unless told otherwise."""
 
 Offer = tuple[AssistantTurn, ...]
@@ -63,7 +63,11 @@ class Strategies:
     seen = 0
 
     def __init__(
-        self, model: LanguageModelSpec = EMBEDDED, *, names: Sequence[str] = STRATEGIES, sampling: Sampling = REPLY
+        self,
+        model: LanguageModelSpec = EMBEDDED,
+        *,
+        names: Sequence[str] = STRATEGIES,
+        sampling: SamplingParams = REPLY,
     ) -> None:
         """Choose model and strategies.
 
@@ -106,7 +110,9 @@ class Strategies:
 class Candidates:
     """Choose among k replies that were drawn with the same prompt; implements `Choices`."""
 
-    def __init__(self, model: LanguageModelSpec = EMBEDDED, *, count: int = 4, sampling: Sampling = REPLY) -> None:
+    def __init__(
+        self, model: LanguageModelSpec = EMBEDDED, *, count: int = 4, sampling: SamplingParams = REPLY
+    ) -> None:
         """Choose model and k.
 
         Args:
@@ -161,7 +167,7 @@ def choices_from_json(value: dict[str, Any], model: LanguageModelSpec | None = N
     """
     try:
         writer = value["writer"]
-        sampling = Sampling(writer["temperature"], writer["top_p"], writer["max_new_tokens"])
+        sampling = SamplingParams(writer["temperature"], writer["top_p"], writer["max_new_tokens"])
         spec: LanguageModelSpec = model if model is not None else writer["model"]["model"]
         if value["kind"] == "candidates":
             return Candidates(spec, count=value["count"], sampling=sampling)

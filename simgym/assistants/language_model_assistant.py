@@ -12,7 +12,7 @@ from typing import Any
 from simgym.assistants.base import AssistantTurn
 from simgym.conversation import Conversation, Message
 from simgym.errors import ConfigurationError
-from simgym.language_models.base import Request, Sampling, record_call
+from simgym.language_models.base import Request, SamplingParams, record_call
 from simgym.language_models.loading import LanguageModelSpec, check_language_model, load_language_model
 from simgym.language_models.weights import EMBEDDED
 from simgym.plugins import unknown
@@ -28,7 +28,7 @@ class LanguageModelAssistant:
         *,
         system_prompt: str | None = None,
         adapter: str | None = None,
-        sampling: Sampling = Sampling(max_new_tokens=2048),  # noqa: B008  # frozen
+        sampling: SamplingParams = SamplingParams(max_new_tokens=2048),  # noqa: B008  # frozen
     ) -> None:
         """Choose the model.
 

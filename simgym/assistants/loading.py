@@ -16,7 +16,7 @@ from typing import Any
 from simgym.assistants.base import Assistant
 from simgym.assistants.language_model_assistant import LanguageModelAssistant, prompt_exists, read_prompt
 from simgym.errors import ConfigurationError
-from simgym.language_models.base import Sampling
+from simgym.language_models.base import SamplingParams
 from simgym.language_models.model_spec import AnswerCache, ModelSpec, check_named_model, is_language_model
 from simgym.plugins import PYTHON_PREFIX, available, make
 
@@ -33,7 +33,7 @@ class NamedAssistant:
     """Who answers."""
 
 
-def load_assistant(text: str, sampling: Sampling, *, cache: AnswerCache = AnswerCache()) -> NamedAssistant:  # noqa: B008
+def load_assistant(text: str, sampling: SamplingParams, *, cache: AnswerCache = AnswerCache()) -> NamedAssistant:  # noqa: B008
     """Read `[NAME=]MODEL[+PROMPT]`; no model is loaded.
 
     Args:

@@ -164,12 +164,12 @@ def describe_cache() -> dict[str, Any]:
 def try_model(name: str | None) -> dict[str, Any]:
     """Load a model and let it write 8 tokens."""
     from simgym.conversation import Message
-    from simgym.language_models.base import Request, Sampling
+    from simgym.language_models.base import Request, SamplingParams
     from simgym.language_models.loading import check_language_model, load_language_model
     from simgym.language_models.weights import EMBEDDED
 
     spec = name or EMBEDDED
-    asked = Request((Message("user", "Say hello."),), Sampling(temperature=0, max_new_tokens=8))
+    asked = Request((Message("user", "Say hello."),), SamplingParams(temperature=0, max_new_tokens=8))
     try:
         started = time.monotonic()
         language_model = load_language_model(spec)

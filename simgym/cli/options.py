@@ -23,7 +23,7 @@ from simgym.errors import ConfigurationError
 if TYPE_CHECKING:
     from simgym.conversation import Scenario
     from simgym.evaluation.axes import Column
-    from simgym.language_models.base import Sampling
+    from simgym.language_models.base import SamplingParams
     from simgym.language_models.model_spec import AnswerCache
 
 ASSISTANT_HELP = "[NAME=]MODEL[+PROMPT]; PROMPT is clarify or a text file. Or py:module:Class."
@@ -209,11 +209,11 @@ class SamplingOptions:
     ] = 1.0
 
     @property
-    def sampling(self) -> Sampling:
+    def sampling(self) -> SamplingParams:
         """As models take it."""
-        from simgym.language_models.base import Sampling
+        from simgym.language_models.base import SamplingParams
 
-        return Sampling(temperature=self.temperature, max_new_tokens=self.max_new_tokens)
+        return SamplingParams(temperature=self.temperature, max_new_tokens=self.max_new_tokens)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from simgym.data.logged import LoggedConversation, StepOutput, StepSummary, besi
 from simgym.errors import ConfigurationError
 from simgym.faults import fault_label
 from simgym.jsonl import cut_torn_line, read_json
-from simgym.language_models.base import Generation, LanguageModel, Request, Sampling
+from simgym.language_models.base import Generation, LanguageModel, Request, SamplingParams
 from simgym.output_files import is_special, lock_output
 from simgym.seeding import derive_seed
 from simgym.transcripts import text_hash, write_json
@@ -32,7 +32,7 @@ LONGEST_INTENT = 600
 """Characters of a usable intent."""
 _LONGEST_TURN, _LONGEST_CONVERSATION = 1_000, 6_000
 """Characters shown to the model; the beginning of a turn, and the first turns, say what was wanted."""
-_SAMPLING = Sampling(temperature=0.7, top_p=0.9, max_new_tokens=128)
+_SAMPLING = SamplingParams(temperature=0.7, top_p=0.9, max_new_tokens=128)
 
 
 def write_intents(

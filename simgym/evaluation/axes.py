@@ -16,7 +16,7 @@ from simgym.assistants.base import Assistant
 from simgym.assistants.loading import load_assistant
 from simgym.errors import ConfigurationError, UnknownName
 from simgym.evaluation.matrix import CellCollector
-from simgym.language_models.base import Sampling
+from simgym.language_models.base import SamplingParams
 from simgym.language_models.model_spec import AnswerCache, ModelSpec
 from simgym.plugins import PYTHON_PREFIX, available, did_you_mean, unknown
 from simgym.registration import register_simulator
@@ -58,7 +58,7 @@ def read_pairs(texts: Iterable[str], option: str) -> dict[str, Any]:
 
 def read_assistants(
     texts: Sequence[str],
-    sampling: Sampling,
+    sampling: SamplingParams,
     cache: AnswerCache = AnswerCache(),  # noqa: B008  # frozen
 ) -> dict[str, Assistant]:
     """Assistants by name, of `[NAME=]MODEL[+PROMPT]`.

@@ -17,7 +17,7 @@ from simgym.conversation import Message
 from simgym.engine.numerics import MIXED
 from simgym.errors import ConfigurationError
 from simgym.judges.rubrics import load_rubric
-from simgym.language_models.base import Request, Sampling
+from simgym.language_models.base import Request, SamplingParams
 from simgym.language_models.model_spec import ModelSpec
 from simgym.language_models.transformers_lm import TransformersLM
 from simgym.language_models.weights import EMBEDDED
@@ -91,7 +91,7 @@ def _work(model: TransformersLM, text: str) -> None:
         [
             Request(
                 (Message("user", f"{number} {text[number : number + _CHARACTERS]}"),),
-                Sampling(0.0, max_new_tokens=_NEW),
+                SamplingParams(0.0, max_new_tokens=_NEW),
             )
             for number in range(_ROWS)
         ]

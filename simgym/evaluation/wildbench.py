@@ -28,7 +28,7 @@ from simgym.judges.checklist import ChecklistJudge
 from simgym.judges.pairwise import PairwiseJudge
 from simgym.judges.parsing import read_grade
 from simgym.judges.rubrics import load_rubric, quoted
-from simgym.language_models.base import Request, Sampling
+from simgym.language_models.base import Request, SamplingParams
 from simgym.language_models.loading import LanguageModelSpec, load_language_model
 from simgym.rollout.outages import ask_in_batches
 from simgym.seeding import derive_seed
@@ -327,7 +327,7 @@ class _Score:
             text = self._rubric.fill(
                 conversation=written_out(task.conversation, indented=True), answer=quoted(answer.text), items=items
             )
-            sampling, of_task = Sampling(temperature=0.0, max_new_tokens=512), derive_seed(seed, "score", task.id)
+            sampling, of_task = SamplingParams(temperature=0.0, max_new_tokens=512), derive_seed(seed, "score", task.id)
             requests.append(Request((Message("user", text),), sampling, seed=of_task, json_schema=_SCHEMA))
         for reply in load_language_model(self._model).generate(requests):
             grade = read_grade(reply.text, lowest=1, highest=10)

@@ -15,7 +15,7 @@ from simgym.errors import ConfigurationError
 from simgym.judges.base import Judgement
 from simgym.judges.parsing import read_checklist
 from simgym.judges.rubrics import load_rubric, quoted
-from simgym.language_models.base import Request, Sampling, record_call
+from simgym.language_models.base import Request, SamplingParams, record_call
 from simgym.language_models.loading import LanguageModelSpec, check_language_model, load_language_model
 from simgym.language_models.weights import EMBEDDED
 from simgym.transcripts import text_hash
@@ -131,5 +131,5 @@ class ChecklistJudge:
             "required": ["items"],
             "additionalProperties": False,
         }
-        sampling = Sampling(temperature=0.0, max_new_tokens=64 + _TOKENS_PER_ITEM * len(items))
+        sampling = SamplingParams(temperature=0.0, max_new_tokens=64 + _TOKENS_PER_ITEM * len(items))
         return Request((Message("user", text),), sampling, seed=seed, json_schema=schema)

@@ -16,7 +16,7 @@ from simgym.conversation import Conversation, Message, Scenario, written_out
 from simgym.errors import ConfigurationError
 from simgym.judges.base import Judgement
 from simgym.judges.rubrics import load_rubric
-from simgym.language_models.base import ChoosingModel, Request, Sampling
+from simgym.language_models.base import ChoosingModel, Request, SamplingParams
 from simgym.language_models.loading import LanguageModelSpec, check_language_model, load_language_model, unwrapped
 from simgym.language_models.weights import EMBEDDED
 from simgym.transcripts import ModelCall
@@ -90,4 +90,4 @@ class ExpectedScoreJudge:
 
     def _request(self, scenario: Scenario, conversation: Conversation) -> Request:
         text = self.rubric.fill(intent=scenario.intent, conversation=written_out(conversation, indented=True))
-        return Request((Message("user", text),), Sampling(temperature=0.0, max_new_tokens=1))
+        return Request((Message("user", text),), SamplingParams(temperature=0.0, max_new_tokens=1))

@@ -17,7 +17,7 @@ from simgym.errors import ConfigurationError
 from simgym.judges.base import Judgement
 from simgym.judges.parsing import VERDICTS, read_verdict
 from simgym.judges.rubrics import load_rubric, quoted
-from simgym.language_models.base import Request, Sampling, record_call
+from simgym.language_models.base import Request, SamplingParams, record_call
 from simgym.language_models.loading import LanguageModelSpec, check_language_model, load_language_model
 from simgym.language_models.weights import EMBEDDED
 from simgym.seeding import derive_seed
@@ -87,7 +87,7 @@ class PairwiseJudge:
         self.model_spec = model
         self.references = dict(references or {})
         self.rubric = load_rubric(rubric, ("first", "second"), ("intent", "conversation"))
-        self.sampling = Sampling(temperature=0.0, max_new_tokens=max_new_tokens)
+        self.sampling = SamplingParams(temperature=0.0, max_new_tokens=max_new_tokens)
 
     def compare(
         self,

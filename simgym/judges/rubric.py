@@ -16,7 +16,7 @@ from simgym.errors import ConfigurationError
 from simgym.judges.base import Judgement
 from simgym.judges.parsing import HIGHEST_GRADE, LOWEST_GRADE, read_grade
 from simgym.judges.rubrics import load_rubric
-from simgym.language_models.base import Request, Sampling, record_call
+from simgym.language_models.base import Request, SamplingParams, record_call
 from simgym.language_models.loading import LanguageModelSpec, check_language_model, load_language_model
 from simgym.language_models.weights import EMBEDDED
 from simgym.seeding import derive_seed
@@ -58,7 +58,7 @@ class RubricJudge:
         if not self.models:
             raise ConfigurationError("The rubric judge has no model, expected at least one.")
         self.rubric = load_rubric(rubric, ("conversation",), ("intent",))
-        self.sampling = Sampling(temperature=0.0, max_new_tokens=max_new_tokens)
+        self.sampling = SamplingParams(temperature=0.0, max_new_tokens=max_new_tokens)
 
     def score(
         self, scenarios: Sequence[Scenario], conversations: Sequence[Conversation], *, seeds: Sequence[int]

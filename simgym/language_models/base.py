@@ -25,7 +25,7 @@ Purpose = Literal["chat", "user_turns", "likelihoods"]
 
 
 @dataclass(frozen=True, slots=True)
-class Sampling:
+class SamplingParams:
     """How one reply is drawn from a language model."""
 
     temperature: float = 1.0
@@ -52,7 +52,7 @@ class Request:
 
     messages: tuple[Message, ...]
     """The conversation as the model shall see it, system message first if there is one."""
-    sampling: Sampling = Sampling()
+    sampling: SamplingParams = SamplingParams()
     """How to draw."""
     seed: int = 0
     """Decides every sampled token, whatever else is in the batch."""

@@ -23,7 +23,7 @@ import numpy as np
 from simgym.engine import EngineStats, Scored
 from simgym.errors import ConfigurationError
 from simgym.extras import require_extra
-from simgym.language_models.base import Generation, Likelihood, Purpose, Request, Sampling
+from simgym.language_models.base import Generation, Likelihood, Purpose, Request, SamplingParams
 from simgym.language_models.loaded_model import LoadedModel
 from simgym.language_models.threads import settle_threads
 from simgym.language_models.weights import EMBEDDED, weights_hash
@@ -179,7 +179,7 @@ class TransformersLM:
             tokens = [loaded.encode(choice) for choice in choices]
             if wrong := [choice for choice, ids in zip(choices, tokens, strict=True) if len(ids) != 1]:
                 raise ConfigurationError(f"{wrong[0]!r} is not one token for {self.name}. Choose other replies.")
-            greedy = Sampling(temperature=0.0, max_new_tokens=1)
+            greedy = SamplingParams(temperature=0.0, max_new_tokens=1)
             sequences = []
             for request in requests:
                 token_ids = loaded.encode(loaded.prompt(request), request.adapter)

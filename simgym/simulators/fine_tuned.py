@@ -18,7 +18,7 @@ from typing import Any
 from simgym.conversation import END_OF_CONVERSATION, Conversation, Message, Scenario
 from simgym.errors import ConfigurationError
 from simgym.language_models.adapters import adapter_fingerprint
-from simgym.language_models.base import LanguageModel, Request, Sampling
+from simgym.language_models.base import LanguageModel, Request, SamplingParams
 from simgym.language_models.loading import LanguageModelSpec, check_language_model, load_language_model, unwrapped
 from simgym.language_models.model_spec import ModelSpec
 from simgym.language_models.transformers_lm import TransformersLM
@@ -70,7 +70,7 @@ class FineTuned:
         self.model_spec = model
         self.adapter = adapter
         self.end_token = end_token
-        self.sampling = Sampling(temperature, top_p, max_new_tokens)
+        self.sampling = SamplingParams(temperature, top_p, max_new_tokens)
         self.max_attempts = max_attempts
 
     def open(self, scenarios: Sequence[Scenario], *, seeds: Sequence[int]) -> list[UserTurn]:
@@ -133,7 +133,7 @@ class FineTuned:
         )
         return Request(
             (Message("system", scenario.intent), *conversation.messages),
-            Sampling(temperature, self.sampling.top_p, self.sampling.max_new_tokens),
+            SamplingParams(temperature, self.sampling.top_p, self.sampling.max_new_tokens),
             seed=seed,
             next_role="user",
             adapter=self.adapter,

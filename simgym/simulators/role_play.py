@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from simgym.conversation import END_OF_CONVERSATION, Conversation, Message, Scenario, written_out
 from simgym.errors import ConfigurationError
-from simgym.language_models.base import LanguageModel, Request, Sampling
+from simgym.language_models.base import LanguageModel, Request, SamplingParams
 from simgym.language_models.loading import LanguageModelSpec, check_language_model, load_language_model
 from simgym.language_models.weights import EMBEDDED
 from simgym.seeding import generator
@@ -90,7 +90,7 @@ class RolePlay:
         self.opening = opening
         self.guidelines = {name: _text(f"guideline_{name}.txt", name) for name in guidelines}
         self.template = _text("role_play.txt", template)
-        self.sampling = Sampling(temperature, top_p, max_new_tokens)
+        self.sampling = SamplingParams(temperature, top_p, max_new_tokens)
         self.schema = reply_schema(max_new_tokens)
         self.max_attempts = max_attempts
         self._check_template()

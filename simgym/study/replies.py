@@ -39,9 +39,9 @@ def load_assistant(spec: AssistantSpec) -> Assistant:
         assistant: Assistant = load_callable(spec.factory)()
         return assistant
     from simgym.assistants.language_model_assistant import LanguageModelAssistant
-    from simgym.language_models.base import Sampling
+    from simgym.language_models.base import SamplingParams
 
-    sampling = Sampling(temperature=spec.temperature, top_p=spec.top_p, max_new_tokens=spec.max_new_tokens)
+    sampling = SamplingParams(temperature=spec.temperature, top_p=spec.top_p, max_new_tokens=spec.max_new_tokens)
     return LanguageModelAssistant(
         spec.model or "", system_prompt=spec.system_prompt, adapter=spec.adapter, sampling=sampling
     )

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from simgym.conversation import INTENT_PREFIX, Conversation, Message, Scenario
 from simgym.errors import ConfigurationError
 from simgym.judges.base import Judge, Judgement
-from simgym.language_models.base import Generation, LanguageModel, Likelihood, Request, Sampling
+from simgym.language_models.base import Generation, LanguageModel, Likelihood, Request, SamplingParams
 from simgym.simulators.base import UserSimulator, UserTurn
 from simgym.transcripts import ModelCall
 
@@ -53,14 +53,14 @@ def check_language_model(model: LanguageModel, *, reproducible: bool = True) -> 
     """
     name = _protocol(model, LanguageModel, "generate, score and fingerprint")
     _check_fingerprint(name, model.fingerprint)
-    sampling = Sampling(max_new_tokens=8)
+    sampling = SamplingParams(max_new_tokens=8)
     requests = [Request((Message("user", text),), sampling, seed=seed) for seed, text in enumerate(_ASKED, 11)]
     generations = _batch(f"{name}.generate", model.generate, requests, Generation)
     for generation in generations:
         _check_generation(name, generation, sampling)
     if reproducible:
         _check_repeatable(f"{name}.generate", model.generate, requests, lambda generation: generation.text)
-    asked = Request(requests[0].messages, Sampling(temperature=0, max_new_tokens=64), json_schema=_SCHEMA)
+    asked = Request(requests[0].messages, SamplingParams(temperature=0, max_new_tokens=64), json_schema=_SCHEMA)
     _check_json(name, model.generate([asked])[0])
     _check_scores(name, model)
 
@@ -161,7 +161,7 @@ def _check_repeatable(
         _fail(f"{what} gave other results alone than in a batch. Let a row depend on its own input and seed only")
 
 
-def _check_generation(name: str, generation: Generation, sampling: Sampling) -> None:
+def _check_generation(name: str, generation: Generation, sampling: SamplingParams) -> None:
     if generation.fault is not None:
         _fail(f"{name}.generate could not answer a plain request ({generation.fault})")
     _check_text(f"{name}.generate", generation.text)

@@ -4,10 +4,10 @@ import pytest
 
 from simgym.assistants.loading import load_assistant
 from simgym.errors import ConfigurationError
-from simgym.language_models.base import Sampling
+from simgym.language_models.base import SamplingParams
 from simgym.language_models.model_spec import ModelSpec
 
-FEW = Sampling(max_new_tokens=4)
+FEW = SamplingParams(max_new_tokens=4)
 URL = "http://localhost:8000/v1"
 
 

@@ -6,12 +6,12 @@ from simgym.conversation import Message
 from simgym.engine.numerics import MIXED
 from simgym.errors import ConfigurationError
 from simgym.evaluation.numerics import compare_numerics
-from simgym.language_models.base import Request, Sampling
+from simgym.language_models.base import Request, SamplingParams
 from simgym.language_models.transformers_lm import TransformersLM
 
 
 def ask(text, seed=0, adapter=None):
-    return Request((Message("user", text),), Sampling(max_new_tokens=12), seed=seed, adapter=adapter)
+    return Request((Message("user", text),), SamplingParams(max_new_tokens=12), seed=seed, adapter=adapter)
 
 
 def test_every_kind_is_measured_against_float32(tiny_model):

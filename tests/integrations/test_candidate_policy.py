@@ -15,7 +15,7 @@ from simgym.errors import ConfigurationError
 from simgym.integrations.candidate_policy import CandidatePolicy
 from simgym.integrations.numeric import ConversationFeatures
 from simgym.integrations.stable_baselines3 import PolicyAssistant, load_policy
-from simgym.language_models.base import Sampling
+from simgym.language_models.base import SamplingParams
 
 EACH, COUNT = 3, 4
 
@@ -71,7 +71,7 @@ def test_ppo_learns_from_a_thousand_choices_what_makes_a_good_reply():
 
 def test_a_saved_policy_chooses_as_before(tiny_model, tmp_path):
     talks = [Conversation().add("user", text) for text in ("hello", "who?", "why", "one more", "and two")]
-    choices = Candidates(tiny_model, count=2, sampling=Sampling(max_new_tokens=6))
+    choices = Candidates(tiny_model, count=2, sampling=SamplingParams(max_new_tokens=6))
     offers = choices.offer(talks, seeds=range(5))
     features = ConversationFeatures(tiny_model, layer=1, max_turns=2).fitted(talks, offers=offers, size=3)
     policy = policy_for(features.space(choices).shape[0], count=2)

@@ -17,12 +17,12 @@ from simgym.errors import ConfigurationError, ServerUnavailable, WeightsError
 from simgym.integrations.numeric import CandidateActions, ConversationFeatures, EmbedObservation, StrategyActions
 from simgym.integrations.stable_baselines3 import SETTINGS, PolicyAssistant, TextVecEnv, load_policy
 from simgym.judges.base import Judgement
-from simgym.language_models.base import Sampling
+from simgym.language_models.base import SamplingParams
 from simgym.language_models.scripted_lm import ScriptedLM
 from simgym.rollout.collect import collect
 from simgym.simulators.base import UserTurn
 
-SHORT = Sampling(max_new_tokens=4)
+SHORT = SamplingParams(max_new_tokens=4)
 
 
 class Fitting:

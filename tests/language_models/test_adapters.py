@@ -12,7 +12,7 @@ from simgym.engine.lora_bank import own_logits
 from simgym.errors import WeightsError
 from simgym.flip import add_end_token, render
 from simgym.language_models.adapters import adapter_fingerprint
-from simgym.language_models.base import Request, Sampling
+from simgym.language_models.base import Request, SamplingParams
 from simgym.language_models.transformers_lm import TransformersLM
 from simgym.testing.tiny_models import save_tiny_adapter
 
@@ -26,7 +26,7 @@ def ending(tiny_model, tmp_path_factory):
 
 
 def ask(adapter, seed=0, role="user", text="hi"):
-    sampling = Sampling(temperature=3.0, max_new_tokens=12)
+    sampling = SamplingParams(temperature=3.0, max_new_tokens=12)
     return Request((TALK[0], Message("user", text)), sampling, seed, role, adapter, kept_tokens=(END_OF_CONVERSATION,))
 
 

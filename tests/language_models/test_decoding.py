@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from simgym.conversation import Message
 from simgym.engine import Sequence
-from simgym.language_models.base import Request, Sampling
+from simgym.language_models.base import Request, SamplingParams
 from simgym.language_models.transformers_lm import TransformersLM
 from simgym.seeding import derive_seed
 
@@ -19,7 +19,7 @@ ROLES = ("user", "assistant")
 
 def request(texts, seed=0, adapter=None, **sampling):
     messages = tuple(Message(ROLES[number % 2], text) for number, text in enumerate(texts))
-    return Request(messages, Sampling(**{"max_new_tokens": 8, **sampling}), seed=seed, adapter=adapter)
+    return Request(messages, SamplingParams(**{"max_new_tokens": 8, **sampling}), seed=seed, adapter=adapter)
 
 
 @pytest.fixture(scope="module")

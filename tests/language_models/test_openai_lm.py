@@ -22,7 +22,7 @@ import pytest
 
 from simgym.conversation import Message
 from simgym.errors import ConfigurationError
-from simgym.language_models.base import Generation, LanguageModel, Request, Sampling
+from simgym.language_models.base import Generation, LanguageModel, Request, SamplingParams
 from simgym.language_models.openai_lm import OpenAILM
 from simgym.language_models.wrappers import CountingLM, Counts
 
@@ -149,7 +149,7 @@ def test_a_request_goes_out_whole_and_comes_back_with_usage(serve: Serve, connec
     model = connect(server, extra_body={"top_k": 5, "top_p": None})
     request = Request(
         (Message("system", "be brief"), Message("user", "hi")),
-        Sampling(temperature=0.5, top_p=0.9, max_new_tokens=7, stop=("END",)),
+        SamplingParams(temperature=0.5, top_p=0.9, max_new_tokens=7, stop=("END",)),
         seed=2**40 + 5,
         adapter="lora",
     )
@@ -355,7 +355,7 @@ def test_a_model_that_wants_max_completion_tokens_gets_them(serve: Serve, connec
 
     server = serve(modern)
     model = connect(server)
-    request = ask(sampling=Sampling(max_new_tokens=9))
+    request = ask(sampling=SamplingParams(max_new_tokens=9))
     assert [model.generate([request])[0].text for _ in range(2)] == ["9", "9"]
     assert len(server.bodies) == 3
 
@@ -478,14 +478,14 @@ def test_a_real_server_answers_the_same_at_temperature_zero(smollm: str, tmp_pat
         wait_until_healthy(f"http://127.0.0.1:{port}/health", server, tmp_path / "server.log")
         model = OpenAILM(folder, base_url=f"http://127.0.0.1:{port}/v1", tokenizer=folder)
         questions = ["What is the capital of France?", "Name a colour.", "Say hello.", "What is two plus two?"]
-        requests = [ask(text, sampling=Sampling(temperature=0, max_new_tokens=16)) for text in questions]
+        requests = [ask(text, sampling=SamplingParams(temperature=0, max_new_tokens=16)) for text in questions]
         first, second = model.generate(requests), model.generate(requests)
         assert [generation.fault for generation in first] == [None] * 4
         assert "Paris" in first[0].text
         assert all(generation.text and 0 < generation.completion_tokens <= 16 for generation in first)
         assert all(generation.prompt_tokens > 10 for generation in first)
         assert [generation.text for generation in first] == [generation.text for generation in second]
-        user_turn = model.generate([ask(sampling=Sampling(temperature=0, max_new_tokens=8), next_role="user")])[0]
+        user_turn = model.generate([ask(sampling=SamplingParams(temperature=0, max_new_tokens=8), next_role="user")])[0]
         assert user_turn.fault is None
         assert user_turn.prompt.endswith("<|im_start|>user\n")
         with pytest.raises(ConfigurationError, match="cannot score"):

@@ -14,7 +14,7 @@ import simgym
 from simgym.conversation import Conversation, Message
 from simgym.errors import CacheError, ConfigurationError, UnknownRequest
 from simgym.judges import expected_score
-from simgym.language_models.base import Generation, Likelihood, PromptingModel, Request, Sampling
+from simgym.language_models.base import Generation, Likelihood, PromptingModel, Request, SamplingParams
 from simgym.language_models.loading import load_language_model, unwrapped
 from simgym.language_models.response_cache import CachedLM
 from simgym.simulators.fine_tuned import FineTuned
@@ -70,8 +70,8 @@ def test_what_was_answered_is_not_asked_again_and_comes_back_exactly(tmp_path):
     [
         ask("a", seed=1),
         ask("a "),
-        ask("a", sampling=Sampling(temperature=0.5)),
-        ask("a", sampling=Sampling(stop=("x",))),
+        ask("a", sampling=SamplingParams(temperature=0.5)),
+        ask("a", sampling=SamplingParams(stop=("x",))),
         ask("a", next_role="user"),
         ask("a", adapter="mine"),
         ask("a", json_schema={"type": "object"}),

@@ -15,14 +15,14 @@ REPORT = (
 FORK = """
 import os, signal, sys
 import torch
-from simgym.language_models.base import Message, Request, Sampling
+from simgym.language_models.base import Message, Request, SamplingParams
 from simgym.language_models.transformers_lm import TransformersLM
 torch.set_num_threads(2)
 model = TransformersLM(sys.argv[1])
 matrix = torch.randn(800, 800)
 (matrix @ matrix).sum(); torch.softmax(matrix, 1)
 request = Request(messages=(Message("user", "hello"),), next_role="assistant",
-                  sampling=Sampling(max_new_tokens=4), seed=1)
+                  sampling=SamplingParams(max_new_tokens=4), seed=1)
 first = model.generate([request])[0].text
 child = os.fork()
 if child == 0:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from simgym.conversation import Message
 from simgym.errors import ConfigurationError, WeightsError
-from simgym.language_models.base import Request, Sampling
+from simgym.language_models.base import Request, SamplingParams
 from simgym.language_models.transformers_lm import TransformersLM
 
 SCHEMA = {
@@ -30,7 +30,7 @@ def lm(tiny_model, tiny_adapter):
 def ask(text, seed=0, adapter=None, schema=None, next_role="assistant", **sampling):
     return Request(
         (Message("user", text),),
-        Sampling(**{"max_new_tokens": 16, **sampling}),
+        SamplingParams(**{"max_new_tokens": 16, **sampling}),
         seed=seed,
         adapter=adapter,
         json_schema=schema,
@@ -159,9 +159,9 @@ def test_it_can_be_pickled_before_and_after_loading(lm):
 
 def test_wrong_settings_are_refused_in_a_sentence(tiny_model, tmp_path):
     with pytest.raises(ConfigurationError, match="temperature is -1"):
-        Sampling(temperature=-1)
+        SamplingParams(temperature=-1)
     with pytest.raises(ConfigurationError, match="top_p is 0"):
-        Sampling(top_p=0)
+        SamplingParams(top_p=0)
     with pytest.raises(ConfigurationError, match="dtype is 'float8'"):
         TransformersLM(tiny_model, dtype="float8").generate([ask("x")])
     with pytest.raises(ConfigurationError, match=r"holds no config\.json"):

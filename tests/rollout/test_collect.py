@@ -13,12 +13,12 @@ import simgym  # noqa: F401  # registers the environments
 from simgym.assistants.base import AssistantTurn
 from simgym.assistants.language_model_assistant import LanguageModelAssistant
 from simgym.errors import BudgetReached, ConfigurationError, TranscriptError
-from simgym.language_models.base import Sampling
+from simgym.language_models.base import SamplingParams
 from simgym.rollout.budget import Budget
 from simgym.rollout.collect import collect, count_exclusions
 from simgym.transcripts import read_transcripts
 
-FEW = Sampling(max_new_tokens=8)
+FEW = SamplingParams(max_new_tokens=8)
 
 
 def make(scenarios, env_id="UserSim-Replay-v0", **options):

@@ -11,7 +11,7 @@ import simgym  # noqa: F401  # registers the environments
 from simgym.assistants.language_model_assistant import LanguageModelAssistant
 from simgym.errors import BudgetReached, ConfigurationError
 from simgym.evaluation.matrix import evaluate_matrix, make_env
-from simgym.language_models.base import Sampling
+from simgym.language_models.base import SamplingParams
 from simgym.rollout.budget import Budget
 from simgym.rollout.collect import collect_jobs
 from simgym.rollout.collection import Job
@@ -19,7 +19,7 @@ from simgym.rollout.ray_collect import ray_collect_jobs
 
 ray = pytest.importorskip("ray", reason="needs the extra `ray`")
 
-GREEDY = Sampling(temperature=0, max_new_tokens=6)
+GREEDY = SamplingParams(temperature=0, max_new_tokens=6)
 OPTIONS = {"judge": "relevance", "judge_model": "scripted:echo", "max_turns": 2}
 COLUMNS = ["UserSim-Replay-v0", "UserSim-RolePlayOpening-v0"]
 
