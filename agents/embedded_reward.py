@@ -1,10 +1,10 @@
-"""Train the reward model that ships as the default judge: a linear head on hidden states of the embedded model.
+"""Train the reward model that ships as the default judge: a linear head on hidden states of the default model.
 
     python agents/embedded_reward.py --data arena_answers.jsonl
     simgym judge validate held_out.jsonl --judge reward_head --judge-option head=runs/embedded_reward/head
 
 Better are strong models' answers to real openings (`arena_answers.jsonl`, rows `{"id", "opening", "topic", "answers":
-{model: text}}`, the stronger of two models first). Worse are the embedded model's own answers to the same openings,
+{model: text}}`, the stronger of two models first). Worse are the default model's own answers to the same openings,
 terse ones, a strong answer's start that it carries on, strong answers to something else, strong answers that are cut
 off, repetitive, padded, shuffled or garbled, and, for finer differences, the weaker of the two models' answers. A
 better answer is cut at the end of a sentence to about the worse one's length, so that length predicts nothing. The

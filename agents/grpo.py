@@ -97,7 +97,7 @@ def make_trainer(users: UserSettings, training: Any, options: Any) -> Any:
     from trl import GRPOTrainer, get_peft_config
 
     from simgym.engine.numerics import convert
-    from simgym.language_models.weights import EMBEDDED, resolve_weights
+    from simgym.language_models.weights import DEFAULT_MODEL, resolve_weights
 
     train_set, validation = split(users)
     weights = resolve_weights(options.model_name_or_path, revision=options.model_revision)
@@ -110,7 +110,7 @@ def make_trainer(users: UserSettings, training: Any, options: Any) -> Any:
         use_safetensors=True,
     )
     name = options.model_name_or_path
-    in_process = name in (users.user_model or EMBEDDED, users.judge_model or EMBEDDED)
+    in_process = name in (users.user_model or DEFAULT_MODEL, users.judge_model or DEFAULT_MODEL)
     if options.use_peft and in_process and options.model_revision is None and not training.use_vllm:
         share_weights(model, name)  # vLLM's path merges the adapter into the base weights for a while
     if users.numerics is not None:

@@ -155,10 +155,10 @@ def load_conversations(data: UserData, split: str) -> list[LoggedConversation]:
 
 
 def weights_of(name: str) -> str:
-    """Where the weights are; the embedded model goes by its name."""
-    from simgym.language_models.weights import EMBEDDED, resolve_weights
+    """Where the weights are; the default model goes by its name."""
+    from simgym.language_models.weights import DEFAULT_MODEL, resolve_weights
 
-    return str(resolve_weights(name).path) if name == EMBEDDED else name
+    return str(resolve_weights(name).path) if name == DEFAULT_MODEL else name
 
 
 def load_model(name: str, options: Any) -> Any:

@@ -71,12 +71,12 @@ def measure(step: str, source: Path) -> dict[str, Any]:
     from simgym.data.preprocess import preprocess
     from simgym.data.splits import split_conversations
     from simgym.flip import add_end_token
-    from simgym.language_models.weights import EMBEDDED, resolve_weights
+    from simgym.language_models.weights import DEFAULT_MODEL, resolve_weights
 
     folder, found = source.parent, {}
     clean = folder / "clean.jsonl"
     if step == "flip":
-        tokenizer = AutoTokenizer.from_pretrained(resolve_weights(EMBEDDED).path)
+        tokenizer = AutoTokenizer.from_pretrained(resolve_weights(DEFAULT_MODEL).path)
         add_end_token(tokenizer)
         tokenizer("warm up")
     before, started = _peak_mib(), time.perf_counter()

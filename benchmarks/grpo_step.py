@@ -22,7 +22,7 @@ import numpy as np
 from simgym.data.scenario_sets import load_scenarios
 from simgym.integrations.trl import Rollouts, judge_reward, make_rollout_func, scenario_dataset
 from simgym.judges.loading import load_judge
-from simgym.language_models.weights import EMBEDDED, resolve_weights
+from simgym.language_models.weights import DEFAULT_MODEL, resolve_weights
 from simgym.transcripts import write_json
 
 RESULTS = Path(__file__).with_name("results") / "grpo_step.json"
@@ -116,7 +116,7 @@ def make_trainer(scenarios: Any, rollouts: Any, count: int, folder: str) -> Any:
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import GRPOConfig, GRPOTrainer
 
-    path = resolve_weights(EMBEDDED).path
+    path = resolve_weights(DEFAULT_MODEL).path
     return GRPOTrainer(
         AutoModelForCausalLM.from_pretrained(path, dtype="float32", use_safetensors=True),
         judge_reward,

@@ -1,4 +1,4 @@
-"""Which numbers (dtype) the embedded model is fastest with on this machine, and how far each is from float32.
+"""Which numbers (dtype) the default model is fastest with on this machine, and how far each is from float32.
 
     python benchmarks/numerics.py
 

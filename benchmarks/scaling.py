@@ -3,7 +3,7 @@
     python benchmarks/scaling.py --preset laptop
 
 A study of the make of `controlled_experiment.py`, which says how it goes. On a laptop the sizes are those of
-`simulator_size.py`: the embedded model cut down to 10, 20 and 30 of its layers and fine-tuned by one recipe, made
+`simulator_size.py`: the default model cut down to 10, 20 and 30 of its layers and fine-tuned by one recipe, made
 first where they are missing. arXiv 2605.09808 found that size helps the fine-tuned user and
 not the role-playing one.
 """

@@ -2,7 +2,7 @@
 
     python benchmarks/simulator_size.py
 
-The embedded model is cut down from 30 to 20 and 10 layers: its first ones and its last three are kept, since what
+The default model is cut down from 30 to 20 and 10 layers: its first ones and its last three are kept, since what
 leaves a layer in the middle is nothing that the output layer could read. Every depth is fine-tuned by the same recipe
 on the same examples in the same order, so the token budget is equal, and scored on the same turns of held-out people.
 The role-playing user runs on the same cut-down model without training. Cutting layers off a trained model damages it,
@@ -26,7 +26,7 @@ import numpy as np
 
 from simgym.evaluation.reference import load_reference
 from simgym.evaluation.simulated_turns import human_likelihoods
-from simgym.language_models.weights import EMBEDDED, resolve_weights
+from simgym.language_models.weights import DEFAULT_MODEL, resolve_weights
 from simgym.simulators.fine_tuned import FineTuned
 from simgym.simulators.role_play import RolePlay
 from simgym.statistics.resampling import Rows, bootstrap_statistic
@@ -69,11 +69,11 @@ def main() -> None:
 
 
 def cut(layers: int, folder: Path) -> Path:
-    """The embedded model without the layers in its middle, saved as a model of its own."""
+    """The default model without the layers in its middle, saved as a model of its own."""
     if not (folder / "model.safetensors").is_file():
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        whole = resolve_weights(EMBEDDED).path
+        whole = resolve_weights(DEFAULT_MODEL).path
         model = AutoModelForCausalLM.from_pretrained(whole)
         kept = [*range(layers - LAST), *range(len(model.model.layers) - LAST, len(model.model.layers))]
         model.model.layers = model.model.layers.__class__(model.model.layers[number] for number in kept)

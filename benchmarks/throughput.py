@@ -51,7 +51,7 @@ from throughput_systems import NEW_TOKENS, hash_of, users
 
 from simgym.cli.doctor import describe_machine
 from simgym.jsonl import cut_torn_line
-from simgym.language_models.weights import EMBEDDED, resolve_weights
+from simgym.language_models.weights import DEFAULT_MODEL, resolve_weights
 from simgym.transcripts import write_json
 
 RESULTS = Path(__file__).with_name("results") / "throughput.json"
@@ -205,7 +205,7 @@ def measure(name: str, size: Size, peers: str | None) -> dict[str, Any]:
         return in_process(job)
     with server(ON_SERVER[name]) as serving:
         if name == "skyrl-gym":
-            weights = str(resolve_weights(EMBEDDED).path)
+            weights = str(resolve_weights(DEFAULT_MODEL).path)
             work = {"base_url": serving.address, "model": weights, "users": users(size.conversations)}
             limits = {"turns": size.turns, "max_new_tokens": NEW_TOKENS}
             found = of_peer(peers or "", {"what": "conversations", **work, **limits})

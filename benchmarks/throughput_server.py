@@ -17,7 +17,7 @@ from pathlib import Path
 
 from throughput_systems import NEW_TOKENS, peak_mb, reset_peak
 
-from simgym.language_models.weights import EMBEDDED, resolve_weights
+from simgym.language_models.weights import DEFAULT_MODEL, resolve_weights
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def server(options: Sequence[str]) -> Iterator[Serving]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [str(Path(sys.executable).with_name("transformers")), "serve", str(resolve_weights(EMBEDDED).path)]
+    command = [str(Path(sys.executable).with_name("transformers")), "serve", str(resolve_weights(DEFAULT_MODEL).path)]
     process = subprocess.Popen(
         [*command, "--device", "cpu", "--dtype", "float32", "--port", str(port), "--log-level", "error", *options],
         start_new_session=True,
@@ -57,7 +57,7 @@ def server(options: Sequence[str]) -> Iterator[Serving]:
 
 def wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
     """Until the server has answered once, so that its model is loaded and warm."""
-    body = {"model": str(resolve_weights(EMBEDDED).path), "messages": [{"role": "user", "content": "hello"}]}
+    body = {"model": str(resolve_weights(DEFAULT_MODEL).path), "messages": [{"role": "user", "content": "hello"}]}
     request = urllib.request.Request(  # an address of our own
         f"{address}/v1/chat/completions",
         json.dumps({**body, "max_tokens": NEW_TOKENS, "temperature": 0.0}).encode(),

@@ -18,7 +18,7 @@ from typing import Any
 
 from simgym.judges.base import Judgement
 from simgym.language_models.base import Generation, Likelihood, Request, SamplingParams, record_call
-from simgym.language_models.weights import EMBEDDED, resolve_weights
+from simgym.language_models.weights import DEFAULT_MODEL, resolve_weights
 from simgym.simulators.base import UserTurn
 
 NEW_TOKENS = 24
@@ -129,7 +129,7 @@ def with_simgym(people: Sequence[dict[str, str]], turns: int, dtype: str) -> dic
     from simgym.conversation import INTENT_PREFIX, Message, Scenario
     from simgym.language_models.loading import load_language_model
 
-    model = {"kind": "transformers", "model": EMBEDDED, "dtype": dtype}
+    model = {"kind": "transformers", "model": DEFAULT_MODEL, "dtype": dtype}
     sampling = SamplingParams(temperature=0, max_new_tokens=NEW_TOKENS)
     goals = {f"u{number}": person["system"] for number, person in enumerate(people)}
 
@@ -202,7 +202,7 @@ def with_generate(people: Sequence[dict[str, str]], turns: int, *, batched: bool
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    folder = resolve_weights(EMBEDDED).path
+    folder = resolve_weights(DEFAULT_MODEL).path
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     counted = {"processed": 0, "padding": 0, "written": 0}
@@ -240,7 +240,7 @@ def with_threads(people: Sequence[dict[str, str]], turns: int, address: str) -> 
 
     client = openai.OpenAI(base_url=address, api_key="none", timeout=3600)
     completions = client.chat.completions  # imports the rest
-    name = str(resolve_weights(EMBEDDED).path)
+    name = str(resolve_weights(DEFAULT_MODEL).path)
     used = {"read": 0, "written": 0, "requests": 0}
 
     def ask(chats: Sequence[Sequence[tuple[str, str]]]) -> list[str]:
@@ -315,7 +315,7 @@ def memory(what: str) -> dict[str, Any]:
 
     import simgym
 
-    assistant = simgym.LanguageModelAssistant(EMBEDDED, sampling=SamplingParams(temperature=0, max_new_tokens=16))
+    assistant = simgym.LanguageModelAssistant(DEFAULT_MODEL, sampling=SamplingParams(temperature=0, max_new_tokens=16))
     assistant.respond([simgym.Conversation().add("user", "hello")], seeds=[0])
     reset_peak()
     if what == "alone":

@@ -38,7 +38,7 @@ ENVIRONMENTS = (
     SimulatorEnv(
         "UserSim-FineTuned-v0",
         "fine_tuned",
-        "model fine-tuned on real user turns; an adapter on the embedded model is shipped",
+        "model fine-tuned on real user turns; an adapter on the default model is shipped",
     ),
     SimulatorEnv(
         "UserSim-Replay-v0", "replay", "a real person's recorded turns, played back", {"scenarios": "chitchat"}

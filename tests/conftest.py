@@ -38,10 +38,10 @@ def tiny_adapter(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> s
 def smollm() -> str:
     """Name of the real 135M model, downloaded and converted if it is not yet."""
     pytest.importorskip("torch", reason=NEEDS_LOCAL)
-    from simgym.language_models.weights import EMBEDDED, resolve_weights
+    from simgym.language_models.weights import DEFAULT_MODEL, resolve_weights
 
-    resolve_weights(EMBEDDED)
-    return EMBEDDED
+    resolve_weights(DEFAULT_MODEL)
+    return DEFAULT_MODEL
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from scipy.optimize import minimize
 
 from simgym.judges.relevance import RelevanceJudge
 from simgym.language_models.loading import load_language_model
-from simgym.language_models.weights import EMBEDDED
+from simgym.language_models.weights import DEFAULT_MODEL
 from simgym.statistics.intervals import bootstrap_mean
 from simgym.transcripts import write_json
 
@@ -29,7 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with arena_answers.jsonl")
     parser.add_argument("--pairs", type=int, default=80, help="openings used, half to fit and half to test")
-    parser.add_argument("--model", default=EMBEDDED, help="whose likelihoods are used")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="whose likelihoods are used")
     args = parser.parse_args()
 
     lines = (args.data / "arena_answers.jsonl").read_text(encoding="utf-8").splitlines()[: args.pairs]

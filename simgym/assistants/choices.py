@@ -17,7 +17,7 @@ from simgym.conversation import Conversation
 from simgym.errors import ConfigurationError
 from simgym.language_models.base import SamplingParams
 from simgym.language_models.loading import LanguageModelSpec
-from simgym.language_models.weights import EMBEDDED
+from simgym.language_models.weights import DEFAULT_MODEL
 from simgym.seeding import derive_seed
 from simgym.transcripts import text_hash
 
@@ -64,7 +64,7 @@ class Strategies:
 
     def __init__(
         self,
-        model: LanguageModelSpec = EMBEDDED,
+        model: LanguageModelSpec = DEFAULT_MODEL,
         *,
         names: Sequence[str] = STRATEGIES,
         sampling: SamplingParams = REPLY,
@@ -111,7 +111,7 @@ class Candidates:
     """Choose among k replies that were drawn with the same prompt; implements `Choices`."""
 
     def __init__(
-        self, model: LanguageModelSpec = EMBEDDED, *, count: int = 4, sampling: SamplingParams = REPLY
+        self, model: LanguageModelSpec = DEFAULT_MODEL, *, count: int = 4, sampling: SamplingParams = REPLY
     ) -> None:
         """Choose model and k.
 

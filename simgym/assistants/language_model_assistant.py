@@ -14,7 +14,7 @@ from simgym.conversation import Conversation, Message
 from simgym.errors import ConfigurationError
 from simgym.language_models.base import Request, SamplingParams, record_call
 from simgym.language_models.loading import LanguageModelSpec, check_language_model, load_language_model
-from simgym.language_models.weights import EMBEDDED
+from simgym.language_models.weights import DEFAULT_MODEL
 from simgym.plugins import unknown
 from simgym.transcripts import text_hash
 
@@ -24,7 +24,7 @@ class LanguageModelAssistant:
 
     def __init__(
         self,
-        model: LanguageModelSpec = EMBEDDED,
+        model: LanguageModelSpec = DEFAULT_MODEL,
         *,
         system_prompt: str | None = None,
         adapter: str | None = None,

@@ -75,9 +75,9 @@ def chat(
     answering = None
     if chair is Chair.USER:
         from simgym.assistants.loading import load_assistant
-        from simgym.language_models.weights import EMBEDDED
+        from simgym.language_models.weights import DEFAULT_MODEL
 
-        answering = load_assistant(assistant or EMBEDDED, replies.sampling).assistant
+        answering = load_assistant(assistant or DEFAULT_MODEL, replies.sampling).assistant
         arguments["simulator_options"] = {"ask": _ask_person, "tell": _tell_person}
     environment = make_env(column.env_id, conversations.load_scenarios(column.env_id), arguments)
     started = False

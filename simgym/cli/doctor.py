@@ -147,7 +147,7 @@ def describe_machine() -> dict[str, Any]:
 
 def describe_cache() -> dict[str, Any]:
     """Where converted weights are kept, whether there is room for them, and whether the default model is there."""
-    from simgym.language_models.weights import EMBEDDED, cache_folder, embedded_is_ready, ways_to_fetch
+    from simgym.language_models.weights import DEFAULT_MODEL, cache_folder, default_model_is_ready, ways_to_fetch
 
     folder = cache_folder()
     nearest = next((parent for parent in (folder, *folder.parents) if parent.exists()), folder)
@@ -155,8 +155,8 @@ def describe_cache() -> dict[str, Any]:
         "folder": str(folder),
         "writable": nearest.is_dir() and os.access(nearest, os.W_OK),
         "free_bytes": shutil.disk_usage(nearest).free,
-        "default_model": EMBEDDED,
-        "ready": embedded_is_ready(),
+        "default_model": DEFAULT_MODEL,
+        "ready": default_model_is_ready(),
         "ways_to_fetch": ways_to_fetch(),
     }
 
@@ -166,9 +166,9 @@ def try_model(name: str | None) -> dict[str, Any]:
     from simgym.conversation import Message
     from simgym.language_models.base import Request, SamplingParams
     from simgym.language_models.loading import check_language_model, load_language_model
-    from simgym.language_models.weights import EMBEDDED
+    from simgym.language_models.weights import DEFAULT_MODEL
 
-    spec = name or EMBEDDED
+    spec = name or DEFAULT_MODEL
     asked = Request((Message("user", "Say hello."),), SamplingParams(temperature=0, max_new_tokens=8))
     try:
         started = time.monotonic()

@@ -66,7 +66,7 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Try it: the embedded model answers, a database of its own, a banner.")
+        bool, typer.Option("--dry-run", help="Try it: the default model answers, a database of its own, a banner.")
     ] = False,
     synthetic: Annotated[
         bool, typer.Option("--synthetic", help="For scripted participants: scripted replies, no rate limits.")

@@ -20,7 +20,7 @@ from simgym.judges.rubrics import load_rubric
 from simgym.language_models.base import Request, SamplingParams
 from simgym.language_models.model_spec import ModelSpec
 from simgym.language_models.transformers_lm import TransformersLM
-from simgym.language_models.weights import EMBEDDED
+from simgym.language_models.weights import DEFAULT_MODEL
 
 _ROWS, _NEW, _CHARACTERS = 8, 32, 900
 
@@ -45,14 +45,14 @@ def compare_numerics(
     """Measure every kind that makes sense on this machine, float32 first.
 
     Args:
-        model: A model in process: a name, or settings whose `dtype` is replaced; None: the embedded one.
+        model: A model in process: a name, or settings whose `dtype` is replaced; None: the default one.
         repeats: How often each does the work, >= 1.
         kinds: Which; None: all of torch's on a GPU, also those of `simgym.engine.numerics` on a CPU.
 
     Raises:
         ConfigurationError: the model is not one in process.
     """
-    spec = ModelSpec.parse(model or EMBEDDED)
+    spec = ModelSpec.parse(model or DEFAULT_MODEL)
     settings = dict(spec.arguments)
     if spec.kind != "transformers":
         raise ConfigurationError(f"Numbers can be chosen for a model in process alone, not for {model!r}.")

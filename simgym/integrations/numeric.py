@@ -27,7 +27,7 @@ from simgym.errors import ConfigurationError
 from simgym.language_models.loading import LanguageModelSpec, load_language_model, unwrapped
 from simgym.language_models.pooling import Floats, pool, rendered
 from simgym.language_models.transformers_lm import TransformersLM
-from simgym.language_models.weights import EMBEDDED
+from simgym.language_models.weights import DEFAULT_MODEL
 from simgym.simulation import Dialogue
 
 TextEnv = gymnasium.Env[dict[str, Any], Any]
@@ -79,7 +79,7 @@ class ConversationFeatures:
 
     def __init__(
         self,
-        model: LanguageModelSpec = EMBEDDED,
+        model: LanguageModelSpec = DEFAULT_MODEL,
         *,
         layer: int = 12,
         max_turns: int = 5,
@@ -228,14 +228,14 @@ class ChoiceActions(gymnasium.Wrapper[dict[str, Any], Any, dict[str, Any], Any])
 class StrategyActions(ChoiceActions):
     """`ChoiceActions` over ways to answer; see `Strategies` for the arguments."""
 
-    def __init__(self, env: TextEnv, model: LanguageModelSpec = EMBEDDED, **how: Any) -> None:
+    def __init__(self, env: TextEnv, model: LanguageModelSpec = DEFAULT_MODEL, **how: Any) -> None:
         super().__init__(env, Strategies(model, **how))
 
 
 class CandidateActions(ChoiceActions):
     """`ChoiceActions` over k drawn replies; see `Candidates` for the arguments."""
 
-    def __init__(self, env: TextEnv, model: LanguageModelSpec = EMBEDDED, **how: Any) -> None:
+    def __init__(self, env: TextEnv, model: LanguageModelSpec = DEFAULT_MODEL, **how: Any) -> None:
         super().__init__(env, Candidates(model, **how))
 
 
@@ -247,7 +247,7 @@ class EmbedObservation(gymnasium.ObservationWrapper[Any, Any, dict[str, Any]]):
 
         Args:
             env: An environment with numbered choices.
-            features: What is read; None: the embedded model's hidden states, unprojected.
+            features: What is read; None: the default model's hidden states, unprojected.
 
         Raises:
             ConfigurationError: `env` has no choices.

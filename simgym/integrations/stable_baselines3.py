@@ -34,7 +34,7 @@ from simgym.faults import fault_label
 from simgym.integrations.numeric import ConversationFeatures, Projection
 from simgym.integrations.outages import check_servers
 from simgym.language_models.loading import LanguageModelSpec
-from simgym.language_models.weights import EMBEDDED
+from simgym.language_models.weights import DEFAULT_MODEL
 from simgym.seeding import derive_seed
 from simgym.simulation import Dialogue
 from simgym.transcripts import text_hash
@@ -303,7 +303,7 @@ class PolicyAssistant:
         (folder / SETTINGS).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
 
 
-def load_policy(folder: str | Path, model: LanguageModelSpec = EMBEDDED) -> PolicyAssistant:
+def load_policy(folder: str | Path, model: LanguageModelSpec = DEFAULT_MODEL) -> PolicyAssistant:
     """The assistant that `PolicyAssistant.save` wrote.
 
     Args:

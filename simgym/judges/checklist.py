@@ -17,7 +17,7 @@ from simgym.judges.parsing import read_checklist
 from simgym.judges.rubrics import load_rubric, quoted
 from simgym.language_models.base import Request, SamplingParams, record_call
 from simgym.language_models.loading import LanguageModelSpec, check_language_model, load_language_model
-from simgym.language_models.weights import EMBEDDED
+from simgym.language_models.weights import DEFAULT_MODEL
 from simgym.transcripts import text_hash
 
 _TOKENS_PER_ITEM = 60
@@ -36,7 +36,7 @@ class ChecklistJudge:
 
     def __init__(
         self,
-        model: LanguageModelSpec = EMBEDDED,
+        model: LanguageModelSpec = DEFAULT_MODEL,
         *,
         items: Sequence[str] | Mapping[str, Sequence[str]] = DEFAULT_ITEMS,
         rubric: str = "checklist",

@@ -18,7 +18,7 @@ from simgym.judges.base import Judgement
 from simgym.judges.rubrics import load_rubric
 from simgym.language_models.base import ChoosingModel, Request, SamplingParams
 from simgym.language_models.loading import LanguageModelSpec, check_language_model, load_language_model, unwrapped
-from simgym.language_models.weights import EMBEDDED
+from simgym.language_models.weights import DEFAULT_MODEL
 from simgym.transcripts import ModelCall
 
 DIGITS = tuple("0123456789")
@@ -29,7 +29,7 @@ LEAST_MASS = 0.1
 class ExpectedScoreJudge:
     """Grades by expected digit; implements `Judge`. A 135M model cannot do it; use several billion parameters."""
 
-    def __init__(self, model: LanguageModelSpec = EMBEDDED, *, rubric: str = "expected_score") -> None:
+    def __init__(self, model: LanguageModelSpec = DEFAULT_MODEL, *, rubric: str = "expected_score") -> None:
         """Choose who grades by what.
 
         Args:

@@ -19,7 +19,7 @@ from simgym.judges.parsing import VERDICTS, read_verdict
 from simgym.judges.rubrics import load_rubric, quoted
 from simgym.language_models.base import Request, SamplingParams, record_call
 from simgym.language_models.loading import LanguageModelSpec, check_language_model, load_language_model
-from simgym.language_models.weights import EMBEDDED
+from simgym.language_models.weights import DEFAULT_MODEL
 from simgym.seeding import derive_seed
 from simgym.transcripts import ModelCall, text_hash
 
@@ -70,7 +70,7 @@ class PairwiseJudge:
 
     def __init__(
         self,
-        model: LanguageModelSpec = EMBEDDED,
+        model: LanguageModelSpec = DEFAULT_MODEL,
         *,
         references: Mapping[str, str] | None = None,
         rubric: str = "pairwise",

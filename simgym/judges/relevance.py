@@ -17,7 +17,7 @@ from simgym.conversation import Conversation, Scenario
 from simgym.judges.base import Judgement
 from simgym.language_models.base import LanguageModel, Likelihood
 from simgym.language_models.loading import LanguageModelSpec, check_language_model, load_language_model
-from simgym.language_models.weights import EMBEDDED
+from simgym.language_models.weights import DEFAULT_MODEL
 from simgym.transcripts import ModelCall
 
 _BEFORE_NEED = "This is a helpful reply to somebody who asked: "
@@ -33,7 +33,7 @@ class RelevanceJudge:
     SCALE = 0.17
     """Gain in nats per token that moves the value from 0.5 to 0.73."""
 
-    def __init__(self, model: LanguageModelSpec = EMBEDDED) -> None:
+    def __init__(self, model: LanguageModelSpec = DEFAULT_MODEL) -> None:
         """Choose whose likelihoods are used.
 
         Args:

@@ -18,7 +18,7 @@ from simgym.judges.parsing import HIGHEST_GRADE, LOWEST_GRADE, read_grade
 from simgym.judges.rubrics import load_rubric
 from simgym.language_models.base import Request, SamplingParams, record_call
 from simgym.language_models.loading import LanguageModelSpec, check_language_model, load_language_model
-from simgym.language_models.weights import EMBEDDED
+from simgym.language_models.weights import DEFAULT_MODEL
 from simgym.seeding import derive_seed
 from simgym.transcripts import ModelCall
 
@@ -41,7 +41,7 @@ class RubricJudge:
 
     def __init__(
         self,
-        model: LanguageModelSpec | Sequence[LanguageModelSpec] = EMBEDDED,
+        model: LanguageModelSpec | Sequence[LanguageModelSpec] = DEFAULT_MODEL,
         *,
         rubric: str = "helpfulness",
         max_new_tokens: int = 512,

@@ -26,7 +26,7 @@ from simgym.extras import require_extra
 from simgym.language_models.base import Generation, Likelihood, Purpose, Request, SamplingParams
 from simgym.language_models.loaded_model import LoadedModel
 from simgym.language_models.threads import settle_threads
-from simgym.language_models.weights import EMBEDDED, weights_hash
+from simgym.language_models.weights import DEFAULT_MODEL, weights_hash
 from simgym.transcripts import text_hash
 
 
@@ -35,7 +35,7 @@ class TransformersLM:
 
     def __init__(
         self,
-        model: str = EMBEDDED,
+        model: str = DEFAULT_MODEL,
         *,
         revision: str | None = None,
         adapters: Mapping[str, str] | None = None,

@@ -16,7 +16,7 @@ from simgym.evaluation.comparisons import Comparisons
 from simgym.evaluation.contrasts import Contrast
 from simgym.evaluation.curves import Curve
 from simgym.evaluation.matrix import Cell, Matrix
-from simgym.language_models.weights import EMBEDDED
+from simgym.language_models.weights import DEFAULT_MODEL
 from simgym.typed_json import describe, from_json
 
 SCHEMA_VERSION = 1
@@ -144,7 +144,7 @@ def what_to_know(fingerprints: Mapping[str, Any]) -> list[str]:
             "The judge is a small reward model: it tells answers like a strong model's from a small model's and from "
             "spoilt ones. Facts it does not check, and on close pairs it is often wrong (see its model card)."
         )
-    if EMBEDDED in repr(fingerprints):
+    if DEFAULT_MODEL in repr(fingerprints):
         notes.append(
             "Roles are played by the embedded 135M model, whose users and replies are weak: the run shows that the "
             "method works end to end, not what good simulators would find."

@@ -1,7 +1,7 @@
 """A user model trained on real human turns: it completes an open *user* turn, with the intent as system message.
 
 Works with a full model, with a LoRA adapter over a base model, and out of the box: without a model it is the adapter
-that simgym ships, on the embedded base. The prompt comes from `flip.render`, the same function that makes the training
+that simgym ships, on the default base. The prompt comes from `flip.render`, the same function that makes the training
 text, so any checkpoint trained on a flipped chat template fits, e.g. `jjssuh/sftuser-base-Qwen2.5-7B-Instruct` or
 `microsoft/UserLM-8b`: how a user turn begins and ends is read off the template. If the model repeats the user's
 previous turn word for word, it is asked again with the temperature raised by 0.05 an attempt, up to 1.0, five attempts
@@ -22,7 +22,7 @@ from simgym.language_models.base import LanguageModel, Request, SamplingParams
 from simgym.language_models.loading import LanguageModelSpec, check_language_model, load_language_model, unwrapped
 from simgym.language_models.model_spec import ModelSpec
 from simgym.language_models.transformers_lm import TransformersLM
-from simgym.language_models.weights import EMBEDDED
+from simgym.language_models.weights import DEFAULT_MODEL
 from simgym.simulators.attempts import attempt_turns
 from simgym.simulators.base import ForcedTurn, UserTurn
 from simgym.simulators.role_play import real_openings, split_end
@@ -49,7 +49,7 @@ class FineTuned:
         """Choose the user model.
 
         Args:
-            model: A model trained on user turns, or the base of `adapter`; None: the embedded model.
+            model: A model trained on user turns, or the base of `adapter`; None: the default model.
             adapter: Folder or Hugging Face id of a LoRA adapter to put on `model` (in-process models only), or
                 the name under which a server offers it. `auto`: the one that simgym ships if the model is the embedded
                 one, however it is given (a name, settings with another dtype), else none. None: none.
@@ -62,7 +62,7 @@ class FineTuned:
         Raises:
             ConfigurationError: `max_attempts` is less than 1.
         """
-        model = EMBEDDED if model is None else model
+        model = DEFAULT_MODEL if model is None else model
         if adapter == "auto":
             adapter = str(SHIPPED_ADAPTER) if _is_embedded(model) else None
         if max_attempts < 1:
@@ -142,8 +142,8 @@ class FineTuned:
 
 
 def _is_embedded(model: LanguageModelSpec) -> bool:
-    """Whether a model is the embedded one, which nobody has trained on user turns."""
+    """Whether a model is the default one, which nobody has trained on user turns."""
     spec = ModelSpec.parse(model).innermost
     if spec.instance is not None:
-        return getattr(spec.instance, "name", None) == EMBEDDED
-    return spec.kind == "transformers" and spec.arguments.get("model", EMBEDDED) == EMBEDDED
+        return getattr(spec.instance, "name", None) == DEFAULT_MODEL
+    return spec.kind == "transformers" and spec.arguments.get("model", DEFAULT_MODEL) == DEFAULT_MODEL

@@ -12,7 +12,7 @@ from typing import Any
 from simgym.conversation import Conversation, Scenario
 from simgym.errors import ConfigurationError
 from simgym.language_models.loading import LanguageModelSpec
-from simgym.language_models.weights import EMBEDDED
+from simgym.language_models.weights import DEFAULT_MODEL
 from simgym.plugins import check_ready
 from simgym.seeding import generator
 from simgym.simulators.base import UserSimulator, UserTurn
@@ -24,7 +24,7 @@ class Mixture:
 
     def __init__(
         self,
-        model: LanguageModelSpec = EMBEDDED,
+        model: LanguageModelSpec = DEFAULT_MODEL,
         *,
         components: Sequence[str | Mapping[str, Any] | UserSimulator] = ("role_play", "persona"),
         weights: Sequence[float] | None = None,

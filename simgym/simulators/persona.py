@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 from simgym.language_models.loading import LanguageModelSpec
-from simgym.language_models.weights import EMBEDDED
+from simgym.language_models.weights import DEFAULT_MODEL
 from simgym.simulators.role_play import RolePlay
 
 PERSONAS = ("default", "impatient", "typos", "side_questions")
 """Guidelines that are drawn from; each is a text file in `prompts/`."""
 
 
-def persona(model: LanguageModelSpec = EMBEDDED, **options: Any) -> RolePlay:
+def persona(model: LanguageModelSpec = DEFAULT_MODEL, **options: Any) -> RolePlay:
     """Role-play with a persona per scenario and the real opening; `options` as for `RolePlay`."""
     return RolePlay(model, **{"opening": "real", "guidelines": PERSONAS, **options})

@@ -21,7 +21,7 @@ from simgym.conversation import END_OF_CONVERSATION, Conversation, Message, Scen
 from simgym.errors import ConfigurationError
 from simgym.language_models.base import LanguageModel, Request, SamplingParams
 from simgym.language_models.loading import LanguageModelSpec, check_language_model, load_language_model
-from simgym.language_models.weights import EMBEDDED
+from simgym.language_models.weights import DEFAULT_MODEL
 from simgym.seeding import generator
 from simgym.simulators.attempts import attempt_turns
 from simgym.simulators.base import ForcedTurn, UserTurn
@@ -56,7 +56,7 @@ class RolePlay:
 
     def __init__(
         self,
-        model: LanguageModelSpec = EMBEDDED,
+        model: LanguageModelSpec = DEFAULT_MODEL,
         *,
         opening: Literal["simulated", "real"] = "simulated",
         guidelines: Sequence[str] = ("default",),
@@ -172,7 +172,7 @@ class RolePlay:
             ) from error
 
 
-def role_play_opening(model: LanguageModelSpec = EMBEDDED, **options: Any) -> RolePlay:
+def role_play_opening(model: LanguageModelSpec = DEFAULT_MODEL, **options: Any) -> RolePlay:
     """Role-play that starts from the scenario's real opening; `options` as for `RolePlay`."""
     return RolePlay(model, **{"opening": "real", **options})
 

@@ -22,13 +22,13 @@ from simgym.study.scripted import ScriptedAssistant
 
 
 def assistants_of(study: Study, kind: str) -> dict[str, Assistant]:
-    """One assistant a name: as the study says; for a dry run the embedded model; for a synthetic study scripted."""
+    """One assistant a name: as the study says; for a dry run the default model; for a synthetic study scripted."""
     if kind == "synthetic":
         return {name: ScriptedAssistant(number) for number, name in enumerate(sorted(study.assistants))}
     if kind == "dry_run":
-        from simgym.language_models.weights import EMBEDDED
+        from simgym.language_models.weights import DEFAULT_MODEL
 
-        small = AssistantSpec(model=EMBEDDED, max_new_tokens=96)
+        small = AssistantSpec(model=DEFAULT_MODEL, max_new_tokens=96)
         return {
             name: load_assistant(small.model_copy(update={"system_prompt": spec.system_prompt}))
             for name, spec in study.assistants.items()

@@ -136,7 +136,7 @@ def test_two_processes_convert_once_and_a_killed_one_leaves_nothing_half_made(tm
     import time
 
     environment = {**os.environ, "SIMGYM_CACHE": str(tmp_path)}
-    code = "from simgym.language_models.weights import *; print(resolve_weights(EMBEDDED).path)"
+    code = "from simgym.language_models.weights import *; print(resolve_weights(DEFAULT_MODEL).path)"
     killed = subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("*.draft-*/model.gguf")) and time.monotonic() < deadline:

@@ -192,7 +192,7 @@ def test_a_person_may_play_the_user_and_leave(scenarios):
         TransformersLM("smollm2-135m-instruct"),
     ],
 )
-def test_the_embedded_model_gets_the_shipped_adapter_however_it_is_given(model):
+def test_the_default_model_gets_the_shipped_adapter_however_it_is_given(model):
     assert FineTuned(model).adapter == str(SHIPPED_ADAPTER)
     assert FineTuned(model, adapter=None).adapter is None
     assert FineTuned(model, adapter="mine").adapter == "mine"

@@ -1,4 +1,4 @@
-"""A dry run with the embedded model: real replies, a banner, a database of its own."""
+"""A dry run with the default model: real replies, a banner, a database of its own."""
 
 import time
 
@@ -11,7 +11,7 @@ from simgym.study.serving import served
 
 
 @pytest.mark.slow
-def test_a_dry_run_answers_with_the_embedded_model(tmp_path):
+def test_a_dry_run_answers_with_the_default_model(tmp_path):
     path = tmp_path / "study.yaml"
     path.write_text(study_template(), encoding="utf-8")
     with (

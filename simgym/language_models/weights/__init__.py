@@ -15,13 +15,8 @@ from simgym.language_models.weights._default import DEFAULT_MODEL, default_model
 from simgym.language_models.weights._fetch import ways_to_fetch
 from simgym.language_models.weights._resolve import Weights, folder_hash, resolve_weights, weights_hash
 
-EMBEDDED = DEFAULT_MODEL
-"""Another name of `DEFAULT_MODEL`."""
-embedded_is_ready = default_model_is_ready
-
 __all__ = [
     "DEFAULT_MODEL",
-    "EMBEDDED",
     "CachedModel",
     "Weights",
     "cache_folder",
@@ -29,7 +24,6 @@ __all__ = [
     "cached_models",
     "default_model_folder",
     "default_model_is_ready",
-    "embedded_is_ready",
     "export_default_model",
     "folder_hash",
     "import_default_model",
