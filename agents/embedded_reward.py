@@ -30,9 +30,9 @@ from typing import Any
 
 import numpy as np
 
+from simgym.chat_template import render
 from simgym.conversation import Message
 from simgym.evaluation.run_file import RunFile
-from simgym.flip import render
 from simgym.judges.reward_head import TENSORS, Head
 from simgym.language_models.base import Request, SamplingParams
 from simgym.language_models.pooling import ENDING, LONGEST_ANSWER, LONGEST_QUESTION, Exchange, match, pool, rendered

@@ -23,9 +23,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from simgym.chat_template import add_end_token
 from simgym.data.flipped import flip_conversations
 from simgym.data.logged import LoggedConversation, StepOutput, read_logged
-from simgym.flip import add_end_token
 from simgym.integrations.recipes import last_complete_checkpoint
 
 

@@ -66,11 +66,11 @@ def measure(step: str, source: Path) -> dict[str, Any]:
     """Run one step in this process, whose peak memory is therefore that of the step."""
     from transformers import AutoTokenizer
 
+    from simgym.chat_template import add_end_token
     from simgym.data.flipped import flip_conversations
     from simgym.data.logged import StepOutput, read_logged
     from simgym.data.preprocess import preprocess
     from simgym.data.splits import split_conversations
-    from simgym.flip import add_end_token
     from simgym.language_models.weights import DEFAULT_MODEL, resolve_weights
 
     folder, found = source.parent, {}

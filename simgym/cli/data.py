@@ -149,9 +149,9 @@ def flip(
     """Turn conversations with intents into token ids and labels, seen from the user's seat."""
     from transformers import AutoTokenizer
 
+    from simgym.chat_template import add_end_token
     from simgym.data.flipped import flip_conversations
     from simgym.data.logged import StepOutput, read_logged
-    from simgym.flip import add_end_token
     from simgym.language_models.weights import resolve_weights
 
     weights = resolve_weights(tokenizer)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from simgym.chat_template import MASKED, flip
 from simgym.data.logged import LoggedConversation, StepOutput, unusable
 from simgym.errors import ConfigurationError
-from simgym.flip import MASKED, flip
 
 NO_INTENT, UNUSABLE_BY_TEMPLATE = "no intent", "cannot be rendered"
 
@@ -27,7 +27,7 @@ def flip_conversations(
 
     Args:
         conversations: With intents.
-        tokenizer: With `<|endconversation|>`; see `flip.add_end_token`.
+        tokenizer: With `<|endconversation|>`; see `chat_template.add_end_token`.
         output: An open step.
         max_tokens: Longest example; longer conversations are cut at a turn boundary. None: never.
         advance: Called after each conversation.

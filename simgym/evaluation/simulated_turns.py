@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from simgym.chat_template import defuse
 from simgym.errors import ConfigurationError
 from simgym.evaluation.reference import Moment, Reference
 from simgym.evaluation.run_file import RunFile
 from simgym.faults import Fault
-from simgym.flip import defuse
 from simgym.language_models.base import Likelihood, PromptingModel
 from simgym.language_models.loading import unwrapped
 from simgym.rollout.outages import ask_in_batches

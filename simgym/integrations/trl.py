@@ -24,12 +24,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from simgym.assistants.base import AssistantTurn
+from simgym.chat_template import defuse, render
 from simgym.conversation import Message, Scenario
 from simgym.envs.unwrapping import simulation_of
 from simgym.errors import ConfigurationError
 from simgym.extras import optional_import
 from simgym.faults import Fault, FaultKind, fault_label
-from simgym.flip import defuse, render
 from simgym.integrations.outages import WAITS, check_servers, patiently, silent
 from simgym.seeding import derive_seed
 from simgym.simulation import Dialogue, Simulation

@@ -1,4 +1,4 @@
-"""The embedded reward model: a linear head on what the shared base model makes of question and answer.
+"""The default reward model: a linear head on what the shared base model makes of question and answer.
 
 One forward pass over the conversation, ended before the last layers, gives hidden states; those of each assistant turn,
 of its last tokens, and of the user turn before it are averaged, an early layer's tell how well the words of both turns
@@ -103,7 +103,7 @@ def read_head(folder: str | Path) -> Head:
 
 
 class RewardHeadJudge:
-    """Grades every assistant turn by the embedded reward model; implements `Judge`. The intent is not read."""
+    """Grades every assistant turn by the shipped reward model; implements `Judge`. The intent is not read."""
 
     def __init__(self, model: LanguageModelSpec | None = None, *, head: str | None = None) -> None:
         """Choose the head; it is loaded on the first call.

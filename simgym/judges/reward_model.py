@@ -12,10 +12,10 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
+from simgym.chat_template import render
 from simgym.conversation import Conversation, Scenario
 from simgym.errors import ConfigurationError, WeightsError
 from simgym.extras import require_extra
-from simgym.flip import render
 from simgym.judges.base import Judgement
 from simgym.language_models.weights import resolve_weights
 from simgym.transcripts import ModelCall

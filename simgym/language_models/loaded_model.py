@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from simgym.chat_template import render, token_id, turn_end, turn_end_token, without_special_tokens
 from simgym.conversation import END_OF_CONVERSATION
 from simgym.engine import (
     AdapterMismatch,
@@ -27,7 +28,6 @@ from simgym.engine import (
 )
 from simgym.engine.numerics import MIXED, convert, converted
 from simgym.errors import ConfigurationError, WeightsError
-from simgym.flip import render, token_id, turn_end, turn_end_token, without_special_tokens
 from simgym.language_models.adapters import read_adapter
 from simgym.language_models.base import Generation, Request
 from simgym.language_models.weights import Weights, resolve_weights

@@ -27,9 +27,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from simgym.chat_template import render, without_special_tokens
 from simgym.errors import ConfigurationError
 from simgym.extras import require_extra
-from simgym.flip import render, without_special_tokens
 from simgym.language_models.base import Generation, Likelihood, Purpose, Request
 from simgym.language_models.server_check import check_server
 from simgym.language_models.server_connection import ServerConnection

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from simgym.chat_template import defuse, render
 from simgym.conversation import Message
 from simgym.errors import ConfigurationError
-from simgym.flip import defuse, render
 from simgym.language_models.transformers_lm import HiddenStates
 
 LONGEST_QUESTION, LONGEST_ANSWER = 700, 1000

@@ -1,8 +1,8 @@
 """A language model in this process: any decoder of transformers, batched, LoRA adapters over one copy of the weights.
 
-Requests become token prompts (`flip.render`), and `simgym.engine` runs them together with those of other threads; a
-conversation's next turn prefills only what is new. Weights are loaded on the first call, not on construction, so that
-an environment can be built, pickled or forked before torch is touched. Simulators, judges and
+Requests become token prompts (`chat_template.render`), and `simgym.engine` runs them together with those of other
+threads; a conversation's next turn prefills only what is new. Weights are loaded on the first call, not on
+construction, so that an environment can be built, pickled or forked before torch is touched. Simulators, judges and
 assistants that name the same model share one instance through `loading.load_language_model`.
 
 On a CPU the default dtype is float32; `simgym.engine.numerics` has faster ones. The same request gives the same tokens

@@ -146,7 +146,7 @@ def what_to_know(fingerprints: Mapping[str, Any]) -> list[str]:
         )
     if DEFAULT_MODEL in repr(fingerprints):
         notes.append(
-            "Roles are played by the embedded 135M model, whose users and replies are weak: the run shows that the "
+            "Roles are played by the default 135M model, whose users and replies are weak: the run shows that the "
             "method works end to end, not what good simulators would find."
         )
     return notes

@@ -1,11 +1,11 @@
 """A user model trained on real human turns: it completes an open *user* turn, with the intent as system message.
 
 Works with a full model, with a LoRA adapter over a base model, and out of the box: without a model it is the adapter
-that simgym ships, on the default base. The prompt comes from `flip.render`, the same function that makes the training
-text, so any checkpoint trained on a flipped chat template fits, e.g. `jjssuh/sftuser-base-Qwen2.5-7B-Instruct` or
-`microsoft/UserLM-8b`: how a user turn begins and ends is read off the template. If the model repeats the user's
-previous turn word for word, it is asked again with the temperature raised by 0.05 an attempt, up to 1.0, five attempts
-(arXiv 2605.09808).
+that simgym ships, on the default model. The prompt comes from `chat_template.render`, the same function that makes the
+training text, so any checkpoint trained on a flipped chat template fits, e.g.
+`jjssuh/sftuser-base-Qwen2.5-7B-Instruct` or `microsoft/UserLM-8b`: how a user turn begins and ends is read off the
+template. If the model repeats the user's previous turn word for word, it is asked again with the temperature raised by
+0.05 an attempt, up to 1.0, five attempts (arXiv 2605.09808).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class FineTuned:
         Args:
             model: A model trained on user turns, or the base of `adapter`; None: the default model.
             adapter: Folder or Hugging Face id of a LoRA adapter to put on `model` (in-process models only), or
-                the name under which a server offers it. `auto`: the one that simgym ships if the model is the embedded
+                the name under which a server offers it. `auto`: the one that simgym ships if the model is the default
                 one, however it is given (a name, settings with another dtype), else none. None: none.
             end_token: What the model writes to leave the conversation, if it was trained with another mark.
             temperature: Of the first attempt.
@@ -64,7 +64,7 @@ class FineTuned:
         """
         model = DEFAULT_MODEL if model is None else model
         if adapter == "auto":
-            adapter = str(SHIPPED_ADAPTER) if _is_embedded(model) else None
+            adapter = str(SHIPPED_ADAPTER) if _is_default_model(model) else None
         if max_attempts < 1:
             raise ConfigurationError(f"max_attempts is {max_attempts}, expected >= 1.")
         self.model_spec = model
@@ -141,7 +141,7 @@ class FineTuned:
         )
 
 
-def _is_embedded(model: LanguageModelSpec) -> bool:
+def _is_default_model(model: LanguageModelSpec) -> bool:
     """Whether a model is the default one, which nobody has trained on user turns."""
     spec = ModelSpec.parse(model).innermost
     if spec.instance is not None:

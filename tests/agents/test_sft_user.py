@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from simgym.chat_template import token_id
 from simgym.conversation import END_OF_CONVERSATION, INTENT_PREFIX, Conversation, Scenario
 from simgym.data.logged import LoggedConversation
-from simgym.flip import token_id
 from simgym.language_models.transformers_lm import TransformersLM
 from simgym.simulators.fine_tuned import FineTuned
 

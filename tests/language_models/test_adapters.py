@@ -7,10 +7,10 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from simgym.chat_template import add_end_token, render
 from simgym.conversation import END_OF_CONVERSATION, Message
 from simgym.engine.lora_bank import own_logits
 from simgym.errors import WeightsError
-from simgym.flip import add_end_token, render
 from simgym.language_models.adapters import adapter_fingerprint
 from simgym.language_models.base import Request, SamplingParams
 from simgym.language_models.transformers_lm import TransformersLM

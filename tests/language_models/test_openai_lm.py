@@ -370,7 +370,7 @@ def test_log_probabilities_come_when_asked_for(serve: Serve, connect: Connect) -
 def test_a_user_turn_is_a_raw_prompt_and_keeps_the_end_mark(serve: Serve, connect: Connect, tiny_model: str) -> None:
     from transformers import AutoTokenizer
 
-    from simgym.flip import render
+    from simgym.chat_template import render
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|endconversation|>"]})

@@ -8,9 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from simgym.chat_template import MASKED, add_end_token, flip, render, turn_end
 from simgym.conversation import END_OF_CONVERSATION, Message
 from simgym.errors import ConfigurationError
-from simgym.flip import MASKED, add_end_token, flip, render, turn_end
 
 TALK = (Message("system", "be brief"), Message("user", "hi"), Message("assistant", "hello"))
 
