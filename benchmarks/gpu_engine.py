@@ -183,7 +183,9 @@ def measure_judging(setup: Setup) -> dict[str, Any]:
     results: dict[str, Any] = {"texts": count, "tokens": sum(len(model.tokenizer(text)["input_ids"]) for text in texts)}
     for time_of in ("first", "warm"):
         results[f"s_hidden_states_{time_of}"] = round(timed(lambda: model.hidden_states(texts, layers=layers))[0], 3)
-        results[f"s_likelihoods_{time_of}"] = round(timed(lambda: model.score(texts, [" and so on."] * count))[0], 3)
+        results[f"s_likelihoods_{time_of}"] = round(
+            timed(lambda: model.loglikelihood(texts, [" and so on."] * count))[0], 3
+        )
     return results
 
 

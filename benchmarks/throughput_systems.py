@@ -81,7 +81,7 @@ class Instant:
         self.calls += 1
         return [self.answers[self.calls % 2]] * len(requests)
 
-    def score(self, prompts: Any, continuations: Any, *, adapter: Any = None) -> Any:
+    def loglikelihood(self, prompts: Any, continuations: Any, *, adapter: Any = None) -> Any:
         return [Likelihood(-1.0, 1)] * len(prompts)
 
     def fingerprint(self) -> dict[str, Any]:

@@ -146,7 +146,7 @@ def human_likelihoods(simulator: UserSimulator, moments: Sequence[Moment]) -> li
     found: list[Likelihood | None] = [None] * len(moments)
     for adapter in adapters:
         chosen = [index for index, one in enumerate(forced) if one.request.adapter == adapter]
-        scored = model.score([prompts[i] for i in chosen], [texts[i] for i in chosen], adapter=adapter)
+        scored = model.loglikelihood([prompts[i] for i in chosen], [texts[i] for i in chosen], adapter=adapter)
         for index, likelihood in zip(chosen, scored, strict=True):
             found[index] = likelihood
     return found

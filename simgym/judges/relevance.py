@@ -37,7 +37,7 @@ class RelevanceJudge:
         """Choose whose likelihoods are used.
 
         Args:
-            model: A model that can `score`: in process, or a server that echoes log-probabilities.
+            model: A model that can compute `loglikelihood`: in process, or a server that echoes log-probabilities.
         """
         self.model_spec = model
         self._without: dict[str, Likelihood] = {}
@@ -95,8 +95,8 @@ class RelevanceJudge:
     def _given(self, model: LanguageModel, needs: Sequence[str], answers: Sequence[str]) -> list[Likelihood]:
         """Likelihoods of N needs given their answers; those without an answer are computed once and kept."""
         new = [need for need in dict.fromkeys(needs) if need not in self._without]
-        self._without.update(zip(new, model.score([_BEFORE_NEED] * len(new), new), strict=True))
-        return model.score([_prompt(answer) for answer in answers], needs)
+        self._without.update(zip(new, model.loglikelihood([_BEFORE_NEED] * len(new), new), strict=True))
+        return model.loglikelihood([_prompt(answer) for answer in answers], needs)
 
     def _gain(self, given: Likelihood, need: str) -> float:
         return (given.logprob - self._without[need].logprob) / given.token_count

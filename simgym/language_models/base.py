@@ -110,7 +110,7 @@ class LanguageModel(Protocol):
         """Answer N requests; N generations in the same order."""
         ...
 
-    def score(
+    def loglikelihood(
         self, prompts: Sequence[str], continuations: Sequence[str], *, adapter: str | None = None
     ) -> list[Likelihood]:
         """Log-likelihood of each continuation after its prompt, both raw text.

@@ -113,10 +113,10 @@ class CachedLM:
             found |= self._write(Generation, {key: asdict(found[key]) for key in first_of})
         return [found[key] for key in keys]
 
-    def score(
+    def loglikelihood(
         self, prompts: Sequence[str], continuations: Sequence[str], *, adapter: str | None = None
     ) -> list[Likelihood]:
-        """Log-likelihood of each continuation after its prompt; see `LanguageModel.score`.
+        """Log-likelihood of each continuation after its prompt; see `LanguageModel.loglikelihood`.
 
         Raises:
             UnknownRequest: in `replay`, an answer is not in the file.
@@ -132,7 +132,7 @@ class CachedLM:
         first_of = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in found}
         if first_of:
             heads, tails = zip(*first_of.values(), strict=True)
-            found |= zip(first_of, self.model.score(heads, tails, adapter=adapter), strict=True)
+            found |= zip(first_of, self.model.loglikelihood(heads, tails, adapter=adapter), strict=True)
             found |= self._write(Likelihood, {key: asdict(found[key]) for key in first_of})
         return [found[key] for key in keys]
 

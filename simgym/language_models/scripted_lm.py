@@ -30,7 +30,7 @@ class ScriptedLM:
     def generate(self, requests: Sequence[Request]) -> list[Generation]:
         return [self._answer(request) for request in requests]
 
-    def score(
+    def loglikelihood(
         self, prompts: Sequence[str], continuations: Sequence[str], *, adapter: str | None = None
     ) -> list[Likelihood]:
         """Two nats for a word that does not occur in the prompt, a half for one that does."""

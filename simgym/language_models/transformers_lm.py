@@ -137,10 +137,10 @@ class TransformersLM:
             for request, prompt, sequence, completion in zip(requests, prompts, sequences, completions, strict=True)
         ]
 
-    def score(
+    def loglikelihood(
         self, prompts: Sequence[str], continuations: Sequence[str], *, adapter: str | None = None
     ) -> list[Likelihood]:
-        """Log-likelihood of each continuation after its prompt; see `LanguageModel.score`.
+        """Log-likelihood of each continuation after its prompt; see `LanguageModel.loglikelihood`.
 
         Prompt and continuation are tokenized separately, so that the split between them is where you put it. An empty
         prompt stands for the model's start token.
@@ -214,7 +214,7 @@ class TransformersLM:
         return [HiddenStates(states, offsets) for states, (_, offsets) in zip(states_N, encoded, strict=True)]
 
     def prompt_text(self, request: Request) -> str:
-        """The exact text that `generate` reads for a request; what `score` takes as a prompt."""
+        """The exact text that `generate` reads for a request; what `loglikelihood` takes as a prompt."""
         with self.lock:
             self._check_adapters([request.adapter])
             return self._ready().prompt(request)

@@ -49,11 +49,11 @@ class CountingLM:
         )
         return generations
 
-    def score(
+    def loglikelihood(
         self, prompts: Sequence[str], continuations: Sequence[str], *, adapter: str | None = None
     ) -> list[Likelihood]:
-        """Log-likelihood of each continuation after its prompt; see `LanguageModel.score`."""
-        likelihoods = self.model.score(prompts, continuations, adapter=adapter)
+        """Log-likelihood of each continuation after its prompt; see `LanguageModel.loglikelihood`."""
+        likelihoods = self.model.loglikelihood(prompts, continuations, adapter=adapter)
         self.counts = replace(self.counts, scored=self.counts.scored + len(likelihoods))
         return likelihoods
 

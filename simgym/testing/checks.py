@@ -51,7 +51,7 @@ def check_language_model(model: LanguageModel, *, reproducible: bool = True) -> 
     Raises:
         ConfigurationError: a rule is broken; the message names it.
     """
-    name = _protocol(model, LanguageModel, "generate, score and fingerprint")
+    name = _protocol(model, LanguageModel, "generate, loglikelihood and fingerprint")
     _check_fingerprint(name, model.fingerprint)
     sampling = SamplingParams(max_new_tokens=8)
     requests = [Request((Message("user", text),), sampling, seed=seed) for seed, text in enumerate(_ASKED, 11)]
@@ -62,7 +62,7 @@ def check_language_model(model: LanguageModel, *, reproducible: bool = True) -> 
         _check_repeatable(f"{name}.generate", model.generate, requests, lambda generation: generation.text)
     asked = Request(requests[0].messages, SamplingParams(temperature=0, max_new_tokens=64), json_schema=_SCHEMA)
     _check_json(name, model.generate([asked])[0])
-    _check_scores(name, model)
+    _check_loglikelihoods(name, model)
 
 
 def check_simulator(simulator: UserSimulator, scenarios: Sequence[Scenario] | None = None) -> None:
@@ -195,25 +195,25 @@ def _check_json(name: str, generation: Generation) -> None:
         )
 
 
-def _check_scores(name: str, model: LanguageModel) -> None:
+def _check_loglikelihoods(name: str, model: LanguageModel) -> None:
     pairs = [("The sky is", " blue."), ("One and one is", " two, as everybody knows."), ("", "Hello")]
 
-    def score(some: Sequence[tuple[str, str]]) -> list[Likelihood]:
-        return model.score([prompt for prompt, _ in some], [continuation for _, continuation in some])
+    def loglikelihood(some: Sequence[tuple[str, str]]) -> list[Likelihood]:
+        return model.loglikelihood([prompt for prompt, _ in some], [continuation for _, continuation in some])
 
     try:
-        model.score(["a"], ["b"])
+        model.loglikelihood(["a"], ["b"])
     except ConfigurationError:
-        return  # a model that cannot score says so
-    for likelihood in _batch(f"{name}.score", score, pairs, Likelihood):
+        return  # a model that has none says so
+    for likelihood in _batch(f"{name}.loglikelihood", loglikelihood, pairs, Likelihood):
         if not (math.isfinite(likelihood.logprob) and likelihood.logprob <= _TOLERANCE and likelihood.token_count >= 1):
-            _fail(f"{name}.score returned {likelihood}, expected a finite logprob <= 0 of at least one token")
-    _check_repeatable(f"{name}.score", score, pairs, lambda likelihood: likelihood.logprob)
+            _fail(f"{name}.loglikelihood returned {likelihood}, expected a finite logprob <= 0 of at least one token")
+    _check_repeatable(f"{name}.loglikelihood", loglikelihood, pairs, lambda likelihood: likelihood.logprob)
     try:
-        model.score(["a", "b"], ["c"])
+        model.loglikelihood(["a", "b"], ["c"])
     except ConfigurationError:
         return
-    _fail(f"{name}.score accepts 2 prompts with 1 continuation. Raise a ConfigurationError")
+    _fail(f"{name}.loglikelihood accepts 2 prompts with 1 continuation. Raise a ConfigurationError")
 
 
 def _check_turn(what: str, turn: UserTurn) -> None:

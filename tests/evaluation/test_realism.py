@@ -119,7 +119,7 @@ def test_human_turns_are_scored_under_the_simulators_own_prompt(reference, tiny_
         forced = simulator.force(moment.scenario, moment.history, moment.said)
         prompt = model.prompt_text(forced.request)
         assert moment.scenario.goal in prompt
-        (likelihood,) = model.score([prompt + forced.prefix], [forced.text], adapter=forced.request.adapter)
+        (likelihood,) = model.loglikelihood([prompt + forced.prefix], [forced.text], adapter=forced.request.adapter)
         assert turn.logprob == pytest.approx(likelihood.logprob, rel=1e-4)
         assert turn.byte_count == len(moment.said.encode())
         bits = sum(-one.logprob for one in turns if one.logprob is not None) / math.log(2)

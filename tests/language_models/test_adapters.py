@@ -41,7 +41,7 @@ def test_an_adapter_with_a_token_of_its_own_predicts_what_peft_predicts(tiny_mod
         ids = tokenizer(prompt, add_special_tokens=False, return_tensors="pt")["input_ids"]
         with torch.inference_mode():
             expected = float(theirs(ids).logits[0, -1].log_softmax(-1)[token])
-        (likelihood,) = ours.score([prompt], [END_OF_CONVERSATION], adapter=name)
+        (likelihood,) = ours.loglikelihood([prompt], [END_OF_CONVERSATION], adapter=name)
         assert likelihood.token_count == 1
         assert likelihood.logprob == pytest.approx(expected, abs=1e-4)
 

@@ -399,14 +399,14 @@ def test_scores_are_the_log_probabilities_of_the_continuation(serve: Serve, conn
 
     model = connect(serve(vllm), tokenizer=tiny_model)
     encode = AutoTokenizer.from_pretrained(tiny_model)
-    likelihoods = model.score(["a prompt", ""], [" and more", "x"])
+    likelihoods = model.loglikelihood(["a prompt", ""], [" and more", "x"])
     for likelihood, text in zip(likelihoods, [" and more", "x"], strict=True):
         tokens = encode(text, add_special_tokens=False)["input_ids"]
         assert likelihood.logprob == -sum(tokens)
         assert likelihood.token_count == len(tokens)
-    assert model.score([], []) == []
+    assert model.loglikelihood([], []) == []
     with pytest.raises(ConfigurationError, match="is empty"):
-        model.score(["a"], [""])
+        model.loglikelihood(["a"], [""])
 
 
 @pytest.mark.parametrize(
@@ -414,7 +414,7 @@ def test_scores_are_the_log_probabilities_of_the_continuation(serve: Serve, conn
 )
 def test_a_server_that_cannot_score_says_so(serve: Serve, connect: Connect, tiny_model: str, answer: Answer) -> None:
     with pytest.raises(ConfigurationError, match="This server cannot score"):
-        connect(serve(lambda path, body: answer), tokenizer=tiny_model).score(["a"], ["b"])
+        connect(serve(lambda path, body: answer), tokenizer=tiny_model).loglikelihood(["a"], ["b"])
 
 
 def test_a_closed_or_pickled_model_connects_again(serve: Serve, connect: Connect) -> None:
@@ -489,7 +489,7 @@ def test_a_real_server_answers_the_same_at_temperature_zero(smollm: str, tmp_pat
         assert user_turn.fault is None
         assert user_turn.prompt.endswith("<|im_start|>user\n")
         with pytest.raises(ConfigurationError, match="cannot score"):
-            model.score(["a"], ["b"])
+            model.loglikelihood(["a"], ["b"])
         model.close()
     finally:
         server.terminate()

@@ -37,7 +37,7 @@ class Counting:
         text = f"{request.messages[-1].content} {request.seed} {self.asked}"
         return Generation(text, (1, 2), (-0.1, -1 / 3), "length", "p", (3,), 4, 5)
 
-    def score(self, prompts, continuations, *, adapter=None):
+    def loglikelihood(self, prompts, continuations, *, adapter=None):
         self.asked += len(prompts)
         return [Likelihood(-self.asked / 7, len(one)) for one in continuations]
 
@@ -61,8 +61,8 @@ def test_what_was_answered_is_not_asked_again_and_comes_back_exactly(tmp_path):
     again = CachedLM(Counting(), path=path, mode="replay")
     assert again.generate([ask("b"), ask("a")]) == [first[1], first[0]]
     assert again.hits == 2
-    scored = CachedLM(model, path=path).score(["x"], ["y"])
-    assert again.score(["x"], ["y"]) == scored
+    scored = CachedLM(model, path=path).loglikelihood(["x"], ["y"])
+    assert again.loglikelihood(["x"], ["y"]) == scored
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def test_log_probabilities_are_those_of_scoring_the_same_tokens(lm):
     generation = lm.generate([ask("Hello", temperature=0.0, max_new_tokens=6)])[0]
     text = lm.tokenizer.decode(generation.token_ids)
     if lm.tokenizer(text, add_special_tokens=False)["input_ids"] == list(generation.token_ids):
-        scored = lm.score([generation.prompt], [text])[0]
+        scored = lm.loglikelihood([generation.prompt], [text])[0]
         assert scored.logprob == pytest.approx(sum(generation.logprobs), abs=1e-3)
     sharp, flat = lm.generate([ask("Hello", 3, temperature=0.01), ask("Hello", 3, temperature=1.0)])
     assert sum(sharp.logprobs) >= sum(flat.logprobs)
@@ -83,12 +83,12 @@ def test_log_probabilities_are_those_of_scoring_the_same_tokens(lm):
 
 def test_scores_are_the_same_alone_and_in_a_batch_and_an_empty_prompt_is_allowed(lm):
     prompts, continuations = ["ab", "", "a longer prompt"], ["cd", "xyz", "q"]
-    together = lm.score(prompts, continuations)
-    alone = [lm.score([prompt], [text])[0] for prompt, text in zip(prompts, continuations, strict=True)]
+    together = lm.loglikelihood(prompts, continuations)
+    alone = [lm.loglikelihood([prompt], [text])[0] for prompt, text in zip(prompts, continuations, strict=True)]
     assert [one.logprob for one in together] == pytest.approx([one.logprob for one in alone], abs=1e-4)
     assert [one.token_count for one in together] == [2, 3, 1]
     with pytest.raises(ConfigurationError, match="empty"):
-        lm.score(["a"], [""])
+        lm.loglikelihood(["a"], [""])
 
 
 def test_a_sampled_distribution_matches_the_model(lm):
