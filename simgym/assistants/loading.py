@@ -55,7 +55,7 @@ def load_assistant(text: str, sampling: SamplingParams, *, cache: AnswerCache = 
         if not isinstance(made, Assistant):
             raise ConfigurationError(
                 f"{model} makes a {type(made).__name__}, expected an assistant (respond and fingerprint) or a language "
-                "model (generate, score and fingerprint)."
+                "model (generate, loglikelihood and fingerprint)."
             )
         if prompt:
             raise ConfigurationError(f"{model} is an assistant of its own, which takes no prompt. Leave +{prompt} out.")

@@ -91,7 +91,7 @@ class OpenAILM:
             max_concurrency: Requests in flight, in [1, 1000] (the client opens no more connections).
             timeout: Seconds one attempt may wait for the server, > 0; a dead server costs `max_retries + 1` of them.
             max_retries: Further attempts after the first, >= 0.
-            tokenizer: The served model's tokenizer, or the name or folder to load it from; for user turns and likelihoods.
+            tokenizer: The served model's tokenizer, or the name or folder to load it from; for user turns, likelihoods.
             extra_body: More JSON fields for every request; they win, and a value of None leaves a field out.
             logprobs: Also ask for log-probabilities. `token_ids` stay empty all the same: the protocol has none.
         """

@@ -90,7 +90,9 @@ MODELS = {
     "not strict JSON": Wrong(BY_SEED, fingerprint=lambda: {"temperature": float("nan")}),
     "not tuples": Wrong(BY_SEED, fingerprint=lambda: {"layers": (1, 2)}),
     "changes from call to call": Wrong(BY_SEED, fingerprint=lambda: {"started": next(counter)}),
-    "finite logprob": Wrong(BY_SEED, score=lambda prompts, continuations: [Likelihood(1.0, 1) for _ in prompts]),
+    "finite logprob": Wrong(
+        BY_SEED, loglikelihood=lambda prompts, continuations: [Likelihood(1.0, 1) for _ in prompts]
+    ),
     "is no LanguageModel": object(),
 }
 
