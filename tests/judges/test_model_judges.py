@@ -46,7 +46,7 @@ def test_the_expected_score_is_the_mean_of_the_digits_by_their_probability(tiny_
     judge = ExpectedScoreJudge(model)
     (judgement,) = judged(judge, TALKS[:1])
     prompt = model.prompt_text(judge._request(SCENARIO, TALKS[0]))
-    chances = [math.exp(one.logprob) for one in model.score([prompt] * 10, DIGITS)]
+    chances = [math.exp(one.logprob) for one in model.loglikelihood([prompt] * 10, DIGITS)]
     expected = sum(digit * chance for digit, chance in enumerate(chances)) / sum(chances) / 9
     assert judgement.value == pytest.approx(expected, abs=1e-4)
     assert [one.value for one in judged(judge)] == pytest.approx(
