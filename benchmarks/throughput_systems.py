@@ -48,7 +48,7 @@ def peak_mb(process: int | str = "self") -> int:
 class Nobody:
     """A judge that judges nothing, at once."""
 
-    def score(self, scenarios: Any, conversations: Any, *, seeds: Any) -> list[Judgement]:
+    def judge(self, scenarios: Any, conversations: Any, *, seeds: Any) -> list[Judgement]:
         return [Judgement(0.5)] * len(scenarios)
 
     def fingerprint(self) -> dict[str, Any]:

@@ -154,7 +154,7 @@ def judge_pairs(
                 for text in (one.better, one.worse)
             ]
             doubled = [scenario for scenario in scenarios for _ in (0, 1)]
-            judged = judge.score(doubled, talks, seeds=[value for value in seeds for _ in (0, 1)])
+            judged = judge.judge(doubled, talks, seeds=[value for value in seeds for _ in (0, 1)])
             verdicts += [_graded(one, *judged[2 * i : 2 * i + 2]) for i, one in enumerate(batch)]
         advance(len(batch))
     return verdicts
@@ -236,10 +236,10 @@ def judge_agreement(
 
 
 def _graded(pair: Pair, better: Judgement, worse: Judgement) -> Verdict:
-    if better.value is None or worse.value is None:
+    if better.score is None or worse.score is None:
         return Verdict(pair, None, None, None, better.fault or worse.fault)
-    correct = 0.5 if better.value == worse.value else float(better.value > worse.value)
-    return Verdict(pair, correct, (better.value, worse.value), None, None)
+    correct = 0.5 if better.score == worse.score else float(better.score > worse.score)
+    return Verdict(pair, correct, (better.score, worse.score), None, None)
 
 
 def _length_alone(verdicts: Sequence[Verdict], subsets: Sequence[str]) -> dict[str, float]:

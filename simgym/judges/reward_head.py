@@ -120,10 +120,10 @@ class RewardHeadJudge:
         self.model_spec = model
         self._head: Head | None = None
 
-    def score(
+    def judge(
         self, scenarios: Sequence[Scenario], conversations: Sequence[Conversation], *, seeds: Sequence[int]
     ) -> list[Judgement]:
-        """Judge N conversations in one batched pass; no randomness. `parts` are the values of the assistant turns.
+        """Judge N conversations in one batched pass; no randomness. `components` are the scores of the assistant turns.
 
         A conversation whose turns do not all fit the context, or in which the assistant says nothing, is a fault.
         """
@@ -178,7 +178,7 @@ class RewardHeadJudge:
             return Judgement(None, fault=fault, calls=(call,))
         values = [squash((reward - head.centre) / head.scale) for reward in rewards]
         reason = f"Rewards of the turns: {output}."
-        return Judgement(sum(values) / len(values), (reason,), parts=tuple(values), calls=(call,))
+        return Judgement(sum(values) / len(values), (reason,), components=tuple(values), calls=(call,))
 
     def _ready(self) -> tuple[Head, TransformersLM]:
         if self._head is None:

@@ -19,7 +19,7 @@ class Lengths:
     def __init__(self, failing=""):
         self.failing = failing
 
-    def score(self, scenarios, conversations, *, seeds):
+    def judge(self, scenarios, conversations, *, seeds):
         said = [talk.messages[-1].content for talk in conversations]
         return [
             Judgement(None, fault="refused: no") if self.failing and self.failing in text
