@@ -1,6 +1,6 @@
 """Train the reward model that ships as the default judge: a linear head on hidden states of the default model.
 
-    python agents/embedded_reward.py --data arena_answers.jsonl
+    python agents/embedded_reward.py [--data arena_answers.jsonl]       # `simgym data sources` says whose that is
     simgym judge validate held_out.jsonl --judge reward_head --judge-option head=runs/embedded_reward/head
 
 Better are strong models' answers to real openings (`arena_answers.jsonl`, rows `{"id", "opening", "topic", "answers":
@@ -32,6 +32,7 @@ import numpy as np
 
 from simgym.chat_template import render
 from simgym.conversation import Message
+from simgym.data.sources import data_file
 from simgym.evaluation.run_file import RunFile
 from simgym.judges.reward_head import TENSORS, Head
 from simgym.language_models.base import Request, SamplingParams
@@ -88,10 +89,10 @@ class Text:
 def main() -> None:
     """Sample, read, fit; each stage goes on from what is there."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("--data", type=Path, required=True, help="arena_answers.jsonl")
+    parser.add_argument("--data", type=Path, help="arena_answers.jsonl; default: the one in $SIMGYM_DATA")
     parser.add_argument("--output", type=Path, default=Path("runs/embedded_reward"))
     options = parser.parse_args()
-    sources = read_sources(options.data)
+    sources = read_sources(options.data or data_file("arena_answers.jsonl"))
     model = TransformersLM()
     with RunFile(options.output / "samples.jsonl", {"base": model.fingerprint(), "version": 1}) as file:
         sample(model, sources, file)

@@ -1,6 +1,6 @@
 """Does the embedded reward model know the better of two answers, and an answer from one to another question?
 
-    python benchmarks/embedded_reward.py --pairs judge_pairs.jsonl [--parts reward_head relevance ceiling]
+    python benchmarks/embedded_reward.py [--pairs judge_pairs.jsonl] [--parts reward_head relevance ceiling]
 
 Pairs are `{"instruction", "better", "worse", "worse_model"}` that the judge was never trained on, without those whose
 instructions were looked at while its features were chosen. Off-topic pairs are
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from simgym.conversation import Message
+from simgym.data.sources import data_file
 from simgym.evaluation.judge_validation import Pair, Verdict, judge_pairs, read_pairs, validate
 from simgym.judges.loading import load_judge
 from simgym.judges.reward_head import SHIPPED_HEAD, Head, read_head
@@ -39,13 +40,13 @@ RESULTS = Path(__file__).with_name("results") / "embedded_reward.json"
 def main() -> None:
     """Judge, summarise, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("--pairs", type=Path, required=True)
+    parser.add_argument("--pairs", type=Path, help="judge_pairs.jsonl; default: the one in $SIMGYM_DATA")
     parser.add_argument("--head", help="folder of another head than the shipped one")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--limit", type=int, help="use so many pairs of every kind")
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args()
-    seen, pairs, strangers = (one[: options.limit] for one in read(options.pairs))
+    seen, pairs, strangers = (one[: options.limit] for one in read(options.pairs or data_file("judge_pairs.jsonl")))
     results = json.loads(options.output.read_text()) if options.output.is_file() else {}
     for part in options.parts:
         if part == "reward_head":

@@ -72,12 +72,12 @@ def test_the_recipe_makes_a_judge(recipe, tiny_model, tmp_path, monkeypatch):
     assert RewardHeadJudge(head=str(head)).fingerprint()["model"]["model"] == tiny_model
 
 
-def test_lengths_are_balanced_and_validation_is_not_trained_on(recipe, shared_data):
-    sources = recipe.read_sources(shared_data / "arena_answers.jsonl")
+def test_lengths_are_balanced_and_validation_is_not_trained_on(recipe, data_of_others):
+    sources = recipe.read_sources(data_of_others("arena_answers.jsonl"))
     log = json.loads((SHIPPED_HEAD / "training_log.json").read_text())
     assert log["openings"] == len(sources)
     assert 0.45 < log["better_is_longer"] < 0.55
-    rows = [json.loads(line) for line in (shared_data / "judge_pairs.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in data_of_others("judge_pairs.jsonl").read_text().splitlines()]
     assert {row["instruction"] for row in rows}.isdisjoint(source.opening for source in sources)
 
 

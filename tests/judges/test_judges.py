@@ -253,9 +253,9 @@ def test_relevance_is_higher_for_words_that_fit_the_need():
 
 
 @pytest.mark.slow
-def test_relevance_with_the_real_model_tells_on_topic_from_off_topic(smollm, shared_data):
+def test_relevance_with_the_real_model_tells_on_topic_from_off_topic(smollm, data_of_others):
     """Of 30 real openings, at least nine in ten prefer their own answer to the next one's."""
-    lines = (shared_data / "arena_answers.jsonl").read_text().splitlines()[-30:]
+    lines = data_of_others("arena_answers.jsonl").read_text().splitlines()[-30:]
     rows = [json.loads(line) for line in lines]
     scenarios = [Scenario(str(n), f"{INTENT_PREFIX}get help", row["opening"]) for n, row in enumerate(rows)]
     own = [Conversation().add("assistant", next(iter(row["answers"].values()))) for row in rows]
