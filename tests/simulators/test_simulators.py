@@ -35,7 +35,7 @@ TALK = Conversation().add("user", "hello, can we rest?").add("assistant", "Of co
         ("is that an AI thing? can you help me", None),
     ],
 )
-def test_spoilt_turns_are_found_and_honest_ones_pass(scenarios, text, fault):
+def test_invalid_turns_are_detected_and_honest_ones_pass(scenarios, text, fault):
     found = find_fault(text, scenarios[5], TALK)
     assert found == fault or (fault is not None and found.startswith(fault))
 
