@@ -8,7 +8,7 @@ TEST := .venv
 PIP := -m pip install -qq --disable-pip-version-check -c constraints.txt
 PREPARE = $(PYTHON) -m venv --clear $(1) && echo 'Installing into $(1): one to three minutes, once.' && $(1)/bin/python $(PIP) -e '.[$(2)]'
 
-.PHONY: demo test lint clean
+.PHONY: demo test fast lint data clean
 
 demo: $(DEMO)/complete
 	@$(DEMO)/bin/simgym matrix \
@@ -20,6 +20,13 @@ demo: $(DEMO)/complete
 
 test: lint
 	$(TEST)/bin/python -m pytest
+
+fast: $(TEST)/complete
+	$(TEST)/bin/python -m pytest -q -m 'not slow' $(FAST)
+
+data: $(DEMO)/complete
+	@$(DEMO)/bin/simgym cache fetch >/dev/null
+	@$(DEMO)/bin/simgym data sources
 
 lint: $(TEST)/complete
 	$(TEST)/bin/ruff check .

@@ -13,6 +13,7 @@ VARIABLES: dict[str, str] = {
     "OPENAI_BASE_URL": "Address of the server of openai:NAME, e.g. http://localhost:8000/v1. Default: OpenAI.",
     "PIP_CONFIG_FILE": "A file of pip's settings, whose package index may have the default model.",
     "SIMGYM_CACHE": "Folder of converted weights. Default: simgym in $XDG_CACHE_HOME.",
+    "SIMGYM_DATA": "Folder of other people's data, see `simgym data sources`. Default: data.",
     "SIMGYM_OUTAGE_WAITS": "Seconds to wait for a silent server before each new attempt. Default: 5,30,60.",
     "SIMGYM_STUDY_ADMIN_TOKEN": "Password of a study's /admin page; without it there is no such page.",
     "SIMGYM_TRACEBACK": "1: show the traceback of an error instead of one sentence.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from simgym.conversation import INTENT_PREFIX, Message, Scenario
+from simgym.data.sources import SOURCES, Availability, availability, data_folder
 
+BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
 NEEDS_LOCAL = "the extra simgym[local] is not installed"
 
 
@@ -73,12 +75,18 @@ def scenarios() -> list[Scenario]:
 
 
 @pytest.fixture
-def shared_data() -> Path:
-    """The folder of third-party data, which is not part of the project."""
-    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
-    if not folder.is_dir():
-        pytest.skip("the third-party data folder is not beside this checkout")
-    return folder
+def data_of_others(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Path of a file that simgym does not ship, from $SIMGYM_DATA or a folder beside the checkout; skips without it."""
+    if "SIMGYM_DATA" not in os.environ and BESIDE.is_dir():
+        monkeypatch.setenv("SIMGYM_DATA", str(BESIDE))
+
+    def find(name: str) -> Path:
+        source = next(source for source in SOURCES if source.name == name)
+        if availability(source) is not Availability.READY:
+            pytest.skip(f"needs {name} in $SIMGYM_DATA; `simgym data sources` says whose it is")
+        return data_folder() / name
+
+    return find
 
 
 @pytest.fixture(scope="module")

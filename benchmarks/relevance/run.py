@@ -1,8 +1,8 @@
 """How well the relevance judge tells on-topic from off-topic answers, and where its two constants come from.
 
-    python benchmarks/relevance/run.py --data FOLDER [--pairs 80] [--model smollm2-135m-instruct]
+    python benchmarks/relevance/run.py [--data arena_answers.jsonl] [--pairs 80] [--model smollm2-135m-instruct]
 
-FOLDER holds `arena_answers.jsonl` (real openings with strong answers). For each opening, the gain of its own answer
+`arena_answers.jsonl` holds real openings with strong answers. For each opening, the gain of its own answer
 (log p(opening | answer) - log p(opening), nats per token) is compared with the gain of another opening's answer.
 Constants are fitted on the first half (CENTRE: the threshold that tells the two apart best; SCALE: the
 slope of the logistic fit) and the accuracy is printed on the second half, beside the same for length alone.
@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import minimize
 
+from simgym.data.sources import data_file
 from simgym.judges.relevance import RelevanceJudge
 from simgym.language_models.loading import load_language_model
 from simgym.language_models.weights import DEFAULT_MODEL
@@ -27,12 +28,12 @@ from simgym.transcripts import write_json
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with arena_answers.jsonl")
+    parser.add_argument("--data", type=Path, help="arena_answers.jsonl; default: the one in $SIMGYM_DATA")
     parser.add_argument("--pairs", type=int, default=80, help="openings used, half to fit and half to test")
     parser.add_argument("--model", default=DEFAULT_MODEL, help="whose likelihoods are used")
     args = parser.parse_args()
 
-    lines = (args.data / "arena_answers.jsonl").read_text(encoding="utf-8").splitlines()[: args.pairs]
+    lines = (args.data or data_file("arena_answers.jsonl")).read_text(encoding="utf-8").splitlines()[: args.pairs]
     rows = [json.loads(line) for line in lines]
     needs = [" ".join(row["opening"].split())[:400] for row in rows]
     answers = [next(iter(row["answers"].values())) for row in rows]

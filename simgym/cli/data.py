@@ -187,6 +187,21 @@ def scenarios(
     _print(step.summary(), output)
 
 
+@data.command()
+def sources() -> None:
+    """List the data of other people that recipes, benchmarks and tests read: whose it is, and how to get it."""
+    from simgym.data.sources import SOURCES, availability, data_folder
+
+    typer.echo(f"Files are looked for in {plain(str(data_folder()))} (SIMGYM_DATA).")
+    for source in SOURCES:
+        typer.echo(f"\n{source.name}: {availability(source).value}")
+        typer.echo(f"  content  {source.content}")
+        typer.echo(f"  author   {source.author}")
+        typer.echo(f"  licence  {source.licence}")
+        typer.echo(f"  used by  {source.used_by}")
+        typer.echo(f"  obtain   {source.obtain}")
+
+
 def _told(
     conversations: Iterable[LoggedConversation], advance: Callable[[str, int], object], phase: str
 ) -> Iterator[LoggedConversation]:

@@ -31,12 +31,12 @@ WORDS = "First of all, this is a sentence. It is followed by one more; and by ot
 
 
 @pytest.mark.parametrize("kind", ["cut_off", "repeated", "padded", "shuffled", "garbled"])
-def test_spoilt_answers_differ_from_what_they_were_made_of_and_are_about_as_long(recipe, kind):
+def test_corrupted_answers_differ_from_what_they_were_made_of_and_are_about_as_long(recipe, kind):
     for seed in range(20):
         words = " ".join(f"Part {number}. {WORDS}" for number in range(2 + seed % 3))
-        spoilt = recipe.SPOILT[kind](words, None, generator(seed, kind))
-        assert spoilt != words
-        assert 0.2 * len(words) < len(spoilt) < 1.6 * len(words) + 90
+        corrupted = recipe.CORRUPTIONS[kind](words, None, generator(seed, kind))
+        assert corrupted != words
+        assert 0.2 * len(words) < len(corrupted) < 1.6 * len(words) + 90
 
 
 def test_sentences_end_where_they_end(recipe):
@@ -72,12 +72,12 @@ def test_the_recipe_makes_a_judge(recipe, tiny_model, tmp_path, monkeypatch):
     assert RewardHeadJudge(head=str(head)).fingerprint()["model"]["model"] == tiny_model
 
 
-def test_lengths_are_balanced_and_validation_is_not_trained_on(recipe, shared_data):
-    sources = recipe.read_sources(shared_data / "arena_answers.jsonl")
+def test_lengths_are_balanced_and_validation_is_not_trained_on(recipe, data_of_others):
+    sources = recipe.read_sources(data_of_others("arena_answers.jsonl"))
     log = json.loads((SHIPPED_HEAD / "training_log.json").read_text())
     assert log["openings"] == len(sources)
     assert 0.45 < log["better_is_longer"] < 0.55
-    rows = [json.loads(line) for line in (shared_data / "judge_pairs.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in data_of_others("judge_pairs.jsonl").read_text().splitlines()]
     assert {row["instruction"] for row in rows}.isdisjoint(source.opening for source in sources)
 
 

@@ -18,8 +18,8 @@ from simgym.evaluation.wildbench_results import (
 from simgym.statistics.length_control import length_controlled_win_rate
 
 
-def test_the_published_scores_are_reproduced_to_the_last_bit(shared_data):
-    models = json.loads((shared_data / "wildbench_score.json").read_text())["models"]
+def test_the_published_scores_are_reproduced_to_the_last_bit(data_of_others):
+    models = json.loads(data_of_others("wildbench_score.json").read_text())["models"]
     for name, model in models.items():
         graded = [Graded(task, grade, (), length, cut) for task, grade, length, cut in model["rows"]]
         summary, published = wb_score(graded, official=True, resamples=99), model["published"]
@@ -30,15 +30,15 @@ def test_the_published_scores_are_reproduced_to_the_last_bit(shared_data):
         assert summary.overall.low < summary.overall.value < summary.overall.high
 
 
-def test_the_published_macro_means_are_reproduced(shared_data):
-    data = json.loads((shared_data / "wildbench_macro_and_reward.json").read_text())
+def test_the_published_macro_means_are_reproduced(data_of_others):
+    data = json.loads(data_of_others("wildbench_macro_and_reward.json").read_text())
     assert data["weights"] == WEIGHTS
     for name, row in data["score"].items():
         assert macro_mean(row["task_categorized_scores"]) == pytest.approx(row["task_macro_score"], abs=1e-9), name
 
 
-def test_the_published_rewards_are_reproduced(shared_data):
-    data = json.loads((shared_data / "wildbench_macro_and_reward.json").read_text())["pairwise"]
+def test_the_published_rewards_are_reproduced(data_of_others):
+    data = json.loads(data_of_others("wildbench_macro_and_reward.json").read_text())["pairwise"]
     for versus, models in data.items():
         for name, row in models.items():
             outcomes = [(outcome, ()) for outcome in REWARDS for _ in range(row[outcome])]

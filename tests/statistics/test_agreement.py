@@ -60,8 +60,8 @@ def test_unrated_items_are_left_out_and_constant_ratings_have_no_kappa():
     assert spearman([1, 2, 3], [10, 20, 30], resamples=19).value == 1
 
 
-def test_two_judges_of_wildbench_agree_more_with_themselves_than_with_each_other(shared_data):
-    rows = json.loads((shared_data / "wildbench_two_judges.json").read_text())["rows"]
+def test_two_judges_of_wildbench_agree_more_with_themselves_than_with_each_other(data_of_others):
+    rows = json.loads(data_of_others("wildbench_two_judges.json").read_text())["rows"]
     turbo, omni, omni_later = (np.array([row[column] for row in rows], dtype=float) for column in (2, 3, 4))
     sessions = [row[1] for row in rows]
     between = agreement(turbo, omni, sessions, resamples=49)

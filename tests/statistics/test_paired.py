@@ -30,8 +30,8 @@ def test_ties_are_half_a_win_and_clusters_widen_the_interval():
         win_rate([1, 2])
 
 
-def test_published_win_rates_are_reproduced(shared_data):
-    models = json.loads((shared_data / "alpaca_eval_winrate.json").read_text())["models"]
+def test_published_win_rates_are_reproduced(data_of_others):
+    models = json.loads(data_of_others("alpaca_eval_winrate.json").read_text())["models"]
     assert len(models) > 20
     for name, model in models.items():
         published, given = model["published"], np.array(model["preference"])
