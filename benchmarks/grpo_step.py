@@ -33,17 +33,17 @@ class Timed:
     """A judge, and the seconds spent in it."""
 
     def __init__(self, judge: Any) -> None:
-        self.judge, self.seconds = judge, 0.0
+        self.inner, self.seconds = judge, 0.0
 
-    def score(self, *arguments: Any, **named: Any) -> Any:
+    def judge(self, *arguments: Any, **named: Any) -> Any:
         began = time.perf_counter()
         try:
-            return self.judge.score(*arguments, **named)
+            return self.inner.judge(*arguments, **named)
         finally:
             self.seconds += time.perf_counter() - began
 
     def fingerprint(self) -> dict[str, Any]:
-        return dict(self.judge.fingerprint())
+        return dict(self.inner.fingerprint())
 
 
 class TimedRollouts:

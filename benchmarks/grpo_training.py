@@ -140,13 +140,13 @@ def compared(first: list[Any], second: list[Any]) -> dict[str, Any]:
 
     judge = load_judge("relevance", model=BASE)
     judged = [
-        judge.score([one.scenario for one in side], [one.conversation for one in side], seeds=[0] * len(side))
+        judge.judge([one.scenario for one in side], [one.conversation for one in side], seeds=[0] * len(side))
         for side in zip(*pairs, strict=True)
     ]
     relevance = [
-        (pair, one.value - two.value)
+        (pair, one.score - two.score)
         for pair, one, two in zip(pairs, *judged, strict=True)
-        if one.value is not None and two.value is not None
+        if one.score is not None and two.score is not None
     ]
     return {
         "reward": mean(gains, pairs),

@@ -56,7 +56,7 @@ class Dialogue:
     turn: int = 0
     """Assistant turns so far, >= 0."""
     reward: float | None = None
-    """The judge's value in [0, 1] once judged; None before, and when there is no judgement because of a fault."""
+    """The judge's score in [0, 1] once judged; None before, and when there is no judgement because of a fault."""
     end_reason: EndReason | None = None
     """Why it ended; None while it runs."""
     fault: Fault | None = None
@@ -64,7 +64,7 @@ class Dialogue:
     reasons: tuple[str, ...] = ()
     """What the judges said, one text a judge."""
     components: tuple[float, ...] = ()
-    """What the reward is the mean of, in [0, 1] each; see `Judgement.parts`."""
+    """What the reward is the mean of, in [0, 1] each; see `Judgement.components`."""
     calls: tuple[ModelCall, ...] = ()
     """Every model call of assistant, simulator and judge, in order."""
     role_seconds: Mapping[str, float] = field(default_factory=dict, compare=False)
@@ -396,7 +396,7 @@ class Simulation:
         if not drafts:
             return
         started = time.perf_counter()
-        judgements = self.judge.score(
+        judgements = self.judge.judge(
             [draft.scenario for draft in drafts],
             [draft.conversation for draft in drafts],
             seeds=[derive_seed(draft.seed, "judge") for draft in drafts],
@@ -405,8 +405,8 @@ class Simulation:
         for draft, judgement in zip(drafts, judgements, strict=True):
             draft.spend("judge", share)
             draft.calls += judgement.calls
-            draft.reward, draft.reasons, draft.components = judgement.value, judgement.reasons, judgement.parts
-            if judgement.value is None:
+            draft.reward, draft.reasons, draft.components = judgement.score, judgement.reasons, judgement.components
+            if judgement.score is None:
                 draft.end_reason, draft.fault = "judge_fault", parse_fault(judgement.fault)
 
 

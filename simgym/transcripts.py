@@ -75,7 +75,7 @@ class Transcript:
     end_reason: EndReason
     """Why it ended."""
     reward: float | None
-    """The judges' value in [0, 1]; None when not judged or the judge failed."""
+    """The judges' score in [0, 1]; None when not judged or the judge failed."""
     fault: Fault | None = None
     """What went wrong, `kind: detail` in the file; None if nothing did. A text given here is read as one."""
     reasons: tuple[str, ...] = ()
@@ -155,7 +155,7 @@ class Transcript:
         transcript = from_json(cls, _as_fields(value), "transcript", extra="ignore")
         for number in (transcript.reward, *transcript.components):
             if number is not None and not 0 <= number <= 1:
-                raise ConfigurationError(f"A reward or judge value is {number}, expected a number in [0, 1].")
+                raise ConfigurationError(f"A reward or one of its components is {number}, expected a number in [0, 1].")
         return transcript
 
 

@@ -55,12 +55,12 @@ class Moody:
     def __init__(self):
         self.calls = 0
 
-    def score(self, scenarios, conversations, *, seeds):
+    def judge(self, scenarios, conversations, *, seeds):
         self.calls += 1
         return [
             Judgement(None, fault="refused: no")
             if seed % 4 == 0
-            else Judgement(0.5, reasons=("so so",), parts=(0.25, 0.75))
+            else Judgement(0.5, reasons=("so so",), components=(0.25, 0.75))
             for seed in seeds
         ]
 

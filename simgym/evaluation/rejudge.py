@@ -134,7 +134,7 @@ def _has_an_end(transcript: Transcript) -> bool:
 def _judged(transcripts: Sequence[Transcript], judge: Judge) -> list[Transcript]:
     if not transcripts:
         return []
-    judgements = judge.score(
+    judgements = judge.judge(
         [one.scenario for one in transcripts],
         [one.conversation for one in transcripts],
         seeds=[derive_seed(one.seed, "judge") for one in transcripts],
@@ -150,11 +150,11 @@ def _with(transcript: Transcript, judgement: Judgement, fingerprint: Mapping[str
         end = "turn_limit" if len(transcript.conversation.said_by("assistant")) == limit else "user_end"
     return replace(
         transcript,
-        end_reason="judge_fault" if judgement.value is None else end,
-        reward=judgement.value,
+        end_reason="judge_fault" if judgement.score is None else end,
+        reward=judgement.score,
         fault=parse_fault(judgement.fault),
         reasons=judgement.reasons,
-        components=judgement.parts,
+        components=judgement.components,
         fingerprints={**transcript.fingerprints, "judge": fingerprint},
         calls=(*(call for call in transcript.calls if call.role != "judge"), *judgement.calls),
     )

@@ -302,13 +302,13 @@ class _Checklist:
         return self._judge.fingerprint()
 
     def judge(self, pairs: Sequence[tuple[WildBenchTask, Answer]], seed: int) -> Iterator[dict[str, Any]]:
-        found = self._judge.score(
+        found = self._judge.judge(
             [task.scenario for task, _ in pairs],
             [task.conversation.add("assistant", answer.text) for task, answer in pairs],
             seeds=[derive_seed(seed, "checklist", task.id) for task, _ in pairs],
         )
         for judgement in found:
-            items = [int(part) for part in judgement.parts]
+            items = [int(part) for part in judgement.components]
             yield {"items": items, "reasons": list(judgement.reasons), "fault": judgement.fault}
 
 

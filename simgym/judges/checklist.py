@@ -1,4 +1,4 @@
-"""A language model answers yes or no to each item of a list; the value is the share of items that are satisfied.
+"""A language model answers yes or no to each item of a list; the score is the share of items that are satisfied.
 
 Binary questions are easier to answer alike than grades are to give alike (WildBench, arXiv 2406.04770, has such a list
 for every task; arXiv 2605.09808 counts them). Items belong to the scenario (by id) or are the same for all.
@@ -60,7 +60,7 @@ class ChecklistJudge:
         self.items = items
         self.rubric = load_rubric(rubric, ("items",), ("intent", "conversation", "history", "answer", "count"))
 
-    def score(
+    def judge(
         self, scenarios: Sequence[Scenario], conversations: Sequence[Conversation], *, seeds: Sequence[int]
     ) -> list[Judgement]:
         """Check N conversations; a scenario without items is a fault (`no_checklist`)."""
@@ -83,12 +83,12 @@ class ChecklistJudge:
             if fault:
                 judgements.append(Judgement(None, fault=fault, calls=calls))
                 continue
-            parts = tuple(float(item) for item in checked.items)
+            components = tuple(float(item) for item in checked.items)
             reasons = tuple(
                 f"{'yes' if item else 'no'}: {reason}"
                 for item, reason in zip(checked.items, checked.reasons, strict=True)
             )
-            judgements.append(Judgement(sum(parts) / len(parts), reasons, parts=parts, calls=calls))
+            judgements.append(Judgement(sum(components) / len(components), reasons, components=components, calls=calls))
         return judgements
 
     def check(self) -> None:

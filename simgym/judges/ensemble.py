@@ -41,11 +41,11 @@ class EnsembleJudge:
         if len(self.weights) != len(self.judges) or not all(0 < one < math.inf for one in self.weights):
             raise ConfigurationError(f"Got {len(self.weights)} weights, expected {len(self.judges)} positive ones.")
 
-    def score(
+    def judge(
         self, scenarios: Sequence[Scenario], conversations: Sequence[Conversation], *, seeds: Sequence[int]
     ) -> list[Judgement]:
         found = [
-            judge.score(scenarios, conversations, seeds=[derive_seed(seed, "ensemble", number) for seed in seeds])
+            judge.judge(scenarios, conversations, seeds=[derive_seed(seed, "ensemble", number) for seed in seeds])
             for number, judge in enumerate(self.judges)
         ]
         return [_mean(list(several), self.weights) for several in zip(*found, strict=True)]
@@ -72,9 +72,9 @@ class PerTurnJudge:
         Args:
             judge: A name, an instance, or a mapping of `judge` (a name), `model` and further arguments.
         """
-        self.judge = _load(judge)
+        self.inner = _load(judge)
 
-    def score(
+    def judge(
         self, scenarios: Sequence[Scenario], conversations: Sequence[Conversation], *, seeds: Sequence[int]
     ) -> list[Judgement]:
         """The mean over the assistant's turns; all turns of all conversations in one call."""
@@ -84,7 +84,7 @@ class PerTurnJudge:
             for index, message in enumerate(conversation.messages)
             if message.role == "assistant"
         ]
-        found = self.judge.score(
+        found = self.inner.judge(
             [scenarios[row] for row, _ in stages],
             [stage for _, stage in stages],
             seeds=[derive_seed(seeds[row], "turn", len(stage.messages)) for row, stage in stages],
@@ -99,10 +99,10 @@ class PerTurnJudge:
 
     def check(self) -> None:
         """Check the judge; see `check_ready`."""
-        check_ready(self.judge)
+        check_ready(self.inner)
 
     def fingerprint(self) -> dict[str, Any]:
-        return {"judge": "per_turn", "of": self.judge.fingerprint()}
+        return {"judge": "per_turn", "of": self.inner.fingerprint()}
 
 
 def _load(judge: JudgeSpec) -> Judge:
@@ -115,7 +115,7 @@ def _load(judge: JudgeSpec) -> Judge:
 
 
 def _mean(several: Sequence[Judgement], weights: Sequence[float]) -> Judgement:
-    values = [judgement.value for judgement in several if judgement.value is not None]
+    values = [judgement.score for judgement in several if judgement.score is not None]
     faults = [judgement.fault for judgement in several if judgement.fault]
     mean = (
         sum(value * weight for value, weight in zip(values, weights, strict=True)) / sum(weights)
@@ -123,9 +123,9 @@ def _mean(several: Sequence[Judgement], weights: Sequence[float]) -> Judgement:
         else None
     )
     return Judgement(
-        value=None if mean is None else min(1.0, max(0.0, mean)),
+        score=None if mean is None else min(1.0, max(0.0, mean)),
         reasons=tuple(reason for judgement in several for reason in judgement.reasons),
         fault="; ".join(faults) or None,
-        parts=() if faults else tuple(values),
+        components=() if faults else tuple(values),
         calls=tuple(call for judgement in several for call in judgement.calls),
     )

@@ -39,7 +39,7 @@ class ExpectedScoreJudge:
         self.model_spec = model
         self.rubric = load_rubric(rubric, ("conversation",), ("intent",))
 
-    def score(
+    def judge(
         self, scenarios: Sequence[Scenario], conversations: Sequence[Conversation], *, seeds: Sequence[int]
     ) -> list[Judgement]:
         """Judge N conversations; no randomness.

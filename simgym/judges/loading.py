@@ -29,7 +29,7 @@ def load_judge(
     if not isinstance(judge, str):
         if not isinstance(judge, Judge):
             raise ConfigurationError(
-                f"A judge is a {type(judge).__name__}, expected a name or an object with score and fingerprint."
+                f"A judge is a {type(judge).__name__}, expected a name or an object with judge and fingerprint."
             )
         return judge
     arguments = dict(options or {})
@@ -40,6 +40,6 @@ def load_judge(
     loaded = make("judges", judge, arguments)
     if not isinstance(loaded, Judge):
         raise ConfigurationError(
-            f"{judge} makes a {type(loaded).__name__}, expected an object with score and fingerprint."
+            f"{judge} makes a {type(loaded).__name__}, expected an object with judge and fingerprint."
         )
     return loaded

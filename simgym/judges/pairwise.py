@@ -80,7 +80,7 @@ class PairwiseJudge:
 
         Args:
             model: The judging model.
-            references: Answers by scenario id that conversations are compared with; None: `score` is not possible.
+            references: Answers by scenario id that conversations are compared with; None: `judge` cannot be called.
             rubric: Built-in name, or path of a text file with `$intent`, `$conversation`, `$first` and `$second`.
             max_new_tokens: Bound of one reply.
         """
@@ -126,7 +126,7 @@ class PairwiseJudge:
                 comparisons.append(Comparison(sum(verdicts) / 2, verdicts, reasons, None, calls))
         return comparisons
 
-    def score(
+    def judge(
         self, scenarios: Sequence[Scenario], conversations: Sequence[Conversation], *, seeds: Sequence[int]
     ) -> list[Judgement]:
         """The last assistant message against the scenario's reference; a scenario without one is a fault.
@@ -158,7 +158,9 @@ class PairwiseJudge:
                 why = f"no_reference: none for scenario {scenario.id}" if answered[index] else "no_turns: no answer"
                 judgements.append(Judgement(None, fault=why))
             else:
-                judgements.append(Judgement(one.outcome, one.reasons, one.fault, parts=one.verdicts, calls=one.calls))
+                judgements.append(
+                    Judgement(one.outcome, one.reasons, one.fault, components=one.verdicts, calls=one.calls)
+                )
         return judgements
 
     def check(self) -> None:

@@ -42,7 +42,7 @@ class RelevanceJudge:
         self.model_spec = model
         self._without: dict[str, Likelihood] = {}
 
-    def score(
+    def judge(
         self, scenarios: Sequence[Scenario], conversations: Sequence[Conversation], *, seeds: Sequence[int]
     ) -> list[Judgement]:
         """Judge N conversations: the assistant's turns together against the user's need; no randomness.

@@ -68,7 +68,7 @@ class RewardModelJudge:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _lock=threading.RLock())
 
-    def score(
+    def judge(
         self, scenarios: Sequence[Scenario], conversations: Sequence[Conversation], *, seeds: Sequence[int]
     ) -> list[Judgement]:
         """Judge N conversations; no randomness. One that is longer than the context is a fault (`context_overflow`)."""

@@ -60,7 +60,7 @@ class RubricJudge:
         self.rubric = load_rubric(rubric, ("conversation",), ("intent",))
         self.sampling = SamplingParams(temperature=0.0, max_new_tokens=max_new_tokens)
 
-    def score(
+    def judge(
         self, scenarios: Sequence[Scenario], conversations: Sequence[Conversation], *, seeds: Sequence[int]
     ) -> list[Judgement]:
         graded = [
@@ -84,10 +84,10 @@ class RubricJudge:
             values = tuple(grade.value / HIGHEST_GRADE for grade in grades if grade.value is not None)
             judgements.append(
                 Judgement(
-                    value=None if faults else sum(values) / len(values),
+                    score=None if faults else sum(values) / len(values),
                     reasons=tuple(grade.thought for grade in grades if grade.thought),
                     fault="; ".join(faults) or None,
-                    parts=values if len(values) > 1 and not faults else (),
+                    components=values if len(values) > 1 and not faults else (),
                     calls=tuple(calls),
                 )
             )

@@ -20,7 +20,7 @@ from simgym.language_models.weights import DEFAULT_MODEL
 from simgym.typed_json import describe, from_json
 
 SCHEMA_VERSION = 1
-"""Raised when a field changes its meaning; readers refuse versions they do not know."""
+"""Incremented when a field changes its meaning; readers refuse versions they do not know."""
 _MANY_LOST = 0.1
 """Share of a cell's conversations that may be lost before the report warns."""
 
@@ -142,7 +142,7 @@ def what_to_know(fingerprints: Mapping[str, Any]) -> list[str]:
     if fingerprints["judge"].get("judge") == "reward_head":
         notes.append(
             "The judge is a small reward model: it tells answers like a strong model's from a small model's and from "
-            "spoilt ones. Facts it does not check, and on close pairs it is often wrong (see its model card)."
+            "corrupted ones. Facts it does not check, and on close pairs it is often wrong (see its model card)."
         )
     if DEFAULT_MODEL in repr(fingerprints):
         notes.append(

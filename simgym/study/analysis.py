@@ -31,7 +31,7 @@ from simgym.study.exclusions import exclude
 from simgym.study.records import Rating, Vote, distinct, participant_flow, ratings_of, votes_of
 
 SCHEMA_VERSION = 1
-"""Raised when a field changes its meaning."""
+"""Incremented when a field changes its meaning."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,23 +108,23 @@ def check_judge(judge: Judge, scenarios: Sequence[Scenario] | None = None) -> No
     Raises:
         ConfigurationError: a rule is broken; the message names it.
     """
-    name = _protocol(judge, Judge, "score and fingerprint")
+    name = _protocol(judge, Judge, "judge and fingerprint")
     _check_fingerprint(name, judge.fingerprint)
     chosen = _at_least_two(scenarios)
     rows = [(scenario, _conversation(scenario), seed) for seed, scenario in enumerate(chosen, 31)]
 
     def grade(some: Sequence[tuple[Scenario, Conversation, int]]) -> list[Judgement]:
-        return judge.score([row[0] for row in some], [row[1] for row in some], seeds=[row[2] for row in some])
+        return judge.judge([row[0] for row in some], [row[1] for row in some], seeds=[row[2] for row in some])
 
-    for judgement in _batch(f"{name}.score", grade, rows, Judgement):
+    for judgement in _batch(f"{name}.judge", grade, rows, Judgement):
         _check_judgement(name, judgement)
-    _check_repeatable(f"{name}.score", grade, rows, lambda judgement: judgement.value)
+    _check_repeatable(f"{name}.judge", grade, rows, lambda judgement: judgement.score)
     try:
-        judge.score(chosen, [rows[0][1]], seeds=[row[2] for row in rows])
+        judge.judge(chosen, [rows[0][1]], seeds=[row[2] for row in rows])
     except ValueError:
         return
     _fail(
-        f"{name}.score accepts {len(chosen)} scenarios with 1 conversation. Raise a ValueError; zip(strict=True) does"
+        f"{name}.judge accepts {len(chosen)} scenarios with 1 conversation. Raise a ValueError; zip(strict=True) does"
     )
 
 
@@ -228,17 +228,17 @@ def _check_turn(what: str, turn: UserTurn) -> None:
 
 
 def _check_judgement(name: str, judgement: Judgement) -> None:
-    _check_calls(f"{name}.score", judgement.calls, "judge")
+    _check_calls(f"{name}.judge", judgement.calls, "judge")
     for reason in judgement.reasons:
-        _check_text(f"{name}.score", reason)
-    if (judgement.value is None) == (judgement.fault is None):
+        _check_text(f"{name}.judge", reason)
+    if (judgement.score is None) == (judgement.fault is None):
         _fail(
-            f"{name}.score returned value {judgement.value} with fault {judgement.fault!r}. Give the one or the other"
+            f"{name}.judge returned score {judgement.score} with fault {judgement.fault!r}. Give the one or the other"
         )
-    if judgement.value is not None and not 0 <= judgement.value <= 1:
-        _fail(f"{name}.score returned the value {judgement.value}, expected a number in [0, 1]")
-    if not all(isinstance(part, float) and 0 <= part <= 1 for part in judgement.parts):
-        _fail(f"{name}.score returned the parts {judgement.parts}, expected numbers in [0, 1]")
+    if judgement.score is not None and not 0 <= judgement.score <= 1:
+        _fail(f"{name}.judge returned the score {judgement.score}, expected a number in [0, 1]")
+    if not all(isinstance(part, float) and 0 <= part <= 1 for part in judgement.components):
+        _fail(f"{name}.judge returned the components {judgement.components}, expected numbers in [0, 1]")
 
 
 def _check_calls(what: str, calls: Sequence[ModelCall], role: str) -> None:

@@ -16,7 +16,7 @@ RECIPE = Path(__file__).resolve().parents[2] / "agents" / "reinforce.py"
 class Vowels:
     """The share of vowels; one scenario is never judged."""
 
-    def score(self, scenarios, conversations, *, seeds):
+    def judge(self, scenarios, conversations, *, seeds):
         found = []
         for scenario, conversation in zip(scenarios, conversations, strict=True):
             said = "".join(conversation.said_by("assistant"))

@@ -41,7 +41,7 @@ class Parrot:
         return {"assistant": "parrot"}
 
 class Generous:
-    def score(self, scenarios, conversations, *, seeds):
+    def judge(self, scenarios, conversations, *, seeds):
         return [Judgement(1.0) for _ in scenarios]
     def fingerprint(self):
         return {"judge": "generous"}

@@ -26,7 +26,7 @@ def make(env_id, scenarios, model, **options):
 
 
 class FailingJudge:
-    def score(self, scenarios, conversations, *, seeds):
+    def judge(self, scenarios, conversations, *, seeds):
         return [Judgement(None, fault="unparsable: for the test") for _ in scenarios]
 
     def fingerprint(self):

@@ -21,7 +21,7 @@ class Fixed:
     def __init__(self, value, version=1):
         self.value, self.version, self.asked = value, version, []
 
-    def score(self, scenarios, conversations, *, seeds):
+    def judge(self, scenarios, conversations, *, seeds):
         self.asked += [scenario.id for scenario in scenarios]
         call = ModelCall("judge", 1, 0, "new", "new", 1, 1)
         one = Judgement(self.value, ("new",), None if self.value is not None else "refused: no", calls=(call,))

@@ -31,7 +31,7 @@ class Fitting:
     def __init__(self, failing: str = "never") -> None:
         self.failing = failing
 
-    def score(self, scenarios, conversations, *, seeds):
+    def judge(self, scenarios, conversations, *, seeds):
         return [
             Judgement(None, fault="unparsable: on purpose")
             if self.failing in scenario.id

@@ -19,7 +19,7 @@ class Vowels:
     def __init__(self, failing=None):
         self.failing = failing
 
-    def score(self, scenarios, conversations, *, seeds):
+    def judge(self, scenarios, conversations, *, seeds):
         found = []
         for scenario, conversation in zip(scenarios, conversations, strict=True):
             said = "".join(conversation.said_by("assistant"))
@@ -169,11 +169,11 @@ class Flickering(Vowels):
         super().__init__()
         self.away = away
 
-    def score(self, scenarios, conversations, *, seeds):
+    def judge(self, scenarios, conversations, *, seeds):
         self.away -= 1
         if self.away >= 0:
             return [Judgement(None, fault="server: no connection to the judge") for _ in scenarios]
-        return super().score(scenarios, conversations, seeds=seeds)
+        return super().judge(scenarios, conversations, seeds=seeds)
 
 
 def test_a_batch_is_played_again_when_a_server_comes_back_and_given_up_when_it_does_not(

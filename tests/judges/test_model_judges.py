@@ -37,7 +37,7 @@ def reward_model(tiny_model, tmp_path_factory):
 
 
 def judged(judge, talks=TALKS):
-    return judge.score([SCENARIO] * len(talks), talks, seeds=range(len(talks)))
+    return judge.judge([SCENARIO] * len(talks), talks, seeds=range(len(talks)))
 
 
 def test_the_expected_score_is_the_mean_of_the_digits_by_their_probability(tiny_model, monkeypatch):
@@ -48,16 +48,16 @@ def test_the_expected_score_is_the_mean_of_the_digits_by_their_probability(tiny_
     prompt = model.prompt_text(judge._request(SCENARIO, TALKS[0]))
     chances = [math.exp(one.logprob) for one in model.loglikelihood([prompt] * 10, DIGITS)]
     expected = sum(digit * chance for digit, chance in enumerate(chances)) / sum(chances) / 9
-    assert judgement.value == pytest.approx(expected, abs=1e-4)
-    assert [one.value for one in judged(judge)] == pytest.approx(
-        [judged(judge, [talk])[0].value for talk in TALKS], abs=1e-4
+    assert judgement.score == pytest.approx(expected, abs=1e-4)
+    assert [one.score for one in judged(judge)] == pytest.approx(
+        [judged(judge, [talk])[0].score for talk in TALKS], abs=1e-4
     )
 
 
 def test_a_model_that_was_not_about_to_grade_is_a_fault(tiny_model, monkeypatch):
     monkeypatch.setattr("simgym.judges.expected_score.LEAST_MASS", 0.999)
     (judgement,) = judged(ExpectedScoreJudge(TransformersLM(tiny_model)), TALKS[:1])
-    assert judgement.value is None
+    assert judgement.score is None
     assert judgement.fault.startswith("unparsable: the digits have")
     long = Conversation().add("user", "x" * 5000).add("assistant", "y")
     assert judged(ExpectedScoreJudge(TransformersLM(tiny_model)), [long])[0].fault.startswith("context_overflow")
@@ -76,19 +76,19 @@ def test_a_reward_becomes_a_value_the_same_alone_and_in_a_batch(reward_model):
     judge = RewardModelJudge(reward_model, max_batch_size=2)
     together = judged(judge)
     alone = [judged(judge, [talk])[0] for talk in TALKS]
-    assert [one.value for one in together] == pytest.approx([one.value for one in alone], abs=1e-5)
-    assert len({round(one.value, 4) for one in together}) == 3
+    assert [one.score for one in together] == pytest.approx([one.score for one in alone], abs=1e-5)
+    assert len({round(one.score, 4) for one in together}) == 3
     model = AutoModelForSequenceClassification.from_pretrained(reward_model)
     tokenizer = AutoTokenizer.from_pretrained(reward_model)
     text = tokenizer.apply_chat_template(TALKS[0].to_json(), tokenize=False)
     with torch.inference_mode():
         reward = float(model(**tokenizer(text, add_special_tokens=False, return_tensors="pt")).logits[0, 0])
-    assert together[0].value == pytest.approx(1 / (1 + math.exp(-reward)), abs=1e-5)
+    assert together[0].score == pytest.approx(1 / (1 + math.exp(-reward)), abs=1e-5)
     shifted = RewardModelJudge(reward_model, centre=reward, scale=2.0)
-    assert judged(shifted)[0].value == pytest.approx(0.5, abs=1e-5)
+    assert judged(shifted)[0].score == pytest.approx(0.5, abs=1e-5)
     assert "<|assistant|>hello<|end|>" in together[0].calls[0].prompt
     assert together[2].calls[0].prompt.count("<|end|>") == 2  # what somebody spells out ends no turn
-    assert judged(pickle.loads(pickle.dumps(judge)))[0].value == pytest.approx(together[0].value)
+    assert judged(pickle.loads(pickle.dumps(judge)))[0].score == pytest.approx(together[0].score)
 
 
 def test_what_is_no_reward_model_is_refused(tiny_model, reward_model, tmp_path):
@@ -101,7 +101,7 @@ def test_what_is_no_reward_model_is_refused(tiny_model, reward_model, tmp_path):
         RewardModelJudge(reward_model, scale=0)
     long = Conversation().add("user", "x" * 5000).add("assistant", "y")
     found = judged(RewardModelJudge(reward_model), [TALKS[0], long])
-    assert found[0].value is not None
+    assert found[0].score is not None
     assert found[1].fault.startswith("context_overflow")
 
 

@@ -45,7 +45,7 @@ def tiny_head(tiny_model, tmp_path_factory):
 
 
 def values(judge, talks):
-    return [one.value for one in judge.score([SCENARIO] * len(talks), talks, seeds=[0] * len(talks))]
+    return [one.score for one in judge.judge([SCENARIO] * len(talks), talks, seeds=[0] * len(talks))]
 
 
 def test_it_keeps_the_protocol_of_judges(tiny_head):
@@ -59,18 +59,18 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=3
 @given(st.lists(st.lists(texts, min_size=2, max_size=4).map(lambda turns: talk(*turns)), min_size=1, max_size=4))
 def test_a_value_depends_on_the_conversation_alone_and_is_the_mean_of_its_turns(tiny_head, talks):
     judge = RewardHeadJudge(head=tiny_head)
-    together = judge.score([SCENARIO] * len(talks), talks, seeds=[0] * len(talks))
+    together = judge.judge([SCENARIO] * len(talks), talks, seeds=[0] * len(talks))
     for one, found in zip(talks, together, strict=True):
-        assert len(found.parts) == len(one.said_by("assistant"))
-        assert found.value == pytest.approx(np.mean(found.parts))
-        assert values(judge, [one]) == [pytest.approx(found.value, abs=1e-4)]
+        assert len(found.components) == len(one.said_by("assistant"))
+        assert found.score == pytest.approx(np.mean(found.components))
+        assert values(judge, [one]) == [pytest.approx(found.score, abs=1e-4)]
 
 
 def test_an_earlier_turn_is_not_judged_by_what_comes_later(tiny_head):
     judge = RewardHeadJudge(head=tiny_head)
     short, long = talk("hello", "a reply"), talk("hello", "a reply", "and now?", "something else")
-    first, second = judge.score([SCENARIO] * 2, [short, long], seeds=[0, 0])
-    assert second.parts[0] == pytest.approx(first.value, abs=1e-4)
+    first, second = judge.judge([SCENARIO] * 2, [short, long], seeds=[0, 0])
+    assert second.components[0] == pytest.approx(first.score, abs=1e-4)
 
 
 def test_turns_are_found_where_they_stand_even_if_the_same_words_stand_elsewhere(smollm):
@@ -87,11 +87,11 @@ def test_turns_are_found_where_they_stand_even_if_the_same_words_stand_elsewhere
 
 def test_what_cannot_be_judged_is_a_fault(tiny_head):
     judge = RewardHeadJudge(head=tiny_head)
-    found = judge.score([SCENARIO] * 3, [talk("hi"), talk("hi", "yes"), Conversation()], seeds=[0] * 3)
+    found = judge.judge([SCENARIO] * 3, [talk("hi"), talk("hi", "yes"), Conversation()], seeds=[0] * 3)
     assert [one.fault and one.fault.partition(":")[0] for one in found] == ["unparsable", None, "unparsable"]
     narrow = RewardHeadJudge(TransformersLM(json.loads(read_folder(tiny_head)).get("base"), context_length=60),
                              head=tiny_head)  # fmt: skip
-    (fault,) = narrow.score([SCENARIO], [talk("u" * 50, "a" * 50, "more", "b" * 20)], seeds=[0])
+    (fault,) = narrow.judge([SCENARIO], [talk("u" * 50, "a" * 50, "more", "b" * 20)], seeds=[0])
     assert fault.fault.startswith("context_overflow")
 
 

@@ -181,7 +181,7 @@ def test_simulators_that_need_a_model_in_process_find_it_inside(tmp_path, tiny_m
     simulator = FineTuned(spec, adapter=tiny_adapter, max_new_tokens=4, max_attempts=1)
     (turn,) = simulator.reply(scenarios[:1], [Conversation().add("user", "a").add("assistant", "b")], seeds=[1])
     assert turn.calls
-    assert expected_score.ExpectedScoreJudge(spec).score(
+    assert expected_score.ExpectedScoreJudge(spec).judge(
         scenarios[:1], [Conversation().add("user", "a").add("assistant", "b")], seeds=[1]
     )
 

@@ -126,7 +126,7 @@ def test_a_matrix_and_new_judgements_pause_likewise(scenarios, tmp_path):
     class Judge:
         away = True
 
-        def score(self, scenarios, conversations, *, seeds):
+        def judge(self, scenarios, conversations, *, seeds):
             fault = "timeout: no answer" if self.away else None
             return [Judgement(None if fault else 0.5, fault=fault) for _ in scenarios]
 

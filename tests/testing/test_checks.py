@@ -136,16 +136,16 @@ def fixed(value):
 
 JUDGES = {
     "with 1 conversation": Wrong(
-        RubricJudge(BY_SEED), score=lambda scenarios, conversations, seeds: [Judgement(0.5) for _ in scenarios]
+        RubricJudge(BY_SEED), judge=lambda scenarios, conversations, seeds: [Judgement(0.5) for _ in scenarios]
     ),
     "Draw everything random from the seed": Wrong(
         RubricJudge(BY_SEED),
-        score=lambda scenarios, conversations, seeds: fixed(1 / (2 + next(counter) % 7))(
+        judge=lambda scenarios, conversations, seeds: fixed(1 / (2 + next(counter) % 7))(
             scenarios, conversations, seeds
         ),
     ),
     "expected a Judgement": Wrong(
-        RubricJudge(BY_SEED), score=lambda scenarios, conversations, seeds: [0.5 for _ in scenarios]
+        RubricJudge(BY_SEED), judge=lambda scenarios, conversations, seeds: [0.5 for _ in scenarios]
     ),
 }
 
