@@ -144,7 +144,7 @@ def what_to_know(fingerprints: Mapping[str, Any]) -> list[str]:
     if fingerprints["judge"].get("judge") == "reward_head":
         notes.append(
             "The judge is a small reward model: it tells answers like a strong model's from a small model's and from "
-            "spoilt ones. Facts it does not check, and on close pairs it is often wrong (see its model card)."
+            "corrupted ones. Facts it does not check, and on close pairs it is often wrong (see its model card)."
         )
     if DEFAULT_MODEL in repr(fingerprints):
         notes.append(
