@@ -22,7 +22,7 @@ from simgym.simulators.base import UserTurn
 from simgym.transcripts import ModelCall, Transcript
 
 ROOT = Path(__file__).resolve().parents[1]
-SCENARIOS = [Scenario(f"s{number}", f"{INTENT_PREFIX}rest for a while today", "hi") for number in range(4)]
+SCENARIOS = [Scenario(f"s{number}", f"{INTENT_PREFIX}rest for a while today", opening="hi") for number in range(4)]
 
 
 class Fickle:
@@ -40,7 +40,7 @@ class Fickle:
         return [self.turn(seed, seed % 7 == 0, seed % 3 == 0) for seed in seeds]
 
     def turn(self, seed, fails, leaves):
-        call = ModelCall("user", 0, seed, "p", "o", 1, 1)
+        call = ModelCall(role="user", turn=0, seed=seed, prompt="p", output="o", prompt_tokens=1, completion_tokens=1)
         if fails:
             return UserTurn("", fault=("context_overflow: full", "role_flip: x", "own: y")[seed % 3], calls=(call,))
         return UserTurn(f"user {seed}", ended=leaves, calls=(call,))
