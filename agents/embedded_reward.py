@@ -3,18 +3,18 @@
     python agents/embedded_reward.py [--data arena_answers.jsonl]       # `simgym data sources` says whose that is
     simgym judge validate held_out.jsonl --judge reward_head --judge-option head=runs/embedded_reward/head
 
-Better are strong models' answers to real openings (`arena_answers.jsonl`, rows `{"id", "opening", "topic", "answers":
-{model: text}}`, the stronger of two models first). Worse are the default model's own answers to the same openings,
+Chosen are strong models' answers to real openings (`arena_answers.jsonl`, rows `{"id", "opening", "topic", "answers":
+{model: text}}`, the stronger of two models first). Rejected are the default model's own answers to the same openings,
 terse ones, a strong answer's start that it carries on, strong answers to something else, strong answers that are cut
 off, repetitive, padded, shuffled or garbled, and, for finer differences, the weaker of the two models' answers. A
-better answer is cut at the end of a sentence to about the worse one's length, so that length predicts nothing. The
+chosen answer is cut at the end of a sentence to about the rejected one's length, so that length predicts nothing. The
 layer and the strength of the prior are chosen by cross-validation over topics, on these pairs alone; pairs that
 validate judges are never read here. Every stage writes what it has finished, and the same command goes on.
 
 Tried without gain (on the 300 pairs that the results of `benchmarks/embedded_reward.py` leave out): the base model's
-answers in one plain paragraph, and what it writes behind "Question: ... Answer:" outside a chat, as further worse
-answers; strong answers without their Markdown as better ones; pairs of every length with every other; matches that
-count only up to their mean. What would help is worse answers by larger models: see the benchmark's ceiling.
+answers in one plain paragraph, and what it writes behind "Question: ... Answer:" outside a chat, as further
+rejected answers; strong answers without their Markdown as chosen ones; pairs of every length with every other; matches
+that count only up to their mean. What would help is rejected answers by larger models: see the benchmark's ceiling.
 """
 
 from __future__ import annotations
@@ -80,10 +80,10 @@ class Text:
 
     source: str
     kind: str
-    """`strong`, or what makes it worse."""
+    """`strong`, or what is wrong with it."""
     words: str
     ends: tuple[int, ...]
-    """Characters at which it is cut; for worse answers their whole length alone."""
+    """Characters at which it is cut; for rejected answers their whole length alone."""
 
 
 def main() -> None:
@@ -167,31 +167,31 @@ def carried_on(model: TransformersLM, batch: Sequence[Source]) -> list[str]:
 
 
 def texts_of(source: Source, sources: Sequence[Source], samples: dict[str, dict[str, Any]]) -> list[Text]:
-    """The answers to one opening: worse ones, and strong ones with an end to match each."""
+    """The answers to one opening: rejected ones, and strong ones with an end to match each."""
     rng = generator(0, "texts", source.key)
-    worse: list[Text] = []
+    rejected: list[Text] = []
 
     def add(kind: str, words: str) -> None:
         words = words.strip()[:LONGEST_ANSWER].strip()
         if words:
-            worse.append(Text(source.key, kind, words, (len(words),)))
+            rejected.append(Text(source.key, kind, words, (len(words),)))
 
     for kind in ("own", "continued", "terse"):
         said = samples[f"{source.key}:{kind}"]["text"].strip()
-        # half of them end as they were cut off, half with their last sentence: neither is what makes them worse
+        # half of them end as they were cut off, half with their last sentence: neither is what they are rejected for
         add(kind, said if rng.random() < 0.5 else said[: sentence_end(said, len(said))])
-    for kind in rng.choice(list(SPOILT), size=2, replace=False):
-        add(str(kind), SPOILT[str(kind)](excerpt(str(rng.choice(source.answers)), rng), source, rng))
+    for kind in rng.choice(list(CORRUPTIONS), size=2, replace=False):
+        add(str(kind), CORRUPTIONS[str(kind)](excerpt(str(rng.choice(source.answers)), rng), source, rng))
     others = [one for one in sources if one.key != source.key]
     near = [one for one in others if one.topic == source.topic]
     strangers = near if near and rng.random() < 0.5 else others
     stranger = strangers[int(rng.integers(len(strangers)))]
     add("off_topic", excerpt(str(rng.choice(stranger.answers)), rng))
     strong = [
-        Text(source.key, "strong", words, tuple(matching_end(words, text, rng) for text in worse))
+        Text(source.key, "strong", words, tuple(matching_end(words, text, rng) for text in rejected))
         for words in (answer.strip()[:LONGEST_ANSWER] for answer in source.answers)
     ]
-    return [*worse, *strong]
+    return [*rejected, *strong]
 
 
 def sentence_end(words: str, target: int) -> int:
@@ -200,9 +200,9 @@ def sentence_end(words: str, target: int) -> int:
     return min(ends, key=lambda end: abs(end - target), default=len(words))
 
 
-def matching_end(words: str, worse: Text, rng: np.random.Generator) -> int:
-    """Where a strong answer ends to be about as long as the worse one, a little longer as often as shorter."""
-    return sentence_end(words, round(len(worse.words) * float(np.exp(rng.normal(0, 0.25)))))
+def matching_end(words: str, rejected: Text, rng: np.random.Generator) -> int:
+    """Where a strong answer ends to be about as long as the rejected one, a little longer as often as shorter."""
+    return sentence_end(words, round(len(rejected.words) * float(np.exp(rng.normal(0, 0.25)))))
 
 
 def excerpt(words: str, rng: np.random.Generator) -> str:
@@ -248,7 +248,7 @@ def garbled(words: str, source: Source, rng: np.random.Generator) -> str:
     return " ".join(one for one in said if rng.random() > rate / 3)
 
 
-SPOILT: dict[str, Callable[[str, Source, np.random.Generator], str]] = {
+CORRUPTIONS: dict[str, Callable[[str, Source, np.random.Generator], str]] = {
     "cut_off": cut_off,
     "repeated": repeated,
     "padded": padded,
@@ -307,62 +307,64 @@ def read_chunk(model: TransformersLM, texts: Sequence[tuple[str, Text]]) -> list
 
 @dataclass(frozen=True)
 class Pair:
-    """Two texts about equally long, the first better."""
+    """Two texts about equally long, of which the first is to be preferred."""
 
     topic: str
     kind: str
-    """What makes the second worse."""
-    better: tuple[int, int]
+    """What is wrong with the rejected one."""
+    chosen: tuple[int, int]
     """Number of the text, and of its end."""
-    worse: tuple[int, int]
+    rejected: tuple[int, int]
     """The same."""
 
 
 def make_pairs(sources: Sequence[Source], texts: Sequence[Text]) -> list[Pair]:
-    """Every strong answer with every worse one to the same opening, and the stronger model with the other."""
+    """Every strong answer with every rejected one to the same opening, and the stronger model with the other."""
     topics = {one.key: one.topic for one in sources}
     by_source: dict[str, list[int]] = {}
     for number, text in enumerate(texts):
         by_source.setdefault(text.source, []).append(number)
     pairs = []
     for key, numbers in by_source.items():
-        worse = [number for number in numbers if texts[number].kind != "strong"]
+        rejected = [number for number in numbers if texts[number].kind != "strong"]
         strong = [number for number in numbers if texts[number].kind == "strong"]
         pairs += [
             Pair(topics[key], texts[other].kind, (one, end), (other, 0))
             for one in strong
-            for end, other in enumerate(worse)
+            for end, other in enumerate(rejected)
         ]
         first, second = strong
-        longest = sorted(range(len(worse)), key=lambda end: -texts[worse[end]].ends[0])[:3]
+        longest = sorted(range(len(rejected)), key=lambda end: -texts[rejected[end]].ends[0])[:3]
         pairs += [Pair(topics[key], "weaker_model", (first, end), (second, end)) for end in longest]
     return pairs
 
 
-def better_is_longer(texts: Sequence[Text], pairs: Sequence[Pair]) -> float:
+def chosen_is_longer(texts: Sequence[Text], pairs: Sequence[Pair]) -> float:
     """Share of pairs, ties a half."""
-    gaps = [texts[pair.better[0]].ends[pair.better[1]] - texts[pair.worse[0]].ends[pair.worse[1]] for pair in pairs]
+    gaps = [
+        texts[pair.chosen[0]].ends[pair.chosen[1]] - texts[pair.rejected[0]].ends[pair.rejected[1]] for pair in pairs
+    ]
     return float(np.mean([0.5 if not gap else gap > 0 for gap in gaps]))
 
 
 def sides(pairs: Sequence[Pair], read: Sequence[Read], layer: int) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
-    """Pooled states (pairs, 3, D) and matches (pairs, 3), of the better and of the worse answers."""
+    """Pooled states (pairs, 3, D) and matches (pairs, 3), of the chosen and of the rejected answers."""
 
-    def side(chosen: Sequence[tuple[int, int]]) -> tuple[Any, Any]:
+    def side(texts: Sequence[tuple[int, int]]) -> tuple[Any, Any]:
         return (
-            np.stack([read[text].pooled[end, layer] for text, end in chosen]),
-            np.stack([read[text].matched[end] for text, end in chosen]),
+            np.stack([read[text].pooled[end, layer] for text, end in texts]),
+            np.stack([read[text].matched[end] for text, end in texts]),
         )
 
-    return side([pair.better for pair in pairs]), side([pair.worse for pair in pairs])
+    return side([pair.chosen for pair in pairs]), side([pair.rejected for pair in pairs])
 
 
 def fitted(pairs: Sequence[Pair], read: Sequence[Read], layer: int, prior: float, base: str = "") -> Head:
     """Logistic regression on differences, which is the Bradley-Terry likelihood."""
     from sklearn.linear_model import LogisticRegression
 
-    better, worse = sides(pairs, read, layer)
-    pooled, matched = (np.concatenate(both) for both in zip(better, worse, strict=True))
+    chosen, rejected = sides(pairs, read, layer)
+    pooled, matched = (np.concatenate(both) for both in zip(chosen, rejected, strict=True))
     moments = {
         "mean": pooled.mean(0),
         "deviation": pooled.std(0) + 1e-6,
@@ -371,7 +373,7 @@ def fitted(pairs: Sequence[Pair], read: Sequence[Read], layer: int, prior: float
     }
     empty = Head(layer=LAYERS[layer], match_layer=MATCH_LAYER, base=base, weight=np.zeros(0), centre=0.0, scale=1.0,
                  **moments)  # fmt: skip
-    difference = empty.features(*better) - empty.features(*worse)
+    difference = empty.features(*chosen) - empty.features(*rejected)
     spread = difference.std(0) + 1e-6
     spread[-matched.shape[1] :] /= MATCH_WEIGHT
     sign = np.where(np.arange(len(pairs)) % 2 == 0, 1, -1)
@@ -387,8 +389,8 @@ def cross_validated(pairs: Sequence[Pair], read: Sequence[Read], layer: int, pri
     right = np.zeros(len(pairs))
     for train, test in GroupKFold(4).split(pairs, groups=[pair.topic for pair in pairs]):
         head = fitted([pairs[one] for one in train], read, layer, prior)
-        better, worse = (head.rewards(*side) for side in sides([pairs[one] for one in test], read, layer))
-        right[test] = better > worse
+        chosen, rejected = (head.rewards(*side) for side in sides([pairs[one] for one in test], read, layer))
+        right[test] = chosen > rejected
     return right
 
 
@@ -397,8 +399,8 @@ def fit(
 ) -> tuple[Head, dict[str, Any]]:
     """The head, and what was seen on the way."""
     pairs = make_pairs(sources, texts)
-    longer = better_is_longer(texts, pairs)
-    print(f"{len(pairs)} pairs; the better answer is the longer one in {100 * longer:.1f} %", flush=True)
+    longer = chosen_is_longer(texts, pairs)
+    print(f"{len(pairs)} pairs; the chosen answer is the longer one in {100 * longer:.1f} %", flush=True)
     trials = []
     for layer in range(len(LAYERS)):
         for prior in PRIORS:
@@ -407,12 +409,12 @@ def fit(
             print(LAYERS[layer], prior, {kind: round(value, 3) for kind, value in kinds.items()}, flush=True)
     kinds, layer, prior = max(trials, key=lambda trial: trial[0]["mean of kinds"])
     head = fitted(pairs, read, layer, prior, base)
-    better, worse = (float(np.median(head.rewards(*side))) for side in sides(pairs, read, layer))
-    head = replace(head, centre=(better + worse) / 2, scale=(better - worse) / 2)
+    chosen, rejected = (float(np.median(head.rewards(*side))) for side in sides(pairs, read, layer))
+    head = replace(head, centre=(chosen + rejected) / 2, scale=(chosen - rejected) / 2)
     log = {
         "openings": len(sources),
         "pairs": len(pairs),
-        "better_is_longer": longer,
+        "better_is_longer": longer,  # the key of the logs that are shipped
         "layer": LAYERS[layer],
         "match_layer": MATCH_LAYER,
         "prior": prior,
@@ -427,7 +429,7 @@ def fit(
 
 
 def accuracy_by_kind(pairs: Sequence[Pair], right: np.ndarray[Any, Any]) -> dict[str, float]:
-    """Share of right decisions by what makes the worse answer worse, and their mean."""
+    """Share of right decisions by what is wrong with the rejected answer, and their mean."""
     kinds = [pair.kind for pair in pairs]
     shares = {
         kind: float(np.mean([hit for hit, one in zip(right, kinds, strict=True) if one == kind]))

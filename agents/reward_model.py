@@ -4,9 +4,9 @@
         --output_dir runs/reward --num_train_epochs 1
     simgym judge validate held_out.jsonl --judge reward_model --judge-option model=runs/reward/final
 
-TRL's `RewardTrainer` (Bradley-Terry loss) on `{"instruction", "better", "worse"}` rows, or on a preference dataset of
-the Hub with `chosen` and `rejected` conversations. Reward models learn to like length if the better answers are
-longer: the share of pairs in which they are is printed first, and `--balance_length` keeps as many pairs of either
+TRL's `RewardTrainer` (Bradley-Terry loss) on `{"instruction", "chosen", "rejected"}` rows, or on a preference
+dataset of the Hub with `chosen` and `rejected` conversations. Reward models learn to like length if the chosen answers
+are longer: the share of pairs in which they are is printed first, and `--balance_length` keeps as many pairs of either
 kind. Settings are those of TRL (`RewardConfig`, `ModelConfig`) plus the ones below. The same command again goes on
 from the last checkpoint.
 """
@@ -26,7 +26,7 @@ class RewardData:
     train_data: str = ""
     """JSONL file of pairs, or a preference dataset on the Hub."""
     balance_length: bool = False
-    """Drop pairs at random until the better answer is as often the longer as the shorter one."""
+    """Drop pairs at random until the chosen answer is the longer one as often as the shorter one."""
     limit: int | None = None
     """Take the first so many pairs."""
 
@@ -89,7 +89,10 @@ def load_pairs(data: RewardData, seed: int) -> Any:
         from simgym.evaluation.judge_validation import read_pairs
 
         rows = [
-            {"chosen": conversation(one.instruction, one.better), "rejected": conversation(one.instruction, one.worse)}
+            {
+                "chosen": conversation(one.instruction, one.chosen),
+                "rejected": conversation(one.instruction, one.rejected),
+            }
             for one in read_pairs(data.train_data)
         ]
         pairs = Dataset.from_list(rows)
@@ -99,20 +102,20 @@ def load_pairs(data: RewardData, seed: int) -> Any:
         pairs = pairs.select(range(min(data.limit, len(pairs))))
     longer = [length(one["chosen"]) > length(one["rejected"]) for one in pairs]
     print(
-        f"{len(pairs)} pairs; the better answer is the longer one in {100 * sum(longer) / len(pairs):.1f} %", flush=True
+        f"{len(pairs)} pairs; the chosen answer is the longer one in {100 * sum(longer) / len(pairs):.1f} %", flush=True
     )
     return balanced(pairs, longer, seed) if data.balance_length else pairs
 
 
 def balanced(pairs: Any, longer: list[bool], seed: int) -> Any:
-    """As many pairs in which the better answer is the longer as in which it is not."""
+    """As many pairs in which the chosen answer is the longer one as in which it is not."""
     import numpy as np
 
     rng = np.random.default_rng(seed)
     kinds = [np.flatnonzero(np.array(longer) == kind) for kind in (True, False)]
     fewest = min(map(len, kinds))
     if not fewest:
-        raise SystemExit("All better answers are longer, or none is: the pairs cannot be balanced for length.")
+        raise SystemExit("All chosen answers are longer, or none is: the pairs cannot be balanced for length.")
     kept = sorted(int(row) for kind in kinds for row in rng.permutation(kind)[:fewest])
     print(f"{len(kept)} pairs after balancing", flush=True)
     return pairs.select(kept)

@@ -2,13 +2,13 @@
 
     python benchmarks/embedded_reward.py [--pairs judge_pairs.jsonl] [--parts reward_head relevance ceiling]
 
-Pairs are `{"instruction", "better", "worse", "worse_model"}` that the judge was never trained on, without those whose
-instructions were looked at while its features were chosen. Off-topic pairs are
-made of them: an instruction's better answer against the better answer to another instruction, the nearest in length of
-ten. Beside the judge: length alone, and the relevance judge on 80 pairs of either kind (it is slow). The rank
-correlation with length says whether the judge has learned to like length. The ceiling is what the same features decide
-when they are fitted on pairs of this kind (cross-validation over instructions, on those that were looked at): if it is
-high, what the judge lacks is not features but examples. Parts are kept in one file; those not asked for stay.
+Pairs are `{"instruction", "chosen", "rejected", "rejected_model"}` that the judge was never trained on, without those
+whose instructions were looked at while its features were chosen. Off-topic pairs are made of them: an instruction's
+chosen answer against the chosen answer to another instruction, the nearest in length of ten. Beside the judge: length
+alone, and the relevance judge on 80 pairs of either kind (it is slow). The rank correlation with length says whether
+the judge has learned to like length. The ceiling is what the same features decide when they are fitted on pairs of this
+kind (cross-validation over instructions, on those that were looked at): if it is high, what the judge lacks is not
+features but examples. Parts are kept in one file; those not asked for stay.
 """
 
 from __future__ import annotations
@@ -69,14 +69,14 @@ def read(path: Path) -> tuple[list[Pair], list[Pair], list[Pair]]:
 
 
 def off_topic(pairs: list[Pair]) -> list[Pair]:
-    """One pair an instruction: its better answer, and another's of about the same length."""
+    """One pair an instruction: its chosen answer, and another's of about the same length."""
     unique = list({one.instruction: one for one in pairs}.values())
     made = []
     for one in unique:
         drawn = generator(0, "off topic", one.id).permutation(len(unique))[:11]
         others = [unique[row] for row in drawn if unique[row].instruction != one.instruction]
-        nearest = min(others, key=lambda other: abs(len(other.better) - len(one.better)))
-        made.append(Pair(one.id, one.instruction, one.better, nearest.better, "off_topic"))
+        nearest = min(others, key=lambda other: abs(len(other.chosen) - len(one.chosen)))
+        made.append(Pair(one.id, one.instruction, one.chosen, nearest.chosen, "off_topic"))
     return made
 
 
@@ -86,18 +86,18 @@ def judged(judge: Any, name: str, pairs: list[Pair], strangers: list[Pair]) -> d
     strange = judge_pairs(judge, strangers, batch_size=16)
     on_pairs = validate(name, judge.fingerprint(), verdicts)
     on_strangers = validate(name, judge.fingerprint(), strange)
-    lengths = [(one.pair.better, one.values[0]) for one in verdicts if one.values]
+    lengths = [(one.pair.chosen, one.values[0]) for one in verdicts if one.values]
     found = {
         "pairs": on_pairs.to_json(),
         "off_topic": on_strangers.to_json(),
         "value_and_length": asdict(
             spearman([len(text) for text, _ in lengths], [value for _, value in lengths], seed=0)
         ),
-        "mean_value": {"better": mean(verdicts, 0), "worse": mean(verdicts, 1), "off_topic": mean(strange, 1)},
+        "mean_score": {"chosen": mean(verdicts, 0), "rejected": mean(verdicts, 1), "off_topic": mean(strange, 1)},
     }
     shares = {subset: estimate.value for subset, estimate in on_pairs.by_subset.items()}
     print(name, on_pairs.accuracy, shares, "off topic", on_strangers.accuracy, flush=True)
-    print(found["value_and_length"], found["mean_value"], on_pairs.length_alone, flush=True)
+    print(found["value_and_length"], found["mean_score"], on_pairs.length_alone, flush=True)
     return found
 
 
@@ -108,11 +108,11 @@ def ceiling(pairs: list[Pair], head: Head) -> dict[str, Any]:
     from sklearn.model_selection import GroupKFold
 
     model = TransformersLM(head.base)
-    better, worse = (
+    chosen, rejected = (
         np.concatenate([features(model, head, one.instruction, getattr(one, side)) for one in pairs])
-        for side in ("better", "worse")
+        for side in ("chosen", "rejected")
     )
-    difference = better - worse
+    difference = chosen - rejected
     sign = np.where(np.arange(len(pairs)) % 2 == 0, 1, -1)
     verdicts: list[Verdict] = []
     for train, test in GroupKFold(6).split(difference, groups=[one.instruction for one in pairs]):
@@ -134,7 +134,7 @@ def features(model: TransformersLM, head: Head, instruction: str, answer: str) -
 
 
 def mean(verdicts: list[Verdict], side: int) -> float:
-    """Mean value of the better (0) or worse (1) answers."""
+    """Mean score of the chosen (0) or rejected (1) answers."""
     values = [one.values[side] for one in verdicts if one.values]
     return sum(values) / len(values)
 

@@ -3,7 +3,7 @@
     python benchmarks/throughput.py --peers runs/peers/bin/python --verifiers runs/verifiers/bin/python
 
 16 conversations of 5 assistant and 4 user turns, both played by the same 135M weights, greedily, in float32. The user
-is a plain one: the role-play guideline and a goal as system message, and the chat with its roles swapped. Systems:
+is a plain one: the role-play persona prompt and a goal as system message, and the chat with its roles swapped. Systems:
 
 * `simgym`: one environment of 16 conversations;
 * `generate`: one conversation after the other, transformers' `model.generate` on the whole history each turn;

@@ -93,9 +93,9 @@ def users(count: int) -> list[dict[str, str]]:
     import simgym
 
     prompts = resources.files("simgym.simulators") / "prompts"
-    guideline = (prompts / "guideline_default.txt").read_text(encoding="utf-8").strip()
+    persona_prompt = (prompts / "persona_default.txt").read_text(encoding="utf-8").strip()
     return [
-        {"system": f"{guideline}\n\nYour goal in this chat: {one.goal}", "opening": one.opening or one.goal}
+        {"system": f"{persona_prompt}\n\nYour goal in this chat: {one.goal}", "opening": one.opening or one.goal}
         for one in simgym.load_scenarios("everyday", limit=count)
     ]
 

@@ -16,7 +16,7 @@ def test_every_option_of_every_plugin_is_documented(kind):
 
 
 def test_a_function_that_passes_options_on_has_those_of_what_it_returns():
-    assert {"guidelines", "temperature", "model"} <= set(options_of(find("simulators", "persona")))
+    assert {"persona_prompts", "temperature", "model"} <= set(options_of(find("simulators", "persona")))
     with pytest.raises(UnknownName, match="Did you mean 'temperature'"):
         make("simulators", "persona", {"temprature": 1})
 

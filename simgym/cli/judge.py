@@ -28,7 +28,9 @@ JudgeOption = Annotated[
 @judge.command()
 @options.with_bundles
 def validate(
-    pairs: Annotated[Path, typer.Argument(help="JSONL with instruction, better, worse and optionally worse_model.")],
+    pairs: Annotated[
+        Path, typer.Argument(help="JSONL with instruction, chosen, rejected and optionally rejected_model.")
+    ],
     caching: options.CacheOptions,
     judge: Annotated[
         list[str] | None,

@@ -1,8 +1,8 @@
 """Can a judge be trusted? Its verdicts on pairs of answers of which people, or much better models, know the better.
 
-A judge that grades is right on a pair if it gives the better answer the higher value, a judge that compares if it names
-it. Equal values count as half. Accuracy is given by subset (the worse answer's origin) and balanced for length: the
-mean of the accuracy where the better answer is the longer and where it is the shorter one, so that a judge that only
+A judge that grades is right on a pair if it gives the chosen answer the higher score, a judge that compares if it names
+it. Equal scores count as half. Accuracy is given by subset (the rejected answer's origin) and balanced for length: the
+mean of the accuracy where the chosen answer is the longer and where it is the shorter one, so that a judge that only
 likes length gets 0.5. Besides: length alone as a judge, position consistency (comparing judges), test-retest with
 another seed, and agreement between judges.
 """
@@ -28,21 +28,24 @@ from simgym.statistics.agreement import Agreement, agreement
 from simgym.statistics.intervals import Estimate
 from simgym.statistics.resampling import Rows, bootstrap_statistic
 
+_EARLIER_KEYS = {"better": "chosen", "worse": "rejected", "worse_model": "rejected_model"}
+"""Keys of pairs in files for earlier versions."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two answers, one known to be better."""
+    """Two answers of which one is known to be preferred."""
 
     id: str
     """Unique within a file."""
     instruction: str
     """What the user asked."""
-    better: str
-    """The better answer."""
-    worse: str
-    """The worse one."""
+    chosen: str
+    """The preferred answer."""
+    rejected: str
+    """The other one."""
     subset: str
-    """Where the worse one comes from; results are given by it."""
+    """Where the rejected answer comes from; results are given by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,7 @@ class Verdict:
     correct: float | None
     """1 right, 0 wrong, 0.5 undecided; None if the judge failed on one of the answers."""
     values: tuple[float, float] | None
-    """Values of the better and the worse answer; None for judges that compare, and on a fault."""
+    """Scores of the chosen and the rejected answer; None for judges that compare, and on a fault."""
     consistent: bool | None
     """Whether both orders agree; None for judges that grade, and on a fault."""
     fault: str | None
@@ -70,9 +73,9 @@ class Validation:
     accuracy: Estimate
     """Over all pairs, in [0, 1]; interval over instructions."""
     length_balanced: Estimate
-    """Mean of the accuracies where the better answer is longer and where it is shorter."""
+    """Mean of the accuracies where the chosen answer is longer and where it is shorter."""
     by_subset: Mapping[str, Estimate]
-    """Accuracy by origin of the worse answer."""
+    """Accuracy by origin of the rejected answer."""
     length_alone: Mapping[str, float]
     """Accuracy of preferring the longer answer, over all pairs (`all`) and by subset."""
     position_consistency: Estimate | None
@@ -94,7 +97,9 @@ class Validation:
 
 
 def read_pairs(path: str | Path, *, limit: int | None = None, seed: int = 0) -> list[Pair]:
-    """Pairs from a JSONL file with `instruction`, `better`, `worse` and optionally `worse_model` (or `subset`).
+    """Pairs from a JSONL file with `instruction`, `chosen`, `rejected` and optionally `rejected_model` (or `subset`).
+
+    Files for earlier versions, which say `better`, `worse` and `worse_model`, are read as well.
 
     Args:
         path: The file.
@@ -106,18 +111,19 @@ def read_pairs(path: str | Path, *, limit: int | None = None, seed: int = 0) -> 
         MalformedFile: a line is not a pair; the message names it.
     """
     if not Path(path).is_file():
-        raise ConfigurationError(f"There is no file {path}. Expected JSONL with instruction, better and worse.")
+        raise ConfigurationError(f"There is no file {path}. Expected JSONL with instruction, chosen and rejected.")
     pairs = []
     for number, row in read_jsonl(path):
         try:
-            instruction, better, worse = (row[key] for key in ("instruction", "better", "worse"))
-            if not all(isinstance(text, str) and text.strip() for text in (instruction, better, worse)):
-                raise TypeError("instruction, better and worse must be texts that are not empty")
-            (instruction + better + worse).encode()  # a lone surrogate could not be written anywhere
-            subset = str(row.get("worse_model") or row.get("subset") or "all")
+            row = {_EARLIER_KEYS.get(key, key): value for key, value in row.items()}
+            instruction, chosen, rejected = (row[key] for key in ("instruction", "chosen", "rejected"))
+            if not all(isinstance(text, str) and text.strip() for text in (instruction, chosen, rejected)):
+                raise TypeError("instruction, chosen and rejected must be texts that are not empty")
+            (instruction + chosen + rejected).encode()  # a lone surrogate could not be written anywhere
+            subset = str(row.get("rejected_model") or row.get("subset") or "all")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise MalformedFile(f"{path}, line {number}: not a pair ({error!r}).") from error
-        pairs.append(Pair(str(number), instruction, better, worse, subset))
+        pairs.append(Pair(str(number), instruction, chosen, rejected, subset))
     if not pairs:
         raise ConfigurationError(f"{path} holds no pairs.")
     if limit is not None and limit < len(pairs):
@@ -144,14 +150,14 @@ def judge_pairs(
         asked = [Conversation().add("user", one.instruction) for one in batch]
         seeds = [derive_seed(seed, "validate", one.id) for one in batch]
         if isinstance(judge, PairwiseJudge):
-            firsts, seconds = [one.better for one in batch], [one.worse for one in batch]
+            firsts, seconds = [one.chosen for one in batch], [one.rejected for one in batch]
             for one, found in zip(batch, judge.compare(scenarios, asked, firsts, seconds, seeds=seeds), strict=True):
                 verdicts.append(Verdict(one, found.winner, None, found.consistent, found.fault))
         else:
             talks = [
                 talk.add("assistant", text)
                 for talk, one in zip(asked, batch, strict=True)
-                for text in (one.better, one.worse)
+                for text in (one.chosen, one.rejected)
             ]
             doubled = [scenario for scenario in scenarios for _ in (0, 1)]
             judged = judge.judge(doubled, talks, seeds=[value for value in seeds for _ in (0, 1)])
@@ -181,7 +187,7 @@ def validate(
     """
     decided = [one for one in verdicts if one.correct is not None]
     correct = np.array([one.correct for one in decided], dtype=np.float64)
-    longer = np.array([np.sign(len(one.pair.better) - len(one.pair.worse)) for one in decided])
+    longer = np.array([np.sign(len(one.pair.chosen) - len(one.pair.rejected)) for one in decided])
     clusters = [one.pair.instruction for one in decided]
 
     def mean(rows: Rows) -> float:
@@ -235,16 +241,16 @@ def judge_agreement(
     return agreement(ours, theirs, clusters, level_of_measurement="nominal", seed=seed, resamples=resamples)
 
 
-def _graded(pair: Pair, better: Judgement, worse: Judgement) -> Verdict:
-    if better.score is None or worse.score is None:
-        return Verdict(pair, None, None, None, better.fault or worse.fault)
-    correct = 0.5 if better.score == worse.score else float(better.score > worse.score)
-    return Verdict(pair, correct, (better.score, worse.score), None, None)
+def _graded(pair: Pair, chosen: Judgement, rejected: Judgement) -> Verdict:
+    if chosen.score is None or rejected.score is None:
+        return Verdict(pair, None, None, None, chosen.fault or rejected.fault)
+    correct = 0.5 if chosen.score == rejected.score else float(chosen.score > rejected.score)
+    return Verdict(pair, correct, (chosen.score, rejected.score), None, None)
 
 
 def _length_alone(verdicts: Sequence[Verdict], subsets: Sequence[str]) -> dict[str, float]:
     def accuracy(chosen: Sequence[Verdict]) -> float:
-        gaps = [len(one.pair.better) - len(one.pair.worse) for one in chosen]
+        gaps = [len(one.pair.chosen) - len(one.pair.rejected) for one in chosen]
         return sum(0.5 if not gap else float(gap > 0) for gap in gaps) / len(gaps)
 
     found = {subset: accuracy([one for one in verdicts if one.pair.subset == subset]) for subset in subsets}

@@ -21,7 +21,7 @@ from simgym.transcripts import write_json
 from simgym.typed_json import describe, from_json
 
 SCHEMA_VERSION = 1
-"""Raised when a field changes its meaning."""
+"""Incremented when a field changes its meaning."""
 FILE_NAME = "plan.json"
 """In the folder of the run."""
 

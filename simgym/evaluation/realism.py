@@ -284,7 +284,7 @@ class _Comparison:
         )
 
     def faults(self) -> tuple[Figure, ...]:
-        """Turns that are certainly spoilt (`simulators.faults`); the same check on what the people said."""
+        """Turns that are certainly invalid (`simulators.faults`); the same check on what the people said."""
         asked = [(moment, turn) for moment, turn in self.pairs if turn.asked]
         people = [moment.person for moment, _ in asked]
         # what could not be read, or was not said, is in neither role
@@ -311,7 +311,7 @@ class _Comparison:
             ),
             Figure(
                 "first_attempt_faults",
-                "spoilt first attempts",
+                "invalid first attempts",
                 "lower",
                 rate("first faults", [turn.first_fault is not None for _, turn in asked], people),
                 rate("faults human", [kind is not None for kind in human], human_people),

@@ -4,7 +4,7 @@ One forward pass over the conversation, ended before the last layers, gives hidd
 of its last tokens, and of the user turn before it are averaged, an early layer's tell how well the words of both turns
 fit (`pooling.match`), and a linear head reads off a reward. The value is the mean over the assistant turns of the
 reward squashed to [0, 1]. The head was trained by `agents/embedded_reward.py` to
-prefer strong models' answers to a small model's and to spoilt ones (Bradley-Terry, lengths balanced); its card, with
+prefer strong models' answers to a small model's and to corrupted ones (Bradley-Terry, lengths balanced); its card, with
 what it gets right and wrong on pairs by people's and other models' hands, lies beside the weights. It adds nothing to
 the memory of a simulator or assistant that runs on the same base.
 """
@@ -150,6 +150,7 @@ class RewardHeadJudge:
         head, model = self._ready()
         return {
             "judge": "reward_head",
+            # Hashed into plans: keeps the words of earlier versions, so that their runs can be continued.
             "measures": "whether replies are more like a strong model's than like a small model's or spoilt ones",
             "head": self.folder.name,
             "weights": text_hash(head.weight.tobytes().hex()),

@@ -18,7 +18,7 @@ from simgym.report.page import page_templates, write_page
 from simgym.statistics.intervals import Estimate
 
 SCHEMA_VERSION = 1
-"""Raised when a field changes its meaning."""
+"""Incremented when a field changes its meaning."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Ask a model for user turns, look at them, and ask again for the spoilt ones, a bounded number of times.
+"""Ask a model for user turns, check them, and ask again for the invalid ones, a bounded number of times.
 
 Every attempt is one batched call over the turns still missing. An attempt's seed depends on the turn's seed and the
 attempt's number alone, so a retried turn is the same whatever its neighbours needed.

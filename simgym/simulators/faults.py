@@ -1,7 +1,7 @@
-"""What a simulated user must not do, found in the text of a turn.
+"""What makes a simulated user's turn invalid, by its text alone.
 
-The checks are cheap and err on the side of letting a turn pass: they look for turns that are certainly spoilt, not for
-turns that are merely unconvincing (realism is measured in `evaluation/realism.py`).
+The checks are cheap and err on the side of letting a turn pass: they look for turns that are certainly invalid, not
+for turns that are merely unconvincing (realism is measured in `evaluation/realism.py`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SHORTEST_COPY = 5
 
 
 def find_fault(text: str, scenario: Scenario, conversation: Conversation) -> str | None:
-    """Why a user turn is spoilt, or None.
+    """Why a user turn is invalid, or None.
 
     Returns:
         `empty`, `role_flip: ...` (speaks as the assistant, or repeats its last message), `intent_copied` (holds the

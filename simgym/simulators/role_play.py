@@ -1,6 +1,6 @@
 """A prompted user: an instruction-tuned model told to play a person with a hidden goal.
 
-One prompt holds the task, a guideline on how the person behaves, the intent and the chat so far, in this order, so
+One prompt holds the task, a persona prompt (how this person behaves), the intent and the chat so far, in this order, so
 that what does not change between turns comes first and can be cached. The reply is a JSON object {current_answer,
 thought, response} (constrained by schema where the model can), and `response` is the user turn. This is the
 role-playing user of arXiv 2605.09808, with prompts of our own; settings (T = 0.7, top-p 0.9) as published.
@@ -59,7 +59,7 @@ class RolePlay:
         model: LanguageModelSpec = DEFAULT_MODEL,
         *,
         opening: Literal["simulated", "real"] = "simulated",
-        guidelines: Sequence[str] = ("default",),
+        persona_prompts: Sequence[str] = ("default",),
         template: str | None = None,
         temperature: float = 0.7,
         top_p: float = 0.9,
@@ -71,10 +71,10 @@ class RolePlay:
         Args:
             model: A name, settings or instance; see `load_language_model`.
             opening: `simulated`: the model writes the first turn from the intent; `real`: the scenario's opening.
-            guidelines: Built-in names (`default`, `impatient`, `typos`, `side_questions`) or paths of text files. With
-                several, one is drawn uniformly by the scenario's persona seed, so a group of rollouts meets one person.
-            template: Path of a text file to use instead of the built-in prompt, with the placeholders `$guideline`,
-                `$intent`, `$history` and `$end`.
+            persona_prompts: Built-in names (`default`, `impatient`, `typos`, `side_questions`) or paths of text files.
+                Of several, the scenario's persona seed draws one uniformly, so a group of rollouts meets one person.
+            template: Path of a text file to use instead of the built-in prompt, with the placeholders
+                `$persona_prompt`, `$intent`, `$history` and `$end`.
             temperature: Of the user's sampling.
             top_p: Nucleus of the user's sampling.
             max_new_tokens: Bound of the whole JSON reply.
@@ -84,11 +84,11 @@ class RolePlay:
             raise ConfigurationError(f"opening is {opening!r}, expected 'simulated' or 'real'.")
         if max_attempts < 1:
             raise ConfigurationError(f"max_attempts is {max_attempts}, expected >= 1.")
-        if not guidelines:
-            raise ConfigurationError("guidelines is empty, expected at least one name or path.")
+        if not persona_prompts:
+            raise ConfigurationError("persona_prompts is empty, expected at least one name or path.")
         self.model_spec = model
         self.opening = opening
-        self.guidelines = {name: _text(f"guideline_{name}.txt", name) for name in guidelines}
+        self.persona_prompts = {name: _text(f"persona_{name}.txt", name) for name in persona_prompts}
         self.template = _text("role_play.txt", template)
         self.sampling = SamplingParams(temperature, top_p, max_new_tokens)
         self.schema = reply_schema(max_new_tokens)
@@ -131,9 +131,9 @@ class RolePlay:
         if self.opening == "real":
             real_openings(scenarios)
 
-    def guideline(self, scenario: Scenario) -> str:
-        """Name of the guideline that the scenario's persona seed draws."""
-        names = list(self.guidelines)
+    def persona_of(self, scenario: Scenario) -> str:
+        """Name of the persona prompt that the scenario's persona seed draws."""
+        names = list(self.persona_prompts)
         return names[0] if len(names) == 1 else names[_drawn(scenario.persona_seed, len(names))]
 
     def check(self) -> None:
@@ -145,8 +145,9 @@ class RolePlay:
             "simulator": "role_play",
             "model": load_language_model(self.model_spec).fingerprint(),
             "opening": self.opening,
-            "prompt_hash": text_hash(self.template),
-            "guideline_hashes": {name: text_hash(text) for name, text in self.guidelines.items()},
+            # What is hashed keeps the spelling of earlier versions, so that their runs can be continued.
+            "prompt_hash": text_hash(self.template.replace("$persona_prompt", "$guideline")),
+            "guideline_hashes": {name: text_hash(text) for name, text in self.persona_prompts.items()},
             "temperature": self.sampling.temperature,
             "top_p": self.sampling.top_p,
             "max_new_tokens": self.sampling.max_new_tokens,
@@ -154,8 +155,10 @@ class RolePlay:
         }
 
     def _request(self, scenario: Scenario, conversation: Conversation, attempt: int, seed: int) -> Request:
+        persona_prompt = self.persona_prompts[self.persona_of(scenario)].strip()
         prompt = Template(self.template).substitute(
-            guideline=self.guidelines[self.guideline(scenario)].strip(),
+            persona_prompt=persona_prompt,
+            guideline=persona_prompt,  # its name in templates for earlier versions
             intent=scenario.intent,
             history=written_out(conversation) or "(nothing yet; you write the first message)",
             end=END_OF_CONVERSATION,
@@ -164,11 +167,11 @@ class RolePlay:
 
     def _check_template(self) -> None:
         try:
-            Template(self.template).substitute(guideline="", intent="", history="", end="")
+            Template(self.template).substitute(persona_prompt="", guideline="", intent="", history="", end="")
         except (KeyError, ValueError) as error:
             raise ConfigurationError(
                 f"The role-play template has an unknown or broken placeholder ({error}). "
-                "Known: $guideline, $intent, $history, $end; write $$ for a dollar sign."
+                "Known: $persona_prompt, $intent, $history, $end; write $$ for a dollar sign."
             ) from error
 
 
@@ -224,10 +227,10 @@ def _text(built_in: str, path: str | None) -> str:
         return Path(path).read_text(encoding="utf-8")
     except OSError as error:
         known = sorted(
-            entry.name.removeprefix("guideline_").removesuffix(".txt")
+            entry.name.removeprefix("persona_").removesuffix(".txt")
             for entry in (resources.files("simgym.simulators") / "prompts").iterdir()
-            if entry.name.startswith("guideline_")
+            if entry.name.startswith("persona_")
         )
         raise ConfigurationError(
-            f"There is no prompt file {path!r} ({error.strerror}). Built-in guidelines: {', '.join(known)}."
+            f"There is no prompt file {path!r} ({error.strerror}). Built-in persona prompts: {', '.join(known)}."
         ) from error

@@ -31,12 +31,12 @@ WORDS = "First of all, this is a sentence. It is followed by one more; and by ot
 
 
 @pytest.mark.parametrize("kind", ["cut_off", "repeated", "padded", "shuffled", "garbled"])
-def test_spoilt_answers_differ_from_what_they_were_made_of_and_are_about_as_long(recipe, kind):
+def test_corrupted_answers_differ_from_what_they_were_made_of_and_are_about_as_long(recipe, kind):
     for seed in range(20):
         words = " ".join(f"Part {number}. {WORDS}" for number in range(2 + seed % 3))
-        spoilt = recipe.SPOILT[kind](words, None, generator(seed, kind))
-        assert spoilt != words
-        assert 0.2 * len(words) < len(spoilt) < 1.6 * len(words) + 90
+        corrupted = recipe.CORRUPTIONS[kind](words, None, generator(seed, kind))
+        assert corrupted != words
+        assert 0.2 * len(words) < len(corrupted) < 1.6 * len(words) + 90
 
 
 def test_sentences_end_where_they_end(recipe):

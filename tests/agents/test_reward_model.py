@@ -24,8 +24,8 @@ def test_what_is_trained_is_a_judge_that_prefers_what_it_was_shown(tiny_model, t
     pairs = tmp_path / "pairs.jsonl"
     with pairs.open("w") as file:
         for number in range(24):
-            better, worse = "yes! " * (1 + number % 3), "no? " * (1 + (number + 1) % 3)
-            file.write(json.dumps({"instruction": f"q{number}", "better": better, "worse": worse}) + "\n")
+            chosen, rejected = "yes! " * (1 + number % 3), "no? " * (1 + (number + 1) % 3)
+            file.write(json.dumps({"instruction": f"q{number}", "chosen": chosen, "rejected": rejected}) + "\n")
     command = [sys.executable, str(RECIPE), "--model_name_or_path", tiny_model, "--train_data", str(pairs),
                "--output_dir", str(tmp_path / "run"), "--max_steps", "30", "--learning_rate", "0.01", "--report_to",
                "none", "--per_device_train_batch_size", "8", "--balance_length", "true", "--disable_tqdm", "true",

@@ -284,7 +284,7 @@ def test_a_judge_is_asked_once_and_its_answers_are_replayed(run, tmp_path):
 def test_a_missing_optional_package_is_a_sentence(run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "krippendorff", None)
     pairs = tmp_path / "pairs.jsonl"
-    pairs.write_text("".join(f'{{"instruction": "{n}", "better": "yes {n}", "worse": "no"}}\n' for n in range(4)))
+    pairs.write_text("".join(f'{{"instruction": "{n}", "chosen": "yes {n}", "rejected": "no"}}\n' for n in range(4)))
     words = ["judge", "validate", pairs, "--judge", "relevance", "--judge-model", "scripted:x", "--retest", 4]
     outcome = run(*words)
     assert outcome.exit_code == 2

@@ -72,11 +72,11 @@ def test_the_intent_claims_no_more_than_the_opening_says(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "spoilt", ['{"conversation_hash": "h1"}', '{"broken', json.dumps(row(1, conversation=[{"role": "bot"}])), "[1]"]
+    "malformed", ['{"conversation_hash": "h1"}', '{"broken', json.dumps(row(1, conversation=[{"role": "bot"}])), "[1]"]
 )
-def test_a_malformed_row_is_named_by_file_and_number(tmp_path, spoilt):
+def test_a_malformed_row_is_named_by_file_and_number(tmp_path, malformed):
     path = tmp_path / "log.jsonl"
-    path.write_text(f"{json.dumps(row(0))}\n\n{spoilt}\n")
+    path.write_text(f"{json.dumps(row(0))}\n\n{malformed}\n")
     with pytest.raises(MalformedFile, match=r"log\.jsonl, row 3: "):
         list(read_wildchat(str(path)))
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -11,6 +12,8 @@ from simgym.evaluation.judge_validation import judge_agreement, judge_pairs, rea
 from simgym.judges.base import Judgement
 from simgym.judges.pairwise import PairwiseJudge
 from simgym.language_models.scripted_lm import ScriptedLM
+
+EARLIER_FILES = Path(__file__).parents[1] / "earlier_files"
 
 
 class Lengths:
@@ -35,8 +38,8 @@ class Lengths:
 def source(tmp_path):
     rows = []
     for n in range(40):
-        better = "good " * (3 if n % 4 else 1)
-        rows.append({"instruction": f"q{n}", "better": better, "worse": "bad " * 2, "worse_model": "ab"[n % 2]})
+        chosen = "good " * (3 if n % 4 else 1)
+        rows.append({"instruction": f"q{n}", "chosen": chosen, "rejected": "bad " * 2, "rejected_model": "ab"[n % 2]})
     path = tmp_path / "pairs.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
@@ -94,6 +97,12 @@ def test_a_second_time_is_compared_value_by_value(source):
     assert found.retest.raw.n == 10
 
 
+def test_pairs_written_for_earlier_versions_are_read():
+    first, second = read_pairs(EARLIER_FILES / "pairs.jsonl")
+    assert (first.chosen, first.rejected, first.subset) == ("Boil them for 25 minutes.", "I like lentils.", "small")
+    assert (second.chosen, second.rejected, second.subset) == ("Use a tyre lever.", "No.", "all")
+
+
 def test_files_that_hold_no_pairs_are_refused(tmp_path):
     path = tmp_path / "pairs.jsonl"
     with pytest.raises(ConfigurationError, match="There is no file"):
@@ -102,8 +111,8 @@ def test_files_that_hold_no_pairs_are_refused(tmp_path):
     with pytest.raises(ConfigurationError, match="holds no pairs"):
         read_pairs(path)
     for line in (
-        '{"instruction": "a", "better": "b"}',
-        '{"instruction": "a", "better": "b", "worse": " "}',
+        '{"instruction": "a", "chosen": "b"}',
+        '{"instruction": "a", "chosen": "b", "rejected": " "}',
         "[1]",
         "x",
     ):

@@ -35,7 +35,7 @@ TALK = Conversation().add("user", "hello, can we rest?").add("assistant", "Of co
         ("is that an AI thing? can you help me", None),
     ],
 )
-def test_spoilt_turns_are_found_and_honest_ones_pass(scenarios, text, fault):
+def test_invalid_turns_are_detected_and_honest_ones_pass(scenarios, text, fault):
     found = find_fault(text, scenarios[5], TALK)
     assert found == fault or (fault is not None and found.startswith(fault))
 
@@ -89,34 +89,39 @@ def test_a_retry_of_one_conversation_leaves_its_neighbours_alone(scenarios):
 
 
 def test_the_prompt_puts_what_changes_last_and_takes_hostile_text_literally(scenarios):
-    hostile = Conversation().add("user", "hi").add("assistant", "$intent {0} ${guideline}")
+    hostile = Conversation().add("user", "hi").add("assistant", "$intent {0} ${persona_prompt}")
     prompts = [
         RolePlay(ScriptedLM("ok")).reply(scenarios[:1], [talk], seeds=[1])[0].calls[0].prompt
         for talk in (TALK, hostile)
     ]
-    assert "$intent {0} ${guideline}" in prompts[1]
+    assert "$intent {0} ${persona_prompt}" in prompts[1]
     shared = len(prompts[0]) - len(prompts[0].partition("The chat so far:")[2])
     assert prompts[0][:shared] == prompts[1][:shared]
 
 
 def test_the_prompt_can_be_replaced_by_a_file(scenarios, tmp_path):
     template = tmp_path / "mine.txt"
-    template.write_text("Be $guideline. Want: $intent Said: $history")
+    template.write_text("Be $persona_prompt. Want: $intent Said: $history")
     simulator = RolePlay(ScriptedLM("ok"), template=str(template))
-    assert simulator.open(scenarios[:1], seeds=[1])[0].calls[0].prompt.startswith("user: Be ")
+    (opened,) = simulator.open(scenarios[:1], seeds=[1])
+    assert opened.calls[0].prompt.startswith("user: Be ")
     assert simulator.fingerprint()["prompt_hash"] != RolePlay(ScriptedLM("ok")).fingerprint()["prompt_hash"]
+    template.write_text("Be $guideline. Want: $intent Said: $history")
+    earlier = RolePlay(ScriptedLM("ok"), template=str(template))
+    assert earlier.open(scenarios[:1], seeds=[1]) == [opened]
+    assert earlier.fingerprint()["prompt_hash"] == simulator.fingerprint()["prompt_hash"]
     template.write_text("Be $kind")
     with pytest.raises(ConfigurationError, match=r"\$history"):
         RolePlay(ScriptedLM("ok"), template=str(template))
     with pytest.raises(ConfigurationError, match="impatient"):
-        RolePlay(ScriptedLM("ok"), guidelines=["grumpy"])
+        RolePlay(ScriptedLM("ok"), persona_prompts=["grumpy"])
 
 
 def test_the_persona_depends_on_the_persona_seed_alone_and_is_uniform():
     simulator = persona(ScriptedLM("ok"))
-    drawn = [simulator.guideline(Scenario(f"x{n}", f"{INTENT_PREFIX}rest", "hi", persona_seed=n)) for n in range(2000)]
+    drawn = [simulator.persona_of(Scenario(f"x{n}", f"{INTENT_PREFIX}rest", "hi", persona_seed=n)) for n in range(2000)]
     assert drawn[:50] == [
-        simulator.guideline(Scenario(f"other{n}", f"{INTENT_PREFIX}eat", "yo", persona_seed=n)) for n in range(50)
+        simulator.persona_of(Scenario(f"other{n}", f"{INTENT_PREFIX}eat", "yo", persona_seed=n)) for n in range(50)
     ]
     assert all(abs(drawn.count(name) - 500) < 80 for name in PERSONAS)
 

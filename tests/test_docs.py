@@ -1,0 +1,36 @@
+"""The documentation says what the code does."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "architecture.md"
+
+
+def test_the_diagram_is_that_of_the_import_contract():
+    assert subprocess.run([sys.executable, "docs/tools/diagram.py", "--check"], cwd=ROOT).returncode == 0
+
+
+def hops():
+    after = re.findall(r"<!-- (?:step|matrix|grpo) -->(.*?)<!-- end -->", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    return sorted({hop for block in after for hop in re.findall(r"^([a-z_0-9/]+\.py):(\S+)", block, re.MULTILINE)})
+
+
+@pytest.mark.parametrize(("file", "function"), hops())
+def test_a_hop_of_a_journey_is_a_function_of_that_file(file, function):
+    tree = ast.parse((ROOT / "simgym" / file).read_text(encoding="utf-8"))
+    names = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    assert set(re.sub(r"<\w+>", "", function).split(".")) - {""} <= names
+
+
+def test_links_between_the_documents_lead_somewhere():
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\((?!https?://|#)([^)#\s]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
