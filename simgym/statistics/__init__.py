@@ -12,8 +12,8 @@ from simgym.statistics.length_control import length_controlled_win_rate
 from simgym.statistics.paired import (
     Strengths,
     Test,
-    adjust,
     bradley_terry,
+    correct_p_values,
     mcnemar,
     mean_difference,
     wilson_interval,
@@ -31,7 +31,7 @@ from simgym.statistics.power import (
 from simgym.statistics.resampling import bootstrap_statistic
 
 if TYPE_CHECKING:  # they import scipy
-    from simgym.statistics.crossed import Crossed, Grid, compare_crossed
+    from simgym.statistics.paired_matrix import MatrixEstimates, PairedMatrix, compare_matrix
 
 __all__ = [
     # means and shares
@@ -55,10 +55,10 @@ __all__ = [
     # comparisons of many
     "bradley_terry",
     "Strengths",
-    "adjust",
-    "Grid",
-    "Crossed",
-    "compare_crossed",
+    "correct_p_values",
+    "MatrixEstimates",
+    "PairedMatrix",
+    "compare_matrix",
     # agreement between raters
     "Agreement",
     "agreement",
@@ -78,10 +78,10 @@ __all__ = [
 __getattr__, __dir__ = lazy_exports(
     __name__,
     {
-        "crossed": (
-            "Grid",
-            "Crossed",
-            "compare_crossed",
+        "paired_matrix": (
+            "MatrixEstimates",
+            "PairedMatrix",
+            "compare_matrix",
         ),
     },
 )
