@@ -1,7 +1,7 @@
 """Assistants: who answers the simulated users."""
 
+from simgym.assistants.action_sets import STRATEGIES, ActionSet, SampledReplies, Strategies, action_set_from_json
 from simgym.assistants.base import Assistant, AssistantTurn
-from simgym.assistants.choices import STRATEGIES, Candidates, Choices, Strategies, choices_from_json
 from simgym.assistants.language_model_assistant import LanguageModelAssistant, read_prompt
 from simgym.assistants.loading import NamedAssistant, load_assistant
 
@@ -15,9 +15,9 @@ __all__ = [
     "NamedAssistant",
     "load_assistant",
     # a policy that chooses instead of writing
-    "Choices",
+    "ActionSet",
     "Strategies",
-    "Candidates",
     "STRATEGIES",
-    "choices_from_json",
+    "SampledReplies",
+    "action_set_from_json",
 ]

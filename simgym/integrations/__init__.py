@@ -8,15 +8,7 @@ from simgym._exports import lazy_exports
 
 if TYPE_CHECKING:
     from simgym.integrations.candidate_policy import CandidatePolicy
-    from simgym.integrations.numeric import (
-        CandidateActions,
-        ChoiceActions,
-        ConversationFeatures,
-        EmbedObservation,
-        Projection,
-        StrategyActions,
-        TextEnv,
-    )
+    from simgym.integrations.features import ConversationFeatures, DiscreteReplies, EmbeddingObservation, Projection
     from simgym.integrations.stable_baselines3 import PolicyAssistant, TextVecEnv, load_policy
     from simgym.integrations.trl import judge_reward, make_rollout_func, scenario_dataset
 
@@ -26,13 +18,10 @@ __all__ = [
     "scenario_dataset",
     "judge_reward",
     # numbers instead of texts, for any library
-    "TextEnv",
-    "Projection",
     "ConversationFeatures",
-    "ChoiceActions",
-    "StrategyActions",
-    "CandidateActions",
-    "EmbedObservation",
+    "DiscreteReplies",
+    "EmbeddingObservation",
+    "Projection",
     # stable-baselines3
     "TextVecEnv",
     "PolicyAssistant",
@@ -44,15 +33,7 @@ __getattr__, __dir__ = lazy_exports(
     __name__,
     {
         "candidate_policy": ("CandidatePolicy",),
-        "numeric": (
-            "TextEnv",
-            "Projection",
-            "ConversationFeatures",
-            "ChoiceActions",
-            "StrategyActions",
-            "CandidateActions",
-            "EmbedObservation",
-        ),
+        "features": ("ConversationFeatures", "DiscreteReplies", "EmbeddingObservation", "Projection"),
         "stable_baselines3": ("TextVecEnv", "PolicyAssistant", "load_policy"),
         "trl": ("make_rollout_func", "scenario_dataset", "judge_reward"),
     },
