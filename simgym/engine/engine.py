@@ -16,6 +16,7 @@ and calls nobody but those two.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ from simgym.engine.prefix_cache import PrefixCache
 from simgym.engine.sampler import Sampler
 from simgym.engine.scheduler import Scheduler
 from simgym.engine.sequence import Completion, Sequence
+from simgym.engine.transfer import to_device
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,18 +67,23 @@ class Engine:
             config: Bounds.
             lock: Held during each forward pass, as by whoever else uses the model; None: nobody does.
         """
-        self.config = config or EngineConfig()
+        config = config or EngineConfig()
+        gpu_paths = model.device.type == "cuda" if config.gpu_paths is None else config.gpu_paths
+        self.config = config.resolved(gpu_paths=gpu_paths)
         self.stats = EngineStats()
         self.runner = ModelRunner(model, self.config, lock or threading.RLock())
-        self.prefix_cache = PrefixCache(self.config.max_prefix_bytes)
+        free_bytes = _free_bytes(model.device)
+        kept_bytes = free_bytes // 8 if model.device.type == "cuda" else 2 * 2**30
+        self.prefix_cache = PrefixCache(kept_bytes if config.max_prefix_bytes is None else config.max_prefix_bytes)
         self.kv_cache = KVCache(
             model.device,
-            max_bytes=self.config.max_kv_bytes or _free_bytes(model.device) // 2,
+            max_bytes=config.max_kv_bytes or free_bytes // 2,
             token_bytes=token_bytes(model.config.get_text_config(), model.dtype),
+            coarse=gpu_paths,
         )
         self.scheduler = Scheduler(self.config, self.kv_cache)
         self.grammar = Grammar(tokenizer, self.runner.lora_bank.vocabulary_size)
-        self.sampler = Sampler(self.grammar)
+        self.sampler = Sampler(self.grammar, on_device=gpu_paths)
         self._tokenizer = tokenizer
         self._logits: Any = None
         self._outdated = False
@@ -143,12 +150,11 @@ class Engine:
 
     def _read(self, chunks: list[Chunk]) -> Tensor:
         """Read chunks into new slots, behind what the prefix cache matches; logits after the last tokens."""
-
         first, new_N = len(self.kv_cache.lengths), [chunk.length for chunk in chunks]
         for slot, chunk in enumerate(chunks, first):
             match = self.prefix_cache.match(chunk.sequence.adapter, chunk.sequence.prompt[: chunk.start])
             for piece in match.pieces:
-                self.kv_cache.write(slot, piece.start, piece.layers)
+                self.kv_cache.write(slot, piece.start, piece.block)
             self.kv_cache.lengths.append(chunk.start)
             self.stats.cached_tokens += chunk.start
         width = max(new_N)
@@ -158,20 +164,18 @@ class Engine:
         ]
         self.stats.prefill_tokens += sum(new_N)
         self.stats.padding_tokens += width * len(chunks) - sum(new_N)
-        return self._forward(padded, first, new_N, [chunk.sequence for chunk in chunks])
+        self.stats.forward_passes += 1
+        inputs = to_device(padded, self.runner.device)
+        adapters = [chunk.sequence.adapter for chunk in chunks]
+        return self.runner.forward(inputs, self.kv_cache, first, new_N, adapters)
 
     def _decode(self) -> Tensor:
         """Read the last token of every running sequence."""
         running = self.scheduler.running
         self.stats.decode_tokens += len(running)
-        return self._forward([sequence.token_ids[-1:] for sequence in running], 0, [1] * len(running), running)
-
-    def _forward(self, tokens: list[list[int]], first: int, new_N: list[int], sequences: list[Sequence]) -> Tensor:
-        import torch
-
         self.stats.forward_passes += 1
-        inputs = torch.tensor(tokens, device=self.runner.device)
-        return self.runner.forward(inputs, self.kv_cache, first, new_N, [sequence.adapter for sequence in sequences])
+        last_tokens = [sequence.token_ids[-1] for sequence in running]
+        return self.runner.decode(last_tokens, self.kv_cache, [sequence.adapter for sequence in running])
 
     def _retire(self) -> None:
         """Let sequences that are done leave their slots, and keep what was read for the next turn."""
@@ -196,7 +200,7 @@ class Engine:
         import torch
 
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), _on_device(self.runner.device):
                 while not all(sequence.done for sequence in sequences):
                     if self._outdated:
                         self._restart()
@@ -228,6 +232,7 @@ class Engine:
 
     def _restart(self) -> None:
         self._outdated, self._logits = False, None
+        self.runner.forget()
         self.scheduler.restart()
         self.kv_cache.free()
         self.prefix_cache.clear()
@@ -241,6 +246,13 @@ def _joined(*logits: Any) -> Tensor:
     width = max(rows.shape[-1] for rows in present)
     padded = [torch.nn.functional.pad(rows, (0, width - rows.shape[-1]), value=float("-inf")) for rows in present]
     return torch.cat(padded)
+
+
+def _on_device(device: Any) -> contextlib.AbstractContextManager[None]:
+    """The device as the current one: that is one for each thread, and any thread may lead."""
+    import torch
+
+    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
 
 
 def _free_bytes(device: Any) -> int:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from simgym.engine.transfer import to_device
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -48,7 +50,15 @@ class Grammar:
         for row in rows:
             matchers[row].fill_next_token_bitmask(bitmask, row)  # type: ignore[union-attr]
         masked = logits.float().clone()
-        xgrammar.apply_token_bitmask_inplace(masked, bitmask.to(masked.device), indices=rows)
+        if masked.device.type == "cpu":
+            xgrammar.apply_token_bitmask_inplace(masked, bitmask, vocab_size=self._vocabulary_size, indices=rows)
+        else:
+            index = to_device(rows, masked.device)
+            own = masked[index]
+            own[:, : self._vocabulary_size].masked_fill_(
+                ~allowed_tokens(bitmask[rows].to(masked.device), self._vocabulary_size), float("-inf")
+            )
+            masked[index] = own
         return masked
 
     def _compiler(self, stops: tuple[int, ...]) -> Any:
@@ -60,3 +70,14 @@ class Grammar:
             )
             self._compilers[stops] = xgrammar.GrammarCompiler(vocabulary)
         return self._compilers[stops]
+
+
+def allowed_tokens(bitmask: Tensor, vocabulary_size: int) -> Tensor:
+    """The bits of (N, W) words as booleans of shape (N, vocabulary_size), by plain torch.
+
+    xgrammar's own kernels for GPUs are compiled on first use, which takes a compiler that not every machine has.
+    """
+    import torch
+
+    bits = (bitmask[:, :, None] >> torch.arange(32, device=bitmask.device)) & 1
+    return bits.flatten(1)[:, :vocabulary_size].bool()

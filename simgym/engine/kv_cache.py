@@ -3,10 +3,11 @@
 transformers' caches append to all rows at once, which copies everything at each token and pads what is ragged. Here
 every slot has its own length: a token is written where its sequence ends, attention masks what lies behind that end,
 and a sequence that starts or finishes touches no other. It is handed to a model's forward call as `past_key_values`;
-which slots and columns the call writes is set beforehand by `prepare`.
+which slots and columns the call writes is set beforehand by `prepare`, or by `direct` for a recorded pass.
 
 The memory is a rectangle of slots and columns, the longest sequence times the number of sequences. `fits` tells the
-scheduler whether a rectangle stays within `max_bytes`.
+scheduler whether a rectangle stays within `max_bytes`. Neighbouring layers whose keys and values have one shape share a
+tensor, so that what the prefix cache knows goes in, and what it is to keep comes out, in a few copies.
 """
 
 from __future__ import annotations
@@ -14,11 +15,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from simgym.engine.transfer import to_device
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-Layers = list[tuple["Tensor", "Tensor"]]
-"""Keys and values of every layer, each of shape (heads, tokens, head size)."""
+Block = list["Tensor"]
+"""Keys and values of consecutive tokens in every layer: tensors of shape (K, heads, tokens, head size), each with the
+keys and values of several layers, K together."""
+_Member = tuple[int, int]
+"""A layer, and 0 for its keys or 1 for its values."""
+_JOINED = 8
+"""Layers that share a tensor; when the memory grows, so many are in memory twice."""
 _SLACK = 64
 """Columns by which the memory grows beyond what is asked for."""
 
@@ -33,13 +41,23 @@ class Placement:
     """Shape (N, 1, Q, C): True where a token may look."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """Which keys and values share a tensor."""
+
+    heads: int
+    size: int
+    dtype: Any
+    device: Any
+
+
 class KVCache:
     """Memory of S slots of C columns; what transformers calls a cache."""
 
     is_compileable = False
     is_sliding: tuple[bool, ...] = ()
 
-    def __init__(self, device: Any, *, max_bytes: int, token_bytes: int) -> None:
+    def __init__(self, device: Any, *, max_bytes: int, token_bytes: int, coarse: bool = False) -> None:
         """Allocate nothing yet.
 
         Args:
@@ -47,17 +65,23 @@ class KVCache:
             max_bytes: Of all slots together.
             token_bytes: Of one token in all layers, as the model's configuration suggests; corrected by the first
                 forward pass.
+            coarse: Grow in large steps where there is room, so that the memory seldom moves.
         """
         self.device = device
         self.max_bytes = max_bytes
         self.token_bytes = token_bytes
+        self._coarse = coarse
         self.lengths: list[int] = []
         """Tokens in each slot that is in use, slots 0, 1, ... in order."""
         self.num_slots = self.num_columns = 0
-        self._layers: dict[int, tuple[Tensor, Tensor]] = {}
+        self.allocation = 0
+        """Incremented when the memory moves, which recorded passes do not survive."""
+        self._kinds: dict[_Member, _Kind] = {}  # as the first pass shows them
+        self._memory: Block = []  # (K, S, heads, C, size) each
+        self._members: list[list[_Member]] = []  # what each of these tensors holds
+        self._layers: dict[_Member, Tensor] = {}  # views of them, (S, heads, C, size) each
         self._first = 0
-        self._rows: Any = None
-        self._columns: Any = None
+        self._targets: dict[Any, tuple[Tensor, ...]] = {}  # rows and columns of the next call's tokens, by device
         self._visible = 0
 
     def fits(self, slots: int, columns: int) -> bool:
@@ -66,30 +90,23 @@ class KVCache:
 
     def reserve(self, slots: int, columns: int) -> None:
         """Make room; the last column is where padding is written, and is never read."""
-        import torch
-
         if not self.lengths and slots * columns < self.num_slots * self.num_columns // 4:
             self.free()  # one long prompt shall not cost its length times the widest batch for ever
         if slots <= self.num_slots and columns < self.num_columns:
+            self._join()
             return
-        grown = max(slots, self.num_slots), max(_with_slack(columns), self.num_columns)
+        wanted = rounded_up(_with_slack(columns), 256) if self._coarse else _with_slack(columns)
+        grown = max(slots, self.num_slots), max(wanted, self.num_columns)
         if grown[0] * grown[1] * self.token_bytes > self.max_bytes:
             grown = slots, _with_slack(columns)  # what earlier sequences needed is no longer needed
         self.num_slots, self.num_columns = grown
-        kept, longest = len(self.lengths), max(self.lengths, default=0)
-        for layer, pair in self._layers.items():
-            larger = []
-            for old in pair:
-                # zeros, for what is masked must still be a number
-                shape = (self.num_slots, old.shape[1], self.num_columns, old.shape[3])
-                new = torch.zeros(shape, dtype=old.dtype, device=old.device)
-                new[:kept, :, :longest] = old[:kept, :, :longest]
-                larger.append(new)
-            self._layers[layer] = (larger[0], larger[1])
+        self._allocate()
 
     def free(self) -> None:
         """Give the memory back."""
-        self.lengths, self._layers, self.num_slots, self.num_columns = [], {}, 0, 0
+        self.lengths, self._memory, self._members, self._layers = [], [], [], {}
+        self.num_slots = self.num_columns = 0
+        self.allocation += 1
 
     def prepare(self, first: int, new_N: list[int]) -> Placement:
         """Direct the next forward call to N slots from `first` on, of which each gets so many more tokens.
@@ -100,49 +117,61 @@ class KVCache:
 
         old_N = self.lengths[first : first + len(new_N)]
         self._first, self._visible = first, max(old + new for old, new in zip(old_N, new_N, strict=True))
-        old = torch.tensor(old_N, device=self.device)
-        new = torch.tensor(new_N, device=self.device)
+        old, new = to_device([old_N, new_N], self.device)
         width = max(new_N)
         position = old[:, None] + torch.arange(width, device=self.device)[None] - (width - new)[:, None]
-        real = position >= old[:, None]
-        self._rows = torch.arange(first, first + len(new_N), device=self.device)[:, None].expand_as(position)
-        self._columns = torch.where(real, position, self.num_columns - 1)
-        position = position.clamp(min=0)
-        columns = torch.arange(self._visible, device=self.device)
+        columns = torch.where(position >= old[:, None], position, self.num_columns - 1)
+        self.grow(first, new_N)
+        return self._place(position.clamp(min=0), columns)
+
+    def direct(self, positions: Tensor, columns: Tensor, visible: int) -> Placement:
+        """Direct a forward call to the first N slots, one new token each, by tensors alone.
+
+        Args:
+            positions: Shape (N,), where each token stands.
+            columns: Shape (N,), where it is written.
+            visible: Columns that the call may look at.
+        """
+        self._first, self._visible = 0, visible
+        return self._place(positions[:, None], columns[:, None])
+
+    def grow(self, first: int, new_N: list[int]) -> None:
+        """Count tokens that a forward call writes."""
         for slot, count in enumerate(new_N, first):
             self.lengths[slot] += count
-        return Placement(position, columns <= position[:, None, :, None])
 
     def update(self, keys: Tensor, values: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Write new keys and values, of shape (N, heads, Q, head size); all of these slots come back."""
-        pair = self._layers.get(layer_idx) or self._allocate(layer_idx, keys, values)
+        if (layer_idx, 0) not in self._layers:
+            self._first_seen(layer_idx, keys, values)
+        pair = self._layers[layer_idx, 0], self._layers[layer_idx, 1]
+        if keys.device not in self._targets:  # a model may lie on several devices
+            self._targets[keys.device] = tuple(index.to(keys.device) for index in self._targets[self.device])
+        rows, columns = self._targets[keys.device]
         for memory, new in zip(pair, (keys, values), strict=True):
-            memory[self._rows, :, self._columns] = new.transpose(1, 2)
+            memory[rows, :, columns] = new.transpose(1, 2)
         slots = slice(self._first, self._first + len(keys))
         return pair[0][slots, :, : self._visible], pair[1][slots, :, : self._visible]
 
-    def write(self, slot: int, start: int, layers: Layers) -> None:
+    def write(self, slot: int, start: int, block: Block) -> None:
         """Put keys and values that are known already into a slot, from column `start` on."""
-        for layer, (keys, values) in enumerate(layers):
-            pair = self._layers.get(layer) or self._allocate(layer, keys[None], values[None])
-            pair[0][slot, :, start : start + keys.shape[1]] = keys
-            pair[1][slot, :, start : start + values.shape[1]] = values
+        self._join()
+        for memory, known in zip(self._memory, block, strict=True):
+            memory[:, slot, :, start : start + known.shape[-2]] = known
 
-    def read(self, slot: int, start: int, end: int) -> Layers:
+    def read(self, slot: int, start: int, end: int) -> Block:
         """A copy of a slot's columns."""
-        return [
-            (keys[slot, :, start:end].clone(), values[slot, :, start:end].clone())
-            for keys, values in (self._layers[layer] for layer in range(len(self._layers)))
-        ]
+        self._join()
+        return [memory[:, slot, :, start:end].clone() for memory in self._memory]
 
     def remove(self, slot: int) -> None:
         """Free a slot; the last one in use takes its place."""
+        self._join()
         last = len(self.lengths) - 1
         if slot != last:
             length = self.lengths[slot] = self.lengths[last]
-            for pair in self._layers.values():
-                for memory in pair:
-                    memory[slot, :, :length] = memory[last, :, :length]
+            for memory in self._memory:
+                memory[:, slot, :, :length] = memory[:, last, :, :length]
         self.lengths.pop()
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
@@ -153,20 +182,68 @@ class KVCache:
         """For models that ask although the mask is given."""
         return self._visible, 0
 
-    def _allocate(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    def _place(self, positions: Tensor, columns: Tensor) -> Placement:
         import torch
 
-        pair = [
-            torch.zeros(
-                (self.num_slots, like.shape[1], self.num_columns, like.shape[3]), dtype=like.dtype, device=like.device
-            )
-            for like in (keys, values)
-        ]
-        self._layers[layer] = (pair[0], pair[1])
-        allocated = sum(tensor.numel() * tensor.element_size() for known in self._layers.values() for tensor in known)
-        self.token_bytes = max(self.token_bytes, allocated // (self.num_slots * self.num_columns))
-        return self._layers[layer]
+        rows = torch.arange(self._first, self._first + len(positions), device=self.device)
+        self._targets = {self.device: (rows[:, None].expand_as(positions), columns)}
+        visible = torch.arange(self._visible, device=self.device)
+        return Placement(positions, visible <= positions[:, None, :, None])
+
+    def _first_seen(self, layer: int, keys: Tensor, values: Tensor) -> None:
+        """Memory of a layer whose keys and values are seen for the first time; `_join` moves it to that of others."""
+        for side, new in enumerate((keys, values)):
+            kind = _Kind(new.shape[1], new.shape[3], new.dtype, new.device)
+            self._kinds[layer, side], self._layers[layer, side] = kind, self._zeros(kind, 1)[0]
+        seen = sum(kind.heads * kind.size * kind.dtype.itemsize for kind in self._kinds.values())
+        self.token_bytes = max(self.token_bytes, seen)
+
+    def _join(self) -> None:
+        """Move layers that were seen for the first time in the last pass to those that share their tensors."""
+        if len(self._layers) != sum(map(len, self._members)):
+            self._allocate()
+
+    def _allocate(self) -> None:
+        """New memory for all layers that are known, with what the slots in use hold."""
+        old_layers, used, longest = self._layers, len(self.lengths), max(self.lengths, default=0)
+        self._memory, self._members, self._layers = [], [], {}
+        self.allocation += 1
+        for kind, members in self._shared().items():
+            if not used:
+                for member in members:
+                    old_layers.pop(member, None)
+            memory = self._zeros(kind[0], len(members))
+            for number, member in enumerate(members):
+                if member in old_layers:  # which then goes, so that not all is in memory twice
+                    memory[number, :used, :, :longest] = old_layers.pop(member)[:used, :, :longest]
+                self._layers[member] = memory[number]
+            self._memory.append(memory)
+            self._members.append(members)
+
+    def _shared(self) -> dict[tuple[_Kind, int], list[_Member]]:
+        """Keys and values by the tensor that they are in."""
+        groups: dict[tuple[_Kind, int], list[_Member]] = {}
+        for member, kind in sorted(self._kinds.items(), key=lambda entry: entry[0]):
+            groups.setdefault((kind, member[0] // _JOINED), []).append(member)
+        return groups
+
+    def _zeros(self, kind: _Kind, count: int) -> Tensor:
+        import torch
+
+        # zeros, for what is masked must still be a number
+        shape = (count, self.num_slots, kind.heads, self.num_columns, kind.size)
+        return torch.zeros(shape, dtype=kind.dtype, device=kind.device)
 
 
 def _with_slack(columns: int) -> int:
     return columns + 1 + _SLACK
+
+
+def rounded_up(number: int, least: int) -> int:
+    """The next of `least` times 1, 2, 3, 4, 6, 8, 12, 16, 24, ..."""
+    size = least
+    while size < number:
+        if size >= 2 * least and 3 * size // 2 >= number:
+            return 3 * size // 2
+        size *= 2
+    return size

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from simgym.engine.errors import AdapterMismatch
 from simgym.engine.numerics import float_output
+from simgym.engine.transfer import to_device
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,6 +50,9 @@ class LoraBank:
         self._keys: dict[str, str] = {}  # adapter name -> name for PEFT, which allows no dots (paths have some)
         self._attempts = 0
         self._stored: dict[str, dict[int, int]] = {}
+        self._lora_layers: list[Any] = []
+        self.changes = 0
+        """Incremented when an adapter is put on, which recorded passes do not survive."""
 
     def __contains__(self, name: str) -> bool:
         return name in self._keys
@@ -60,7 +64,9 @@ class LoraBank:
             AdapterMismatch: it does not fit; the model is as it was.
         """
         from peft import get_peft_model, set_peft_model_state_dict
+        from peft.tuners.tuners_utils import BaseTunerLayer
 
+        self.changes += 1
         key = f"adapter{self._attempts}"
         self._attempts += 1
         plain = self.model
@@ -80,18 +86,33 @@ class LoraBank:
         self.model.requires_grad_(False)
         self.model.eval()
         self._keys[name] = key
+        if self.base.device.type != "cpu":
+            self._match_dtype(key)
+        self._lora_layers = [module for module in self.model.modules() if isinstance(module, BaseTunerLayer)]
         if adapter.rows is not None:
             self._add_rows(key, adapter.token_ids, adapter.rows)
 
     def forward(self, adapters: list[str | None], **inputs: Any) -> Any:
-        """The model's forward call for N sequences, each with its adapter."""
+        """The model's forward call for N sequences, each with its adapter; logits are `own_logits`."""
         keys = [_BASE if name is None else self._keys[name] for name in adapters]
-        if self._keys:
-            inputs["adapter_names"] = keys
-        output = self.model(**inputs)
-        if self._stored:
-            output.logits = own_logits(output.logits, self.vocabulary_size, [self._stored.get(key, {}) for key in keys])
+        if len(set(keys)) == 1:
+            output = self.forward_alike(adapters[0], **inputs)
+        else:
+            output = self.model(**inputs, adapter_names=keys)
+        output.logits = self.own_logits(output.logits, adapters)
         return output
+
+    def forward_alike(self, adapter: str | None, **inputs: Any) -> Any:
+        """The model's forward call for sequences with the same adapter (None: without one); logits of all rows."""
+        with self._only(adapter) as base:
+            return base(**inputs)
+
+    def own_logits(self, logits: Tensor, adapters: list[str | None]) -> Tensor:
+        """Logits of the tokens that each sequence may write; see the function of this name."""
+        if not self._stored:
+            return logits
+        stored_N = [self._stored.get(self._keys[name], {}) if name is not None else {} for name in adapters]
+        return own_logits(logits, self.vocabulary_size, stored_N)
 
     @property
     def base(self) -> Any:
@@ -101,14 +122,31 @@ class LoraBank:
     @contextlib.contextmanager
     def base_alone(self) -> Iterator[Any]:
         """The base model without any adapter, for a pass that may be broken off: PEFT's own hooks would stay behind."""
-        if not self._keys:
-            yield self.model
-            return
+        with self._only(None) as base:
+            yield base
+
+    @contextlib.contextmanager
+    def _only(self, adapter: str | None) -> Iterator[Any]:
+        """The base model with one adapter in its layers, or none.
+
+        PEFT's own switches go through all parameters to say which are trainable, which costs more than a forward pass
+        on a GPU; none is trainable here.
+        """
+        before = [(layer, layer._disable_adapters, layer._active_adapter) for layer in self._lora_layers]
+        for layer in self._lora_layers:
+            layer._disable_adapters = adapter is None
+            layer._active_adapter = [] if adapter is None else [self._keys[adapter]]
         try:
-            with self.model.disable_adapter():
-                yield self.base
+            yield self.base
         finally:
-            self.model.requires_grad_(False)  # PEFT makes the active adapter trainable when it is enabled again
+            for layer, disabled, active in before:
+                layer._disable_adapters, layer._active_adapter = disabled, active
+
+    def _match_dtype(self, key: str) -> None:
+        """Give an adapter the dtype of its base: PEFT's float32 means casts and slow products in every layer."""
+        for path, parameter in self.model.named_parameters():
+            if key in path.split(".") and "lora_" in path:
+                parameter.data = parameter.data.to(self.base.dtype)
 
     def _remove(self, key: str, plain: Any) -> None:
         """Undo a half-finished `add`; `plain` is the model as it was before."""
@@ -157,7 +195,8 @@ def own_logits(logits: Tensor, base_width: int, stored_N: list[dict[int, int]]) 
     largest = max((token for stored in stored_N for token in stored), default=-1)
     own = logits[..., : max(base_width, largest + 1)].clone() if largest >= 0 else logits[..., :base_width]
     own[..., base_width:] = float("-inf")
-    for index, stored in enumerate(stored_N):
-        for token, row in stored.items():
-            own[index, :, token] = logits[index, :, row]
+    if largest >= 0:
+        entries = [(row, token, place) for row, stored in enumerate(stored_N) for token, place in stored.items()]
+        rows, tokens, places = to_device(entries, logits.device).unbind(-1)
+        own[rows, :, tokens] = logits[rows, :, places]
     return own

@@ -6,6 +6,8 @@ pass, so that whoever else uses the model (a trainer, say) can keep the engine a
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +15,11 @@ import numpy as np
 
 from simgym.engine.attention import attention_masks
 from simgym.engine.config import EngineConfig
-from simgym.engine.kv_cache import KVCache
+from simgym.engine.grouped_attention import grouped_attention
+from simgym.engine.kv_cache import KVCache, Placement
 from simgym.engine.lora_bank import LoraBank
+from simgym.engine.recorded_decoding import RecordedDecoding, Size
+from simgym.engine.transfer import to_device
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,9 +45,13 @@ class ModelRunner:
     """Runs a model; knows nothing of scheduling."""
 
     def __init__(self, model: Any, config: EngineConfig, lock: Any) -> None:
+        """Put a model behind a lock; `config` is resolved for its device."""
         self.lora_bank = LoraBank(model)
         self.device = model.device
         self.lock = lock
+        self.recorded: RecordedDecoding | None = None
+        if config.gpu_paths and config.cuda_graphs and _can_be_recorded(model):
+            self.recorded = RecordedDecoding(self)
         self._config = config
 
     def forward(self, tokens: Tensor, kv_cache: KVCache, first: int, new_N: list[int], adapters: Any) -> Tensor:
@@ -59,18 +68,54 @@ class ModelRunner:
             (N, V), V as large as the largest vocabulary among the adapters.
         """
         placement = kv_cache.prepare(first, new_N)
-        with self.lock:
-            base = self.lora_bank.base
-            logits: Tensor = self.lora_bank.forward(
-                adapters,
-                input_ids=tokens,
-                position_ids=placement.position_ids,
-                attention_mask=attention_masks(base.config.get_text_config(), placement.visible, base.dtype),
-                past_key_values=kv_cache,
-                use_cache=True,
-                logits_to_keep=1,
-            ).logits
+        with self.lock, self._attention():
+            output = self.lora_bank.forward(adapters, **self._inputs(tokens, placement, kv_cache))
+        logits: Tensor = output.logits
         return logits[:, -1]
+
+    def decode(self, token_ids: list[int], kv_cache: KVCache, adapters: list[str | None]) -> Tensor:
+        """Logits after one more token in each slot that is in use; valid until the next call."""
+        if self.recorded is not None and len(set(adapters)) == 1:
+            with self.lock:
+                logits = self.recorded.decode(token_ids, kv_cache, adapters[0], self.lora_bank.changes)
+            if logits is not None:
+                return self.lora_bank.own_logits(logits[:, None], adapters)[:, 0]
+        tokens = to_device(token_ids, self.device)[:, None]
+        return self.forward(tokens, kv_cache, 0, [1] * len(token_ids), adapters)
+
+    def forget(self) -> None:
+        """Drop what was recorded, as when weights change or memory is short."""
+        if self.recorded is not None:
+            self.recorded.forget()
+
+    def decode_pass(self, inputs: Tensor, kv_cache: KVCache, size: Size) -> Tensor:
+        """See `DecodingModel`."""
+        tokens, positions, columns = inputs.unbind()
+        placement = kv_cache.direct(positions, columns, size.columns)
+        with self._attention():
+            output = self.lora_bank.forward_alike(size.adapter, **self._inputs(tokens[:, None], placement, kv_cache))
+        logits: Tensor = output.logits
+        return logits[:, -1]
+
+    def _inputs(self, tokens: Tensor, placement: Placement, kv_cache: KVCache) -> dict[str, Any]:
+        base = self.lora_bank.base
+        return {
+            "input_ids": tokens,
+            "position_ids": placement.position_ids,
+            "attention_mask": attention_masks(base.config.get_text_config(), placement.visible, base.dtype),
+            "past_key_values": kv_cache,
+            "use_cache": True,
+            "logits_to_keep": 1,
+        }
+
+    @contextlib.contextmanager
+    def _attention(self) -> Iterator[None]:
+        """Within it, the model attends as is fastest here."""
+        if not self._config.gpu_paths:
+            yield
+            return
+        with grouped_attention(self.lora_bank.base.config.get_text_config()):
+            yield
 
     def loglikelihoods(self, texts: list[Scored], adapter: str | None) -> list[float]:
         """Sum of the natural log-probabilities of each continuation's tokens, <= 0."""
@@ -140,7 +185,7 @@ class ModelRunner:
         finally:
             for hook in hooks:
                 hook.remove()
-        stacked: Floats = torch.stack([outputs[layer] for layer in layers], dim=1).float().cpu().numpy()
+        stacked: Floats = torch.stack([outputs[layer] for layer in layers], dim=1).cpu().float().numpy()
         return stacked
 
     def _batches(self, sequences: list[list[int]], size: int) -> list[list[int]]:
@@ -170,3 +215,10 @@ class ModelRunner:
             "attention_mask": mask,
             "position_ids": (mask.cumsum(-1) - 1).clamp(min=0),
         }
+
+
+def _can_be_recorded(model: Any) -> bool:
+    """Whether a decoding pass may be the same work each time; mixtures of experts ask which expert has what to do."""
+    config = model.config.get_text_config()
+    experts = any(getattr(config, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts"))
+    return not experts and len({parameter.device for parameter in model.parameters()}) == 1

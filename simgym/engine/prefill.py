@@ -47,14 +47,15 @@ def shared_prefixes(sequences: list[Sequence], prefix_cache: PrefixCache, config
         if long_enough < chunk.end:
             beginning = tuple(chunk.sequence.prompt[:long_enough])
             groups.setdefault((chunk.sequence.adapter, beginning), []).append(chunk)
-    shared = []
+    shared, saved = [], 0
     for group in groups.values():
         if len(group) > 1:
             # what the first and the last in order share, all share
             prompts = sorted(chunk.sequence.prompt for chunk in group)
             end = min(shared_length(prompts[0], prompts[-1]), min(map(len, prompts)) - 1)
             shared.append(Chunk(group[0].sequence, group[0].start, end))
-    return shared
+            saved += (len(group) - 1) * shared[-1].length
+    return shared if saved >= (config.min_saved_tokens or 0) else []
 
 
 def passes(chunks: list[Chunk], config: EngineConfig) -> list[list[Chunk]]:
@@ -63,8 +64,8 @@ def passes(chunks: list[Chunk], config: EngineConfig) -> list[list[Chunk]]:
     tokens = 0
     for chunk in sorted(chunks, key=lambda chunk: chunk.length):
         padded = (len(batches[-1]) + 1) * chunk.length if batches else 0
-        tight = padded <= config.max_padding * (tokens + chunk.length) + 32
-        if batches and padded <= config.max_pass_tokens and tight:
+        tight = padded <= config.max_padding * (tokens + chunk.length) + (config.free_padding or 0)
+        if batches and padded <= (config.max_pass_tokens or padded) and tight:
             batches[-1].append(chunk)
             tokens += chunk.length
         else:

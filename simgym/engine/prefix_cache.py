@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from simgym.engine.kv_cache import Layers
+from simgym.engine.kv_cache import Block
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Piece:
 
     start: int
     """Position of the first of them."""
-    layers: Layers
+    block: Block
     """Their keys and values."""
 
 
@@ -40,7 +40,7 @@ class Match:
 class Slots(Protocol):
     """Where keys and values are read from; the `KVCache`."""
 
-    def read(self, slot: int, start: int, end: int) -> Layers:
+    def read(self, slot: int, start: int, end: int) -> Block:
         """A copy of those of tokens `start` to `end` in a slot."""
         ...
 
@@ -51,7 +51,7 @@ class Node:
 
     tokens: list[int]
     """One or more; none at a root."""
-    layers: Layers
+    block: Block
     """Their keys and values."""
     parent: Node | None
     """None at a root."""
@@ -77,7 +77,7 @@ class PrefixCache:
         length = 0
         pieces: list[Piece] = []
         for node, shared in self._path(adapter, tokens):
-            pieces.append(Piece(length, [(keys[:, :shared], values[:, :shared]) for keys, values in node.layers]))
+            pieces.append(Piece(length, [tensor[..., :shared, :] for tensor in node.block]))
             length += shared
         return Match(length, pieces)
 
@@ -90,10 +90,10 @@ class PrefixCache:
             return
         last, shared = path[-1] if path else (root, 0)
         parent = self._split(last, shared) if last is not root and shared < len(last.tokens) else last
-        layers = slots.read(slot, length, len(tokens))
-        node = Node(tokens[length:], layers, parent, used=self._clock)
+        block = slots.read(slot, length, len(tokens))
+        node = Node(tokens[length:], block, parent, used=self._clock)
         parent.children[node.tokens[0]] = node
-        self.size += _bytes(layers)
+        self.size += _bytes(block)
 
     def evict(self) -> None:
         """Drop what was least recently used until `max_bytes` is kept."""
@@ -107,7 +107,7 @@ class PrefixCache:
             leaf = heapq.heappop(leaves)[2]
             parent = leaf.parent
             assert parent is not None
-            self.size -= _bytes(leaf.layers)
+            self.size -= _bytes(leaf.block)
             del parent.children[leaf.tokens[0]]
             if not parent.children and parent.parent is not None:
                 heapq.heappush(leaves, (parent.used, number, parent))
@@ -136,9 +136,9 @@ class PrefixCache:
     def _split(self, node: Node, length: int) -> Node:
         """Divide a node; the first part, of `length` tokens, is what comes back."""
         assert node.parent is not None
-        head = Node(node.tokens[:length], _cut(node.layers, 0, length), node.parent, used=node.used)
+        head = Node(node.tokens[:length], _cut(node.block, 0, length), node.parent, used=node.used)
         node.parent.children[head.tokens[0]] = head
-        node.tokens, node.layers, node.parent = node.tokens[length:], _cut(node.layers, length, None), head
+        node.tokens, node.block, node.parent = node.tokens[length:], _cut(node.block, length, None), head
         head.children[node.tokens[0]] = node
         return head
 
@@ -158,10 +158,10 @@ def shared_length(first: list[int], second: list[int]) -> int:
     return next(index for index in range(shortest) if first[index] != second[index])
 
 
-def _cut(layers: Layers, start: int, end: int | None) -> Layers:
+def _cut(block: Block, start: int, end: int | None) -> Block:
     """A copy, so that the part that is evicted frees its memory."""
-    return [(keys[:, start:end].clone(), values[:, start:end].clone()) for keys, values in layers]
+    return [tensor[..., start:end, :].clone() for tensor in block]
 
 
-def _bytes(layers: Layers) -> int:
-    return sum(tensor.numel() * tensor.element_size() for pair in layers for tensor in pair)
+def _bytes(block: Block) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in block)

@@ -62,7 +62,7 @@ class LoadedModel:
                 max_sequences=options.max_batch_size,
                 max_length=self.context_length,
                 max_kv_bytes=None if max_kv_gib is None else max(1, round(max_kv_gib * 2**30)),
-                max_prefix_bytes=round(options.kv_cache_gib * 2**30),
+                max_prefix_bytes=None if options.kv_cache_gib is None else round(options.kv_cache_gib * 2**30),
                 pad_token_id=self.start_token,
             ),
             lock=options.lock,
@@ -177,11 +177,10 @@ class LoadedModel:
 
 def _load(options: TransformersLM, weights: Weights) -> tuple[Any, Any]:
     """Tokenizer and model, ready to run."""
-    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
-    device = torch.device(_device(options.device))
+    device = _device(options.device)
     dtype = _dtype(options.dtype, device)
     common: dict[str, Any] = {"revision": weights.revision, "trust_remote_code": options.trust_remote_code}
     bars_were_on = logging.is_progress_bar_enabled()
@@ -189,7 +188,9 @@ def _load(options: TransformersLM, weights: Weights) -> tuple[Any, Any]:
     try:
         _check_config(options, weights, common)
         tokenizer = AutoTokenizer.from_pretrained(weights.path, **common)
-        model = AutoModelForCausalLM.from_pretrained(weights.path, dtype=dtype, use_safetensors=True, **common)
+        model = AutoModelForCausalLM.from_pretrained(
+            weights.path, dtype=dtype, use_safetensors=True, **common, **options.model_options
+        )
         check_supported(model.config, type(model), max_length=options.context_length)
     except UnsupportedModel as error:
         raise ConfigurationError(
@@ -206,8 +207,9 @@ def _load(options: TransformersLM, weights: Weights) -> tuple[Any, Any]:
     finally:
         if bars_were_on:
             logging.enable_progress_bar()
-    model.to(device).eval()
-    model.requires_grad_(False)
+    if not getattr(model, "hf_device_map", None) and not getattr(model, "is_quantized", False):
+        model.to(device)
+    model.eval().requires_grad_(False)
     if options.dtype in MIXED:
         _round(model, options)
     return tokenizer, model
@@ -248,14 +250,17 @@ def _end_token_ids(model: Any, tokenizer: Any) -> frozenset[int]:
     return frozenset(int(token) for token in tokens if token is not None)
 
 
-def _device(name: str) -> str:
+def _device(name: str) -> Any:
+    """A device with its number: which one is the current one differs from thread to thread."""
     import torch
 
-    if name != "auto":
-        return name
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    if name == "auto":
+        other = "mps" if torch.backends.mps.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else other
+    device = torch.device(name)
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return device
 
 
 def _dtype(name: str, device: Any) -> Any:

@@ -29,6 +29,9 @@ from simgym.language_models.threads import settle_threads
 from simgym.language_models.weights import DEFAULT_MODEL, weights_hash
 from simgym.transcripts import text_hash
 
+_OWN_OPTIONS = {"revision", "dtype", "torch_dtype", "trust_remote_code", "use_safetensors", "token", "config"}
+"""Arguments of `from_pretrained` that `model_options` may not hold."""
+
 
 class TransformersLM:
     """Runs a causal language model in process; implements `LanguageModel`."""
@@ -42,11 +45,12 @@ class TransformersLM:
         device: str = "auto",
         dtype: str = "auto",
         max_batch_size: int = 64,
-        kv_cache_gib: float = 2.0,
+        kv_cache_gib: float | None = None,
         max_kv_gib: float | None = None,
         context_length: int | None = None,
         chat_template: str | None = None,
         trust_remote_code: bool = False,
+        model_options: Mapping[str, Any] | None = None,
     ) -> None:
         """Describe the model; nothing is loaded yet.
 
@@ -59,13 +63,16 @@ class TransformersLM:
                 `bfloat16-mixed` (runs anywhere) or `int8` (CPUs only); see `simgym.engine.numerics`.
             max_batch_size: Requests that run at a time, >= 1.
             kv_cache_gib: Keys and values that are kept between calls, GiB, so that a conversation's next turn prefills
-                only what is new; 0 keeps none. If you change the weights of `model` yourself, call `clear_cache`.
+                only what is new; 0 keeps none; None: 2, on a GPU an eighth of the memory that is free once the model is
+                loaded. If you change the weights of `model` yourself, call `clear_cache`.
             max_kv_gib: Keys and values of the requests that are running, GiB, on top of those; None: half of the memory
                 that is free once the model is loaded. Requests wait for room, and one that does not fit even alone
                 gives a `context_overflow` fault.
             context_length: Tokens of prompt and reply together; None: what the model's configuration says.
             chat_template: Jinja template to use instead of the tokenizer's own, or for a tokenizer that has none.
             trust_remote_code: Run code that comes with the weights. Off unless you ask for it.
+            model_options: Further arguments of `from_pretrained`: `{"device_map": "auto"}` for a model over several
+                GPUs (then `device` only decides the dtype), `attn_implementation` or `quantization_config`.
 
         Raises:
             MissingDependency: the extra `local` is not installed.
@@ -74,7 +81,7 @@ class TransformersLM:
         require_extra("local", f"The model {model!r}, which runs in this process,")
         if max_batch_size < 1:
             raise ConfigurationError(f"max_batch_size is {max_batch_size}, expected >= 1.")
-        if not kv_cache_gib >= 0:
+        if kv_cache_gib is not None and not kv_cache_gib >= 0:
             raise ConfigurationError(f"kv_cache_gib is {kv_cache_gib}, expected >= 0.")
         if max_kv_gib is not None and not max_kv_gib > 0:
             raise ConfigurationError(f"max_kv_gib is {max_kv_gib}, expected > 0, or None for half of the free memory.")
@@ -89,6 +96,9 @@ class TransformersLM:
         self.context_length = context_length
         self.chat_template = chat_template
         self.trust_remote_code = trust_remote_code
+        if taken := sorted(_OWN_OPTIONS & set(model_options or {})):
+            raise ConfigurationError(f"model_options holds {taken[0]!r}, which is an argument of its own or fixed.")
+        self.model_options = dict(model_options or {})
         self.lock = threading.RLock()
         """Held during each forward pass. Never hold it while you call a method: another thread may lead the batch."""
         self._loaded: LoadedModel | None = None
@@ -246,6 +256,7 @@ class TransformersLM:
             "dtype": self.dtype,
             "device": self.device,
             **({"chat_template": text_hash(self.chat_template)} if self.chat_template else {}),
+            **({"model_options": self.model_options} if self.model_options else {}),
         }
 
     def _check_adapters(self, names: Sequence[str | None]) -> None:

@@ -18,23 +18,23 @@ from simgym.engine import PrefixCache
 def test_the_tree_finds_the_longest_known_beginning_within_its_bound(sequences, bound):
     import torch
 
-    def layers(tokens):
-        return [(torch.tensor(tokens, dtype=torch.float32)[None, :, None], torch.zeros(1, len(tokens), 1))]
+    def block(tokens):
+        keys = torch.tensor(tokens, dtype=torch.float32)[None, None, :, None]
+        return [torch.cat([keys, torch.zeros_like(keys)])]
 
     tree, everything = PrefixCache(10**9), []
     for tokens, first in sequences:
         adapter = "first" if first else "second"
-        slots = SimpleNamespace(read=lambda slot, start, end, tokens=tokens: layers(tokens[start:end]))
+        slots = SimpleNamespace(read=lambda slot, start, end, tokens=tokens: block(tokens[start:end]))
         tree.insert(adapter, tokens, slots, 0)
         everything.append((adapter, tokens))
         for wanted_adapter, wanted in everything:
             match = tree.match(wanted_adapter, wanted)
             assert match.length == len(wanted)
-            joined = [int(value) for piece in match.pieces for value in piece.layers[0][0][0, :, 0]]
+            joined = [int(value) for piece in match.pieces for value in piece.block[0][0, 0, :, 0]]
             assert joined == wanted
             assert [piece.start for piece in match.pieces] == [
-                sum(piece.layers[0][0].shape[1] for piece in match.pieces[:number])
-                for number in range(len(match.pieces))
+                sum(piece.block[0].shape[2] for piece in match.pieces[:number]) for number in range(len(match.pieces))
             ]
     known = {(adapter, *tokens[:end]) for adapter, tokens in everything for end in range(1, len(tokens) + 1)}
     assert tree.size == 8 * len(known)
@@ -48,7 +48,7 @@ def test_what_was_not_used_for_longest_goes_first():
 
     class Slots:
         def read(self, slot, start, end):
-            return [(torch.zeros(1, end - start, 1), torch.zeros(1, end - start, 1))]
+            return [torch.zeros(2, 1, end - start, 1)]
 
     tree = PrefixCache(10**9)
     for end in (10, 20, 30):

@@ -132,7 +132,7 @@ def test_a_caller_that_breaks_off_leaves_the_others_their_replies(tiny_model, fr
     lm = TransformersLM(tiny_model)
     requests, calls = from_threads(4), []
     engine = lm._ready().engine
-    run_pass = engine._forward
+    run_pass = engine._decode
 
     def breaking(*arguments):
         calls.append(1)
@@ -140,7 +140,7 @@ def test_a_caller_that_breaks_off_leaves_the_others_their_replies(tiny_model, fr
             raise RuntimeError("the first leader dies")
         return run_pass(*arguments)
 
-    monkeypatch.setattr(engine, "_forward", breaking)
+    monkeypatch.setattr(engine, "_decode", breaking)
     found, failed = ask_from_threads(lm, requests)
     assert len(failed) == 1
     assert found == {

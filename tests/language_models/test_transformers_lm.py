@@ -146,6 +146,17 @@ def test_special_tokens_spelled_out_in_a_message_cannot_end_the_turn(lm):
     assert tokenizer.convert_tokens_to_ids("<|system|>") not in ids
 
 
+def test_options_of_from_pretrained_reach_the_model(lm, tiny_model):
+    options = {"attn_implementation": "eager", "device_map": {"": "cpu"}}
+    other = TransformersLM(tiny_model, model_options=options)
+    assert other.model.config._attn_implementation == "eager"
+    assert other.generate([ask("Hi", 4)])[0].token_ids == lm.generate([ask("Hi", 4)])[0].token_ids
+    assert other.fingerprint()["model_options"] == options
+    assert "model_options" not in lm.fingerprint()
+    with pytest.raises(ConfigurationError, match="'dtype', which is an argument of its own"):
+        TransformersLM(tiny_model, model_options={"dtype": "float16"})
+
+
 def test_the_laptops_numbers_run_on_other_devices_too(tiny_model):
     assert TransformersLM(tiny_model, device="meta", dtype="bfloat16-mixed").model.device.type == "meta"
     with pytest.raises(ConfigurationError, match="int8 is for CPUs"):

@@ -1,0 +1,57 @@
+"""Attention of one new token a sequence, without repeating keys and values for the heads that share them.
+
+With grouped queries, several heads look through the same keys. transformers (before 5.2x) repeats keys and values in
+memory as soon as there is a mask, seven times for Qwen2.5-7B. For one new token, the heads of a group can stand where a
+longer query's tokens would: they see the same columns, and nothing is copied. Longer queries, and models with attention
+of another kind, go the way that they always go.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_NAME = "simgym_grouped"
+
+
+@contextlib.contextmanager
+def grouped_attention(config: Any) -> Iterator[None]:
+    """Within it, a model of this configuration that would use torch's attention uses that of this module."""
+    if getattr(config, "_attn_implementation", None) != "sdpa":
+        yield
+        return
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(_NAME, _attend)
+    config._attn_implementation = _NAME
+    try:
+        yield
+    finally:
+        config._attn_implementation = "sdpa"
+
+
+def _attend(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **settings: Any
+) -> tuple[Tensor, None]:
+    """What transformers calls an attention function; the result has shape (N, Q, heads, head size)."""
+    from torch.nn.functional import scaled_dot_product_attention
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    count, heads, length, size = query.shape
+    shared = key.shape[1]
+    if length > 1 or heads == shared or attention_mask is None or attention_mask.shape[1] != 1 or _unusual(settings):
+        output: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
+        return output
+    folded = query.reshape(count, shared, heads // shared, size)
+    attended = scaled_dot_product_attention(folded, key, value, attn_mask=attention_mask, scale=settings.get("scaling"))
+    return attended.reshape(count, 1, heads, value.shape[-1]), None
+
+
+def _unusual(settings: dict[str, Any]) -> bool:
+    return bool(settings.get("dropout")) or any(
+        settings.get(name) is not None for name in ("softcap", "position_bias", "s_aux", "cache")
+    )
