@@ -47,7 +47,7 @@ from simgym.evaluation.curves import LOG_NAME, read_curve
 from simgym.evaluation.forecast import forecast
 from simgym.evaluation.matrix import Matrix, MatrixRun
 from simgym.registration import register_variant
-from simgym.report.figures import change_heatmap_svg, matrix_heatmap_svg
+from simgym.report.figures import difference_heatmap_svg, matrix_heatmap_svg
 from simgym.report.html import write_report
 from simgym.report.results import describe_matrix, short_name
 from simgym.statistics.intervals import Estimate
@@ -189,7 +189,8 @@ def report(study: Study, results: Path, config: Path) -> None:
     results.mkdir(parents=True, exist_ok=True)
     write_json(results / "results.json", described.to_json())
     write_report(results / "report.html", described, matrix.transcripts, max_conversations=2)
-    for name, picture in (("matrix", matrix_heatmap_svg(described)), ("changes", change_heatmap_svg(described))):
+    pictures = {"matrix": matrix_heatmap_svg(described), "differences": difference_heatmap_svg(described)}
+    for name, picture in pictures.items():
         if picture is not None:  # alone, a picture has no page behind it
             (results / f"{name}.svg").write_text(picture.replace("<svg ", '<svg style="background: #fff" ', 1), "utf-8")
     shutil.copyfile(config, results / "config.yaml")

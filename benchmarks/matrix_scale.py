@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from simgym.statistics.crossed import compare_crossed
+from simgym.statistics.paired_matrix import compare_matrix
 from simgym.transcripts import write_json
 
 RESULTS = Path(__file__).with_name("results") / "matrix_scale.json"
@@ -27,12 +27,12 @@ SIDES, CONVERSATIONS, RESAMPLES = (25, 50, 100), 100, 10_000
 def main() -> None:
     """Measure, smallest first, so that the peak of memory is the largest's."""
     rng = np.random.default_rng(0)
-    compare_crossed(rng.random((2, 2, 9)), range(9), seed=0)  # what is imported on the first call is no growth
+    compare_matrix(rng.random((2, 2, 9)), range(9), seed=0)  # what is imported on the first call is no growth
     rows = []
     for side in SIDES:
         rewards = rng.random((side, side, CONVERSATIONS), dtype=np.float64)
         began = time.perf_counter()
-        found = compare_crossed(
+        found = compare_matrix(
             rewards,
             range(CONVERSATIONS),
             seed=0,
@@ -41,7 +41,7 @@ def main() -> None:
         )
         seconds = time.perf_counter() - began
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        tested = int(np.isfinite(found.change.p).sum())
+        tested = int(np.isfinite(found.differences.p_value).sum())
         rows.append({"cells": side * side, "tests": tested, "seconds": round(seconds, 2), "peak_gib": round(peak, 2)})
         print(rows[-1], flush=True)
     cells, seconds_ = np.log([row["cells"] for row in rows]), np.log([row["seconds"] for row in rows])

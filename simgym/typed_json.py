@@ -4,7 +4,8 @@ A value of another shape becomes one sentence that says where it stands, what it
 (`calls[3].seed is 'x', expected an integer`), instead of a KeyError here or a TypeError three modules further on.
 Understood are the types that records on disk consist of: numbers, texts, booleans, None, literals, unions, tuples,
 lists, mappings by text, further dataclasses, classes with a `parse` that reads a text, and Any. A boolean is no number,
-and a float is finite.
+and a float is finite. A field that was renamed is still read from older files under the name in its metadata:
+`p_adjusted: float = field(metadata={FORMERLY: "p_corrected"})`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from simgym.errors import ConfigurationError
 
+FORMERLY = "formerly"
+"""Key of a field's metadata: what the field is called in files of older versions."""
 _T = TypeVar("_T")
 _Reader = Callable[[Any, str], Any]
 _NAMES = {int: "an integer", float: "a finite number", str: "a text", bool: "true or false", type(None): "null"}
@@ -37,7 +40,10 @@ def from_json(cls: type[_T], value: Any, where: str, *, extra: Literal["refuse",
     """
     if not isinstance(value, Mapping):
         raise ConfigurationError(f"{where} is {describe(value)}, expected a JSON object.")
-    readers, required = _fields(cls)  # type: ignore[arg-type]  # classes can be hashed
+    readers, required, former = _fields(cls)  # type: ignore[arg-type]  # classes can be hashed
+    for name, old in former.items():
+        if old in value and name not in value:
+            value = {**{key: entry for key, entry in value.items() if key != old}, name: value[old]}
     if extra == "refuse" and (unknown := sorted(str(key) for key in value if key not in readers)):
         raise ConfigurationError(f"{where} has unknown keys {_short(unknown)}. Known: {', '.join(readers)}.")
     if missing := [name for name in required if name not in value]:
@@ -71,11 +77,13 @@ def _short(value: Any) -> str:
 
 
 @functools.cache
-def _fields(cls: type) -> tuple[dict[str, _Reader], list[str]]:
+def _fields(cls: type) -> tuple[dict[str, _Reader], list[str], dict[str, str]]:
+    """What reads each field, the names of required fields, and the former names of renamed ones."""
     hints = get_type_hints(cls)
     own = [field for field in fields(cls) if field.init]
     required = [field.name for field in own if field.default is MISSING and field.default_factory is MISSING]
-    return {field.name: _reader(hints[field.name]) for field in own}, required
+    former = {field.name: field.metadata[FORMERLY] for field in own if FORMERLY in field.metadata}
+    return {field.name: _reader(hints[field.name]) for field in own}, required, former
 
 
 def _reader(annotation: Any) -> _Reader:

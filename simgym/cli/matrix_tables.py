@@ -62,21 +62,21 @@ def cell_in_words(cell: Cell) -> str:
 def differences_table(compared: Comparisons) -> Table:
     """A line for each difference from the reference, and the generalization gap."""
     from simgym.report.results import short_name
-    from simgym.statistics.intervals import p_in_words
+    from simgym.statistics.intervals import format_p
 
     rows = [
         [
             plain(one.assistant),
             short_name(one.simulator),
             difference_in_words(one.estimate),
-            p_in_words(one.p_corrected),
+            format_p(one.p_adjusted),
         ]
-        for one in compared.changes
+        for one in compared.differences
     ]
     if compared.gap is not None:
         rows.append(["generalization gap", "", difference_in_words(compared.gap), ""])
     header = [f"against {plain(compared.reference)}", "simulator", "difference", "p (Holm)"]
-    return _table(header, rows, caption=_reasons("[?]", [change.estimate for change in compared.changes]))
+    return _table(header, rows, caption=_reasons("[?]", [difference.estimate for difference in compared.differences]))
 
 
 def difference_in_words(estimate: Estimate) -> str:

@@ -302,7 +302,7 @@ def purge(
 
 def print_results(results: StudyResults) -> None:
     """A table a pair, or ratings."""
-    from simgym.statistics.intervals import p_equation
+    from simgym.statistics.intervals import format_p_equation
 
     out = stdout()
     if results.kind != "real":
@@ -316,7 +316,8 @@ def print_results(results: StudyResults) -> None:
     for name, estimate in results.ratings.items():
         out.print(shown(f"{name}: mean rating {_interval(estimate)} of {estimate.n}"))
     for one in results.rating_differences:
-        out.print(shown(f"{one.first} - {one.second}: {_interval(one.difference)}, {p_equation(one.p_holm)} (Holm)"))
+        test = format_p_equation(one.p_adjusted)
+        out.print(shown(f"{one.first} - {one.second}: {_interval(one.difference)}, {test} (Holm)"))
     for warning in results.warnings:
         out.print(shown(warning, "yellow"))
 
@@ -326,18 +327,18 @@ def pair_table(pair: Pair) -> Table:
     from rich import box
     from rich.table import Table
 
-    from simgym.statistics.intervals import p_equation, p_in_words
+    from simgym.statistics.intervals import format_p, format_p_equation
 
     title = f"{pair.first} against {pair.second}: {pair.wins} wins, {pair.ties} ties, {pair.losses} losses"
     table = Table(title=shown(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("win rate", "people", "choices", "rate [95 %]", "p"):
         table.add_column(name, justify="left" if name == "win rate" else "right")
     for row in (*pair.rows, *((pair.left,) if pair.left else ())):
-        p = p_in_words(row.test.p_value if row.test else None)
+        p = format_p(row.test.p_value if row.test else None)
         table.add_row(shown(row.title), str(row.participants), str(row.votes), _interval(row.rate), p)
-    holm = p_in_words(pair.p_holm)
+    holm = format_p(pair.p_adjusted)
     same = pair.equivalence
-    words = "–" if same is None else f"{'yes' if same.equivalent else 'not shown'} ({p_equation(same.p_value)})"
+    words = "–" if same is None else f"{'yes' if same.equivalent else 'not shown'} ({format_p_equation(same.p_value)})"
     table.caption = shown(
         f"main p corrected (Holm) {holm}; intraclass correlation {_interval(pair.icc)}; within 0.5 ± "
         f"{same.margin if same else 0.05:g}: {words}"

@@ -1,29 +1,30 @@
 """What a filled matrix says about differences: each assistant against the initial one, and the generalization gap.
 
-The cells hold the same scenarios with the same seeds, so everything is paired; see `simgym.statistics.crossed`. The gap
-of an assistant that was trained with one of the simulators is what it gained there, beyond what it gained with the
-others on average: the part of its training that does not carry over (arXiv 2605.09808 reads it off the matrix).
+All cells share scenarios and seeds, so everything is paired; see `simgym.statistics.paired_matrix`. The gap of an
+assistant that was trained with one of the simulators is what it gained there beyond what it gained with the others on
+average: the part of its training that does not carry over (arXiv 2605.09808 reads it off the matrix).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from simgym.errors import ConfigurationError
 from simgym.evaluation.matrix import Matrix
 from simgym.seeding import derive_seed
-from simgym.statistics.crossed import Floats, compare_crossed, finite
 from simgym.statistics.intervals import Estimate
+from simgym.statistics.paired_matrix import Floats, compare_matrix, finite
+from simgym.typed_json import FORMERLY
 
 PAIRED = "comparisons"
 """Label of the seed that scenarios are drawn from for differences: wherever one is shown, it has the same interval."""
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class Difference:
     """A cell beside the reference assistant's in the same column."""
 
     assistant: str
@@ -32,8 +33,8 @@ class Change:
     """Column, an environment id."""
     estimate: Estimate
     """Mean paired difference of reward x 100, over conversations that count in both."""
-    p_corrected: float | None
-    """Two-sided p-value, Holm-corrected over all changes of the matrix."""
+    p_adjusted: float | None = field(metadata={FORMERLY: "p_corrected"})
+    """Two-sided p-value, Holm-corrected over all differences of the matrix."""
     detectable: float | None
     """Smallest true difference that these conversations would show with power 0.8."""
 
@@ -46,7 +47,7 @@ class Comparisons:
     """The assistant that the others are compared with."""
     trained_on: Mapping[str, str]
     """Environment id that an assistant was trained with, for those of which it is known."""
-    changes: tuple[Change, ...]
+    differences: tuple[Difference, ...] = field(metadata={FORMERLY: "changes"})
     """Row by row, the reference left out."""
     gap: Estimate | None
     """Mean of `gaps`, reward x 100; None if no assistant was trained with a column."""
@@ -57,9 +58,9 @@ class Comparisons:
     agreement: tuple[tuple[float | None, ...], ...]
     """Rank correlation of the assistants' means between columns; None with fewer than three assistants."""
 
-    def change(self, assistant: str, simulator: str) -> Change | None:
-        """The change of a row and a column, or None."""
-        return next((one for one in self.changes if (one.assistant, one.simulator) == (assistant, simulator)), None)
+    def difference(self, assistant: str, simulator: str) -> Difference | None:
+        """The difference of a row and a column, or None."""
+        return next((one for one in self.differences if (one.assistant, one.simulator) == (assistant, simulator)), None)
 
 
 def compare_cells(
@@ -102,7 +103,7 @@ def compare_cells(
     first = reference or names[0]
     if first in trained_on:
         raise ConfigurationError(f"{first} is what others are compared with, so it has no gap itself.")
-    found = compare_crossed(
+    found = compare_matrix(
         rewards_of(matrix, rows, columns),
         scenario_ids(matrix),
         seed=derive_seed(seed, PAIRED),
@@ -110,13 +111,13 @@ def compare_cells(
         reference=first,
         trained_on={row: columns.index(column) for row, column in trained_on.items()},
     )
-    grid = found.change
-    changes = [
-        Change(
+    grid = found.differences
+    differences = [
+        Difference(
             name,
             column,
-            found.changed(name, x),
-            finite(grid.p_corrected[y, x]),
+            found.difference(name, x),
+            finite(grid.p_adjusted[y, x]),
             finite(grid.detectable[y, x]),
         )
         for y, name in enumerate(names)
@@ -126,7 +127,7 @@ def compare_cells(
     return Comparisons(
         reference=first,
         trained_on=trained_on,
-        changes=tuple(changes),
+        differences=tuple(differences),
         gap=found.gap,
         gaps={str(row): one for row, one in found.gaps.items()},
         best={row: finite(share) for row, share in zip(names, found.best, strict=True)},

@@ -5,13 +5,13 @@ higher reward than the other's on the same scenario and seed, a tie counting hal
 pairs of assistants). A difference has the interval that `comparisons` gives it: scenarios are drawn from the same seed.
 Only its corrected p-value differs, because it is corrected over other pairs. A win rate's interval is Wilson's and its
 test the sign test. Several rows may be training seeds of one method; then seeds of both are resampled with the
-scenarios, see `simgym.statistics.crossed`.
+scenarios, see `simgym.statistics.paired_matrix`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -20,9 +20,10 @@ from simgym.errors import ConfigurationError
 from simgym.evaluation.comparisons import PAIRED, rewards_of, scenario_ids
 from simgym.evaluation.matrix import Matrix
 from simgym.seeding import derive_seed
-from simgym.statistics.crossed import Floats, compare_crossed, finite, mean_over_pairs, p_value
 from simgym.statistics.intervals import Estimate
-from simgym.statistics.paired import adjust, win_rate
+from simgym.statistics.paired import correct_p_values, win_rate
+from simgym.statistics.paired_matrix import Floats, compare_matrix, finite, mean_over_pairs, two_sided_p_value
+from simgym.typed_json import FORMERLY
 
 Pair = tuple[str, str]
 """Two assistants (or methods); the first is what is asked about."""
@@ -42,9 +43,9 @@ class Contrast:
     """Column, an environment id."""
     estimate: Estimate
     """Of the difference, or of the win rate."""
-    p: float | None
+    p_value: float | None = field(metadata={FORMERLY: "p"})
     """Two-sided p-value of no difference (a win rate of 50), uncorrected; None if it cannot be tested."""
-    p_corrected: float | None
+    p_adjusted: float | None = field(metadata={FORMERLY: "p_corrected"})
     """The same, Holm-corrected over all contrasts that belong together."""
 
 
@@ -69,15 +70,15 @@ def reward_contrasts(
     found = []
     for pair in pairs:
         kept = [at for at, label in enumerate(labels) if label in pair]
-        crossed = compare_crossed(
+        crossed = compare_matrix(
             rewards[kept],
             ids,
             seed=derive_seed(seed, PAIRED),
             rows=[labels[at] for at in kept],
             reference=pair[1],
         )
-        p = finite(crossed.change.p[crossed.rows.index(pair[0]), 0])
-        found.append(Contrast(*pair, "difference", simulator, crossed.changed(pair[0], 0), p, None))
+        p = finite(crossed.differences.p_value[crossed.rows.index(pair[0]), 0])
+        found.append(Contrast(*pair, "difference", simulator, crossed.difference(pair[0], 0), p, None))
     return corrected(found)
 
 
@@ -99,17 +100,19 @@ def win_contrasts(
             estimate, error = mean_over_pairs(100 * outcomes, ids, seed=derive_seed(seed, PAIRED), level=0.95)
             fewest = min([estimate.n, *(count for count in outcomes.shape[:2] if count > 1)])
             above = np.array([np.nan if estimate.value is None else estimate.value - 50])
-            p = finite(p_value(above, np.array([error]), fewest - 1)[0])
+            p = finite(two_sided_p_value(above, np.array([error]), fewest - 1)[0])
         found.append(Contrast(*pair, "win_rate", simulator, estimate, p, None))
     return corrected(found)
 
 
 def corrected(contrasts: Sequence[Contrast]) -> list[Contrast]:
     """The contrasts with p-values corrected for being so many (Holm)."""
-    tested = [number for number, one in enumerate(contrasts) if one.p is not None]
-    found = [replace(one, p_corrected=None) for one in contrasts]
-    for number, p in zip(tested, adjust([contrasts[number].p or 0.0 for number in tested]), strict=True):
-        found[number] = replace(found[number], p_corrected=p)
+    tested = [number for number, one in enumerate(contrasts) if one.p_value is not None]
+    found = [replace(one, p_adjusted=None) for one in contrasts]
+    for number, p in zip(
+        tested, correct_p_values([contrasts[number].p_value or 0.0 for number in tested]), strict=True
+    ):
+        found[number] = replace(found[number], p_adjusted=p)
     return found
 
 

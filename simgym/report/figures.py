@@ -20,7 +20,7 @@ from typing import Any
 from simgym.evaluation.curves import Curve
 from simgym.report.names import name_pieces, training_of
 from simgym.report.results import MatrixResults, short_name
-from simgym.statistics.intervals import Estimate, p_equation
+from simgym.statistics.intervals import Estimate, format_p_equation
 
 PAGE_INK, _PAGE_PAPER = "#010203", "#fdfcfb"
 """Colours that matplotlib writes and `fit_page` replaces by those of the page."""
@@ -88,7 +88,7 @@ def matrix_heatmap_svg(results: MatrixResults) -> str:
     return _heatmap(results, results.assistants, draw, scale, described)
 
 
-def change_heatmap_svg(results: MatrixResults) -> str | None:
+def difference_heatmap_svg(results: MatrixResults) -> str | None:
     """Paired differences from the reference assistant, row by row as in the matrix; None if there are none.
 
     A cell is hatched unless its corrected p-value is below `SIGNIFICANT`. Orange is a loss, violet a gain (`PuOr`),
@@ -97,20 +97,20 @@ def change_heatmap_svg(results: MatrixResults) -> str | None:
     compared = results.comparisons
     if compared is None:
         return None
-    values = [abs(one.estimate.value) for one in compared.changes if one.estimate.value is not None]
+    values = [abs(one.estimate.value) for one in compared.differences if one.estimate.value is not None]
     largest = max([_LEAST_SPAN, *values])
     # the ends of the map are too dark to tell from each other
     title = f"difference from {_one_line(compared.reference)}, reward × 100"
     scale = _Scale(-largest, largest, "PuOr", (0.1, 0.9), title)
 
     def draw(axes: Any, x: int, y: int, row: str, column: str) -> None:
-        change = compared.change(row, column)
-        estimate = change.estimate if change is not None else None
-        if change is None or estimate is None or estimate.value is None:
+        difference = compared.difference(row, column)
+        estimate = difference.estimate if difference is not None else None
+        if difference is None or estimate is None or estimate.value is None:
             _draw_nothing(axes, x, y)
             return
-        unsure = change.p_corrected is None or change.p_corrected >= SIGNIFICANT
-        _draw_cell(axes, x, y, estimate, p_equation(change.p_corrected), scale, signed=True, hatched=unsure)
+        unsure = difference.p_adjusted is None or difference.p_adjusted >= SIGNIFICANT
+        _draw_cell(axes, x, y, estimate, format_p_equation(difference.p_adjusted), scale, signed=True, hatched=unsure)
 
     rows = [row for row in results.assistants if row != compared.reference]
     return _heatmap(results, rows, draw, scale, "Differences; the table below holds the same numbers", hatching=True)

@@ -16,7 +16,7 @@ from typing import Any
 
 from simgym.evaluation.matrix import Cell
 from simgym.evaluation.plan import short_hash
-from simgym.report.figures import change_heatmap_svg, curves_svg, matrix_heatmap_svg
+from simgym.report.figures import curves_svg, difference_heatmap_svg, matrix_heatmap_svg
 from simgym.report.names import training_of
 from simgym.report.page import page_templates, write_page
 from simgym.report.results import MatrixResults, short_name
@@ -30,7 +30,7 @@ from simgym.report.talks import (
     pair_filters,
     write_conversation_pages,
 )
-from simgym.statistics.intervals import fewest_units, format_interval, p_in_words
+from simgym.statistics.intervals import fewest_units, format_interval, format_p
 from simgym.transcripts import Transcript
 
 _ROLES = ("assistant", "user", "judge")
@@ -103,7 +103,7 @@ def render_report(
     """The report as HTML text."""
     environment = page_templates()
     environment.filters["short"] = short_name
-    environment.filters["p"] = p_in_words
+    environment.filters["p"] = format_p
     environment.filters["interval"] = format_interval
     trained_on = results.comparisons.trained_on if results.comparisons is not None else {}
     filters = pair_filters(results)
@@ -114,7 +114,7 @@ def render_report(
         unsure=any(cell.estimate.value is not None and not cell.estimate.reliable for cell in results.cells),
         fewest=fewest_units(),
         heatmap=matrix_heatmap_svg(results),
-        changes=change_heatmap_svg(results),
+        differences=difference_heatmap_svg(results),
         roles=_ROLES,
         endings=ENDINGS,
         endings_seen=[reason for reason in ENDINGS if any(reason in cell.end_reasons for cell in results.cells)],

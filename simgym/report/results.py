@@ -19,8 +19,10 @@ from simgym.evaluation.matrix import Cell, Matrix
 from simgym.language_models.weights import DEFAULT_MODEL
 from simgym.typed_json import describe, from_json
 
-SCHEMA_VERSION = 1
-"""Incremented when a field changes its meaning; readers refuse versions they do not know."""
+SCHEMA_VERSION = 2
+"""Incremented when a field is renamed or changes its meaning; readers refuse versions they do not know."""
+_READABLE = (1, SCHEMA_VERSION)
+"""Version 1 names `differences` `changes`, `p_value` `p` and `p_adjusted` `p_corrected`; it is read as well."""
 _MANY_LOST = 0.1
 """Share of a cell's conversations that may be lost before the report warns."""
 
@@ -89,12 +91,12 @@ class MatrixResults:
         """
         if not isinstance(value, Mapping):
             raise ConfigurationError(f"results.json holds {describe(value)}, expected a JSON object.")
-        if value.get("schema_version") != SCHEMA_VERSION:
+        if value.get("schema_version") not in _READABLE:
             raise ConfigurationError(
                 f"results.json has schema_version {describe(value.get('schema_version'))}, this simgym reads "
-                f"{SCHEMA_VERSION}. Install the version that wrote it."
+                f"{' and '.join(map(str, _READABLE))}. Install the version that wrote it."
             )
-        return from_json(cls, value, "results.json", extra="ignore")
+        return from_json(cls, {**value, "schema_version": SCHEMA_VERSION}, "results.json", extra="ignore")
 
 
 def describe_matrix(filled: Matrix, *, question: str, scenarios: str, seed: int, seconds: float) -> MatrixResults:

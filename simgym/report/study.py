@@ -8,7 +8,7 @@ from typing import Any
 
 from simgym.report.figures import PAGE_INK, fit_page
 from simgym.report.page import page_templates, write_page
-from simgym.statistics.intervals import Estimate, format_interval, p_equation, p_in_words
+from simgym.statistics.intervals import Estimate, format_interval, format_p, format_p_equation
 from simgym.study.analysis import Pair, StudyResults
 
 KINDS = {
@@ -29,8 +29,8 @@ def write_study_report(path: str | Path, results: StudyResults, *, title: str) -
     templates.filters["percent"] = in_percent
     templates.filters["interval"] = interval
     templates.filters["ends"] = format_interval
-    templates.filters["p"] = p_in_words
-    templates.filters["p_equation"] = p_equation
+    templates.filters["p"] = format_p
+    templates.filters["format_p_equation"] = format_p_equation
     page = templates.get_template("study.html.j2").render(
         results=results, title=title, note=KINDS.get(results.kind, ""), figure=forest_svg
     )

@@ -107,16 +107,16 @@ def format_interval(estimate: Estimate, form: str = ".1f", *, scale: float = 1.0
     return f"[{scale * estimate.low:{form}}, {scale * estimate.high:{form}}]"
 
 
-def p_in_words(p: float | None) -> str:
+def format_p(p: float | None) -> str:
     """A p-value in [0, 1] as tables show it: three decimals, below them `< 0.001`; a dash where there is none."""
     if p is None:
         return "–"
     return "< 0.001" if p < 0.0005 else f"{p:.3f}"
 
 
-def p_equation(p: float | None) -> str:
+def format_p_equation(p: float | None) -> str:
     """The same in a sentence: `p = 0.012`, `p < 0.001` or `no p`."""
-    words = p_in_words(p)
+    words = format_p(p)
     return "no p" if p is None else f"p {words}" if words.startswith("<") else f"p = {words}"
 
 

@@ -168,7 +168,7 @@ def mcnemar(first_only: int, second_only: int, *, exact: bool = True) -> Test:
     return Test(float(outcome.statistic), float(outcome.pvalue), first_only + second_only, method)
 
 
-def adjust(p_values: Sequence[float], method: Literal["holm", "fdr_bh"] = "holm") -> list[float]:
+def correct_p_values(p_values: Sequence[float], method: Literal["holm", "fdr_bh"] = "holm") -> list[float]:
     """p-values corrected for being many: Holm (family-wise error) or Benjamini and Hochberg (false discovery rate)."""
     if not p_values:
         return []

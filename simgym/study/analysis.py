@@ -25,13 +25,13 @@ from simgym.statistics.clustered import (
     robust_win_rate,
 )
 from simgym.statistics.intervals import Estimate, bootstrap_mean
-from simgym.statistics.paired import Test, adjust, bradley_terry, win_rate
+from simgym.statistics.paired import Test, bradley_terry, correct_p_values, win_rate
 from simgym.study.config import Rule
 from simgym.study.exclusions import exclude
 from simgym.study.records import Rating, Vote, distinct, participant_flow, ratings_of, votes_of
 
-SCHEMA_VERSION = 1
-"""Incremented when a field changes its meaning."""
+SCHEMA_VERSION = 2
+"""Incremented when a field is renamed or changes its meaning. Version 1 names `p_adjusted` `p_holm`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Pair:
     """Choices for the second."""
     rows: tuple[Row, ...]
     """The main row first."""
-    p_holm: float | None
+    p_adjusted: float | None
     """p-value of the main row, corrected for the number of pairs."""
     icc: Estimate
     """Intraclass correlation of a participant's choices."""
@@ -98,7 +98,7 @@ class RatingDifference:
     """Mean of the first minus mean of the second, Welch's interval."""
     test: Test
     """Welch's t-test."""
-    p_holm: float
+    p_adjusted: float
     """Corrected for the number of pairs."""
 
 
@@ -214,9 +214,9 @@ def _pairs(
         _pair(pair, main.get(pair, []), votes, margin, seed, resamples) for pair, votes in sorted(all_votes.items())
     ]
     tested = [pair for pair in drafts if pair.rows[0].test is not None]
-    corrected = adjust([pair.rows[0].test.p_value for pair in tested if pair.rows[0].test is not None])
+    corrected = correct_p_values([pair.rows[0].test.p_value for pair in tested if pair.rows[0].test is not None])
     by_pair = {(pair.first, pair.second): value for pair, value in zip(tested, corrected, strict=True)}
-    return tuple(dataclasses.replace(pair, p_holm=by_pair.get((pair.first, pair.second))) for pair in drafts)
+    return tuple(dataclasses.replace(pair, p_adjusted=by_pair.get((pair.first, pair.second))) for pair in drafts)
 
 
 def _by_pair(
@@ -333,5 +333,5 @@ def _rating_differences(ratings: Sequence[Rating]) -> tuple[RatingDifference, ..
         difference = Estimate(mean, float(interval.low), float(interval.high), n, "Welch", None)
         test = Test(float(result.statistic), float(result.pvalue), n, "Welch's t-test")
         found.append((first, second, difference, test))
-    corrected = adjust([test.p_value for *_, test in found])
-    return tuple(RatingDifference(*one, p_holm) for one, p_holm in zip(found, corrected, strict=True))
+    corrected = correct_p_values([test.p_value for *_, test in found])
+    return tuple(RatingDifference(*one, p_adjusted) for one, p_adjusted in zip(found, corrected, strict=True))

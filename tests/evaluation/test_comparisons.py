@@ -48,14 +48,14 @@ GAINS = {"initial": (0, 0, 0), "at home": (0.2, 0.05, 0.05), "everywhere": (0.1,
 def test_changes_gap_and_ranks_are_found_and_survive_json():
     compared = compare_cells(made(GAINS), trained_on={"at home": COLUMNS[0], "everywhere": COLUMNS[2]}, seed=3)
     assert compared.reference == "initial"
-    assert [(one.assistant, one.simulator) for one in compared.changes] == [
+    assert [(one.assistant, one.simulator) for one in compared.differences] == [
         (row, column) for row in ("at home", "everywhere") for column in COLUMNS
     ]
-    for one in compared.changes:
+    for one in compared.differences:
         expected = 100 * dict(zip(COLUMNS, GAINS[one.assistant], strict=True))[one.simulator]
         assert one.estimate.value == pytest.approx(expected, abs=2)
         assert one.estimate.low < one.estimate.value < one.estimate.high
-        assert one.p_corrected < 0.01
+        assert one.p_adjusted < 0.01
         assert 0 < one.detectable < 3
     assert compared.gaps["at home"].value == pytest.approx(15, abs=1.5)
     assert compared.gaps["everywhere"].value == pytest.approx(0, abs=1.5)
@@ -69,19 +69,19 @@ def test_a_conversation_that_failed_in_one_cell_leaves_the_pair_out():
     key = ("at home", COLUMNS[1])
     broken = [held(number, COLUMNS[1], None) for number in range(30)]
     matrix = replace(matrix, transcripts={**matrix.transcripts, key: broken + list(matrix.transcripts[key][30:])})
-    change = compare_cells(matrix).change(*key)
-    assert change.estimate.n == 10
+    difference = compare_cells(matrix).difference(*key)
+    assert difference.estimate.n == 10
     both = zip(matrix.transcripts[key][30:], matrix.transcripts["initial", COLUMNS[1]][30:], strict=True)
-    assert change.estimate.value == pytest.approx(np.mean([100 * (one.reward - two.reward) for one, two in both]))
+    assert difference.estimate.value == pytest.approx(np.mean([100 * (one.reward - two.reward) for one, two in both]))
     nothing = {**matrix.transcripts, key: [held(number, COLUMNS[1], None) for number in range(40)]}
-    change = compare_cells(replace(matrix, transcripts=nothing)).change(*key)
-    assert change.estimate.value is change.p_corrected is change.detectable is None
+    difference = compare_cells(replace(matrix, transcripts=nothing)).difference(*key)
+    assert difference.estimate.value is difference.p_adjusted is difference.detectable is None
 
 
 def test_one_row_has_nothing_to_be_compared_with_and_wrong_names_are_refused():
     matrix = made(GAINS)
     assert compare_cells(made({"initial": (0, 0, 0)})) is None
-    assert compare_cells(matrix, reference="everywhere").change("initial", COLUMNS[0]).estimate.value < 0
+    assert compare_cells(matrix, reference="everywhere").difference("initial", COLUMNS[0]).estimate.value < 0
     with pytest.raises(ConfigurationError, match="no assistant 'nobody'"):
         compare_cells(matrix, reference="nobody")
     with pytest.raises(ConfigurationError, match="no environment 'x'"):

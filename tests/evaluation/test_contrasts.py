@@ -73,15 +73,15 @@ def test_training_seeds_of_a_method_widen_its_interval_by_what_they_differ_in():
     assert "2 training seeds" in both.estimate.method
     (won,) = win_contrasts(matrix, [("method", "initial")], COLUMN, seed=1, methods=methods)
     assert won.estimate.value == pytest.approx(75, abs=10)
-    assert both.p > 0.3  # two training seeds are one degree of freedom
+    assert both.p_value > 0.3  # two training seeds are one degree of freedom
     (lost,) = win_contrasts(matrix, [("initial", "method")], COLUMN, seed=1, methods=methods)
     assert lost.estimate.value == pytest.approx(100 - won.estimate.value)
     assert lost.estimate.half_width == pytest.approx(won.estimate.half_width, rel=0.1)
     assert lost.estimate.half_width > 20
     compared = compare_cells(matrix, methods=methods, seed=1)
-    (change,) = compared.changes
-    assert change.assistant == "method"
-    assert change.estimate.value == pytest.approx(both.estimate.value)
+    (difference,) = compared.differences
+    assert difference.assistant == "method"
+    assert difference.estimate.value == pytest.approx(both.estimate.value)
 
 
 def test_winning_every_one_of_five_conversations_proves_little():
@@ -89,9 +89,9 @@ def test_winning_every_one_of_five_conversations_proves_little():
     (won,) = win_contrasts(matrix, [("one", "other")], COLUMN, seed=1)
     assert won.estimate.value == 100
     assert won.estimate.low < 60
-    assert won.p == pytest.approx(2 / 2**5)
+    assert won.p_value == pytest.approx(2 / 2**5)
     (gain,) = reward_contrasts(matrix, [("one", "other")], COLUMN, seed=1)
-    assert gain.p is None  # all the same: no error to divide by
+    assert gain.p_value is None  # all the same: no error to divide by
 
 
 def test_p_values_are_corrected_for_all_pairs_that_are_asked_about():
@@ -101,7 +101,7 @@ def test_p_values_are_corrected_for_all_pairs_that_are_asked_about():
     (alone,) = reward_contrasts(matrix, [("a", "b")], COLUMN, seed=1)
     several = reward_contrasts(matrix, [("a", "b"), ("a", "c"), ("b", "c")], COLUMN, seed=1)
     assert several[0].estimate == alone.estimate
-    assert several[0].p_corrected >= alone.p_corrected
+    assert several[0].p_adjusted >= alone.p_adjusted
 
 
 @pytest.mark.parametrize(("pair", "column"), [(("a", "nobody"), COLUMN), (("a", "b"), "UserSim-Nobody-v0")])
@@ -116,20 +116,20 @@ def test_a_difference_has_the_same_interval_as_a_contrast_as_in_the_matrix():
     matrix = matrix_of(rows)
     for methods in ({}, {"a 1": "a", "a 2": "a", "b 1": "b", "b 2": "b"}):
         compared = compare_cells(matrix, methods=methods, seed=5)
-        for change in compared.changes:
-            pair = (change.assistant, "initial")
+        for difference in compared.differences:
+            pair = (difference.assistant, "initial")
             (alone,) = reward_contrasts(matrix, [pair], COLUMN, seed=5, methods=methods)
-            ends = [(one.value, one.low, one.high) for one in (change.estimate, alone.estimate)]
+            ends = [(one.value, one.low, one.high) for one in (difference.estimate, alone.estimate)]
             assert ends[0] == pytest.approx(ends[1], rel=1e-12)
-            assert change.estimate.method == alone.estimate.method
-            assert change.estimate.seed == alone.estimate.seed
+            assert difference.estimate.method == alone.estimate.method
+            assert difference.estimate.seed == alone.estimate.seed
 
 
 def test_too_few_or_equal_scenarios_tell_neither_an_interval_nor_a_p_value():
-    few = compare_cells(matrix_of({"one": [0.1, 0.2, 0.4], "other": [0.3, 0.2, 0.9]})).changes[0]
-    equal = compare_cells(matrix_of({"one": [0.1] * 9, "other": [0.3] * 9})).changes[0]
+    few = compare_cells(matrix_of({"one": [0.1, 0.2, 0.4], "other": [0.3, 0.2, 0.9]})).differences[0]
+    equal = compare_cells(matrix_of({"one": [0.1] * 9, "other": [0.3] * 9})).differences[0]
     assert few.estimate.doubt == "3 scenarios, fewer than 6"
     assert equal.estimate.doubt == "all 9 scenarios differ by the same"
-    for change in (few, equal):
-        assert change.estimate.value is not None
-        assert change.estimate.low is change.p_corrected is change.detectable is None
+    for difference in (few, equal):
+        assert difference.estimate.value is not None
+        assert difference.estimate.low is difference.p_adjusted is difference.detectable is None

@@ -18,14 +18,16 @@ from simgym.evaluation.comparisons import compare_cells
 from simgym.evaluation.contrasts import corrected, reward_contrasts, win_contrasts
 from simgym.evaluation.curves import Curve
 from simgym.evaluation.matrix import Matrix, summarise_cell
-from simgym.report.figures import change_heatmap_svg, matrix_heatmap_svg
+from simgym.report.figures import difference_heatmap_svg, matrix_heatmap_svg
 from simgym.report.html import render_report, write_report
 from simgym.report.results import MatrixResults, short_name
-from simgym.statistics.intervals import p_equation, p_in_words
+from simgym.statistics.intervals import format_p, format_p_equation
 from simgym.transcripts import ModelCall, Transcript
 
 HOSTILE = "--><script>alert('x')</script> & <img src=http://evil.example/x> ]]> {{ 7*6 }} $\\frac$ \x00"
 
+COMMITTED = Path(__file__).parents[2] / "benchmarks/results/controlled_experiment/results.json"
+"""Written by an older version: schema 1."""
 Talks = dict[tuple[str, str], list[Transcript]]
 
 
@@ -133,6 +135,21 @@ def test_only_the_first_conversations_of_a_cell_are_shown() -> None:
 def test_results_survive_json(tmp_path: Path) -> None:
     results, _ = made()
     assert MatrixResults.from_json(json.loads(json.dumps(results.to_json(), allow_nan=False))) == results
+
+
+def test_results_of_the_first_schema_keep_their_differences_and_p_values() -> None:
+    value = json.loads(COMMITTED.read_text(encoding="utf-8"))
+    results = MatrixResults.from_json(value)
+    assert value["schema_version"] == 1
+    assert results.comparisons is not None
+    changes, contrasts = value["comparisons"]["changes"], value["contrasts"]
+    differences = results.comparisons.differences
+    assert [cell.p_adjusted for cell in differences] == [cell["p_corrected"] for cell in changes]
+    assert [(pair.p_value, pair.p_adjusted) for pair in results.contrasts] == [
+        (pair["p"], pair["p_corrected"]) for pair in contrasts
+    ]
+    assert any(pair.p_value for pair in results.contrasts)
+    assert MatrixResults.from_json(json.loads(json.dumps(results.to_json()))) == results
 
 
 def test_results_that_cannot_be_read_are_refused_in_a_sentence() -> None:
@@ -251,14 +268,17 @@ def test_the_numbers_of_the_page_are_those_of_the_json() -> None:
             *(f"{estimate[key]:.1f}" for key in ("value", "low", "high")), str(cell["counted"]),
             str(cell["conversations"]),
         ]  # fmt: skip
-    for change, row in zip(value["comparisons"]["changes"], tables["The differences as a table"][1:], strict=True):
-        estimate = change["estimate"]
-        home = value["comparisons"]["trained_on"].get(change["assistant"])
-        trained = " training simulator" if home == change["simulator"] else ""
+    for difference, row in zip(
+        value["comparisons"]["differences"], tables["The differences as a table"][1:], strict=True
+    ):
+        estimate = difference["estimate"]
+        home = value["comparisons"]["trained_on"].get(difference["assistant"])
+        trained = " training simulator" if home == difference["simulator"] else ""
         assert [text.strip() for text in row] == [
-            change["assistant"], short_name(change["simulator"]) + trained, f"{estimate['value']:+.1f}",
+            difference["assistant"], short_name(difference["simulator"]) + trained, f"{estimate['value']:+.1f}",
             told(estimate, "+.1f"), str(estimate["n"]),
-            p_in_words(change["p_corrected"]), "–" if change["detectable"] is None else f"{change['detectable']:.1f}",
+            format_p(difference["p_adjusted"]),
+            "–" if difference["detectable"] is None else f"{difference['detectable']:.1f}",
         ]  # fmt: skip
     for one, row in zip(value["contrasts"], tables["Assistants against each other"][1:], strict=True):
         form = "{:+.1f}" if one["kind"] == "difference" else "{:.1f}"
@@ -266,7 +286,7 @@ def test_the_numbers_of_the_page_are_those_of_the_json() -> None:
         assert [text.strip() for text in row] == [
             one["first"], one["second"], short_name(one["simulator"]),
             "reward × 100" if one["kind"] == "difference" else "win rate, %",
-            value_, told(one["estimate"], form[2:-1]), str(one["estimate"]["n"]), p_in_words(one["p_corrected"]),
+            value_, told(one["estimate"], form[2:-1]), str(one["estimate"]["n"]), format_p(one["p_adjusted"]),
         ]  # fmt: skip
     for cell, row in zip(value["cells"], tables["Lengths and endings"][1:], strict=True):
         assert [text.strip() for text in row[2:]] == [
@@ -332,22 +352,22 @@ def test_learning_curves_are_drawn() -> None:
     )
 
 
-def test_changes_stand_in_picture_and_table_with_the_gap() -> None:
+def test_differences_stand_in_picture_and_table_with_the_gap() -> None:
     results, transcripts = compared()
     page = render_report(results, transcripts)
-    picture = change_heatmap_svg(results)
+    picture = difference_heatmap_svg(results)
     assert picture is not None
     assert "+10.0" in picture
     assert picture.count("stroke-width: 2.5") == 1  # the cell of the simulator it was trained with
     assert "Difference from initial" in page
     assert "gained 10.0" in " ".join(page.split())
-    change = results.comparisons.change("trained", "UserSim-Replay-v0") if results.comparisons else None
-    assert change is not None
-    assert p_equation(change.p_corrected) in html.unescape(page)
+    difference = results.comparisons.difference("trained", "UserSim-Replay-v0") if results.comparisons else None
+    assert difference is not None
+    assert format_p_equation(difference.p_adjusted) in html.unescape(page)
     assert MatrixResults.from_json(json.loads(json.dumps(results.to_json()))) == results
 
 
-def test_without_a_second_assistant_there_are_no_changes() -> None:
+def test_without_a_second_assistant_there_are_no_differences() -> None:
     results, transcripts = made()
-    assert change_heatmap_svg(results) is None
+    assert difference_heatmap_svg(results) is None
     assert "Difference from" not in render_report(results, transcripts)

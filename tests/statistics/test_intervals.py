@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simgym.statistics import Estimate, bootstrap_mean, clustered_bootstrap_mean
-from simgym.statistics.intervals import fewest_units, format_interval, p_equation, p_in_words
+from simgym.statistics.intervals import fewest_units, format_interval, format_p, format_p_equation
 
 
 def ends(estimate: Estimate) -> tuple[float, float, float]:
@@ -24,10 +24,10 @@ def width(estimate: Estimate) -> float:
 
 
 def test_a_p_value_is_never_shown_as_nothing_at_all() -> None:
-    assert [p_in_words(p) for p in (None, 0.0, 0.0004, 0.0006, 0.25, 1.0)] == [
+    assert [format_p(p) for p in (None, 0.0, 0.0004, 0.0006, 0.25, 1.0)] == [
         "–", "< 0.001", "< 0.001", "0.001", "0.250", "1.000",
     ]  # fmt: skip
-    assert [p_equation(p) for p in (None, 1e-9, 0.03)] == ["no p", "p < 0.001", "p = 0.030"]
+    assert [format_p_equation(p) for p in (None, 1e-9, 0.03)] == ["no p", "p < 0.001", "p = 0.030"]
 
 
 numbers = st.lists(st.floats(-1000, 1000), min_size=6, max_size=30).filter(lambda values: np.ptp(values) > 1e-6)

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from simgym.statistics.paired import adjust, bradley_terry, mcnemar, mean_difference, wilson_interval, win_rate
+from simgym.statistics.paired import (
+    bradley_terry,
+    correct_p_values,
+    mcnemar,
+    mean_difference,
+    wilson_interval,
+    win_rate,
+)
 
 
 @pytest.mark.parametrize(("wins", "n"), [(0, 5), (3, 10), (141, 283), (50, 50)])
@@ -75,9 +82,9 @@ def test_people_who_all_choose_alike_are_as_many_outcomes_not_certainty(people):
 def test_mcnemar_and_corrections_are_statsmodels():
     assert mcnemar(5, 15).p_value == pytest.approx(binomtest(5, 20).pvalue)
     assert mcnemar(5, 15, exact=False).p_value == pytest.approx(0.0441, abs=1e-3)
-    assert adjust([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert adjust([0.01, 0.04, 0.03], "fdr_bh") == pytest.approx([0.03, 0.04, 0.04])
-    assert adjust([]) == []
+    assert correct_p_values([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert correct_p_values([0.01, 0.04, 0.03], "fdr_bh") == pytest.approx([0.03, 0.04, 0.04])
+    assert correct_p_values([]) == []
 
 
 def test_bradley_terry_finds_the_strengths_that_made_the_games():

@@ -53,7 +53,7 @@ def test_a_known_preference_comes_back_whichever_way_round_it_was_recorded():
     assert (pair.first, pair.second) == ("new", "old")
     assert main.votes == 2000  # practice is left out
     assert main.rate.low < 0.7 < main.rate.high
-    assert pair.p_holm < 1e-6
+    assert pair.p_adjusted < 1e-6
     assert 0.1 < pair.icc.value < 0.3
     assert pair.left.rate.low < 0.5 < pair.left.rate.high
     assert {row.name for row in pair.rows} == {
@@ -178,7 +178,7 @@ def test_three_assistants_have_strengths_and_pairs_are_corrected_for_being_three
     assert results.strengths["a"].value == 0
     assert results.strengths["b"].value > results.strengths["c"].value
     for pair in results.pairs:
-        assert pair.p_holm >= pair.rows[0].test.p_value
+        assert pair.p_adjusted >= pair.rows[0].test.p_value
 
 
 def test_the_report_shows_the_numbers_escaped_and_says_what_is_synthetic(tmp_path):

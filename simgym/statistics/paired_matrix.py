@@ -23,7 +23,7 @@ import numpy.typing as npt
 from scipy.stats import t as student
 
 from simgym.statistics.intervals import ROUNDING, Estimate, few_units, fewest_units, untold
-from simgym.statistics.paired import adjust
+from simgym.statistics.paired import correct_p_values
 
 Floats = npt.NDArray[np.float64]
 _DETECTED = 1.959964 + 0.841621
@@ -31,7 +31,7 @@ _DETECTED = 1.959964 + 0.841621
 
 
 @dataclass(frozen=True, slots=True)
-class Grid:
+class MatrixEstimates:
     """One number for each of A rows and S columns, with intervals; NaN where there is none."""
 
     value: Floats
@@ -42,29 +42,29 @@ class Grid:
     """Upper end of the interval."""
     n: npt.NDArray[np.int64]
     """Scenarios behind it."""
-    p: Floats
+    p_value: Floats
     """Two-sided p-value against zero, uncorrected; NaN for a grid that is no difference."""
-    p_corrected: Floats
+    p_adjusted: Floats
     """The same after Holm's correction over all tests of the grid."""
     detectable: Floats
-    """Smallest true value that would be found with power 0.8 at the level 0.05; NaN where `p` is."""
+    """Smallest true value that would be found with power 0.8 at the level 0.05; NaN where `p_value` is."""
 
 
 @dataclass(frozen=True, slots=True)
-class Crossed:
+class PairedMatrix:
     """What a matrix says."""
 
     rows: tuple[Hashable, ...]
     """A labels."""
-    mean: Grid
+    means: MatrixEstimates
     """Mean of each cell."""
-    change: Grid
+    differences: MatrixEstimates
     """Mean paired difference of each row from the reference row, column by column."""
     gap: Estimate | None
     """How much more rows gain in the column they were trained on than in the others, on average; None without any."""
     gaps: dict[Hashable, Estimate]
     """The same for each row that has such a column."""
-    between: dict[tuple[int, int], Grid]
+    column_differences: dict[tuple[int, int], MatrixEstimates]
     """For each pair of columns that was asked for, first minus second of each row, shape (A, 1)."""
     best: Floats
     """Share of resamples in which a row has the highest mean over all columns, shape (A,), ties shared; NaN for a row
@@ -80,11 +80,12 @@ class Crossed:
     level: float = 0.95
     """Nominal coverage of the intervals."""
 
-    def changed(self, row: Hashable, column: int) -> Estimate:
-        """The change of a row in a column."""
+    def difference(self, row: Hashable, column: int) -> Estimate:
+        """The difference of a row in a column."""
         at = self.rows.index(row)
         value, low, high, n = (
-            one[at, column] for one in (self.change.value, self.change.low, self.change.high, self.change.n)
+            one[at, column]
+            for one in (self.differences.value, self.differences.low, self.differences.high, self.differences.n)
         )
         if not np.isfinite(value):
             return untold(None, int(n), "no scenario counts in both", self.level)
@@ -95,7 +96,7 @@ class Crossed:
         return Estimate(float(value), float(low), float(high), int(n), method, self.seed, self.level)
 
 
-def compare_crossed(
+def compare_matrix(
     rewards: npt.ArrayLike,
     scenarios: Sequence[Hashable],
     *,
@@ -106,7 +107,7 @@ def compare_crossed(
     column_pairs: Sequence[tuple[int, int]] = (),
     resamples: int = 9999,
     level: float = 0.95,
-) -> Crossed:
+) -> PairedMatrix:
     """Compare rows and columns.
 
     Args:
@@ -132,20 +133,20 @@ def compare_crossed(
     draws = _Draws(data, scenarios, labels, order, seed, resamples)
     at = order.index(reference)
     count_A, count_S = len(order), data.shape[1]
-    mean, change = _Columns(level), _Columns(level)
+    mean, difference = _Columns(level), _Columns(level)
     total = np.zeros((resamples, count_A))
     gained: dict[int, tuple[Floats, Floats]] = {}
     for column in range(count_S):
         means = draws.of(data[:, column])
         mean.add(*means)
         total += means[1]
-        changes = draws.of(data[:, column], minus=at)
-        change.add(*changes, tested=[row for row in range(count_A) if row != at], fewest=draws.fewest(at))
+        differences = draws.of(data[:, column], minus=at)
+        difference.add(*differences, tested=[row for row in range(count_A) if row != at], fewest=draws.fewest(at))
         for label, own in trained_on.items():
             row = order.index(label)
             weight = 1.0 if own == column else -1.0 / max(1, count_S - 1)
             value, drawn = gained.get(row, (np.zeros(1), np.zeros(resamples)))
-            gained[row] = (value + weight * changes[0][row], drawn + weight * changes[1][:, row])
+            gained[row] = (value + weight * differences[0][row], drawn + weight * differences[1][:, row])
     between = {}
     for first, second in column_pairs:
         columns = _Columns(level)
@@ -160,13 +161,13 @@ def compare_crossed(
         overall = _estimate(value, np.mean([one[1] for one in gained.values()], axis=0), draws.n, seed, level, method)
     best = _best(total)
     grid = mean.grid()
-    return Crossed(
+    return PairedMatrix(
         rows=tuple(order),
-        mean=grid,
-        change=change.grid(),
+        means=grid,
+        differences=difference.grid(),
         gap=overall,
         gaps=gaps,
-        between=between,
+        column_differences=between,
         best=best,
         agreement=_agreement(grid.value),
         seed=seed,
@@ -176,7 +177,7 @@ def compare_crossed(
     )
 
 
-def p_value(value: Floats, error: Floats, freedom: npt.ArrayLike) -> Floats:
+def two_sided_p_value(value: Floats, error: Floats, freedom: npt.ArrayLike) -> Floats:
     """Two-sided, of values that are `error` uncertain; NaN where there is no error to divide by."""
     sure = error <= 1e-12 * (1 + np.abs(value))
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -203,7 +204,7 @@ def mean_over_pairs(
     Args:
         values: Shape (A, B, C): A training seeds of one method with B of another in C conversations; NaN where one is
             missing.
-        scenarios: C labels, as in `compare_crossed`.
+        scenarios: C labels, as in `compare_matrix`.
         seed: Of the resampling.
         resamples: How many bootstrap samples.
         level: Nominal coverage.
@@ -324,17 +325,17 @@ class _Columns:
             rows = [row for row in tested if whole[row]]
             error = drawn[:, rows].std(0)
             freedom = np.minimum(scenarios, fewest)[rows] - 1
-            p[rows] = p_value(value[rows], error, freedom)
+            p[rows] = two_sided_p_value(value[rows], error, freedom)
             detectable[rows] = _DETECTED * error
         self._parts.append((value, low, high, scenarios.astype(np.float64), p, detectable))
 
-    def grid(self) -> Grid:
+    def grid(self) -> MatrixEstimates:
         value, low, high, n, p, detectable = (np.stack(side, axis=1) for side in zip(*self._parts, strict=True))
         corrected = np.full(p.shape, np.nan)
         tested = np.isfinite(p)
         if tested.any():
-            corrected[tested] = adjust(p[tested].tolist())
-        return Grid(value, low, high, n.astype(np.int64), p, corrected, detectable)
+            corrected[tested] = correct_p_values(p[tested].tolist())
+        return MatrixEstimates(value, low, high, n.astype(np.int64), p, corrected, detectable)
 
 
 def _method(resamples: int, seeds: int) -> str:
