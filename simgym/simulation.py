@@ -165,6 +165,18 @@ class Dialogue:
         )
 
     @classmethod
+    def from_conversation(cls, conversation: Conversation, scenario: Scenario, *, seed: int) -> Dialogue:
+        """A running dialogue from a conversation that another program keeps; it ends with a user turn."""
+        user_turns = conversation.said_by("user")
+        return cls(
+            scenario=scenario,
+            seed=seed,
+            conversation=conversation,
+            user_reply=user_turns[-1] if user_turns else "",
+            turn=len(conversation.said_by("assistant")),
+        )
+
+    @classmethod
     def from_transcript(cls, transcript: Transcript) -> Dialogue:
         """The dialogue that a transcript records."""
         said = transcript.conversation.said_by("user")
