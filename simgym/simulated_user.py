@@ -68,12 +68,7 @@ class SimulatedUser:
                 "open()."
             )
         *earlier, answer = spoken
-        dialogue = Dialogue(
-            self.scenario,
-            self.seed,
-            Conversation(tuple(earlier)),
-            turn=sum(message.role == "assistant" for message in earlier),
-        )
+        dialogue = Dialogue.from_conversation(self.scenario, self.seed, Conversation(tuple(earlier)))
         return _last_turn(self._simulation.reply([dialogue], [answer.content])[0])
 
 

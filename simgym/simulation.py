@@ -165,6 +165,18 @@ class Dialogue:
         )
 
     @classmethod
+    def from_conversation(cls, scenario: Scenario, seed: int, conversation: Conversation) -> Dialogue:
+        """A running dialogue in which this has been said, elsewhere for example."""
+        said = conversation.said_by("user")
+        return cls(
+            scenario=scenario,
+            seed=seed,
+            conversation=conversation,
+            user_reply=said[-1] if said else "",
+            turn=len(conversation.said_by("assistant")),
+        )
+
+    @classmethod
     def from_transcript(cls, transcript: Transcript) -> Dialogue:
         """The dialogue that a transcript records."""
         said = transcript.conversation.said_by("user")
