@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from simgym.language_models import ModelSpec, SamplingParams, load_language_model
     from simgym.registration import register_simulator
     from simgym.rollout import collect
+    from simgym.simulated_user import SimulatedUser, user
     from simgym.simulation import Dialogue, Simulation
     from simgym.transcripts import Transcript, read_transcripts
 
@@ -59,6 +60,9 @@ __all__ = [
     "collect",
     "Transcript",
     "read_transcripts",
+    # one user, for a program that keeps the conversation itself
+    "user",
+    "SimulatedUser",
     # who and what takes part
     "ModelSpec",
     "SamplingParams",
@@ -99,6 +103,7 @@ __getattr__, __dir__ = lazy_exports(
         "language_models": ("ModelSpec", "SamplingParams", "load_language_model"),
         "registration": ("register_simulator",),
         "rollout": ("collect",),
+        "simulated_user": ("SimulatedUser", "user"),
         "simulation": ("Dialogue", "Simulation"),
         "transcripts": ("Transcript", "read_transcripts"),
     },
