@@ -68,11 +68,7 @@ class SimulatedUser:
                 "open()."
             )
         *earlier, answer = spoken
-<<<<<<< HEAD
-        dialogue = Dialogue.from_conversation(Conversation(tuple(earlier)), self.scenario, seed=self.seed)
-=======
         dialogue = Dialogue.from_conversation(self.scenario, self.seed, Conversation(tuple(earlier)))
->>>>>>> main
         return _last_turn(self._simulation.reply([dialogue], [answer.content])[0])
 
 

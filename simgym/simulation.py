@@ -165,24 +165,14 @@ class Dialogue:
         )
 
     @classmethod
-<<<<<<< HEAD
-    def from_conversation(cls, conversation: Conversation, scenario: Scenario, *, seed: int) -> Dialogue:
-        """A running dialogue from a conversation that another program keeps; it ends with a user turn."""
-        user_turns = conversation.said_by("user")
-=======
     def from_conversation(cls, scenario: Scenario, seed: int, conversation: Conversation) -> Dialogue:
         """A running dialogue in which this has been said, elsewhere for example."""
         said = conversation.said_by("user")
->>>>>>> main
         return cls(
             scenario=scenario,
             seed=seed,
             conversation=conversation,
-<<<<<<< HEAD
-            user_reply=user_turns[-1] if user_turns else "",
-=======
             user_reply=said[-1] if said else "",
->>>>>>> main
             turn=len(conversation.said_by("assistant")),
         )
 
