@@ -1,9 +1,9 @@
 """From what is typed on a command line to an assistant: `[NAME=]MODEL[+PROMPT]`.
 
 `MODEL` is anything that `ModelSpec` reads (a name, `openai:NAME@URL`, a JSON object), or `py:module:Class`, a class or
-function that makes an assistant or a language model. `PROMPT` is a system prompt that is shipped, or a text file. Signs
-that mean something here may occur in JSON and addresses, too: a `+` begins a prompt only where a prompt of that name
-exists, and what holds an address or JSON is not taken for a NAME.
+function that makes an assistant or a language model, or the folder of a trained assistant, whose `simgym.json` names
+it. `PROMPT` is a system prompt that is shipped, or a text file. JSON and addresses may contain the same signs: a `+`
+begins a prompt only where a prompt of that name exists, and what contains an address or JSON is not taken for a NAME.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import Any
 
 from simgym.assistants.base import Assistant
 from simgym.assistants.language_model_assistant import LanguageModelAssistant, prompt_exists, read_prompt
+from simgym.assistants.trained import load_trained
+from simgym.assistants.training_record import read_training_record
 from simgym.errors import ConfigurationError
 from simgym.language_models.base import SamplingParams
 from simgym.language_models.model_spec import AnswerCache, ModelSpec, check_named_model, is_language_model
@@ -28,7 +30,7 @@ class NamedAssistant:
     """An assistant and what to call it in results."""
 
     name: str
-    """As given, or made of model and prompt."""
+    """As given, from the record of its training, or made of model and prompt."""
     assistant: Assistant
     """Who answers."""
 
@@ -38,30 +40,34 @@ def load_assistant(text: str, sampling: SamplingParams, *, cache: AnswerCache = 
 
     Args:
         text: As typed.
-        sampling: How the assistant's replies are drawn; a `py:` assistant draws as it likes.
+        sampling: How the assistant's replies are sampled; a `py:` assistant and a policy sample in their own way.
         cache: Where responses of the model are kept; default: nowhere.
 
     Raises:
         UnknownName: there is no such prompt, kind of model, or setting; the message has the nearest name.
         ConfigurationError: there is no model, or the JSON is broken.
+        MalformedFile: the record of a trained assistant cannot be read.
     """
     name, rest = _split_name(text)
     model, prompt = _split_prompt(rest)
     if not model or name == "":
         raise ConfigurationError(f"The assistant {text!r} has no model. {_EXPECTED}")
     system_prompt = read_prompt(prompt) if prompt else None
-    made = make("assistants", model, {}) if model.startswith(PYTHON_PREFIX) else None
-    if made is not None and not is_language_model(made):
-        if not isinstance(made, Assistant):
+    if not model.lstrip().startswith("{") and (training := read_training_record(model)) is not None:
+        trained = load_trained(model, training, sampling, system_prompt=system_prompt, cache=cache)
+        return NamedAssistant(name or (f"{training.name}+{prompt}" if prompt else training.name), trained)
+    own = make("assistants", model, {}) if model.startswith(PYTHON_PREFIX) else None
+    if own is not None and not is_language_model(own):
+        if not isinstance(own, Assistant):
             raise ConfigurationError(
-                f"{model} makes a {type(made).__name__}, expected an assistant (respond and fingerprint) or a language "
+                f"{model} makes a {type(own).__name__}, expected an assistant (respond and fingerprint) or a language "
                 "model (generate, loglikelihood and fingerprint)."
             )
         if prompt:
             raise ConfigurationError(f"{model} is an assistant of its own, which takes no prompt. Leave +{prompt} out.")
-        return NamedAssistant(name or text, made)
-    check_named_model(made or model)
-    spec = ModelSpec.parse(made or model)
+        return NamedAssistant(name or text, own)
+    check_named_model(own or model)
+    spec = ModelSpec.parse(own or model)
     assistant = LanguageModelAssistant(_plain(cache.around(spec)), system_prompt=system_prompt, sampling=sampling)
     return NamedAssistant(name or _default_name(text, model, spec, prompt), assistant)
 

@@ -109,7 +109,8 @@ def matrix(
     trained_on: Annotated[
         list[str] | None,
         typer.Option(
-            help="ASSISTANT=ENV: its training simulator, for the generalization gap. Repeatable.", show_default=False
+            help="ASSISTANT=ENV: its training simulator, for the generalization gap. Repeatable.",
+            show_default="what the simgym.json of a trained assistant says",
         ),
     ] = None,
     show_conversation: Annotated[bool, typer.Option(help="Print one conversation at the end.")] = True,
@@ -131,9 +132,9 @@ def matrix(
     started = time.monotonic()
     columns = users.columns(env, caching.cache)
     rows = axes.read_assistants(assistant, replies.sampling, caching.cache)
-    training = axes.read_training_simulators(trained_on or [], rows, columns)
     if reference is not None and reference not in rows:
         raise ConfigurationError(f"--reference is {reference!r}, expected one of {', '.join(rows)}.")
+    training = axes.read_training_simulators(trained_on or [], rows, columns, reference=reference)
     prices, budget = spending.prices(), spending.budget()
     collector = axes.read_collector(cluster.ray, cluster.ray_resources, running.asynchronous)
     scenarios = conversations.load_scenarios(columns[0].env_id, n)
