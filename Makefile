@@ -1,10 +1,12 @@
 # make demo: two assistants with five simulated users, on the real 135M model.   make test: everything that CI tests.
+# make fast: the quick tests.   make data: other people's data that recipes and tests read, and how to get it.
 # Each has an environment of its own, so that a package which one of them lacks is noticed.
 PYTHON ?= python3
 SCENARIOS ?= 8
 RUN ?= runs/demo
 DEMO := .venv-demo
 TEST := .venv
+FAST ?= tests/test_*.py tests/envs tests/simulators tests/judges tests/engine tests/assistants
 PIP := -m pip install -qq --disable-pip-version-check -c constraints.txt
 PREPARE = $(PYTHON) -m venv --clear $(1) && echo 'Installing into $(1): one to three minutes, once.' && $(1)/bin/python $(PIP) -e '.[$(2)]'
 

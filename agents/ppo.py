@@ -2,14 +2,14 @@
 
     python agents/ppo.py --config agents/configs/ppo_laptop.yaml --env_id UserSim-Persona-v0 --seed 0
 
-stable-baselines3's PPO over `TextVecEnv`: the actions choose among `Candidates`, replies that a frozen language model
-has drawn (or among `Strategies`, ways to answer that it then follows); the observations are hidden states. Afterwards
-the trained policy, the policy it started from, every fixed strategy and the longest and the shortest reply hold the
-same conversations on held-out scenarios, and are compared in pairs. The output folder gets
-`log.jsonl` (a line an update), `policy/` (load it with `simgym.integrations.stable_baselines3.load_policy`), every
-conversation of the comparison, `result.json` and `curves.png`. The same command again goes on from the last finished
-update, or conversation; updates draw all randomness from the seed and their number, so that a run that was interrupted
-gives what one without interruption gives.
+stable-baselines3's PPO over `TextVecEnv`: the actions choose among `SampledReplies`, which a frozen language model has
+sampled (or among `Strategies`, ways to answer that it then follows); the observations are hidden states. Afterwards the
+trained policy, the policy it started from, every fixed strategy and the longest and the shortest reply run the same
+conversations on held-out scenarios, and are compared in pairs. The output folder gets `log.jsonl` (a line per update),
+`policy/` (load it with `simgym.integrations.stable_baselines3.load_policy`), every conversation of the comparison,
+`result.json` and `curves.png`. The same command again continues after the last finished update, or conversation;
+updates derive all randomness from the seed and their number, so that an interrupted run gives what an undisturbed one
+gives.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from typing import Any
 
 import numpy as np
 
-from simgym.assistants.choices import STRATEGIES, Candidates, Choices, Offer, Strategies
+from simgym.assistants.action_sets import STRATEGIES, ActionSet, Candidates, SampledReplies, Strategies
 from simgym.conversation import Conversation, Scenario
 from simgym.errors import ServerUnavailable
-from simgym.integrations.numeric import ConversationFeatures, Projection
+from simgym.integrations.features import ConversationFeatures, Projection
 from simgym.integrations.outages import WAITS, patiently
 from simgym.integrations.recipes import as_mapping, as_model
 from simgym.integrations.stable_baselines3 import PolicyAssistant, TextVecEnv
@@ -164,8 +164,8 @@ class Run:
         self.settings, self.folder = settings, folder
         sampling = SamplingParams(temperature=settings.temperature, max_new_tokens=settings.max_new_tokens)
         writer = as_model(settings.model)
-        self.choices: Choices = (
-            Candidates(writer, count=settings.candidates, sampling=sampling)
+        self.action_set: ActionSet = (
+            SampledReplies(writer, num_candidates=settings.candidates, sampling=sampling)
             if settings.choices == "candidates"
             else Strategies(writer, names=settings.strategies, sampling=sampling)
         )
@@ -174,11 +174,11 @@ class Run:
         features = self._stored_features(raw)
         if features is None:
             seeds = [derive_seed(0, one.id) for one in scenarios]
-            offers = self.choices.offer(openings, seeds=seeds) if self.choices.seen else None
-            features = raw.fitted(openings, offers=offers, size=settings.components)
+            candidates_N = self.action_set.propose(openings, seeds=seeds) if self.action_set.num_candidates else None
+            features = raw.fitted(openings, candidates_N=candidates_N, size=settings.components)
         self.env = TextVecEnv(
             settings.env_id,
-            self.choices,
+            self.action_set,
             features,
             num_envs=settings.num_envs,
             seed=settings.seed,
@@ -186,7 +186,7 @@ class Run:
             **environment(settings),
         )
         self.model = PPO(
-            CandidatePolicy if self.choices.seen else "MlpPolicy",
+            CandidatePolicy if self.action_set.num_candidates else "MlpPolicy",
             self.env,
             n_steps=settings.n_steps,
             batch_size=settings.n_steps * settings.num_envs,
@@ -232,7 +232,7 @@ class Run:
         self.done += 1
         row = {
             "update": self.done,
-            **watch.figures(self.choices.count),
+            **watch.figures(self.action_set.num_actions),
             "entropy": -float(self.model.logger.name_to_value.get("train/entropy_loss", float("nan"))),
             "faults": dict(self.env.faults),
             "seconds": round(time.monotonic() - started, 1),
@@ -245,7 +245,7 @@ class Run:
     def assistant(self, *, initial: bool = False) -> PolicyAssistant:
         """The policy as an assistant: trained and at its most probable, or as it began and drawing."""
         policy = self.initial if initial else self.model.policy
-        return PolicyAssistant(policy, self.choices, self.env.features, deterministic=not initial)
+        return PolicyAssistant(policy, self.action_set, self.env.features, deterministic=not initial)
 
     def _stored_features(self, raw: ConversationFeatures) -> ConversationFeatures | None:
         """What the checkpoint was trained with, so that another machine goes on with the same observations."""
@@ -351,39 +351,45 @@ def compare(run: Run, scenarios: list[Scenario]) -> None:
         print(name, summary(found[name]), flush=True)
     result = {"settings": asdict(settings), "assistants": {name: summary(one) for name, one in found.items()}}
     result["trained_minus"] = {name: difference(found["trained"], found[name]) for name in found if name != "trained"}
-    if not run.choices.seen:
+    if not run.action_set.num_candidates:
         result["chosen_by_trained"] = chosen_by_turn(run, found["trained"])
     (run.folder / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     plot(run.folder, result)
 
 
 def rivals(run: Run) -> dict[str, Any]:
-    """Every fixed strategy, and where replies are on offer also the longest and the shortest of them."""
+    """Every fixed strategy, and where there are candidates also the longest and the shortest of them."""
     settings = run.settings
     names = settings.strategies
     sampling = SamplingParams(temperature=settings.temperature, max_new_tokens=settings.max_new_tokens)
     strategies = Strategies(as_model(settings.model), names=names, sampling=sampling)
-    rules: dict[str, tuple[Choices, Callable[[Offer], int]]] = {
-        f"always {name}": (strategies, lambda offer, number=number: number) for number, name in enumerate(names)
+    rules: dict[str, tuple[ActionSet, Callable[[Candidates], int]]] = {
+        f"always {name}": (strategies, lambda candidates, number=number: number) for number, name in enumerate(names)
     }
-    if run.choices.seen:
-        rules["the longest"] = (run.choices, lambda offer: max(range(len(offer)), key=lambda at: len(offer[at].text)))
-        rules["the shortest"] = (run.choices, lambda offer: min(range(len(offer)), key=lambda at: len(offer[at].text)))
-    return {name: Rule(choices, name, pick) for name, (choices, pick) in rules.items()}
+    if run.action_set.num_candidates:
+        rules["the longest"] = (run.action_set, lambda candidates: int(np.argmax(lengths(candidates))))
+        rules["the shortest"] = (run.action_set, lambda candidates: int(np.argmin(lengths(candidates))))
+    return {name: Rule(action_set, name, pick) for name, (action_set, pick) in rules.items()}
+
+
+def lengths(candidates: Candidates) -> list[int]:
+    """Characters of each reply."""
+    return [len(turn.text) for turn in candidates]
 
 
 class Rule:
     """Chooses by a rule instead of a policy; implements `Assistant`."""
 
-    def __init__(self, choices: Choices, name: str, pick: Callable[[Offer], int]) -> None:
-        self.choices, self.name, self.pick = choices, name, pick
+    def __init__(self, action_set: ActionSet, name: str, pick: Callable[[Candidates], int]) -> None:
+        self.action_set, self.name, self.pick = action_set, name, pick
 
     def respond(self, conversations: Any, *, seeds: Any) -> Any:
-        offers = self.choices.offer(conversations, seeds=seeds)
-        return self.choices.take(conversations, offers, [self.pick(offer) for offer in offers], seeds)
+        candidates_N = self.action_set.propose(conversations, seeds=seeds)
+        actions = [self.pick(candidates) for candidates in candidates_N]
+        return self.action_set.apply(conversations, candidates_N, actions, seeds=seeds)
 
     def fingerprint(self) -> dict[str, Any]:
-        return {"assistant": "rule", "rule": self.name, "choices": self.choices.to_json()}
+        return {"assistant": "rule", "rule": self.name, "choices": self.action_set.to_json()}
 
 
 def summary(transcripts: list[Any]) -> dict[str, Any]:
@@ -413,7 +419,7 @@ def difference(first: list[Any], second: list[Any]) -> dict[str, Any]:
 
 def chosen_by_turn(run: Run, transcripts: list[Any]) -> list[list[int]]:
     """How often the trained policy chose what in each turn, shape (turns, choices)."""
-    counts = np.zeros((run.settings.max_turns, run.choices.count), dtype=int)
+    counts = np.zeros((run.settings.max_turns, run.action_set.num_actions), dtype=int)
     assistant = run.assistant()
     for turn in range(run.settings.max_turns):
         talks = []
@@ -424,7 +430,7 @@ def chosen_by_turn(run: Run, transcripts: list[Any]) -> list[list[int]]:
                 talks.append(type(one.conversation)(messages[: at[turn]]))
         if talks:
             seen = assistant.features(talks, [()] * len(talks))
-            counts[turn] += np.bincount(assistant.probabilities(seen).argmax(1), minlength=run.choices.count)
+            counts[turn] += np.bincount(assistant.probabilities(seen).argmax(1), minlength=run.action_set.num_actions)
     return counts.tolist()
 
 

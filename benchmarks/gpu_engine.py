@@ -139,14 +139,16 @@ def profile_decoding(setup: Setup) -> dict[str, Any]:
     """What the decoding steps of a batch of the small model consist of, by torch's profiler."""
     from torch.profiler import ProfilerActivity, profile
 
-    engine = make_engine(setup, setup.weights)
-    size, steps = setup.sizes[-2:][0], setup.pick(16, 3)
+    size, steps = setup.sizes[-2:][0], setup.pick(16, 6)
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] * (setup.device == "cuda"))]
     results = {}
-    for kind, settings in KINDS.items():
-        engine.generate(make_sequences(setup, engine, size, max_new_tokens=2, **settings))
-        with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] * (setup.device == "cuda"))]) as trace:
+    for way, graphs in (("recorded", True), ("unrecorded", False)):
+        engine = make_engine(setup, setup.weights, cuda_graphs=graphs)
+        for kind, settings in KINDS.items():
             engine.generate(make_sequences(setup, engine, size, max_new_tokens=steps, **settings))
-        results[kind] = {"sequences": size, "steps": steps, **summary(trace, steps)}
+            with profile(activities=activities) as trace:
+                engine.generate(make_sequences(setup, engine, size, max_new_tokens=steps, **settings))
+            results[f"{kind}, {way}"] = {"sequences": size, "steps": steps, **summary(trace, steps)}
     return results
 
 
@@ -230,22 +232,26 @@ def measure_speed(setup: Setup, folder: str) -> dict[str, Any]:
 
 def measure_batch(setup: Setup, engine: Engine, size: int, settings: dict[str, float]) -> dict[str, Any]:
     """One kind of batch: all of it without looking closer, then its stages, waiting for the device after each."""
-    new_tokens = setup.pick(96, 6)
     engine.clear()
-    seconds, completions = timed(
-        lambda: engine.generate(make_sequences(setup, engine, size, max_new_tokens=new_tokens, **settings))
-    )
+    engine.generate(make_sequences(setup, engine, size, max_new_tokens=8, first=20_000, **settings))  # warm up, record
+    sequences = make_sequences(setup, engine, size, max_new_tokens=setup.pick(96, 6), **settings)
+    seconds, completions = timed(lambda: engine.generate(sequences))
     tokens = sum(len(completion.token_ids) for completion in completions)
     slots = engine.kv_cache.num_slots * engine.kv_cache.num_columns * engine.kv_cache.token_bytes
     row = {"tokens_per_s": round(tokens / seconds, 1), "seconds": round(seconds, 3), "kv_gib": round(slots / GIB, 2)}
     row["prefix_gib"] = round(engine.prefix_cache.size / GIB, 2)
-    engine.clear()
+    few = setup.pick(24, 5)
     with watched(engine) as stages:
-        engine.generate(make_sequences(setup, engine, size, max_new_tokens=setup.pick(24, 4), **settings))
+        engine.generate(make_sequences(setup, engine, size, max_new_tokens=few, first=10_000, **settings))
     row |= {f"ms_per_{name}": round(stages[name].mean * 1e3, 2) for name in ("decode", "sample")}
-    step = stages["decode"].mean + stages["sample"].mean
-    row |= {"decode_tokens_per_s": round(size / step, 1)} if step else {}
-    return row | {f"s_{name}": round(stages[name].seconds, 3) for name in ("prefill", "retire")}
+    row |= {f"s_{name}": round(stages[name].seconds, 3) for name in ("prefill", "retire")}
+    recorded, engine.runner.recorded = engine.runner.recorded, None
+    with watched(engine) as stages:
+        engine.generate(make_sequences(setup, engine, size, max_new_tokens=few // 2, first=10_000, **settings))
+    engine.runner.recorded = recorded
+    row["ms_per_decode_unrecorded"] = round(stages["decode"].mean * 1e3, 2)
+    row["recordings"], row["refusal"] = (len(recorded.recordings), recorded.refusal) if recorded else (0, None)
+    return row
 
 
 def plain_generate(model: Any, prompts: list[list[int]], new_tokens: int) -> float:
@@ -361,7 +367,7 @@ def summary(trace: Any, steps: int) -> dict[str, Any]:
     }
 
 
-def make_engine(setup: Setup, folder: str, **settings: int) -> Engine:
+def make_engine(setup: Setup, folder: str, **settings: Any) -> Engine:
     """An engine on the device with room for the largest batch."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -373,7 +379,7 @@ def make_engine(setup: Setup, folder: str, **settings: int) -> Engine:
 
 
 def make_sequences(
-    setup: Setup, engine: Engine, count: int, *, prompt_tokens: int | None = None, **settings: Any
+    setup: Setup, engine: Engine, count: int, *, prompt_tokens: int | None = None, first: int = 0, **settings: Any
 ) -> list[Sequence]:
     """Prompts of random tokens, all of one length, that share nothing; nothing ends them early."""
     length = prompt_tokens or setup.pick(512, 24)
@@ -382,7 +388,7 @@ def make_sequences(
         Sequence(
             prompt=np.random.default_rng(number).integers(10, vocabulary, length).tolist(), seed=number, **settings
         )
-        for number in range(count)
+        for number in range(first, first + count)
     ]
 
 

@@ -29,7 +29,7 @@ SMALL_PPO = (
 def train_grpo(setup: Setup) -> dict[str, Any]:
     """Twenty steps of GRPO, with a validation before and behind them."""
     length = SMALL_GRPO if setup.small else ("--max_steps", "20", "--eval_steps", "20")
-    return train(setup, "grpo", (*length, "--save_strategy", "no"))
+    return train(setup, "grpo", (*length, "--save_strategy", "no"), share=0.6)
 
 
 def train_ppo(setup: Setup) -> dict[str, Any]:
@@ -50,11 +50,11 @@ def few_scenarios(folder: Path) -> Path:
     return path
 
 
-def train(setup: Setup, recipe: str, flags: tuple[str, ...]) -> dict[str, Any]:
-    """Run a recipe in a process of its own; seconds of the whole, and its log.
+def train(setup: Setup, recipe: str, flags: tuple[str, ...], *, share: float = 1.0) -> dict[str, Any]:
+    """Run a recipe in a process of its own; seconds of the whole, and its log as far as it came within the budget.
 
     Raises:
-        RuntimeError: it failed, or took longer than the budget.
+        RuntimeError: it failed.
     """
     with tempfile.TemporaryDirectory() as folder:
         script, config = f"agents/{recipe}.py", f"agents/configs/{recipe}_laptop.yaml"
@@ -65,10 +65,10 @@ def train(setup: Setup, recipe: str, flags: tuple[str, ...]) -> dict[str, Any]:
             outcome = subprocess.run(
                 command, cwd=setup.root, capture_output=True, text=True, check=False,
                 env={**os.environ, "PYTHONPATH": path, "TRL_EXPERIMENTAL_SILENCE": "1"},
-                timeout=max(30.0, setup.deadline - begun),
+                timeout=max(30.0, share * (setup.deadline - time.monotonic())),
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:
-            raise RuntimeError(f"{script} took more than {error.timeout:.0f} s: {shown(folder)}") from error
+            return {"broken_off_after_s": round(error.timeout), "log": logged(folder)[-26:]}
         if outcome.returncode:
             raise RuntimeError(f"{script} ended with {outcome.returncode}: {outcome.stderr[-1400:]}")
         return {"seconds": round(time.monotonic() - begun, 1), "log": logged(folder)[-26:]}
@@ -78,8 +78,3 @@ def logged(folder: str) -> list[dict[str, Any]]:
     """Figures of each logged step."""
     lines = [line for log in Path(folder).rglob("log.jsonl") for line in log.read_text(encoding="utf-8").splitlines()]
     return [{key: row[key] for key in FIGURES if key in row} for row in map(json.loads, lines)]
-
-
-def shown(folder: str) -> str:
-    """The last steps of a run that was broken off."""
-    return json.dumps(logged(folder)[-3:])

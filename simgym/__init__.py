@@ -7,64 +7,122 @@
     observation, info = env.reset(seed=7)
     observation, reward, terminated, truncated, info = env.step("What is it about?")
 
-Importing simgym is light: torch is imported when a model is first used.
+The main names are here; each sub-package (`simgym.simulators`, `simgym.judges`, ...) exports its own. Importing simgym
+is light: what a name needs is imported when the name is first used, torch when a model is.
 """
 
 from __future__ import annotations
 
-from importlib.metadata import version as _version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from simgym.conversation import Conversation, Message, Scenario, read_scenarios
-from simgym.errors import SimgymError
+from simgym._exports import lazy_exports
 from simgym.registration import register_environments
 
 if TYPE_CHECKING:
-    from simgym.assistants.language_model_assistant import LanguageModelAssistant
-    from simgym.data.scenario_sets import load_scenarios
+    from simgym import (
+        assistants,
+        data,
+        engine,
+        envs,
+        evaluation,
+        integrations,
+        judges,
+        language_models,
+        report,
+        rollout,
+        simulators,
+        statistics,
+        study,
+        testing,
+    )
+    from simgym._version import __version__
+    from simgym.assistants import LanguageModelAssistant
+    from simgym.conversation import Conversation, Message, Scenario, read_scenarios
+    from simgym.data import load_scenarios
+    from simgym.errors import SimgymError
     from simgym.faults import Fault
-    from simgym.language_models.loading import load_language_model
-    from simgym.rollout.collect import collect
+    from simgym.language_models import ModelSpec, SamplingParams, load_language_model
+    from simgym.registration import register_simulator
+    from simgym.rollout import collect
+    from simgym.simulated_user import SimulatedUser, user
     from simgym.simulation import Dialogue, Simulation
     from simgym.transcripts import Transcript, read_transcripts
 
-__version__ = _version("simgym")
-
-_LAZY = {
-    "Dialogue": "simgym.simulation",
-    "Fault": "simgym.faults",
-    "LanguageModelAssistant": "simgym.assistants.language_model_assistant",
-    "Simulation": "simgym.simulation",
-    "Transcript": "simgym.transcripts",
-    "collect": "simgym.rollout.collect",
-    "load_language_model": "simgym.language_models.loading",
-    "load_scenarios": "simgym.data.scenario_sets",
-    "read_transcripts": "simgym.transcripts",
-}
-
 __all__ = [
-    "Conversation",
-    "Dialogue",
-    "Fault",
-    "LanguageModelAssistant",
+    # what passes between all parts
     "Message",
+    "Conversation",
     "Scenario",
-    "SimgymError",
+    "Fault",
+    # a conversation and how it is run
+    "Dialogue",
     "Simulation",
-    "Transcript",
     "collect",
+    "Transcript",
+    "read_transcripts",
+    # one user, for a program that keeps the conversation itself
+    "user",
+    "SimulatedUser",
+    # who and what takes part
+    "ModelSpec",
+    "SamplingParams",
+    "LanguageModelAssistant",
     "load_language_model",
     "load_scenarios",
     "read_scenarios",
-    "read_transcripts",
+    "register_simulator",
+    # what went wrong
+    "SimgymError",
+    # sub-packages, each with its own names
+    "assistants",
+    "data",
+    "engine",
+    "envs",
+    "evaluation",
+    "integrations",
+    "judges",
+    "language_models",
+    "report",
+    "rollout",
+    "simulators",
+    "statistics",
+    "study",
+    "testing",
+    "__version__",
 ]
 
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "_version": ("__version__",),
+        "assistants": ("LanguageModelAssistant",),
+        "conversation": ("Conversation", "Message", "Scenario", "read_scenarios"),
+        "data": ("load_scenarios",),
+        "errors": ("SimgymError",),
+        "faults": ("Fault",),
+        "language_models": ("ModelSpec", "SamplingParams", "load_language_model"),
+        "registration": ("register_simulator",),
+        "rollout": ("collect",),
+        "simulated_user": ("SimulatedUser", "user"),
+        "simulation": ("Dialogue", "Simulation"),
+        "transcripts": ("Transcript", "read_transcripts"),
+    },
+    packages=(
+        "assistants",
+        "data",
+        "engine",
+        "envs",
+        "evaluation",
+        "integrations",
+        "judges",
+        "language_models",
+        "report",
+        "rollout",
+        "simulators",
+        "statistics",
+        "study",
+        "testing",
+    ),
+)
+
 register_environments()
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        import importlib
-
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    raise AttributeError(f"module 'simgym' has no attribute {name!r}")

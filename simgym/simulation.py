@@ -165,6 +165,18 @@ class Dialogue:
         )
 
     @classmethod
+    def from_conversation(cls, scenario: Scenario, seed: int, conversation: Conversation) -> Dialogue:
+        """A running dialogue in which this has been said, elsewhere for example."""
+        said = conversation.said_by("user")
+        return cls(
+            scenario=scenario,
+            seed=seed,
+            conversation=conversation,
+            user_reply=said[-1] if said else "",
+            turn=len(conversation.said_by("assistant")),
+        )
+
+    @classmethod
     def from_transcript(cls, transcript: Transcript) -> Dialogue:
         """The dialogue that a transcript records."""
         said = transcript.conversation.said_by("user")
@@ -322,13 +334,40 @@ class Simulation:
             EpisodeError: a conversation has ended.
             InvalidAction: see `refuse_invalid`.
         """
+        drafts = self._exchange(dialogues, turns, assistant_seconds, refuse_invalid)
+        self._ask_judge([draft for draft in drafts if draft.end_reason in COMPLETE])
+        return [draft.freeze() for draft in drafts]
+
+    def reply(self, dialogues: Sequence[Dialogue], turns: Sequence[AssistantTurn | str]) -> list[Dialogue]:
+        """`step` without a judgement: what the users say, for a program that judges by itself or not at all.
+
+        Args:
+            dialogues: N running dialogues; they are not changed.
+            turns: N assistant turns, or their texts.
+
+        Returns:
+            The N next dialogues in the same order; those that ended have no reward.
+
+        Raises:
+            EpisodeError: a conversation has ended.
+            InvalidAction: no conversation can take one of the turns; nobody was asked anything.
+        """
+        return [draft.freeze() for draft in self._exchange(dialogues, turns, None, refuse_invalid=True)]
+
+    def _exchange(
+        self,
+        dialogues: Sequence[Dialogue],
+        turns: Sequence[AssistantTurn | str],
+        assistant_seconds: float | None,
+        refuse_invalid: bool,
+    ) -> list[_Draft]:
+        """The assistant speaks, and those users answer whose conversation goes on."""
         drafts = [_Draft(dialogue) for dialogue in dialogues]
         share = None if assistant_seconds is None else assistant_seconds / max(1, len(drafts))
         for draft, turn in zip(drafts, turns, strict=True):
             self._speak(draft, turn, share, refuse_invalid)
         self._ask_users([draft for draft in drafts if draft.end_reason is None])
-        self._ask_judge([draft for draft in drafts if draft.end_reason in COMPLETE])
-        return [draft.freeze() for draft in drafts]
+        return drafts
 
     def _speak(self, draft: _Draft, turn: AssistantTurn | str, seconds: float | None, refuse_invalid: bool) -> None:
         """The assistant has its turn."""

@@ -255,3 +255,11 @@ def test_nobody_but_the_simulation_makes_a_next_state():
             if stores and "dialogue" in ast.unparse(node.value):
                 found.append(f"{path.name}:{node.lineno} {ast.unparse(node)}")
     assert not found, "A dialogue moves on in Simulation.step alone."
+
+
+def test_a_dialogue_of_an_earlier_version_goes_on(scenarios):
+    saved = json.loads((Path(__file__).parent / "earlier_files" / "dialogue.json").read_text())
+    dialogue = Dialogue.from_json(saved)
+    assert dialogue.to_json() == saved
+    (after,) = Simulation("replay", judge=Moody(), scenarios=scenarios, max_turns=2).step([dialogue], ["Patch it."])
+    assert (after.turn, after.end_reason) == (2, "turn_limit")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -98,3 +99,10 @@ def test_a_missing_or_empty_scenario_file_is_a_sentence(tmp_path):
     (tmp_path / "empty.jsonl").write_text("\n\n")
     with pytest.raises(ConfigurationError, match="is empty"):
         read_scenarios(tmp_path / "empty.jsonl")
+
+
+def test_a_transcript_of_an_earlier_version_is_read_and_written_back_as_it_was():
+    path = Path(__file__).parent / "earlier_files" / "transcripts.jsonl"
+    (transcript,) = read_transcripts(path)
+    assert (transcript.reward, transcript.components) == (0.5, (0.25, 0.75))
+    assert transcript.to_json() == json.loads(path.read_text())

@@ -1,1 +1,53 @@
-"""Scenarios and where they come from."""
+"""Scenarios, logs and training data, and where they come from."""
+
+from simgym.data.chitchat import (
+    ChitchatConversations,
+    ChitchatScenarios,
+    chitchat_conversations,
+    chitchat_scenarios,
+    chitchat_splits,
+)
+from simgym.data.flipped import flip_conversations
+from simgym.data.intents import write_intents
+from simgym.data.logged import LoggedConversation, StepSummary, read_logged
+from simgym.data.openings import write_scenarios
+from simgym.data.preprocess import preprocess
+from simgym.data.rows import read_rows
+from simgym.data.scenario_sets import ScenarioSet, hold_out, load_scenarios
+from simgym.data.sources import SOURCES, DataSource, data_file
+from simgym.data.splits import SplitSummary, split_conversations
+from simgym.data.wildbench import WildBenchTask, WildBenchTasks, load_wildbench
+from simgym.data.wildchat import WildchatScenarios, wildchat_scenarios
+
+__all__ = [
+    # scenarios
+    "ScenarioSet",
+    "load_scenarios",
+    "hold_out",
+    "ChitchatScenarios",
+    "chitchat_scenarios",
+    "WildchatScenarios",
+    "wildchat_scenarios",
+    "WildBenchTask",
+    "WildBenchTasks",
+    "load_wildbench",
+    # logs
+    "read_rows",
+    "LoggedConversation",
+    "StepSummary",
+    "read_logged",
+    "ChitchatConversations",
+    "chitchat_conversations",
+    "chitchat_splits",
+    # from logs to training data
+    "preprocess",
+    "SplitSummary",
+    "split_conversations",
+    "write_intents",
+    "write_scenarios",
+    "flip_conversations",
+    # whose the data is
+    "DataSource",
+    "SOURCES",
+    "data_file",
+]

@@ -143,6 +143,7 @@ SOURCES: tuple[DataSource, ...] = (
         sha256="c571fe77426b846ee18e6cd160ec8ec14ff92fe04fefe2d81ca67e40fe6ee810",
     ),
 )
+"""Every source that recipes, benchmarks and tests use."""
 
 
 def data_folder() -> Path:

@@ -232,7 +232,7 @@ class Engine:
 
     def _restart(self) -> None:
         self._outdated, self._logits = False, None
-        self.runner.forget()
+        self.runner.clear()
         self.scheduler.restart()
         self.kv_cache.free()
         self.prefix_cache.clear()

@@ -83,10 +83,10 @@ class ModelRunner:
         tokens = to_device(token_ids, self.device)[:, None]
         return self.forward(tokens, kv_cache, 0, [1] * len(token_ids), adapters)
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Drop what was recorded, as when weights change or memory is short."""
         if self.recorded is not None:
-            self.recorded.forget()
+            self.recorded.clear()
 
     def decode_pass(self, inputs: Tensor, kv_cache: KVCache, size: Size) -> Tensor:
         """See `DecodingModel`."""

@@ -99,7 +99,7 @@ class RecordedDecoding:
             Shape (N, V); None if the pass is to be run in the usual way.
         """
         if self._made_for != (kv_cache.allocation, changes):
-            self.forget()
+            self.clear()
             self._made_for = kv_cache.allocation, changes
         count, visible = len(token_ids), max(kv_cache.lengths) + 1
         size = Size(
@@ -115,7 +115,7 @@ class RecordedDecoding:
         kv_cache.grow(0, [1] * count)
         return logits[:count]
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Drop all recordings."""
         import torch
 
@@ -154,7 +154,7 @@ class RecordedDecoding:
         except RuntimeError as error:
             self.refusal = (str(error).splitlines() or [type(error).__name__])[0]
             warnings.warn(f"Decoding passes of this model are not recorded: {self.refusal}", stacklevel=2)
-            self.forget()
+            self.clear()
             return None
         self.recordings[size] = recording
         return recording

@@ -1,1 +1,40 @@
 """Thin shells that plug the environments into training libraries."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from simgym._exports import lazy_exports
+
+if TYPE_CHECKING:
+    from simgym.integrations.candidate_policy import CandidatePolicy
+    from simgym.integrations.features import ConversationFeatures, DiscreteReplies, EmbeddingObservation, Projection
+    from simgym.integrations.stable_baselines3 import PolicyAssistant, TextVecEnv, load_policy
+    from simgym.integrations.trl import judge_reward, make_rollout_func, scenario_dataset
+
+__all__ = [
+    # TRL
+    "make_rollout_func",
+    "scenario_dataset",
+    "judge_reward",
+    # numbers instead of texts, for any library
+    "ConversationFeatures",
+    "DiscreteReplies",
+    "EmbeddingObservation",
+    "Projection",
+    # stable-baselines3
+    "TextVecEnv",
+    "PolicyAssistant",
+    "load_policy",
+    "CandidatePolicy",
+]
+
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "candidate_policy": ("CandidatePolicy",),
+        "features": ("ConversationFeatures", "DiscreteReplies", "EmbeddingObservation", "Projection"),
+        "stable_baselines3": ("TextVecEnv", "PolicyAssistant", "load_policy"),
+        "trl": ("make_rollout_func", "scenario_dataset", "judge_reward"),
+    },
+)

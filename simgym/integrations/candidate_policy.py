@@ -25,7 +25,7 @@ _FIRST_WEIGHTS = 0.01
 
 
 class CandidatePolicy(ActorCriticPolicy):
-    """For `Candidates` and the observations of `ConversationFeatures`; `net_arch` is the scoring network's
+    """For `SampledReplies` and the observations of `ConversationFeatures`; `net_arch` is the scoring network's
     (of a mapping, what it says for `pi`; the value function is linear)."""
 
     def _build(self, lr_schedule: Callable[[float], float]) -> None:
@@ -44,8 +44,7 @@ class CandidatePolicy(ActorCriticPolicy):
         hidden = self.net_arch["pi"] if isinstance(self.net_arch, dict) else self.net_arch
         if count < 2 or each * (count + 1) + _ALWAYS != size:
             raise ConfigurationError(
-                f"CandidatePolicy got {count} actions, observations of size {size}, expected the choices and "
-                "features of Candidates."
+                f"CandidatePolicy got {count} actions, observations of size {size}, expected those of SampledReplies."
             )
         self.mlp_extractor = _Scorer(count, each, list(hidden), self.activation_fn)  # type: ignore[assignment]
 

@@ -1,16 +1,16 @@
 """stable-baselines3 over simulated users: a batched `VecEnv`, and a trained policy as an assistant.
 
     vec_env = TextVecEnv("UserSim-Persona-v0", Strategies(), features, num_envs=16, seed=0, max_turns=2)
-    PPO("MlpPolicy", vec_env, n_steps=4, batch_size=64).learn(2000)
-    assistant = PolicyAssistant(model.policy, vec_env.choices, vec_env.features)
+    model = PPO("MlpPolicy", vec_env, n_steps=4, batch_size=64).learn(2000)
+    assistant = PolicyAssistant(model.policy, vec_env.action_set, vec_env.features)
 
-stable-baselines3 takes no text, so actions are the numbers of choices and observations are vectors of features (see
-`simgym.integrations.numeric`). `TextVecEnv` steps all conversations with one model call a role. stable-baselines3 can
-leave no step out, so a conversation that a fault leaves without a reward gets the mean of the latest rewards, which
-pulls the policy in no direction; `info["reward_imputed"]` tells, and `faults` counts them by kind. When all fail
-because a server is silent, `reset` and `step` raise `ServerUnavailable`.
+stable-baselines3 takes no text, so actions are numbers of an action set and observations are vectors of features (see
+`simgym.integrations.features`). `TextVecEnv` steps all conversations with one model call per role. stable-baselines3
+cannot leave out a step, so a conversation that ends without a reward because of a fault gets the mean of recent
+rewards, which pulls the policy in no direction; `info["reward_imputed"]` marks it, and `faults` counts such
+conversations by kind. When all fail because a server does not answer, `reset` and `step` raise `ServerUnavailable`.
 
-A saved policy is a folder of safetensors and JSON, and nothing in it is unpickled.
+A saved policy is a folder of safetensors and JSON; loading it unpickles nothing.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from typing import Any
 
 import numpy as np
 
+from simgym.assistants.action_sets import ActionSet, Candidates, action_set_from_json
 from simgym.assistants.base import AssistantTurn
-from simgym.assistants.choices import Choices, Offer, choices_from_json
 from simgym.conversation import Conversation
 from simgym.envs.settings import describe
 from simgym.envs.vector_env import UserSimVectorEnv
 from simgym.errors import ConfigurationError, WeightsError
 from simgym.extras import optional_import
 from simgym.faults import fault_label
-from simgym.integrations.numeric import ConversationFeatures, Projection
+from simgym.integrations.features import ConversationFeatures, Projection
 from simgym.integrations.outages import check_servers
 from simgym.language_models.loading import LanguageModelSpec
 from simgym.language_models.weights import DEFAULT_MODEL
@@ -46,21 +46,21 @@ Array = np.ndarray[Any, Any]
 ACTIVATIONS = ("Tanh", "ReLU", "GELU", "SiLU", "ELU", "LeakyReLU")
 """Activation functions of policies that can be saved."""
 POLICY, SETTINGS = "policy.safetensors", "policy.json"
-_MOST_OPENINGS = 20
-"""Openings that may fail in a row before a simulator is taken to be broken."""
-_LATEST, _UNKNOWN_REWARD = 256, 0.5
-"""Rewards whose mean stands for a missing one, and what does before there are any: the middle of their range."""
+_MAX_FAILED_OPENINGS = 20
+"""Openings that may fail in a row before the simulator counts as broken."""
+_NUM_RECENT_REWARDS, _UNKNOWN_REWARD = 256, 0.5
+"""How many recent rewards are averaged to impute a missing one, and what is imputed before there are any."""
 
 
 class TextVecEnv(VecEnv):
-    """N conversations for stable-baselines3, one model call a role and step."""
+    """N conversations for stable-baselines3, with one model call per role and step."""
 
     render_mode = None
 
     def __init__(
         self,
         env_id: str,
-        choices: Choices,
+        action_set: ActionSet,
         features: ConversationFeatures,
         *,
         num_envs: int = 8,
@@ -71,12 +71,15 @@ class TextVecEnv(VecEnv):
 
         Args:
             env_id: `UserSim-...`.
-            choices: What the actions mean.
+            action_set: What the actions mean.
             features: What the observations are; its `max_turns` should be that of the environment.
             num_envs: N.
-            seed: Decides the scenario and all randomness of the users of every episode: row r's cth episode is the
-                same whatever the policy does and whoever simulates the user.
+            seed: Decides the scenario and all randomness of the users of every conversation: row r's cth conversation
+                has the same scenario and seed whatever the policy does and whoever simulates the user.
             settings: Arguments of the environment.
+
+        Raises:
+            ConfigurationError: `env_id` is not one of simgym's environments, or an argument is wrong.
         """
         import gymnasium
 
@@ -84,85 +87,88 @@ class TextVecEnv(VecEnv):
         base = env.unwrapped
         if not isinstance(base, UserSimVectorEnv):
             raise ConfigurationError(f"{env_id} is a {type(base).__name__}, expected one of simgym's (UserSim-...).")
-        self.env, self.choices, self.features, self.seed_ = base, choices, features, seed
-        self.episodes_begun = [0] * num_envs
-        """How many episodes each row has begun."""
+        self.env, self.action_set, self.features, self.seed_ = base, action_set, features, seed
+        self.conversations_begun = [0] * num_envs
+        """Conversations that each row has begun."""
         self.faults: Counter[str] = Counter()
         """Conversations without a reward, by kind of fault."""
-        self._latest: deque[float] = deque(maxlen=_LATEST)
+        self._recent_rewards: deque[float] = deque(maxlen=_NUM_RECENT_REWARDS)
         self._restored = False
         self._rows: list[Dialogue] = []
-        self._offers: list[Offer] = []
-        self._seen = np.zeros((0, 0), dtype=np.float32)
+        self._candidates_N: list[Candidates] = []
+        self._observations = np.zeros((0, 0), dtype=np.float32)
         self._actions: list[int] = []
         import gymnasium.spaces
 
-        super().__init__(num_envs, features.space(choices), gymnasium.spaces.Discrete(choices.count))
+        super().__init__(num_envs, features.space(action_set), gymnasium.spaces.Discrete(action_set.num_actions))
 
     def reset(self) -> Array:
-        """Begin N new conversations (after `seed(s)` the first ones of that seed), or go on with those of `restore`."""
+        """Begin N new conversations (after `seed(s)` the first ones of that seed), or continue those of `restore`."""
         if not self._restored:
             if (seed := self._seeds[0]) is not None:
-                self.seed_, self.episodes_begun = seed, [0] * self.num_envs
+                self.seed_, self.conversations_begun = seed, [0] * self.num_envs
             self._rows = self._begin(range(self.num_envs))
         self._restored = False
         self._reset_seeds()
-        self._look(range(self.num_envs))
-        return self._seen.copy()
+        self._observe()
+        return self._observations.copy()
 
     def step_async(self, actions: Array) -> None:
         self._actions = [int(action) for action in actions]
 
-    def step_wait(
-        self,
-    ) -> tuple[Array, Array, Array, list[dict[str, Any]]]:
-        turns = self.choices.take(
+    def step_wait(self) -> tuple[Array, Array, Array, list[dict[str, Any]]]:
+        turns = self.action_set.apply(
             [dialogue.conversation for dialogue in self._rows],
-            self._offers,
+            self._candidates_N,
             self._actions,
-            [dialogue.assistant_seed for dialogue in self._rows],
+            seeds=[dialogue.assistant_seed for dialogue in self._rows],
         )
         self._rows = self.env.simulation.step(self._rows, turns)
         check_servers(self._rows)
-        rewards = np.zeros(self.num_envs, dtype=np.float32)
-        dones = np.array([dialogue.ended for dialogue in self._rows])
         infos: list[dict[str, Any]] = [describe(dialogue) for dialogue in self._rows]
-        ended = [row for row, over in enumerate(dones) if over]
+        dones = np.array([dialogue.ended for dialogue in self._rows])
+        ended = np.flatnonzero(dones).tolist()
+        rewards = np.zeros(self.num_envs, dtype=np.float32)
         for row in ended:
             dialogue = self._rows[row]
-            infos[row]["dialogue"] = dialogue
-            infos[row]["TimeLimit.truncated"] = False
-            infos[row]["terminal_observation"] = self._seen[row].copy()
-            infos[row]["reward_imputed"] = dialogue.reward is None
-            if dialogue.reward is None:
-                self.faults[f"{dialogue.end_reason}: {fault_label(dialogue.fault)}"] += 1
-                rewards[row] = np.mean(self._latest) if self._latest else _UNKNOWN_REWARD
-            else:
-                rewards[row] = dialogue.reward
-                self._latest.append(dialogue.reward)
+            rewards[row] = self._reward(dialogue)
+            infos[row] |= {
+                "dialogue": dialogue,
+                "TimeLimit.truncated": False,
+                "terminal_observation": self._observations[row].copy(),
+                "reward_imputed": dialogue.reward is None,
+            }
         for row, dialogue in zip(ended, self._begin(ended), strict=True):
             self._rows[row] = dialogue
-        self._look(range(self.num_envs))
-        return self._seen.copy(), rewards, dones, infos
+        self._observe()
+        return self._observations.copy(), rewards, dones, infos
+
+    def _reward(self, dialogue: Dialogue) -> float:
+        """The reward of an ended conversation; imputed and counted where a fault left none."""
+        if dialogue.reward is not None:
+            self._recent_rewards.append(dialogue.reward)
+            return dialogue.reward
+        self.faults[f"{dialogue.end_reason}: {fault_label(dialogue.fault)}"] += 1
+        return float(np.mean(self._recent_rewards)) if self._recent_rewards else _UNKNOWN_REWARD
 
     def state(self) -> dict[str, Any]:
-        """The running conversations as JSON values, for a checkpoint."""
+        """The running conversations as JSON values, for a checkpoint; keys as in earlier versions."""
         return {
             "rows": [dialogue.to_json() for dialogue in self._rows],
-            "episodes_begun": list(self.episodes_begun),
+            "episodes_begun": list(self.conversations_begun),
             "faults": dict(self.faults),
-            "latest_rewards": list(self._latest),
+            "latest_rewards": list(self._recent_rewards),
         }
 
     def begin_again(self) -> None:
         """The next `reset` gives every row's first conversation."""
-        self.episodes_begun = [0] * self.num_envs
+        self.conversations_begun = [0] * self.num_envs
         self.faults.clear()
-        self._latest.clear()
+        self._recent_rewards.clear()
         self._restored = False
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a `state`: the next `reset` gives its conversations instead of new ones.
+        """Continue from a `state`: the next `reset` gives its conversations instead of new ones.
 
         Raises:
             ConfigurationError: it has another number of conversations.
@@ -170,21 +176,21 @@ class TextVecEnv(VecEnv):
         if len(state["rows"]) != self.num_envs:
             raise ConfigurationError(f"The state has {len(state['rows'])} conversations, expected {self.num_envs}.")
         self._rows = [Dialogue.from_json(row) for row in state["rows"]]
-        self.episodes_begun = list(state["episodes_begun"])
+        self.conversations_begun = list(state["episodes_begun"])
         self.faults = Counter(state["faults"])
-        self._latest = deque(state["latest_rewards"], maxlen=_LATEST)
+        self._recent_rewards = deque(state["latest_rewards"], maxlen=_NUM_RECENT_REWARDS)
         self._restored = True
 
     def _begin(self, rows: Sequence[int]) -> list[Dialogue]:
         """The next conversation of each row; one whose opening fails is counted and followed by another."""
         begun: dict[int, Dialogue] = {}
-        for _ in range(_MOST_OPENINGS):
+        for _ in range(_MAX_FAILED_OPENINGS):
             missing = [row for row in rows if row not in begun]
             if not missing:
                 break
-            seeds = [derive_seed(self.seed_, "row", row, self.episodes_begun[row]) for row in missing]
+            seeds = [derive_seed(self.seed_, "row", row, self.conversations_begun[row]) for row in missing]
             for row in missing:
-                self.episodes_begun[row] += 1
+                self.conversations_begun[row] += 1
             opened = self.env.simulation.open(seeds)
             check_servers(opened)
             for row, dialogue in zip(missing, opened, strict=True):
@@ -193,13 +199,14 @@ class TextVecEnv(VecEnv):
                 else:
                     begun[row] = dialogue
         if len(begun) < len(rows):
-            raise ConfigurationError(f"The simulator failed to open {_MOST_OPENINGS} conversations in a row.")
+            raise ConfigurationError(f"The simulator failed to open {_MAX_FAILED_OPENINGS} conversations in a row.")
         return [begun[row] for row in rows]
 
-    def _look(self, rows: Sequence[int]) -> None:
-        conversations = [self._rows[row].conversation for row in rows]
-        self._offers = self.choices.offer(conversations, seeds=[self._rows[row].assistant_seed for row in rows])
-        self._seen = self.features(conversations, self._offers)
+    def _observe(self) -> None:
+        conversations = [dialogue.conversation for dialogue in self._rows]
+        seeds = [dialogue.assistant_seed for dialogue in self._rows]
+        self._candidates_N = self.action_set.propose(conversations, seeds=seeds)
+        self._observations = self.features(conversations, self._candidates_N)
 
     def close(self) -> None:
         self.env.close()
@@ -226,39 +233,39 @@ class PolicyAssistant:
     """A trained policy as an assistant; implements `Assistant`, so it goes wherever an assistant does."""
 
     def __init__(
-        self, policy: Any, choices: Choices, features: ConversationFeatures, *, deterministic: bool = True
+        self, policy: Any, action_set: ActionSet, features: ConversationFeatures, *, deterministic: bool = True
     ) -> None:
-        """Take what was trained.
+        """Wrap a trained policy.
 
         Args:
             policy: An actor-critic policy of stable-baselines3 (`model.policy`).
-            choices: What its actions mean.
-            features: What it sees.
-            deterministic: Take the most probable action; else draw, by the turn's seed.
+            action_set: What its actions mean.
+            features: What it observes.
+            deterministic: Take the most probable action; else sample one by the turn's seed.
         """
-        self.policy, self.choices, self.features, self.deterministic = policy, choices, features, deterministic
+        self.policy, self.action_set, self.features, self.deterministic = policy, action_set, features, deterministic
 
     def respond(self, conversations: Sequence[Conversation], *, seeds: Sequence[int]) -> list[AssistantTurn]:
-        offers = self.choices.offer(conversations, seeds=seeds)
-        probabilities = self.probabilities(self.features(conversations, offers))
+        candidates_N = self.action_set.propose(conversations, seeds=seeds)
+        probabilities = self.probabilities(self.features(conversations, candidates_N))
         if self.deterministic:
-            chosen = [int(row.argmax()) for row in probabilities]
+            actions = [int(row.argmax()) for row in probabilities]
         else:
-            drawn = [np.random.default_rng(derive_seed(seed, "policy")).random() for seed in seeds]
-            chosen = [
-                min(int(np.searchsorted(row.cumsum(), number)), self.choices.count - 1)
-                for row, number in zip(probabilities, drawn, strict=True)
+            numbers = [np.random.default_rng(derive_seed(seed, "policy")).random() for seed in seeds]
+            actions = [
+                min(int(np.searchsorted(row.cumsum(), number)), self.action_set.num_actions - 1)
+                for row, number in zip(probabilities, numbers, strict=True)
             ]
-        return self.choices.take(conversations, offers, chosen, seeds)
+        return self.action_set.apply(conversations, candidates_N, actions, seeds=seeds)
 
     def probabilities(self, observations: Array) -> Array:
-        """Probability of each choice, shape (N, count)."""
+        """Probability of each action, shape (N, `num_actions`)."""
         import torch
 
         with torch.inference_mode():
-            seen = torch.as_tensor(observations, device=self.policy.device)
-            found: Array = self.policy.get_distribution(seen).distribution.probs.cpu().numpy()
-        return found
+            batch = torch.as_tensor(observations, device=self.policy.device)
+            probabilities: Array = self.policy.get_distribution(batch).distribution.probs.cpu().numpy()
+        return probabilities
 
     def fingerprint(self) -> dict[str, Any]:
         weights = self.policy.state_dict()
@@ -266,7 +273,8 @@ class PolicyAssistant:
         return {
             "assistant": "policy",
             "weights": text_hash(joined),
-            "choices": self.choices.to_json(),
+            # What is hashed keeps the key of earlier versions, so that their runs can be continued.
+            "choices": self.action_set.to_json(),
             "features": self.features.to_json(),
             "deterministic": self.deterministic,
         }
@@ -278,7 +286,7 @@ class PolicyAssistant:
         return name
 
     def save(self, folder: str | Path) -> None:
-        """Write a folder that `load_policy` reads: weights as safetensors, settings as JSON.
+        """Write a folder that `load_policy` reads: weights as safetensors, settings as JSON (keys of earlier versions).
 
         Raises:
             ConfigurationError: the policy has an activation function that could not be restored.
@@ -293,7 +301,7 @@ class PolicyAssistant:
             tensors["projection.components"] = self.features.projection.components
         save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, folder / POLICY)
         settings = {
-            "choices": self.choices.to_json(),
+            "choices": self.action_set.to_json(),
             "features": self.features.to_json(),
             "policy": type(self.policy).__name__,
             "net_arch": self.policy.net_arch,
@@ -325,7 +333,7 @@ def load_policy(folder: str | Path, model: LanguageModelSpec = DEFAULT_MODEL) ->
     try:
         settings = json.loads((Path(folder) / SETTINGS).read_text(encoding="utf-8"))
         tensors = load_file(Path(folder) / POLICY)
-        choices = choices_from_json(settings["choices"], model)
+        action_set = action_set_from_json(settings["choices"], model)
         stored = settings["features"]
         projection = None
         if "projection.mean" in tensors:
@@ -334,14 +342,14 @@ def load_policy(folder: str | Path, model: LanguageModelSpec = DEFAULT_MODEL) ->
             model, layer=stored["layer"], max_turns=stored["max_turns"], projection=projection
         )
         writer = settings["choices"]["writer"]["model"]
-        if features.to_json() != stored or choices.to_json()["writer"]["model"] != writer:
+        if features.to_json() != stored or action_set.to_json()["writer"]["model"] != writer:
             raise ConfigurationError(f"The policy in {folder} was trained on {writer}. Give that model.")
         if settings["activation"] not in ACTIVATIONS:
             raise ValueError(settings["activation"])
         kinds = {kind.__name__: kind for kind in (ActorCriticPolicy, CandidatePolicy)}
         policy = kinds[settings.get("policy", "ActorCriticPolicy")](
-            features.space(choices),
-            gymnasium.spaces.Discrete(choices.count),
+            features.space(action_set),
+            gymnasium.spaces.Discrete(action_set.num_actions),
             lambda _: 0.0,
             net_arch=settings["net_arch"],
             activation_fn=getattr(torch.nn, settings["activation"]),
@@ -353,4 +361,4 @@ def load_policy(folder: str | Path, model: LanguageModelSpec = DEFAULT_MODEL) ->
             raise
         raise WeightsError(f"{folder} holds no policy: {error!r}. Save one with PolicyAssistant.save.") from error
     policy.eval()
-    return PolicyAssistant(policy, choices, features, deterministic=bool(settings["deterministic"]))
+    return PolicyAssistant(policy, action_set, features, deterministic=bool(settings["deterministic"]))

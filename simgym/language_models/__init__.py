@@ -1,1 +1,34 @@
 """Language models behind one protocol: in process, over a server, or scripted."""
+
+from simgym.language_models.base import Generation, LanguageModel, Likelihood, Request, SamplingParams
+from simgym.language_models.loading import LanguageModelSpec, load_language_model
+from simgym.language_models.model_spec import AnswerCache, ModelSpec
+from simgym.language_models.openai_lm import OpenAILM
+from simgym.language_models.response_cache import CachedLM
+from simgym.language_models.scripted_lm import ScriptedLM
+from simgym.language_models.transformers_lm import TransformersLM
+from simgym.language_models.weights import DEFAULT_MODEL, resolve_weights
+from simgym.language_models.wrappers import CountingLM, Counts
+
+__all__ = [
+    # the protocol
+    "LanguageModel",
+    "Request",
+    "SamplingParams",
+    "Generation",
+    "Likelihood",
+    # which model
+    "ModelSpec",
+    "AnswerCache",
+    "LanguageModelSpec",
+    "load_language_model",
+    "DEFAULT_MODEL",
+    "resolve_weights",
+    # who implements it
+    "TransformersLM",
+    "OpenAILM",
+    "ScriptedLM",
+    "CachedLM",
+    "CountingLM",
+    "Counts",
+]

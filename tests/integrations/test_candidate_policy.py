@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import gymnasium
 import numpy as np
 import pytest
@@ -9,15 +12,16 @@ pytest.importorskip("stable_baselines3", reason="the extra simgym[train] is not 
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from simgym.assistants.choices import Candidates
+from simgym.assistants.action_sets import SampledReplies
 from simgym.conversation import Conversation
 from simgym.errors import ConfigurationError
 from simgym.integrations.candidate_policy import CandidatePolicy
-from simgym.integrations.numeric import ConversationFeatures
+from simgym.integrations.features import ConversationFeatures
 from simgym.integrations.stable_baselines3 import PolicyAssistant, load_policy
 from simgym.language_models.base import SamplingParams
 
 EACH, COUNT = 3, 4
+EARLIER_POLICY = Path(__file__).parents[1] / "earlier_files" / "policy"
 
 
 def policy_for(size, count=COUNT, net_arch=None):
@@ -71,17 +75,24 @@ def test_ppo_learns_from_a_thousand_choices_what_makes_a_good_reply():
 
 def test_a_saved_policy_chooses_as_before(tiny_model, tmp_path):
     talks = [Conversation().add("user", text) for text in ("hello", "who?", "why", "one more", "and two")]
-    choices = Candidates(tiny_model, count=2, sampling=SamplingParams(max_new_tokens=6))
-    offers = choices.offer(talks, seeds=range(5))
-    features = ConversationFeatures(tiny_model, layer=1, max_turns=2).fitted(talks, offers=offers, size=3)
-    policy = policy_for(features.space(choices).shape[0], count=2)
-    assistant = PolicyAssistant(policy, choices, features)
+    action_set = SampledReplies(tiny_model, num_candidates=2, sampling=SamplingParams(max_new_tokens=6))
+    candidates_N = action_set.propose(talks, seeds=range(5))
+    features = ConversationFeatures(tiny_model, layer=1, max_turns=2).fitted(talks, candidates_N=candidates_N, size=3)
+    policy = policy_for(features.space(action_set).shape[0], count=2)
+    assistant = PolicyAssistant(policy, action_set, features)
     assistant.save(tmp_path / "policy")
     again = load_policy(tmp_path / "policy", tiny_model)
     assert type(again.policy) is CandidatePolicy
     assert again.fingerprint() == assistant.fingerprint()
     said = [turn.text for turn in assistant.respond(talks, seeds=range(5))]
     assert [turn.text for turn in again.respond(talks, seeds=range(5))] == said
+
+
+def test_a_policy_saved_by_an_earlier_version_is_read_and_has_the_same_fingerprint():
+    assistant = load_policy(EARLIER_POLICY)
+    assert assistant.fingerprint() == json.loads((EARLIER_POLICY / "fingerprint.json").read_text())
+    assert assistant.action_set.num_actions == assistant.action_set.num_candidates == 3
+    assert assistant.probabilities(np.eye(2, 10, dtype=np.float32)).shape == (2, 3)
 
 
 def test_features_of_something_else_are_refused():

@@ -10,11 +10,11 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.env_checker import check_env
 
 import simgym  # noqa: F401  # registers the environments
+from simgym.assistants.action_sets import STRATEGIES, SampledReplies, Strategies
 from simgym.assistants.base import Assistant
-from simgym.assistants.choices import STRATEGIES, Candidates, Strategies
 from simgym.conversation import INTENT_PREFIX, Conversation, Message, Scenario
 from simgym.errors import ConfigurationError, ServerUnavailable, WeightsError
-from simgym.integrations.numeric import CandidateActions, ConversationFeatures, EmbedObservation, StrategyActions
+from simgym.integrations.features import ConversationFeatures, DiscreteReplies, EmbeddingObservation
 from simgym.integrations.stable_baselines3 import SETTINGS, PolicyAssistant, TextVecEnv, load_policy
 from simgym.judges.base import Judgement
 from simgym.language_models.base import SamplingParams
@@ -78,24 +78,24 @@ def vec_env(features, **options):
     return TextVecEnv("UserSim-Replay-v0", strategies, features, **given)
 
 
-@pytest.mark.parametrize("wrapper", [StrategyActions, CandidateActions])
-def test_the_numeric_environment_passes_the_checker_of_stable_baselines3(wrapper, tiny_model, scenarios):
+@pytest.mark.parametrize("kind", [Strategies, SampledReplies])
+def test_the_numeric_environment_passes_the_checker_of_stable_baselines3(kind, tiny_model, scenarios):
     env = gym.make("UserSim-Replay-v0", scenarios=scenarios, max_turns=2, judge=Fitting())
     features = ConversationFeatures(tiny_model, layer=1, max_turns=2)
     writer = ScriptedLM("seed")  # the tiny model now and then writes nothing: a fault, whose NaN the checker refuses
-    numeric = EmbedObservation(wrapper(env, writer), features)
+    numeric = EmbeddingObservation(DiscreteReplies(env, kind(writer)), features)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         check_env(numeric)
-    shown = 4 if wrapper is CandidateActions else 0
+    shown = 4 if kind is SampledReplies else 0
     assert numeric.observation_space.shape == (32 * (1 + shown) + 2,)
 
 
 def test_a_conversation_is_the_same_alone_and_in_the_batched_vec_env(tiny_model, scenarios):
     features = ConversationFeatures(tiny_model, layer=1, max_turns=2)
     settings = {"scenarios": scenarios, "max_turns": 2, "judge": Fitting()}
-    choices = Candidates(tiny_model, count=2, sampling=SHORT)
-    many = TextVecEnv("UserSim-Replay-v0", choices, features, num_envs=3, seed=5, **settings)
+    action_set = SampledReplies(tiny_model, num_candidates=2, sampling=SHORT)
+    many = TextVecEnv("UserSim-Replay-v0", action_set, features, num_envs=3, seed=5, **settings)
     seen, actions = [many.reset()], []
     for number in range(2):
         actions.append([number % 2, 1, 0])
@@ -103,8 +103,7 @@ def test_a_conversation_is_the_same_alone_and_in_the_batched_vec_env(tiny_model,
         after, rewards, dones, infos = many.step_wait()
         seen.append(after)
     assert dones.all()
-    alone = EmbedObservation(CandidateActions(gym.make("UserSim-Replay-v0", **settings), tiny_model, count=2,
-                                              sampling=SHORT), features)  # fmt: skip
+    alone = EmbeddingObservation(DiscreteReplies(gym.make("UserSim-Replay-v0", **settings), action_set), features)
     for row in range(3):
         observation, _ = alone.reset(seed=infos[row]["seed"])
         assert observation == pytest.approx(seen[0][row], abs=1e-4)
@@ -118,7 +117,7 @@ def test_ppo_learns_to_choose_by_what_the_user_says_and_the_policy_is_an_assista
     env = vec_env(features)
     model = PPO("MlpPolicy", env, n_steps=16, batch_size=64, learning_rate=3e-3, gamma=1.0, seed=0, device="cpu")
     model.learn(1500)
-    assistant = PolicyAssistant(model.policy, env.choices, env.features)
+    assistant = PolicyAssistant(model.policy, env.action_set, env.features)
     assert isinstance(assistant, Assistant)
     world = gym.make("UserSim-Replay-v0", scenarios=users(), max_turns=1, judge=Fitting())
     learned = np.mean([one.reward for one in collect(assistant, world)])
@@ -126,13 +125,13 @@ def test_ppo_learns_to_choose_by_what_the_user_says_and_the_policy_is_an_assista
 
 
 def test_a_policy_that_was_saved_acts_as_before(tiny_model, features, tmp_path):
-    choices = Strategies(tiny_model, names=("brief", "steps"), sampling=SHORT)
+    action_set = Strategies(tiny_model, names=("brief", "steps"), sampling=SHORT)
     env = TextVecEnv(
-        "UserSim-Replay-v0", choices, features, num_envs=2, max_turns=1, scenarios=users(), judge=Fitting()
+        "UserSim-Replay-v0", action_set, features, num_envs=2, max_turns=1, scenarios=users(), judge=Fitting()
     )
     model = PPO("MlpPolicy", env, n_steps=4, batch_size=8, seed=0, device="cpu", policy_kwargs={"net_arch": [8]})
     for deterministic in (True, False):
-        assistant = PolicyAssistant(model.policy, choices, features, deterministic=deterministic)
+        assistant = PolicyAssistant(model.policy, action_set, features, deterministic=deterministic)
         assistant.save(tmp_path / "policy")
         again = load_policy(tmp_path / "policy", tiny_model)
         talks = [Conversation().add("user", text) for text in ("AAAA", "zz z", "something else")]
@@ -141,12 +140,12 @@ def test_a_policy_that_was_saved_acts_as_before(tiny_model, features, tmp_path):
 
 
 def test_a_policy_whose_words_or_model_changed_is_refused(tiny_model, features, tmp_path):
-    choices = Strategies(tiny_model, names=("brief", "steps"), sampling=SHORT)
+    action_set = Strategies(tiny_model, names=("brief", "steps"), sampling=SHORT)
     env = TextVecEnv(
-        "UserSim-Replay-v0", choices, features, num_envs=2, max_turns=1, scenarios=users(), judge=Fitting()
+        "UserSim-Replay-v0", action_set, features, num_envs=2, max_turns=1, scenarios=users(), judge=Fitting()
     )
     model = PPO("MlpPolicy", env, n_steps=4, batch_size=8, device="cpu")
-    PolicyAssistant(model.policy, choices, features).save(tmp_path)
+    PolicyAssistant(model.policy, action_set, features).save(tmp_path)
     with pytest.raises(ConfigurationError, match="trained on"):
         load_policy(tmp_path, {"kind": "transformers", "model": tiny_model, "dtype": "bfloat16"})
     settings = json.loads((tmp_path / SETTINGS).read_text())
@@ -156,7 +155,7 @@ def test_a_policy_whose_words_or_model_changed_is_refused(tiny_model, features, 
         load_policy(tmp_path, tiny_model)
     settings["choices"]["prompts"][1] = "0" * 64
     (tmp_path / SETTINGS).write_text(json.dumps(settings))
-    with pytest.raises(ConfigurationError, match="other words for steps"):
+    with pytest.raises(ConfigurationError, match="another text for steps"):
         load_policy(tmp_path, tiny_model)
     (tmp_path / SETTINGS).write_text("{}")
     with pytest.raises(WeightsError, match="holds no policy"):
@@ -181,7 +180,7 @@ def test_a_judge_that_fails_is_counted_and_moves_the_policy_in_no_direction(feat
     assert set(judged) == {0.0, 1.0}
     assert all(0.3 < reward < 1 for reward in imputed)  # the mean of what was judged lately, not 0
     shouting = [Conversation().add("user", "AAAA AAAA AAAA")]
-    assistant = PolicyAssistant(model.policy, env.choices, env.features)
+    assistant = PolicyAssistant(model.policy, env.action_set, env.features)
     assert assistant.respond(shouting, seeds=[0])[0].text == "brief"
 
 
@@ -198,10 +197,12 @@ class Silent:
         return {"simulator": "silent"}
 
 
-@pytest.mark.parametrize("wrapper", [StrategyActions, CandidateActions])
-def test_an_opening_that_failed_is_told_by_the_first_step(wrapper, tiny_model):
+@pytest.mark.parametrize("kind", [Strategies, SampledReplies])
+def test_an_opening_that_failed_is_told_by_the_first_step(kind, tiny_model):
     env = gym.make("UserSim-Replay-v0", simulator=Silent(), scenarios=users(), max_turns=1, judge=Fitting())
-    numeric = EmbedObservation(wrapper(env, tiny_model, sampling=SHORT), ConversationFeatures(tiny_model, layer=1))
+    numeric = EmbeddingObservation(
+        DiscreteReplies(env, kind(tiny_model, sampling=SHORT)), ConversationFeatures(tiny_model, layer=1)
+    )
     observation, _ = numeric.reset(seed=0)
     assert observation.shape == numeric.observation_space.shape
     _, reward, terminated, truncated, info = numeric.step(0)
@@ -232,7 +233,7 @@ def test_a_seed_that_is_given_later_counts_from_the_next_reset(features):
     assert [row.seed for row in env._rows] == [row.seed for row in other._rows]
 
 
-def test_episodes_do_not_depend_on_what_the_policy_does(features):
+def test_conversations_do_not_depend_on_what_the_policy_does(features):
     one, other = vec_env(features, seed=3), vec_env(features, seed=3)
     for env in (one, other):
         env.reset()
@@ -240,7 +241,7 @@ def test_episodes_do_not_depend_on_what_the_policy_does(features):
     for env, action in ((one, 0), (other, 1)):
         env.step_async(np.full(8, action))
         ids.append([info["scenario_id"] for info in env.step_wait()[3]])
-        assert env.episodes_begun == [2] * 8
+        assert env.conversations_begun == [2] * 8
     assert ids[0] == ids[1]
 
 
@@ -250,7 +251,7 @@ def test_wrong_choices_are_sentences(tiny_model):
     with pytest.raises(ConfigurationError, match="list of names"):
         Strategies(names="brief")
     with pytest.raises(ConfigurationError, match="2 or more"):
-        Candidates(count=1)
-    with pytest.raises(ConfigurationError, match="StrategyActions"):
-        EmbedObservation(gym.make("UserSim-RolePlay-v0"))
+        SampledReplies(num_candidates=1)
+    with pytest.raises(ConfigurationError, match="in DiscreteReplies"):
+        EmbeddingObservation(gym.make("UserSim-RolePlay-v0"))
     assert len(set(Strategies(names=STRATEGIES).prompts)) == len(STRATEGIES)

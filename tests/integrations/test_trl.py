@@ -74,7 +74,7 @@ def test_what_is_trained_on_is_what_was_sampled_and_users_are_masked(tiny_model,
     prompts = [[{"role": "user", "content": one.id}] for one in scenarios[:2] for _ in range(4)]
     output = rollouts(prompts, trainer)
     assert len(watched) == 2
-    for row, episode in enumerate(rollouts.latest):
+    for row, dialogue in enumerate(rollouts.latest):
         whole = output["prompt_ids"][row] + output["completion_ids"][row]
         mask = [0] * len(output["prompt_ids"][row]) + output["env_mask"][row]
         assert len(mask) == len(whole)
@@ -85,11 +85,11 @@ def test_what_is_trained_on_is_what_was_sampled_and_users_are_masked(tiny_model,
         assert watched[1][0][row] + second == whole
         user = [token for token, ours in zip(output["completion_ids"][row], output["env_mask"][row], strict=True)
                 if not ours]  # fmt: skip
-        (said,) = episode.conversation.said_by("user")[1:]
+        (said,) = dialogue.conversation.said_by("user")[1:]
         assert tokenizer.decode(user) in (f"<|end|><|user|>{said}<|end|><|assistant|>",
                                           f"<|user|>{said}<|end|><|assistant|>")  # fmt: skip
-        assert "".join(episode.conversation.said_by("assistant")) != ""
-        assert output["judge_reward"][row] == episode.reward
+        assert "".join(dialogue.conversation.said_by("assistant")) != ""
+        assert output["judge_reward"][row] == dialogue.reward
 
 
 def test_rollouts_of_a_group_meet_the_same_user_and_steps_meet_others(tiny_model, scenarios, tmp_path):
@@ -99,18 +99,18 @@ def test_rollouts_of_a_group_meet_the_same_user_and_steps_meet_others(tiny_model
     prompts = [[{"role": "user", "content": one.id}] for one in scenarios[:2] for _ in range(4)]
     trainer.model.train()
     rollouts(prompts, trainer)
-    seeds = [episode.seed for episode in rollouts.latest]
+    seeds = [dialogue.seed for dialogue in rollouts.latest]
     assert len(set(seeds[:4])) == len(set(seeds[4:])) == 1
     assert seeds[0] != seeds[4]
     trainer.state.global_step = 1
     rollouts(prompts, trainer)
-    assert {episode.seed for episode in rollouts.latest}.isdisjoint(seeds)
+    assert {dialogue.seed for dialogue in rollouts.latest}.isdisjoint(seeds)
     trainer.model.eval()
     rollouts(prompts, trainer)
-    first = [episode.seed for episode in rollouts.latest]
+    first = [dialogue.seed for dialogue in rollouts.latest]
     trainer.state.global_step = 7
     rollouts(prompts, trainer)
-    assert [episode.seed for episode in rollouts.latest] == first
+    assert [dialogue.seed for dialogue in rollouts.latest] == first
 
 
 def test_a_step_of_grpo_trains_and_leaves_failed_judgements_out(tiny_model, scenarios, tmp_path):

@@ -237,3 +237,10 @@ def test_an_adapter_that_fails_half_way_leaves_no_layer_behind(shared, tiny_mode
         lm.load_adapter("wrong", str(folder))
     assert not any("lora_" in name for name, _ in lm.model.named_modules())
     unchanged()
+
+
+def test_an_adapter_has_the_dtype_of_its_base_on_a_device(tiny_model, tiny_adapter):
+    for device, expected in (("meta", "torch.bfloat16"), ("cpu", "torch.float32")):
+        lm = TransformersLM(tiny_model, adapters={"other": tiny_adapter}, device=device, dtype="bfloat16")
+        dtypes = {str(weight.dtype) for name, weight in lm.model.named_parameters() if "lora_" in name}
+        assert dtypes == {expected}
