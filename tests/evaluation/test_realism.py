@@ -36,7 +36,14 @@ def logs(people=12):
         if number % 3 == 0:
             talk = talk.add("user", "thanks, bye")
         found.append(
-            LoggedConversation(f"h{number}", f"u{number % people}", "", "English", talk, f"{INTENT_PREFIX}{wish}")
+            LoggedConversation(
+                id=f"h{number}",
+                user_key=f"u{number % people}",
+                country="",
+                language="English",
+                conversation=talk,
+                intent=f"{INTENT_PREFIX}{wish}",
+            )
         )
     return found
 
@@ -147,7 +154,11 @@ def test_sources_that_do_not_serve_are_refused(tmp_path):
         load_reference("nowhere.jsonl")
     with pytest.raises(ConfigurationError, match="no split 'dev'"):
         load_reference("chitchat:dev")
-    nameless = [LoggedConversation("h", "u", "", "English", Conversation().add("user", "hi"))]
+    nameless = [
+        LoggedConversation(
+            id="h", user_key="u", country="", language="English", conversation=Conversation().add("user", "hi")
+        )
+    ]
     with pytest.raises(ConfigurationError, match="simgym data intents"):
         make_reference(nameless, "x", conversations=5, later_turns=1, seed=0)
 

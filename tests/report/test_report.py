@@ -34,7 +34,7 @@ TranscriptsByCell = dict[tuple[str, str], list[Transcript]]
 def held(n: int, reward: float | None, said: str = "hello", **changes: Any) -> Transcript:
     return Transcript(
         env_id="UserSim-Replay-v0",
-        scenario=Scenario(f"s{n}", f"{INTENT_PREFIX}{said}", "hi"),
+        scenario=Scenario(f"s{n}", f"{INTENT_PREFIX}{said}", opening="hi"),
         seed=n,
         conversation=Conversation().add("user", said).add("assistant", said),
         end_reason="turn_limit" if reward is not None else "judge_fault",
@@ -73,7 +73,16 @@ def made(assistant: str = "plain", said: str = "hello", **changes: Any) -> tuple
 
 
 def call(turn: int, fault: str | None, prompt_tokens: int = 1000) -> ModelCall:
-    return ModelCall("user", turn, 0, "p", "o", prompt_tokens, 7, fault)
+    return ModelCall(
+        role="user",
+        turn=turn,
+        seed=0,
+        prompt="p",
+        output="o",
+        prompt_tokens=prompt_tokens,
+        completion_tokens=7,
+        fault=fault,
+    )
 
 
 def test_a_failed_judgement_is_excluded_and_counted_not_averaged() -> None:
@@ -328,7 +337,7 @@ def test_hostile_names_and_words_stay_text_side_by_side_too(tmp_path: Path) -> N
 
 def test_every_conversation_is_on_a_page_that_the_report_leads_to(tmp_path: Path) -> None:
     results, transcripts = compared()
-    many = {cell: [replace(several[0], seed=number, scenario=Scenario(f"s{number}", f"{INTENT_PREFIX}x", "hi"))
+    many = {cell: [replace(several[0], seed=number, scenario=Scenario(f"s{number}", f"{INTENT_PREFIX}x", opening="hi"))
                    for number in range(60)] for cell, several in transcripts.items()}  # fmt: skip
     write_report(tmp_path / "report.html", results, many, max_conversations=0, all_conversations=True)
     report = (tmp_path / "report.html").read_text(encoding="utf-8")
