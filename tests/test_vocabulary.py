@@ -14,7 +14,24 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-VAGUE = frozenset(["both", "few", "found", "four", "held", "made", "many", "one", "several", "some", "stuff", "thing", "things", "three", "two"])
+VAGUE = frozenset(
+    {
+        "both",
+        "few",
+        "found",
+        "four",
+        "held",
+        "made",
+        "many",
+        "one",
+        "several",
+        "some",
+        "thing",
+        "things",
+        "three",
+        "two",
+    }
+)
 """No names for variables: they count or point, and do not say what is there."""
 RENAMED = {
     "adjust": "correct_p_values",
