@@ -11,6 +11,7 @@ from simgym.errors import ConfigurationError, UnknownName
 from simgym.language_models.loading import LanguageModelSpec
 from simgym.language_models.model_spec import check_named_model
 from simgym.plugins import find, make, options_of, takes_any_option, unknown
+from simgym.registration import environments
 from simgym.simulators.base import UserSimulator
 
 
@@ -61,6 +62,8 @@ def simulator_of(env_id: str) -> str:
     Raises:
         UnknownName: no environment of user simulators has that id.
     """
+    if env_id not in gymnasium.registry:
+        environments()  # those of other packages
     row = gymnasium.registry.get(env_id)
     simulator = row.kwargs.get("simulator") if row is not None else None
     if not isinstance(simulator, str):
