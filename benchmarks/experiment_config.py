@@ -12,7 +12,8 @@ import yaml
 
 from simgym.errors import ConfigurationError
 from simgym.language_models.base import SamplingParams
-from simgym.simulators.loading import simulator_of, takes_option
+from simgym.loading import takes_option
+from simgym.simulators.loading import simulator_of
 
 INITIAL = "initial"
 """Name of the assistant that the trained ones began as."""
@@ -88,7 +89,7 @@ class Study:
         """Arguments of a simulator."""
         own = {**self.simulators, **self.held_out}[name]
         kind = simulator_of(own["env_id"])
-        shared = {key: value for key, value in self.simulator_options.items() if takes_option(kind, key)}
+        shared = {key: value for key, value in self.simulator_options.items() if takes_option("simulators", kind, key)}
         return {**shared, **{key: value for key, value in own.items() if key != "env_id"}}
 
     def check(self) -> None:

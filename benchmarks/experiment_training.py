@@ -58,7 +58,16 @@ def recipe_runs(study: Study) -> list[RecipeRun]:
         path.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
         script = str(RECIPES / f"{study.trainer['kind']}.py")
         log, launcher = str(folder.resolve() / "recipe.log"), tuple(study.trainer.get("launcher", ()))
-        runs.append(RecipeRun(row, script, ("--config", str(path)), log, str(Path.cwd()), launcher))
+        runs.append(
+            RecipeRun(
+                name=row,
+                script=script,
+                arguments=("--config", str(path)),
+                log=log,
+                folder=str(Path.cwd()),
+                launcher=launcher,
+            )
+        )
     return runs
 
 

@@ -154,7 +154,8 @@ def with_simgym(people: Sequence[dict[str, str]], turns: int, dtype: str) -> dic
             return {"simulator": "chat"}
 
     scenarios = [
-        Scenario(f"u{number}", f"{INTENT_PREFIX}talk", person["opening"]) for number, person in enumerate(people)
+        Scenario(f"u{number}", f"{INTENT_PREFIX}talk", opening=person["opening"])
+        for number, person in enumerate(people)
     ]
     env = gymnasium.make(
         "UserSim-RolePlay-v0", simulator=ChatUser(), judge=Nobody(), scenarios=scenarios, max_turns=turns

@@ -11,7 +11,7 @@ Suffixes used across the package for nested lists and arrays: `_N` conversations
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -85,6 +85,7 @@ class Scenario:
     """Unique within a set of scenarios; results are paired and resumed by it."""
     intent: str
     """Hidden goal, starting with `INTENT_PREFIX`; seen by simulators and judges, never by assistants."""
+    _: KW_ONLY
     opening: str | None = None
     """The user's first message, from a person or written for the scenario; None: the simulator has to write one."""
     persona_seed: int = 0

@@ -41,7 +41,7 @@ _IN_EVERY_STATE = ("scenario", "seed", "messages", "user_reply", "turn", "reward
 """Keys that states of all versions of simgym have."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Dialogue:
     """One conversation at one point in time; `Simulation` alone makes the next one."""
 
@@ -303,7 +303,7 @@ class Simulation:
         for scenario, seed, turn in zip(chosen, seeds, turns, strict=True):
             if turn.ended and turn.fault is None:
                 turn = UserTurn("", fault=str(FaultKind.ENDED_BEFORE_OPENING), calls=turn.calls)
-            draft = _Draft(Dialogue(scenario, int(seed)))
+            draft = _Draft(Dialogue(scenario=scenario, seed=int(seed)))
             self._hear(draft, turn, seconds)
             opened.append(draft.freeze())
         return opened

@@ -36,7 +36,7 @@ COMPLETE: frozenset[str] = frozenset({"user_end", "turn_limit"})
 """End reasons of conversations that count in means; all others are reported as exclusions."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCall:
     """One request to a language model, as it was sent and answered."""
 
@@ -60,7 +60,7 @@ class ModelCall:
     """`stop`: the model ended; `length`: cut at its token limit; `fault`; None in older files and for judges."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Transcript:
     """One conversation with everything needed to judge, audit or repeat it."""
 

@@ -22,7 +22,7 @@ from simgym.simulators.base import UserTurn
 from simgym.transcripts import ModelCall, Transcript
 
 ROOT = Path(__file__).resolve().parents[1]
-SCENARIOS = [Scenario(f"s{number}", f"{INTENT_PREFIX}rest for a while today", "hi") for number in range(4)]
+SCENARIOS = [Scenario(f"s{number}", f"{INTENT_PREFIX}rest for a while today", opening="hi") for number in range(4)]
 
 
 class Fickle:
@@ -40,7 +40,7 @@ class Fickle:
         return [self.turn(seed, seed % 7 == 0, seed % 3 == 0) for seed in seeds]
 
     def turn(self, seed, fails, leaves):
-        call = ModelCall("user", 0, seed, "p", "o", 1, 1)
+        call = ModelCall(role="user", turn=0, seed=seed, prompt="p", output="o", prompt_tokens=1, completion_tokens=1)
         if fails:
             return UserTurn("", fault=("context_overflow: full", "role_flip: x", "own: y")[seed % 3], calls=(call,))
         return UserTurn(f"user {seed}", ended=leaves, calls=(call,))
@@ -236,25 +236,44 @@ def test_scenarios_are_drawn_by_the_seed_or_asked_for():
         simulation.open([1], ["s22"])
 
 
-def test_nobody_but_the_simulation_makes_a_next_state():
-    found = []
+def dialogues_made_in(source):
+    """Lines that construct a dialogue, or change one."""
     names = {part.name for part in fields(Dialogue)}
-    for path in sorted([*(ROOT / "simgym").rglob("*.py"), *(ROOT / "agents").rglob("*.py")]):
-        source = path.read_text(encoding="utf-8")
-        if path.name == "simulation.py" or "dialogue" not in source.lower():
-            continue
-        for node in ast.walk(ast.parse(source)):
-            if isinstance(node, ast.Call):
-                called = ast.unparse(node.func)
-                changes = called.rpartition(".")[2] in ("replace", "__setattr__", "setattr") and (
-                    "dialogue" in ast.unparse(node).lower()
-                )
-                if called.rpartition(".")[2] == "Dialogue" or changes:
-                    found.append(f"{path.name}:{node.lineno} {ast.unparse(node)[:60]}")
-            stores = isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and node.attr in names
-            if stores and "dialogue" in ast.unparse(node.value):
-                found.append(f"{path.name}:{node.lineno} {ast.unparse(node)}")
-    assert not found, "A dialogue moves on in Simulation.step alone."
+    makers = ("Dialogue", "_Draft", "replace", "__setattr__", "setattr")
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call):
+            maker = ast.unparse(node.func).rpartition(".")[2]
+            if maker in makers[:2] or (maker in makers and "dialogue" in ast.unparse(node).lower()):
+                yield f"{node.lineno} {ast.unparse(node)[:60]}"
+        stores = isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and node.attr in names
+        if stores and "dialogue" in ast.unparse(node.value).lower():
+            yield f"{node.lineno} {ast.unparse(node)}"
+
+
+def test_nobody_but_the_simulation_makes_a_next_dialogue():
+    """Environments, integrations, servers and recipes are adapters: what happens next is decided in one place."""
+    paths = [path for folder in ("simgym", "agents", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
+    assert {"trl.py", "stable_baselines3.py", "features.py"} <= {path.name for path in paths}
+    offences = [
+        f"{path.relative_to(ROOT)}:{offence}"
+        for path in paths
+        if path != ROOT / "simgym" / "simulation.py"
+        for offence in dialogues_made_in(path.read_text(encoding="utf-8"))
+    ]
+    assert not offences, "A dialogue moves on in Simulation.step alone."
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "after = Dialogue(scenario=a, seed=1)",
+        "after = replace(dialogue, turn=2)",
+        "row.dialogue.turn += 1",
+        "object.__setattr__(dialogue, 'turn', 2)",
+    ],
+)
+def test_code_that_makes_a_dialogue_is_noticed(source):
+    assert list(dialogues_made_in(source))
 
 
 def test_a_dialogue_of_an_earlier_version_goes_on(scenarios):

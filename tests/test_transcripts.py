@@ -17,13 +17,15 @@ texts = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=30)
 def made(text="hi", seed=1, reward=0.5):
     return Transcript(
         env_id="UserSim-Replay-v0",
-        scenario=Scenario("s", f"{INTENT_PREFIX}rest", "hi", history=(Message("user", text),)),
+        scenario=Scenario("s", f"{INTENT_PREFIX}rest", opening="hi", history=(Message("user", text),)),
         seed=seed,
         conversation=Conversation().add("user", text).add("assistant", text),
         end_reason="turn_limit" if reward is not None else "judge_fault",
         reward=reward,
         fault=None if reward is not None else "unparsable: x",
-        calls=(ModelCall("assistant", 0, 3, text, text, 4, 5),),
+        calls=(
+            ModelCall(role="assistant", turn=0, seed=3, prompt=text, output=text, prompt_tokens=4, completion_tokens=5),
+        ),
         fingerprints={"judge": {"judge": "x"}},
     )
 

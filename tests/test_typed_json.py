@@ -15,7 +15,7 @@ from simgym.report.results import MatrixResults
 from simgym.simulation import Dialogue
 from simgym.transcripts import ModelCall, Transcript
 
-SCENARIO = Scenario("s", f"{INTENT_PREFIX}rest", "hi")
+SCENARIO = Scenario("s", f"{INTENT_PREFIX}rest", opening="hi")
 TRANSCRIPT = Transcript(
     env_id="UserSim-Replay-v0",
     scenario=SCENARIO,
@@ -24,7 +24,7 @@ TRANSCRIPT = Transcript(
     end_reason="turn_limit",
     reward=0.5,
     fingerprints={"judge": {"kind": "x"}},
-    calls=(ModelCall("user", 0, 1, "p", "o", 2, 1),),
+    calls=(ModelCall(role="user", turn=0, seed=1, prompt="p", output="o", prompt_tokens=2, completion_tokens=1),),
 ).to_json()
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=True) | st.text(max_size=5),

@@ -26,7 +26,7 @@ from simgym.output_files import is_special, lock_output
 from simgym.transcripts import write_json
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoggedConversation:
     """One conversation as it was logged."""
 
@@ -73,7 +73,7 @@ class LoggedConversation:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepSummary:
     """What a step of the pipeline did."""
 
@@ -170,7 +170,10 @@ class StepOutput:
     def summary(self) -> StepSummary:
         """The counts so far."""
         return StepSummary(
-            self.kept + self.skipped.total(), self.kept, dict(sorted(self.skipped.items())), dict(self.details)
+            read=self.kept + self.skipped.total(),
+            kept=self.kept,
+            skipped=dict(sorted(self.skipped.items())),
+            details=dict(self.details),
         )
 
     def __enter__(self) -> StepOutput:

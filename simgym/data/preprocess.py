@@ -146,7 +146,7 @@ def _write_usable(
     return output.summary()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Place:
     """Where reading has stopped, with the sizes of both files there."""
 

@@ -127,9 +127,7 @@ def _chitchat(*, split: str | None = None) -> Sequence[Scenario]:
     return chitchat_scenarios(split=split).scenarios
 
 
-def _wildchat(
-    *, location: str | None = None, limit: int | None = None, split: str | None = None
-) -> Sequence[Scenario]:
+def _wildchat(*, location: str | None = None, limit: int | None = None, split: str | None = None) -> Sequence[Scenario]:
     from simgym.data.wildchat import DEFAULT_SOURCE, wildchat_scenarios
 
     location = location or DEFAULT_SOURCE

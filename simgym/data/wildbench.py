@@ -40,7 +40,7 @@ GROUPS: Mapping[str, Group] = {
 _COLUMNS = ("session_id", "conversation_input", "checklist", "primary_tag")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WildBenchTask:
     """One request."""
 

@@ -18,10 +18,11 @@ from simgym.errors import ConfigurationError, UnknownName
 from simgym.evaluation.matrix import CellCollector
 from simgym.language_models.base import SamplingParams
 from simgym.language_models.model_spec import AnswerCache, ModelSpec
+from simgym.loading import takes_option
 from simgym.plugins import PYTHON_PREFIX, available, did_you_mean, unknown
 from simgym.registration import register_simulator
 from simgym.rollout.budget import Price
-from simgym.simulators.loading import simulator_of, takes_option
+from simgym.simulators.loading import simulator_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +130,12 @@ def fill_columns(
             rest for target, rest in (_aimed(text, names, ":") for text in options) if target in (None, column.env_id)
         ]
         given = read_pairs(own, "--simulator-option")
-        if max_new_tokens is not None and takes_option(simulator, "max_new_tokens"):
+        if max_new_tokens is not None and takes_option("simulators", simulator, "max_new_tokens"):
             given.setdefault("max_new_tokens", max_new_tokens)
         aimed = [_aimed(text, names, "=") for text in models]
         mine = [rest for target, rest in aimed if target == column.env_id]
         common = [rest for target, rest in aimed if target is None]
-        if (chosen := (mine or common)[-1:]) and takes_option(simulator, "model"):
+        if (chosen := (mine or common)[-1:]) and takes_option("simulators", simulator, "model"):
             given["model"] = cache.around(ModelSpec.parse(chosen[0])).to_json()
         arguments[column.env_id] = given
     return [Column(column.env_id, column.names, arguments[column.env_id]) for column in columns]

@@ -145,7 +145,8 @@ def judge_pairs(
     for start in range(0, len(pairs), batch_size):
         batch = pairs[start : start + batch_size]
         scenarios = [
-            Scenario(one.id, INTENT_PREFIX + " ".join(one.instruction.split()), one.instruction) for one in batch
+            Scenario(one.id, INTENT_PREFIX + " ".join(one.instruction.split()), opening=one.instruction)
+            for one in batch
         ]
         asked = [Conversation().add("user", one.instruction) for one in batch]
         seeds = [derive_seed(seed, "validate", one.id) for one in batch]

@@ -27,7 +27,7 @@ _MAX_RETRIES = 3
 _PR_SET_PDEATHSIG = 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RecipeRun:
     """One training run."""
 

@@ -37,7 +37,7 @@ from simgym.simulation import Dialogue, Simulation
 _REPLY = "AssistantReplyMarkerZq7"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Rollout:
     """One conversation as tokens."""
 
@@ -123,10 +123,12 @@ class Rollouts:
         for one in ids:
             dialogue = opened[one]  # a fork: the same value begins every rollout of the group
             if dialogue.ended:  # the opening failed
-                rollouts.append(Rollout(dialogue, [tokenizer.eos_token_id]))
+                rollouts.append(Rollout(dialogue=dialogue, prompt_ids=[tokenizer.eos_token_id]))
                 continue
             text = render(tokenizer, [*self._system(), *dialogue.conversation.messages], "assistant")
-            rollouts.append(Rollout(dialogue, list(tokenizer(text, add_special_tokens=False)["input_ids"])))
+            rollouts.append(
+                Rollout(dialogue=dialogue, prompt_ids=list(tokenizer(text, add_special_tokens=False)["input_ids"]))
+            )
             self._check_room(rollouts[-1], [], trainer)
         return rollouts
 

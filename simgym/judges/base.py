@@ -7,7 +7,7 @@ for "could not read the reply".
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from simgym.conversation import Conversation, Scenario
@@ -20,6 +20,7 @@ class Judgement:
 
     score: float | None
     """In [0, 1], higher is better; None when the judge failed."""
+    _: KW_ONLY
     reasons: tuple[str, ...] = ()
     """What the judge said in its own words, one text a judge."""
     fault: str | None = None

@@ -88,7 +88,9 @@ class ChecklistJudge:
                 f"{'yes' if item else 'no'}: {reason}"
                 for item, reason in zip(checked.items, checked.reasons, strict=True)
             )
-            judgements.append(Judgement(sum(components) / len(components), reasons, components=components, calls=calls))
+            judgements.append(
+                Judgement(sum(components) / len(components), reasons=reasons, components=components, calls=calls)
+            )
         return judgements
 
     def check(self) -> None:

@@ -34,7 +34,7 @@ REPLY_SCHEMA: Mapping[str, Any] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
     """Two answers to the same conversation."""
 
@@ -120,10 +120,16 @@ class PairwiseJudge:
             reasons = tuple(grade.thought for grade in read)
             values = [grade.value for grade in read if grade.value is not None]
             if any(faults) or len(values) < 2:
-                comparisons.append(Comparison(None, (), reasons, "; ".join(filter(None, faults)), calls))
+                comparisons.append(
+                    Comparison(
+                        outcome=None, verdicts=(), reasons=reasons, fault="; ".join(filter(None, faults)), calls=calls
+                    )
+                )
             else:
                 verdicts = (values[0], 1 - values[1])
-                comparisons.append(Comparison(sum(verdicts) / 2, verdicts, reasons, None, calls))
+                comparisons.append(
+                    Comparison(outcome=sum(verdicts) / 2, verdicts=verdicts, reasons=reasons, fault=None, calls=calls)
+                )
         return comparisons
 
     def judge(
@@ -159,7 +165,9 @@ class PairwiseJudge:
                 judgements.append(Judgement(None, fault=why))
             else:
                 judgements.append(
-                    Judgement(one.outcome, one.reasons, one.fault, components=one.verdicts, calls=one.calls)
+                    Judgement(
+                        one.outcome, reasons=one.reasons, fault=one.fault, components=one.verdicts, calls=one.calls
+                    )
                 )
         return judgements
 

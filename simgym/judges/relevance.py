@@ -66,7 +66,7 @@ class RelevanceJudge:
                 completion_tokens=0,
             )
             reason = f"The reply makes the user's words {gain:+.2f} nats per token more likely."
-            judgements.append(Judgement(self.squash(gain), (reason,), calls=(call,)))
+            judgements.append(Judgement(self.squash(gain), reasons=(reason,), calls=(call,)))
         return judgements
 
     def gains(self, model: LanguageModel, needs: Sequence[str], answers: Sequence[str]) -> list[float]:

@@ -35,7 +35,7 @@ TENSORS = ("mean", "deviation", "match_mean", "match_deviation", "weight")
 """What `head.safetensors` holds; see `Head`."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
     """A linear reward on pooled hidden states of size D."""
 
@@ -174,12 +174,21 @@ class RewardHeadJudge:
             fault = f"out_of_range: the rewards are {rewards}"
         tokens = len(read.offsets) if read is not None else 0
         output = ", ".join(f"{reward:+.3f}" for reward in rewards)
-        call = ModelCall("judge", turn, 0, text, output, tokens, 0, fault)
+        call = ModelCall(
+            role="judge",
+            turn=turn,
+            seed=0,
+            prompt=text,
+            output=output,
+            prompt_tokens=tokens,
+            completion_tokens=0,
+            fault=fault,
+        )
         if fault:
             return Judgement(None, fault=fault, calls=(call,))
         values = [squash((reward - head.centre) / head.scale) for reward in rewards]
         reason = f"Rewards of the turns: {output}."
-        return Judgement(sum(values) / len(values), (reason,), components=tuple(values), calls=(call,))
+        return Judgement(sum(values) / len(values), reasons=(reason,), components=tuple(values), calls=(call,))
 
     def _ready(self) -> tuple[Head, TransformersLM]:
         if self._head is None:

@@ -112,11 +112,20 @@ class RewardModelJudge:
             fault = f"out_of_range: the reward is {reward}"
         output = "" if reward is None else f"reward {reward:.4f}"
         turn = len(conversation.said_by("assistant"))
-        call = ModelCall("judge", turn, 0, text, output, tokens, 0, fault)
+        call = ModelCall(
+            role="judge",
+            turn=turn,
+            seed=0,
+            prompt=text,
+            output=output,
+            prompt_tokens=tokens,
+            completion_tokens=0,
+            fault=fault,
+        )
         if fault or reward is None:
             return Judgement(None, fault=fault, calls=(call,))
         exponent = min(700.0, max(-700.0, -(reward - self.centre) / self.scale))
-        return Judgement(1 / (1 + math.exp(exponent)), (f"Reward {reward:+.2f}.",), calls=(call,))
+        return Judgement(1 / (1 + math.exp(exponent)), reasons=(f"Reward {reward:+.2f}.",), calls=(call,))
 
     def _rewards(self, model: Any, tokenizer: Any, ids_N: list[list[int]]) -> list[float]:
         import torch

@@ -66,5 +66,6 @@ def attempt_turns(
         if not pending:
             break
     return [
-        UserTurn(turn.text, turn.ended, turn.fault, tuple(calls)) for turn, calls in zip(turns, calls_N, strict=True)
+        UserTurn(turn.text, ended=turn.ended, fault=turn.fault, calls=tuple(calls))
+        for turn, calls in zip(turns, calls_N, strict=True)
     ]

@@ -8,7 +8,7 @@ attempts has a `fault`; it is never papered over with an empty text.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from simgym.conversation import Conversation, Scenario
@@ -22,6 +22,7 @@ class UserTurn:
 
     text: str
     """The utterance; empty when the user left without a word, or on a fault."""
+    _: KW_ONLY
     ended: bool = False
     """Whether the user ends the conversation here."""
     fault: str | None = None

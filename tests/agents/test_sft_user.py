@@ -42,7 +42,14 @@ def logs(tmp_path_factory):
             talk = Conversation()
             for turn in range(number % 3 + 1):
                 talk = talk.add("user", f"so, {number} eggs?").add("assistant", "yes " * (turn + 1))
-            logged = LoggedConversation(f"h{number}", f"u{number}", "", "English", talk, f"{INTENT_PREFIX}buy eggs")
+            logged = LoggedConversation(
+                id=f"h{number}",
+                user_key=f"u{number}",
+                country="",
+                language="English",
+                conversation=talk,
+                intent=f"{INTENT_PREFIX}buy eggs",
+            )
             file.write(json.dumps(logged.to_json()) + "\n")
     return str(path)
 
@@ -91,7 +98,7 @@ def test_training_that_was_stopped_goes_on_to_the_same_adapter(recipe, tiny_mode
 
 
 def scenario():
-    return Scenario("s", f"{INTENT_PREFIX}buy eggs", "hi")
+    return Scenario("s", f"{INTENT_PREFIX}buy eggs", opening="hi")
 
 
 def test_full_fine_tuning_saves_a_model_that_plays_users(recipe, tiny_model, logs, tmp_path, monkeypatch):

@@ -181,12 +181,12 @@ def test_view_shows_hostile_text_as_text(run, tmp_path):
     with TranscriptWriter(path) as writer:
         writer.append(
             Transcript(
-                "UserSim-Replay-v0",
-                Scenario("[bold]id\x07", f"{INTENT_PREFIX}see [blue]this"),
-                1,
-                Conversation().add("user", hostile).add("assistant", "[/]"),
-                "turn_limit",
-                0.5,
+                env_id="UserSim-Replay-v0",
+                scenario=Scenario("[bold]id\x07", f"{INTENT_PREFIX}see [blue]this"),
+                seed=1,
+                conversation=Conversation().add("user", hostile).add("assistant", "[/]"),
+                end_reason="turn_limit",
+                reward=0.5,
                 reasons=("[oops]",),
             )
         )

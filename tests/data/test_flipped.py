@@ -13,7 +13,9 @@ from simgym.data.openings import write_scenarios
 
 
 def logged(name, talk, intent=f"{INTENT_PREFIX}bake bread"):
-    return LoggedConversation(name, f"u{name}", "", "English", talk, intent)
+    return LoggedConversation(
+        id=name, user_key=f"u{name}", country="", language="English", conversation=talk, intent=intent
+    )
 
 
 def talk(*texts):

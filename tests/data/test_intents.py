@@ -12,7 +12,11 @@ from simgym.language_models.scripted_lm import ScriptedLM
 
 LOGS = [
     LoggedConversation(
-        f"h{n}", f"u{n}", "", "English", Conversation().add("user", f"bread {n}?").add("assistant", "Yes.")
+        id=f"h{n}",
+        user_key=f"u{n}",
+        country="",
+        language="English",
+        conversation=Conversation().add("user", f"bread {n}?").add("assistant", "Yes."),
     )
     for n in range(6)
 ]

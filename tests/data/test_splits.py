@@ -17,7 +17,7 @@ TALK = Conversation().add("user", "hi").add("assistant", "hello")
 
 
 def logged(number, user, country="France"):
-    return LoggedConversation(f"h{number}", user, country, "English", TALK)
+    return LoggedConversation(id=f"h{number}", user_key=user, country=country, language="English", conversation=TALK)
 
 
 logs = st.lists(st.tuples(st.integers(0, 30), st.sampled_from(["France", "Peru", ""])), min_size=1, max_size=120)

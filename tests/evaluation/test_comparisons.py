@@ -19,7 +19,7 @@ COLUMNS = ("UserSim-RolePlay-v0", "UserSim-Persona-v0", "UserSim-FineTuned-v0")
 def held(number, column, reward):
     return Transcript(
         env_id=column,
-        scenario=Scenario(f"s{number}", f"{INTENT_PREFIX}rest", "hi"),
+        scenario=Scenario(f"s{number}", f"{INTENT_PREFIX}rest", opening="hi"),
         seed=number,
         conversation=Conversation().add("user", "hi").add("assistant", "ho"),
         end_reason="turn_limit" if reward is not None else "judge_fault",

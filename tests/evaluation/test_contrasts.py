@@ -25,7 +25,7 @@ def matrix_of(rewards):
             (row, COLUMN): [
                 Transcript(
                     env_id=COLUMN,
-                    scenario=Scenario(f"s{number}", f"{INTENT_PREFIX}rest", "hi"),
+                    scenario=Scenario(f"s{number}", f"{INTENT_PREFIX}rest", opening="hi"),
                     seed=number,
                     conversation=Conversation().add("user", "hi").add("assistant", "ho"),
                     end_reason="turn_limit" if reward is not None else "judge_fault",

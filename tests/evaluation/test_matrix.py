@@ -52,7 +52,7 @@ def test_empty_axes_unknown_ids_and_colliding_names_are_refused(scenarios, tmp_p
 
 
 def test_a_column_that_cannot_play_the_scenarios_is_refused_before_anything_is_held(scenarios, tmp_path):
-    bare = [Scenario(scenario.id, scenario.intent, scenario.opening) for scenario in scenarios]
+    bare = [Scenario(scenario.id, scenario.intent, opening=scenario.opening) for scenario in scenarios]
     env_options = {**OPTIONS, "model": "scripted:seed"}
     columns = ["UserSim-RolePlayOpening-v0", "UserSim-Replay-v0"]
     with pytest.raises(ConfigurationError, match="no recorded user turns"):

@@ -23,8 +23,10 @@ class Fixed:
 
     def judge(self, scenarios, conversations, *, seeds):
         self.asked += [scenario.id for scenario in scenarios]
-        call = ModelCall("judge", 1, 0, "new", "new", 1, 1)
-        one = Judgement(self.value, ("new",), None if self.value is not None else "refused: no", calls=(call,))
+        call = ModelCall(role="judge", turn=1, seed=0, prompt="new", output="new", prompt_tokens=1, completion_tokens=1)
+        one = Judgement(
+            self.value, reasons=("new",), fault=None if self.value is not None else "refused: no", calls=(call,)
+        )
         return [one] * len(scenarios)
 
     def fingerprint(self):
@@ -34,10 +36,16 @@ class Fixed:
 @pytest.fixture
 def source(tmp_path):
     def made(n, end, reward, **changes):
-        calls = tuple(ModelCall(role, 1, 0, "old", "old", 1, 1) for role in ("user", "judge"))
+        calls = tuple(
+            ModelCall(role=role, turn=1, seed=0, prompt="old", output="old", prompt_tokens=1, completion_tokens=1)
+            for role in ("user", "judge")
+        )
         prints = {"judge": {"judge": "old"}, "env": {"max_turns": 1 if n % 2 else 5}}
-        return Transcript("UserSim-Replay-v0", Scenario(f"s{n}", f"{INTENT_PREFIX}x", "hi"), n, TALK, end, reward,
-                          fingerprints=prints, calls=calls, **changes)  # fmt: skip
+        scenario = Scenario(f"s{n}", f"{INTENT_PREFIX}x", opening="hi")
+        return Transcript(
+            env_id="UserSim-Replay-v0", scenario=scenario, seed=n, conversation=TALK, end_reason=end, reward=reward,
+            fingerprints=prints, calls=calls, **changes,
+        )  # fmt: skip
 
     path = tmp_path / "old.jsonl"
     with TranscriptWriter(path) as writer:

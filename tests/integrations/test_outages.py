@@ -12,7 +12,7 @@ SCENARIO = Scenario(id="s", intent="You are a user chatting with an assistant la
 
 
 def ended(fault, end_reason="simulator_fault", reward=None):
-    return Dialogue(SCENARIO, 0, end_reason=end_reason, fault=parse_fault(fault), reward=reward)
+    return Dialogue(scenario=SCENARIO, seed=0, end_reason=end_reason, fault=parse_fault(fault), reward=reward)
 
 
 def test_silence_of_all_is_an_outage_and_of_some_a_fault_of_theirs():

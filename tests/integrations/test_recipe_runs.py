@@ -39,7 +39,13 @@ def make(tmp_path):
 
     def made(name, how="works"):
         (tmp_path / name).mkdir()
-        return RecipeRun(name, str(script), (name, how), str(tmp_path / name / "recipe.log"), str(tmp_path))
+        return RecipeRun(
+            name=name,
+            script=str(script),
+            arguments=(name, how),
+            log=str(tmp_path / name / "recipe.log"),
+            folder=str(tmp_path),
+        )
 
     return made
 

@@ -257,7 +257,7 @@ def test_relevance_with_the_real_model_tells_on_topic_from_off_topic(smollm, dat
     """Of 30 real openings, at least nine in ten prefer their own answer to the next one's."""
     lines = data_of_others("arena_answers.jsonl").read_text().splitlines()[-30:]
     rows = [json.loads(line) for line in lines]
-    scenarios = [Scenario(str(n), f"{INTENT_PREFIX}get help", row["opening"]) for n, row in enumerate(rows)]
+    scenarios = [Scenario(str(n), f"{INTENT_PREFIX}get help", opening=row["opening"]) for n, row in enumerate(rows)]
     own = [Conversation().add("assistant", next(iter(row["answers"].values()))) for row in rows]
     judge = RelevanceJudge(smollm)
     right = judge.judge(scenarios, own, seeds=range(len(rows)))

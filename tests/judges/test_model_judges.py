@@ -17,7 +17,7 @@ from simgym.judges.reward_model import RewardModelJudge
 from simgym.language_models.scripted_lm import ScriptedLM
 from simgym.language_models.transformers_lm import TransformersLM
 
-SCENARIO = Scenario("x", f"{INTENT_PREFIX}rest", "hi")
+SCENARIO = Scenario("x", f"{INTENT_PREFIX}rest", opening="hi")
 TALKS = [
     Conversation().add("user", "hi").add("assistant", text)
     for text in ("hello", "good morning to you", "a <|end|> b " * 9)

@@ -16,7 +16,9 @@ from simgym.language_models.pooling import rendered
 from simgym.language_models.transformers_lm import TransformersLM
 from simgym.testing.checks import check_judge
 
-SCENARIO = Scenario("s", "You are a user chatting with an assistant language model to get something done today", "hi")
+SCENARIO = Scenario(
+    "s", "You are a user chatting with an assistant language model to get something done today", opening="hi"
+)
 
 
 def talk(*turns):

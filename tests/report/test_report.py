@@ -28,13 +28,13 @@ HOSTILE = "--><script>alert('x')</script> & <img src=http://evil.example/x> ]]> 
 
 COMMITTED = Path(__file__).parents[2] / "benchmarks/results/controlled_experiment/results.json"
 """Written by an older version: schema 1."""
-Talks = dict[tuple[str, str], list[Transcript]]
+TranscriptsByCell = dict[tuple[str, str], list[Transcript]]
 
 
 def held(n: int, reward: float | None, said: str = "hello", **changes: Any) -> Transcript:
     return Transcript(
         env_id="UserSim-Replay-v0",
-        scenario=Scenario(f"s{n}", f"{INTENT_PREFIX}{said}", "hi"),
+        scenario=Scenario(f"s{n}", f"{INTENT_PREFIX}{said}", opening="hi"),
         seed=n,
         conversation=Conversation().add("user", said).add("assistant", said),
         end_reason="turn_limit" if reward is not None else "judge_fault",
@@ -45,7 +45,7 @@ def held(n: int, reward: float | None, said: str = "hello", **changes: Any) -> T
     )
 
 
-def made(assistant: str = "plain", said: str = "hello", **changes: Any) -> tuple[MatrixResults, Talks]:
+def made(assistant: str = "plain", said: str = "hello", **changes: Any) -> tuple[MatrixResults, TranscriptsByCell]:
     transcripts = {
         (assistant, "UserSim-Replay-v0"): [held(n, n / 10, said, **changes) for n in range(8)] + [held(9, None, said)],
         (assistant, "UserSim-Persona-v0"): [held(1, None, said)],
@@ -73,7 +73,16 @@ def made(assistant: str = "plain", said: str = "hello", **changes: Any) -> tuple
 
 
 def call(turn: int, fault: str | None, prompt_tokens: int = 1000) -> ModelCall:
-    return ModelCall("user", turn, 0, "p", "o", prompt_tokens, 7, fault)
+    return ModelCall(
+        role="user",
+        turn=turn,
+        seed=0,
+        prompt="p",
+        output="o",
+        prompt_tokens=prompt_tokens,
+        completion_tokens=7,
+        fault=fault,
+    )
 
 
 def test_a_failed_judgement_is_excluded_and_counted_not_averaged() -> None:
@@ -192,7 +201,7 @@ def test_long_names_keep_both_ends_in_the_picture() -> None:
     assert "…" in svg
 
 
-def compared() -> tuple[MatrixResults, Talks]:
+def compared() -> tuple[MatrixResults, TranscriptsByCell]:
     """Two assistants; the second gains ten points with the simulator it was trained with, and none with the other."""
     columns = ("UserSim-Replay-v0", "UserSim-Persona-v0")
     transcripts = {
@@ -304,8 +313,8 @@ def test_pairs_show_the_largest_gain_and_loss_and_can_be_filtered_without_a_scri
     page = render_report(results, {**transcripts, ("trained", "UserSim-Persona-v0"): lucky})
     part = page[page.index("Side by side") : page.index("<h2>Conversations")]
     assert re.findall(r"<small>(.*?)</small></summary>", part) == [
-        "+11.0, the largest gain", "+9.0, the middle one",
-        "+80.0, the largest gain", "-25.0, the largest loss", "+0.0, the middle one", "does not count",
+        "+11.0, the largest gain", "+9.0, the median difference",
+        "+80.0, the largest gain", "-25.0, the largest loss", "+0.0, the median difference", "does not count",
     ]  # fmt: skip
     assert 'class="pair who-0 with-1 kind-1"' in part
     assert 'id="kind-1"' in part
@@ -328,7 +337,7 @@ def test_hostile_names_and_words_stay_text_side_by_side_too(tmp_path: Path) -> N
 
 def test_every_conversation_is_on_a_page_that_the_report_leads_to(tmp_path: Path) -> None:
     results, transcripts = compared()
-    many = {cell: [replace(several[0], seed=number, scenario=Scenario(f"s{number}", f"{INTENT_PREFIX}x", "hi"))
+    many = {cell: [replace(several[0], seed=number, scenario=Scenario(f"s{number}", f"{INTENT_PREFIX}x", opening="hi"))
                    for number in range(60)] for cell, several in transcripts.items()}  # fmt: skip
     write_report(tmp_path / "report.html", results, many, max_conversations=0, all_conversations=True)
     report = (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -10,7 +10,7 @@ from simgym.conversation import END_OF_CONVERSATION, INTENT_PREFIX, Conversation
 from simgym.language_models.transformers_lm import TransformersLM
 from simgym.simulators.fine_tuned import FineTuned
 
-SCENARIO = Scenario("s", f"{INTENT_PREFIX}buy eggs", "hi")
+SCENARIO = Scenario("s", f"{INTENT_PREFIX}buy eggs", opening="hi")
 TALK = Conversation().add("user", "hi").add("assistant", "How many?")
 
 # The forms that the two families of checkpoints write, in our own words: Qwen's chat markup for the one, Llama 3's

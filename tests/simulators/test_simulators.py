@@ -119,9 +119,13 @@ def test_the_prompt_can_be_replaced_by_a_file(scenarios, tmp_path):
 
 def test_the_persona_depends_on_the_persona_seed_alone_and_is_uniform():
     simulator = persona(ScriptedLM("ok"))
-    drawn = [simulator.persona_of(Scenario(f"x{n}", f"{INTENT_PREFIX}rest", "hi", persona_seed=n)) for n in range(2000)]
+    drawn = [
+        simulator.persona_of(Scenario(f"x{n}", f"{INTENT_PREFIX}rest", opening="hi", persona_seed=n))
+        for n in range(2000)
+    ]
     assert drawn[:50] == [
-        simulator.persona_of(Scenario(f"other{n}", f"{INTENT_PREFIX}eat", "yo", persona_seed=n)) for n in range(50)
+        simulator.persona_of(Scenario(f"other{n}", f"{INTENT_PREFIX}eat", opening="yo", persona_seed=n))
+        for n in range(50)
     ]
     assert all(abs(drawn.count(name) - 500) < 80 for name in PERSONAS)
 
@@ -142,7 +146,7 @@ def test_replay_gives_the_recorded_turns_and_then_leaves(scenarios):
         talk = talk.add("user", expected).add("assistant", "Well.")
     assert replay.reply(scenarios[5:], [talk], seeds=[1])[0].ended
     with pytest.raises(ConfigurationError, match="no recorded user turns"):
-        replay.open([Scenario("x", f"{INTENT_PREFIX}rest", "hi")], seeds=[1])
+        replay.open([Scenario("x", f"{INTENT_PREFIX}rest", opening="hi")], seeds=[1])
 
 
 def test_the_fine_tuned_simulator_completes_an_open_user_turn(scenarios, tiny_model, tiny_adapter):
