@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from simgym.language_models.base import SamplingParams
     from simgym.language_models.model_spec import AnswerCache
 
-ASSISTANT_HELP = "[NAME=]MODEL[+PROMPT]; PROMPT is clarify or a text file. Or an assistant (`simgym assistants`), or py:module:Class."
+ASSISTANT_HELP = (
+    "[NAME=]MODEL[+PROMPT]; PROMPT is clarify or a text file. Instead of a model: an assistant (`simgym assistants` "
+    "lists them) or py:module:Class."
+)
 MODEL_HELP = "a name, folder, openai:NAME[@URL], or a JSON object"
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]

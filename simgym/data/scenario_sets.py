@@ -1,8 +1,8 @@
 """Scenario sets by name: everyday (embedded), chitchat, wildchat, a plug-in's, or a JSONL file of your own.
 
-A set is found under the entry-point group `simgym.scenario_sets`, or as `py:module:name`. It is a `ScenarioSet`, or just
-a function that returns scenarios. What the function takes says what can be asked of the set: `limit` (the first so
-many), `split`, and `location` (what stands behind the colon in `NAME:LOCATION`); all are optional.
+A set is found under the entry-point group `simgym.scenario_sets`, or as `py:module:name`. It is a `ScenarioSet`, or a
+function that returns scenarios. What the function takes says what can be asked of the set: `limit` (the first so many),
+`split`, and `location` (what stands behind the colon in `NAME:LOCATION`); all are optional.
 """
 
 from __future__ import annotations
