@@ -320,12 +320,12 @@ def show(contrasts: Sequence[Contrast], by_method: Any) -> None:
     """The answers, in a terminal."""
     for one in contrasts:
         unit = "win rate %" if one.kind == "win_rate" else "reward x 100"
-        print(f"{one.first} - {one.second}", short_name(one.simulator), unit, in_words(one.estimate), sep="\t")
+        print(f"{one.first} - {one.second}", short_name(one.simulator), unit, format_estimate(one.estimate), sep="\t")
     for name, gap in (by_method.gaps if by_method is not None else {}).items():
-        print(f"generalization gap of {name}", in_words(gap), sep="\t")
+        print(f"generalization gap of {name}", format_estimate(gap), sep="\t")
 
 
-def in_words(estimate: Estimate) -> str:
+def format_estimate(estimate: Estimate) -> str:
     """Value and interval."""
     if estimate.value is None or estimate.low is None or estimate.high is None:
         return "no data"

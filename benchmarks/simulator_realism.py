@@ -76,7 +76,7 @@ def main() -> None:
     bits = compared["strangers"]
     interval = f"[{bits['low']:.1f}, {bits['high']:.1f}]"
     print(f"{bits['value']:.1f} % {interval} for the {bits['n']} people in neither seat of a train conversation")
-    aucs = {card.simulator: card.figure("classifier_auc").simulated for card in cards}
+    aucs = {card.simulator: card.metric("classifier_auc").simulated for card in cards}
     print("classifier AUC: " + ", ".join(f"{name} {auc.value:.3f} [{auc.low:.3f}, {auc.high:.3f}]"
                                          for name, auc in aucs.items() if auc and auc.value is not None))  # fmt: skip
 

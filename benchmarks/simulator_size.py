@@ -62,7 +62,7 @@ def main() -> None:
             row[name] = bits_per_byte(simulator, moments)
         rows.append(row)
         print(
-            "\t".join([f"{layers} layers", *(_in_words(name, row[name]) for name in ("fine_tuned", "role_play"))]),
+            "\t".join([f"{layers} layers", *(_shown(name, row[name]) for name in ("fine_tuned", "role_play"))]),
             flush=True,
         )
         write_json(options.output, {"people": people.people, "turns": len(moments), "rows": rows})
@@ -111,7 +111,7 @@ def bits_per_byte(simulator: Any, moments: Any) -> dict[str, Any]:
     return bootstrap_statistic(ratio, [moment.person for moment in moments], seed=0, resamples=1999).to_json()
 
 
-def _in_words(name: str, estimate: dict[str, Any]) -> str:
+def _shown(name: str, estimate: dict[str, Any]) -> str:
     return f"{name} {estimate['value']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}] bits per byte"
 
 

@@ -32,8 +32,8 @@ def main() -> None:
     truth = {"win_rate": 0.5, "tie_rate": 0.15, "icc": 0.2}
     found = rejection_rate(args.participants, 5, **truth, studies=args.studies, seed=1)
     print(f"type-I error at {args.participants} participants x 5 choices, ICC 0.2, {args.studies:,} studies:")
-    print(f"  cluster-robust (the analysis)  {in_words(found.robust)}")
-    print(f"  choices taken for independent  {in_words(found.naive)}")
+    print(f"  cluster-robust (the analysis)  {format_estimate(found.robust)}")
+    print(f"  choices taken for independent  {format_estimate(found.naive)}")
     result = {
         "studies": args.studies,
         "participants": args.participants,
@@ -47,11 +47,11 @@ def main() -> None:
         people = plan_tied_win_rate(0.58, per_cluster=5, tie_rate=0.15, icc=icc).clusters
         power = rejection_rate(people, 5, win_rate=0.58, tie_rate=0.15, icc=icc, studies=args.studies, seed=2).robust
         result["power"].append({"icc": icc, "participants": people, "power": power.to_json()})
-        print(f"  ICC {icc}: {people} participants, power {in_words(power)}")
+        print(f"  ICC {icc}: {people} participants, power {format_estimate(power)}")
     args.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
-def in_words(estimate: Estimate) -> str:
+def format_estimate(estimate: Estimate) -> str:
     """A share with its interval, percent."""
     return f"{100 * estimate.value:.1f} % [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
 

@@ -246,7 +246,7 @@ def _show(report: dict[str, Any]) -> None:
                 ("environments", ", ".join(report["environments"])),
                 *((kind.replace("_", " "), ", ".join(report[kind])) for kind in _KINDS),
                 ("core", core),
-                *((f"[{name}]", _extra_in_words(report, name)) for name in extras()),
+                *((f"[{name}]", _format_extra(report, name)) for name in extras()),
             ]
         )
     )
@@ -275,7 +275,7 @@ def _rows(report: dict[str, Any], extra: str | None) -> list[dict[str, Any]]:
     return [row for row in report["packages"] if row["extra"] == extra]
 
 
-def _extra_in_words(report: dict[str, Any], name: str) -> str:
+def _format_extra(report: dict[str, Any], name: str) -> str:
     rows = _rows(report, name)
     if absent := [row["name"] for row in rows if row["installed"] is None]:
         return f"missing {', '.join(absent)}: {install_command(name)}"

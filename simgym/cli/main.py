@@ -1,6 +1,6 @@
 """`simgym`: the command line, one file per verb, and the one place where an error becomes a sentence.
 
-Verbs read their options, call the library and print; they hold no mechanism. What a verb raises on purpose
+CommandGroup read their options, call the library and print; they hold no mechanism. What a verb raises on purpose
 (`SimgymError`, and Gymnasium's own errors) is printed as one sentence on stderr with exit code 2, or 3 if a server is
 away and the same command goes on later; with `SIMGYM_TRACEBACK=1` in the environment the traceback is shown instead.
 Anything else is a bug and keeps its traceback.
@@ -46,7 +46,7 @@ _SERVER_AWAY = 3
 _RESUMABLE = ("rollout", "matrix", "realism", "rejudge", "data", "wildbench")
 
 
-class Verbs(TyperGroup):
+class CommandGroup(TyperGroup):
     """Runs a verb and turns errors into sentences and exit codes."""
 
     def invoke(self, ctx: Any) -> Any:
@@ -94,7 +94,7 @@ def _epilog() -> str:
 
 
 app = typer.Typer(
-    cls=Verbs,
+    cls=CommandGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # help texts hold square brackets, and stay the same in every terminal and in the docs

@@ -203,7 +203,7 @@ def _show(
     folder: Path,
     show_conversation: bool,
 ) -> None:
-    from simgym.cli.rollout import exclusions_in_words
+    from simgym.cli.rollout import format_exclusions
     from simgym.cli.view import transcript_view
     from simgym.report.results import short_name
 
@@ -212,7 +212,7 @@ def _show(
     console.print(shown(f"Judge: {results.judge}; measures {results.measures}", "dim"))
     console.print(matrix_table(results, console.width))
     excluded = [
-        f"  {cell.assistant} / {short_name(cell.simulator)}: {exclusions_in_words(cell)}"
+        f"  {cell.assistant} / {short_name(cell.simulator)}: {format_exclusions(cell)}"
         for cell in results.cells
         if cell.excluded
     ]

@@ -90,7 +90,7 @@ def create_app(
     replies = Replies(study, store, dict(assistants))
     eraser = Eraser(store)
     pages = Pages(study, kind)
-    desk = Desk(study, store, replies, eraser, pages, kind, secure_cookies)
+    controller = StudyController(study, store, replies, eraser, pages, kind, secure_cookies)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -105,36 +105,38 @@ def create_app(
     apology = pages.error(500, "Something went wrong here. What you sent before is kept.")
     app.add_middleware(Guard, max_body=largest_form(study.limits), apology=apology)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
-    app.add_api_route("/", desk.show, methods=["GET"], response_class=HTMLResponse)
-    app.add_api_route("/state", desk.state, methods=["GET"])
-    app.add_api_route("/withdraw", desk.ask_to_withdraw, methods=["GET"], response_class=HTMLResponse)
-    app.add_api_route("/withdraw", desk.withdraw, methods=["POST"])
-    app.add_api_route("/withdrawn", desk.withdrawn, methods=["GET"], response_class=HTMLResponse)
-    app.add_api_route("/another", desk.another, methods=["POST"])
-    app.add_api_route("/draft", desk.draft, methods=["POST"])
-    app.add_api_route("/do/{action}", desk.act, methods=["POST"])
+    app.add_api_route("/", controller.show, methods=["GET"], response_class=HTMLResponse)
+    app.add_api_route("/state", controller.state, methods=["GET"])
+    app.add_api_route("/withdraw", controller.ask_to_withdraw, methods=["GET"], response_class=HTMLResponse)
+    app.add_api_route("/withdraw", controller.withdraw, methods=["POST"])
+    app.add_api_route("/withdrawn", controller.withdrawn, methods=["GET"], response_class=HTMLResponse)
+    app.add_api_route("/another", controller.another, methods=["POST"])
+    app.add_api_route("/draft", controller.draft, methods=["POST"])
+    app.add_api_route("/do/{action}", controller.act, methods=["POST"])
     if admin_token is not None:
-        _add_admin(app, desk, admin_token)
+        _add_admin(app, controller, admin_token)
 
     @app.exception_handler(StarletteHTTPException)
     async def explain(request: Request, error: StarletteHTTPException) -> Response:
-        return HTMLResponse(desk.pages.error(error.status_code, str(error.detail)), error.status_code, error.headers)
+        return HTMLResponse(
+            controller.pages.error(error.status_code, str(error.detail)), error.status_code, error.headers
+        )
 
     @app.exception_handler(Unusable)
     async def refuse_link(request: Request, error: Unusable) -> Response:
         log.warning("Nobody was let in: %s.", error.reason)
-        return HTMLResponse(desk.pages.error(400, f"{error} If that does not help: {study.contact}."), 400)
+        return HTMLResponse(controller.pages.error(400, f"{error} If that does not help: {study.contact}."), 400)
 
     @app.exception_handler(DatabaseUnavailable)
     async def wait(request: Request, error: DatabaseUnavailable) -> Response:
         log.error("%s", error)
         text = "Nothing can be stored at the moment. What you sent before is kept; please reload in a minute."
-        return HTMLResponse(desk.pages.error(503, text), 503, {"Retry-After": "60"})
+        return HTMLResponse(controller.pages.error(503, text), 503, {"Retry-After": "60"})
 
     return app
 
 
-class Desk:
+class StudyController:
     """Answers requests."""
 
     def __init__(
@@ -339,25 +341,25 @@ class Desk:
             )
 
 
-def _add_admin(app: FastAPI, desk: Desk, admin_token: str) -> None:
+def _add_admin(app: FastAPI, controller: StudyController, admin_token: str) -> None:
     async def admin(
         request: Request,
         credentials: HTTPBasicCredentials = Depends(HTTPBasic(realm="study")),  # noqa: B008
     ) -> None:
         # the right token first: whoever guesses wrong ones locks nobody out
         if not same_text(credentials.password, admin_token):
-            await desk._limit("admin", _address(request), 60)
+            await controller._limit("admin", _address(request), 60)
             raise HTTPException(401, "Wrong token.", {"WWW-Authenticate": 'Basic realm="study"'})
 
     @app.get("/admin", dependencies=[Depends(admin)], response_class=HTMLResponse)
     async def overview() -> str:
-        records = await export(desk.store)
-        return desk.pages.admin(participant_flow(records, withdrawn=await desk.store.withdrawn()), records)
+        records = await export(controller.store)
+        return controller.pages.admin(participant_flow(records, withdrawn=await controller.store.withdrawn()), records)
 
     @app.get("/admin/export", dependencies=[Depends(admin)])
     async def download() -> Response:
-        text = as_json_lines(await export(desk.store))
-        headers = {"Content-Disposition": f'attachment; filename="{desk.study.name}.jsonl"'}
+        text = as_json_lines(await export(controller.store))
+        headers = {"Content-Disposition": f'attachment; filename="{controller.study.name}.jsonl"'}
         return PlainTextResponse(text, headers=headers, media_type="application/jsonl")
 
 

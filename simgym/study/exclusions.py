@@ -100,7 +100,7 @@ _VALUES: Mapping[RuleName, tuple[str, Callable[[BlindRecord], float | None]]] = 
 }
 
 
-def in_words(rule: Rule) -> str:
+def format_rule(rule: Rule) -> str:
     """A rule as a phrase."""
     ends = (("below", rule.minimum), ("above", rule.maximum))
     bounds = [f"{word} {bound:g}" for word, bound in ends if bound is not None]
@@ -124,7 +124,7 @@ def exclude(
             f"The records were exported without texts, so the rule {of_texts[0].rule} cannot be applied. Export them "
             "with texts, or take the rules on texts out of the study file."
         )
-    kept, counts = [], {"did not complete": 0, **{in_words(rule): 0 for rule in rules}}
+    kept, counts = [], {"did not complete": 0, **{format_rule(rule): 0 for rule in rules}}
     for record in records:
         reason = _reason(record, rules)
         if reason is None:
@@ -150,5 +150,5 @@ def _reason(record: Mapping[str, Any], rules: Sequence[Rule]) -> str | None:
         if value is None:
             continue
         if (rule.minimum is not None and value < rule.minimum) or (rule.maximum is not None and value > rule.maximum):
-            return in_words(rule)
+            return format_rule(rule)
     return None
