@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from simgym.cli.main import app
 from simgym.data import find_scenario_set, load_scenarios
 from simgym.environment import VARIABLES
-from simgym.language_models.loading import forget_language_models
+from simgym.language_models.loading import clear_language_models
 from simgym.transcripts import read_transcripts
 
 JUDGED = ("--judge", "relevance", "--judge-model", "scripted:echo", "--max-turns", 1, "-n", 2)
@@ -55,7 +55,7 @@ def run(monkeypatch, tmp_path):
     (tmp_path / "front_door_plugins.py").write_text(PLUGINS)
     monkeypatch.chdir(tmp_path)
     yield lambda *words: CliRunner().invoke(app, [str(word) for word in words])
-    forget_language_models()  # connections to servers that are gone
+    clear_language_models()  # connections to servers that are gone
 
 
 @pytest.fixture
