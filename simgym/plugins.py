@@ -164,8 +164,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 def _outdated(kind: str) -> str:
     return (
-        f"simgym's own {kind.replace('_', ' ')} are not where its installed metadata say: they are older than its code. "
-        "Install it again; in a clone: pip install -e ."
+        f"simgym's own {kind.replace('_', ' ')} are not where its installed metadata say, which are older than "
+        "its code. Install it again; in a clone: pip install -e ."
     )
 
 
