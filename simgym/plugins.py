@@ -1,10 +1,10 @@
-"""Names to objects: simulators, judges and language models are found through entry points, or imported by `py:`.
+"""Names to objects: whatever can be exchanged is found through entry points, or imported by `py:`.
 
-Built-ins are declared in simgym's own `pyproject.toml` in the groups `simgym.simulators`, `simgym.judges` and
-`simgym.language_models`; another package adds its own by declaring the same groups. `py:module:Class` names a class or
-function without any declaration; its module may lie in the working directory. Nothing is imported until its name is
-asked for. The constructor's signature and docstring say which options there are, so that an unknown one is an error
-before any work begins.
+Built-ins are declared in simgym's own `pyproject.toml` in the groups `simgym.language_models`, `simgym.simulators`,
+`simgym.judges`, `simgym.assistants`, `simgym.scenario_sets` and `simgym.environments`; another package adds its own by
+declaring the same groups. `py:module:Class` names a class or function without any declaration; its module may lie in
+the working directory. Nothing is imported until its name is asked for. The constructor's signature and docstring say
+which options there are, so that an unknown one is an error before any work begins.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _REFERENCE = re.compile(r"py:(?P<module>[A-Za-z_][\w.]*):(?P<name>[A-Za-z_]\w*)"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PluginOption:
-    """One constructor argument of a simulator, judge or language model."""
+    """One constructor argument of a plug-in."""
 
     name: str
     """The keyword."""
@@ -45,8 +45,18 @@ class PluginOption:
 
 @functools.cache  # the metadata of every installed package is read for it, and it is asked for at every step
 def available(kind: str) -> Mapping[str, EntryPoint]:
-    """All plug-ins of one kind (`simulators`, `judges` or `language_models`), by name; looked up once a process."""
-    return {entry.name: entry for entry in sorted(entry_points(group=f"simgym.{kind}"), key=lambda entry: entry.name)}
+    """All plug-ins of one kind (`simulators`, `scenario_sets`, ...), by name; looked up once a process.
+
+    Raises:
+        ConfigurationError: there is none, not even simgym's own: its metadata are older than its code.
+    """
+    entries = entry_points(group=f"simgym.{kind}")
+    if not entries:
+        raise ConfigurationError(
+            f"simgym is installed without its own {kind.replace('_', ' ')}: its metadata are older than its code. "
+            "Install it again; in a clone: pip install -e ."
+        )
+    return {entry.name: entry for entry in sorted(entries, key=lambda entry: entry.name)}
 
 
 def find(kind: str, name: str) -> Any:
@@ -65,7 +75,7 @@ def find(kind: str, name: str) -> Any:
 
 
 def make(kind: str, name: str, arguments: Mapping[str, Any]) -> Any:
-    """The simulator, judge, language model or assistant called `name`, made with these arguments.
+    """The plug-in called `name`, made with these arguments.
 
     Raises:
         UnknownName: there is no such plug-in, or it has no such option; the message has the nearest name.

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from simgym.cli.main import app
-from simgym.data.scenario_sets import NAMED_SETS, load_scenarios
+from simgym.data import find_scenario_set, load_scenarios
 from simgym.environment import VARIABLES
 from simgym.language_models.loading import clear_language_models
 from simgym.transcripts import read_transcripts
@@ -212,7 +212,8 @@ def test_catalogues_list_options_and_sets(run):
     assert "judges" in run("judges").stdout
     sizes = {row["name"]: row["size"] for row in json.loads(run("scenarios", "--json").stdout)}
     assert sizes == {
-        named.name: None if named.size is None else len(load_scenarios(named.name)) for named in NAMED_SETS
+        name: None if find_scenario_set(name).size is None else len(load_scenarios(name))
+        for name in ("chitchat", "everyday", "wildchat")
     }
 
 
