@@ -100,7 +100,7 @@ def main(
         for stage, plan in (("matrix", plan_matrix), ("openings", plan_openings)):
             if stage in given.stages:
                 with timed(study, stage):
-                    plan(study).hold(batch_size=study.batch_size, collector=collector, progress=say)
+                    plan(study).run(batch_size=study.batch_size, collector=collector, progress=say)
         if "report" in given.stages:
             report(study, results, path)
     except simgym.SimgymError as error:
@@ -220,12 +220,12 @@ def held(run: MatrixRun) -> Matrix:
     Raises:
         ConfigurationError: conversations are missing.
     """
-    missing = len(run.paths) * len(run.scenarios) - sum(map(len, run.found().values()))
+    missing = len(run.paths) * len(run.scenarios) - sum(map(len, run.completed().values()))
     if missing:
         raise ConfigurationError(
             f"{run.folder} lacks {missing} conversations. Give the stages `matrix openings` first."
         )
-    return run.hold()
+    return run.run()
 
 
 def contrasts_of(study: Study, matrix: Matrix, openings: Matrix, methods: Mapping[str, str]) -> list[Contrast]:
