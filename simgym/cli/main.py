@@ -23,7 +23,7 @@ from typer.core import TyperGroup
 
 from simgym import __version__
 from simgym.cli.cache import cache
-from simgym.cli.catalogue import judges, scenarios, simulators
+from simgym.cli.catalogue import assistants, judges, scenarios, simulators
 from simgym.cli.chat import chat
 from simgym.cli.data import data
 from simgym.cli.doctor import doctor
@@ -101,7 +101,21 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=_epilog(),
 )
-for verb in (envs, simulators, judges, scenarios, chat, rollout, matrix, report, realism, rejudge, view, doctor):
+for verb in (
+    envs,
+    simulators,
+    judges,
+    assistants,
+    scenarios,
+    chat,
+    rollout,
+    matrix,
+    report,
+    realism,
+    rejudge,
+    view,
+    doctor,
+):
     app.command()(verb)
 app.add_typer(cache, name="cache")
 app.add_typer(data, name="data")

@@ -13,9 +13,9 @@ import pytest
 from typer.testing import CliRunner
 
 from simgym.cli.main import app
-from simgym.data.scenario_sets import NAMED_SETS, load_scenarios
+from simgym.data import find_scenario_set, load_scenarios
 from simgym.environment import VARIABLES
-from simgym.language_models.loading import forget_language_models
+from simgym.language_models.loading import clear_language_models
 from simgym.transcripts import read_transcripts
 
 JUDGED = ("--judge", "relevance", "--judge-model", "scripted:echo", "--max-turns", 1, "-n", 2)
@@ -55,7 +55,7 @@ def run(monkeypatch, tmp_path):
     (tmp_path / "front_door_plugins.py").write_text(PLUGINS)
     monkeypatch.chdir(tmp_path)
     yield lambda *words: CliRunner().invoke(app, [str(word) for word in words])
-    forget_language_models()  # connections to servers that are gone
+    clear_language_models()  # connections to servers that are gone
 
 
 @pytest.fixture
@@ -212,7 +212,8 @@ def test_catalogues_list_options_and_sets(run):
     assert "judges" in run("judges").stdout
     sizes = {row["name"]: row["size"] for row in json.loads(run("scenarios", "--json").stdout)}
     assert sizes == {
-        named.name: None if named.size is None else len(load_scenarios(named.name)) for named in NAMED_SETS
+        name: None if find_scenario_set(name).size is None else len(load_scenarios(name))
+        for name in ("chitchat", "everyday", "wildchat")
     }
 
 
