@@ -23,8 +23,7 @@ import numpy as np
 from simgym import __version__
 from simgym.cli.realism import scorecard_table
 from simgym.cli.terminal import stdout
-from simgym.data import chitchat_conversations
-from simgym.data.chitchat import chitchat_strangers
+from simgym.data import chitchat_conversations, chitchat_strangers
 from simgym.evaluation import load_reference, score_realism, simulate_turns
 from simgym.report import realism_results, write_realism_report
 from simgym.simulators import FineTuned, RolePlay

@@ -20,9 +20,9 @@ from simgym.transcripts import read_transcripts
 
 JUDGED = ("--judge", "relevance", "--judge-model", "scripted:echo", "--max-turns", 1, "-n", 2)
 PLUGINS = """
-from simgym.assistants.base import AssistantTurn
-from simgym.judges.base import Judgement
-from simgym.simulators.base import UserTurn
+from simgym.assistants import AssistantTurn
+from simgym.judges import Judgement
+from simgym.simulators import UserTurn
 
 class Stubborn:
     def __init__(self, *, mood: str = "calm"):
