@@ -21,13 +21,11 @@ from typing import Any
 import numpy as np
 
 from simgym import __version__
-from simgym.cli.realism import scorecard_table
-from simgym.cli.terminal import stdout
 from simgym.data.chitchat import chitchat_conversations, chitchat_strangers
 from simgym.evaluation.realism import score_realism
 from simgym.evaluation.reference import load_reference
 from simgym.evaluation.simulated_turns import simulate_turns
-from simgym.report.realism import realism_results, write_realism_report
+from simgym.report.realism import format_estimate, realism_results, scorecard_rows, write_realism_report
 from simgym.simulators.fine_tuned import FineTuned
 from simgym.simulators.role_play import RolePlay
 from simgym.statistics.resampling import Rows, bootstrap_statistic
@@ -69,7 +67,10 @@ def main() -> None:
         "strangers": fewer_bits(people, turns["FineTuned"], turns["RolePlay"], options.seed, strangers),
     }
     write_json(options.output, results)
-    stdout().print(scorecard_table(cards))
+    print("metric", *(card.simulator for card in cards), "people", sep="\t")
+    for row in scorecard_rows(cards):
+        estimates = [*(metric.simulated for metric in row.simulated), row.metric.human]
+        print(row.metric.title, *(" ".join(format_estimate(estimate)) for estimate in estimates), sep="\t")
     bits = compared["fewer_bits_per_byte_percent"]
     interval = f"[{bits['low']:.1f}, {bits['high']:.1f}]"
     print(f"FineTuned needs {bits['value']:.1f} % {interval} fewer bits per byte than RolePlay")

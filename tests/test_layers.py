@@ -34,3 +34,8 @@ def test_the_engine_imports_nothing_of_simgym_outside_itself():
 def test_no_module_is_longer_than_500_lines():
     long = {path.name: n for path in (ROOT / "simgym").rglob("*.py") if (n := len(path.read_text().splitlines())) > 500}
     assert not long
+
+
+def test_recipes_and_experiments_do_without_the_command_line():
+    for path in [*(ROOT / "agents").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]:
+        assert "simgym.cli" not in path.read_text(encoding="utf-8"), path
