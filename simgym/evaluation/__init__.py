@@ -12,7 +12,6 @@ from simgym.evaluation.matrix import Cell, Matrix, evaluate_matrix
 from simgym.evaluation.plan import Plan, read_plan
 from simgym.evaluation.realism import score_realism
 from simgym.evaluation.reference import Moment, Reference, load_reference, make_reference
-from simgym.evaluation.rejudge import rejudge
 from simgym.evaluation.scorecard import Scorecard
 from simgym.evaluation.simulated_turns import SimulatedTurn, simulate_turns
 
@@ -53,7 +52,6 @@ __all__ = [
     "judge_pairs",
     "validate",
     "judge_agreement",
-    "rejudge",
 ]
 
 __getattr__, __dir__ = lazy_exports(

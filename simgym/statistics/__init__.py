@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from simgym._exports import lazy_exports
-from simgym.statistics.agreement import Agreement, agreement, cohen_kappa, krippendorff_alpha, spearman
+from simgym.statistics._agreement import Agreement, agreement, cohen_kappa, krippendorff_alpha, spearman
 from simgym.statistics.clustered import Equivalence, RobustRate, equivalence, intraclass_correlation, robust_win_rate
 from simgym.statistics.intervals import Estimate, bootstrap_mean, clustered_bootstrap_mean, format_interval
 from simgym.statistics.length_control import length_controlled_win_rate
@@ -31,7 +31,7 @@ from simgym.statistics.power import (
 from simgym.statistics.resampling import bootstrap_statistic
 
 if TYPE_CHECKING:  # they import scipy
-    from simgym.statistics.paired_matrix import MatrixEstimates, PairedMatrix, compare_matrix
+    from simgym.statistics.paired_matrix import MatrixEstimates, MatrixLayout, PairedMatrix, compare_matrix
 
 __all__ = [
     # means and shares
@@ -57,6 +57,7 @@ __all__ = [
     "Strengths",
     "correct_p_values",
     "MatrixEstimates",
+    "MatrixLayout",
     "PairedMatrix",
     "compare_matrix",
     # agreement between raters
@@ -80,6 +81,7 @@ __getattr__, __dir__ = lazy_exports(
     {
         "paired_matrix": (
             "MatrixEstimates",
+            "MatrixLayout",
             "PairedMatrix",
             "compare_matrix",
         ),
