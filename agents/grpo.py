@@ -23,10 +23,10 @@ from typing import Any
 
 from simgym.conversation import Scenario
 from simgym.errors import ServerUnavailable
+from simgym.integrations import judge_reward, make_rollout_func, scenario_dataset
 from simgym.integrations.outages import WAITS
 from simgym.integrations.recipes import as_mapping, device_flags, last_complete_checkpoint
-from simgym.integrations.trl import judge_reward, make_rollout_func, scenario_dataset
-from simgym.statistics.plateau import plateau_onset
+from simgym.statistics import plateau_onset
 
 
 @dataclass
@@ -97,7 +97,7 @@ def make_trainer(users: UserSettings, training: Any, options: Any) -> Any:
     from trl import GRPOTrainer, get_peft_config
 
     from simgym.engine.numerics import convert
-    from simgym.language_models.weights import DEFAULT_MODEL, resolve_weights
+    from simgym.language_models import DEFAULT_MODEL, resolve_weights
 
     train_set, validation = split(users)
     weights = resolve_weights(options.model_name_or_path, revision=options.model_revision)
@@ -149,7 +149,7 @@ def make_trainer(users: UserSettings, training: Any, options: Any) -> Any:
 
 def split(users: UserSettings) -> tuple[list[Scenario], list[Scenario]]:
     """Scenarios to train and to validate on, by their ids alone: the same for every simulator."""
-    from simgym.data.scenario_sets import hold_out, load_scenarios
+    from simgym.data import hold_out, load_scenarios
 
     train_set, held_out = hold_out(load_scenarios(users.scenarios))
     return train_set, held_out[: users.validation]
@@ -159,7 +159,7 @@ def share_weights(model: Any, name: str) -> None:
     """Let the frozen weights under the policy's adapter be those that users and judges of the same model hold."""
     import torch
 
-    from simgym.language_models.loading import load_language_model
+    from simgym.language_models import load_language_model
 
     shared = dict(load_language_model(name).model.named_parameters())
     with torch.no_grad():

@@ -18,7 +18,7 @@ from typing import Any
 
 from simgym.conversation import END_OF_CONVERSATION
 from simgym.simulators.fine_tuned import SHIPPED_ADAPTER
-from simgym.statistics.intervals import Estimate, format_interval
+from simgym.statistics import Estimate, format_interval
 
 REALISM = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "simulator_realism.json"
 CARD = Path(__file__).with_name("adapter_card.md")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from simgym.judges.reward_head import SHIPPED_HEAD
-from simgym.statistics.intervals import Estimate, format_interval
+from simgym.statistics import Estimate, format_interval
 
 VALIDATION = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "embedded_reward.json"
 CARD = Path(__file__).with_name("reward_head_card.md")

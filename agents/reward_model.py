@@ -50,7 +50,7 @@ def train(data: RewardData, training: Any, options: Any) -> None:
     from trl import RewardTrainer, get_peft_config
 
     from simgym.integrations.recipes import last_complete_checkpoint
-    from simgym.language_models.weights import resolve_weights
+    from simgym.language_models import resolve_weights
 
     weights = resolve_weights(options.model_name_or_path, revision=options.model_revision)
     tokenizer = AutoTokenizer.from_pretrained(weights.path, revision=weights.revision)
@@ -86,7 +86,7 @@ def load_pairs(data: RewardData, seed: int) -> Any:
     from simgym.data.rows import is_file_name
 
     if is_file_name(data.train_data):
-        from simgym.evaluation.judge_validation import read_pairs
+        from simgym.evaluation import read_pairs
 
         rows = [
             {

@@ -38,19 +38,20 @@ from experiment_training import is_done, load_assistants, run_folder, train
 import simgym
 from simgym.cli.doctor import describe_machine
 from simgym.conversation import Scenario
-from simgym.data.scenario_sets import load_scenarios
+from simgym.data import load_scenarios
 from simgym.errors import ConfigurationError
+from simgym.evaluation import Contrast, Matrix, compare_cells, read_curve, reward_contrasts, win_contrasts
 from simgym.evaluation.axes import read_collector, read_resources
-from simgym.evaluation.comparisons import compare_cells, rewards_of
-from simgym.evaluation.contrasts import Contrast, corrected, reward_contrasts, win_contrasts
-from simgym.evaluation.curves import LOG_NAME, read_curve
+from simgym.evaluation.comparisons import rewards_of
+from simgym.evaluation.contrasts import corrected
+from simgym.evaluation.curves import LOG_NAME
 from simgym.evaluation.forecast import forecast
-from simgym.evaluation.matrix import Matrix, MatrixRun
+from simgym.evaluation.matrix import MatrixRun
 from simgym.registration import register_variant
+from simgym.report import write_report
 from simgym.report.figures import difference_heatmap_svg, matrix_heatmap_svg
-from simgym.report.html import write_report
 from simgym.report.results import describe_matrix, short_name
-from simgym.statistics.intervals import Estimate
+from simgym.statistics import Estimate
 from simgym.transcripts import write_json
 
 HERE = Path(__file__).resolve().parent
@@ -99,7 +100,7 @@ def main(
         for stage, plan in (("matrix", plan_matrix), ("openings", plan_openings)):
             if stage in given.stages:
                 with timed(study, stage):
-                    plan(study).hold(batch_size=study.batch_size, collector=collector, progress=say)
+                    plan(study).run(batch_size=study.batch_size, collector=collector, progress=say)
         if "report" in given.stages:
             report(study, results, path)
     except simgym.SimgymError as error:
@@ -219,12 +220,12 @@ def held(run: MatrixRun) -> Matrix:
     Raises:
         ConfigurationError: conversations are missing.
     """
-    missing = len(run.paths) * len(run.scenarios) - sum(map(len, run.found().values()))
+    missing = len(run.paths) * len(run.scenarios) - sum(map(len, run.completed().values()))
     if missing:
         raise ConfigurationError(
             f"{run.folder} lacks {missing} conversations. Give the stages `matrix openings` first."
         )
-    return run.hold()
+    return run.run()
 
 
 def contrasts_of(study: Study, matrix: Matrix, openings: Matrix, methods: Mapping[str, str]) -> list[Contrast]:

@@ -139,7 +139,7 @@ def load_assistants(study: Study) -> dict[str, Any]:
 
 
 def _policies(study: Study) -> dict[str, Any]:
-    from simgym.integrations.stable_baselines3 import load_policy
+    from simgym.integrations import load_policy
 
     return {row: load_policy(run_folder(study, *run) / "policy", study.model) for row, run in study.rows().items()}
 

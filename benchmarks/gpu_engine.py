@@ -17,8 +17,7 @@ import torch
 
 from simgym.conversation import Message
 from simgym.engine import Engine, EngineConfig, Sequence
-from simgym.language_models.base import Generation, Request, SamplingParams
-from simgym.language_models.transformers_lm import TransformersLM
+from simgym.language_models import Generation, Request, SamplingParams, TransformersLM
 
 SHAPES = {
     "qwen2.5-1.5b": {

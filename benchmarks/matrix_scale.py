@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from simgym.statistics.paired_matrix import compare_matrix
+from simgym.statistics import compare_matrix
 from simgym.transcripts import write_json
 
 RESULTS = Path(__file__).with_name("results") / "matrix_scale.json"

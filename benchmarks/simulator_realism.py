@@ -23,14 +23,13 @@ import numpy as np
 from simgym import __version__
 from simgym.cli.realism import scorecard_table
 from simgym.cli.terminal import stdout
-from simgym.data.chitchat import chitchat_conversations, chitchat_strangers
-from simgym.evaluation.realism import score_realism
-from simgym.evaluation.reference import load_reference
-from simgym.evaluation.simulated_turns import simulate_turns
-from simgym.report.realism import realism_results, write_realism_report
-from simgym.simulators.fine_tuned import FineTuned
-from simgym.simulators.role_play import RolePlay
-from simgym.statistics.resampling import Rows, bootstrap_statistic
+from simgym.data import chitchat_conversations
+from simgym.data.chitchat import chitchat_strangers
+from simgym.evaluation import load_reference, score_realism, simulate_turns
+from simgym.report import realism_results, write_realism_report
+from simgym.simulators import FineTuned, RolePlay
+from simgym.statistics import bootstrap_statistic
+from simgym.statistics.resampling import Rows
 from simgym.transcripts import write_json
 
 RESULTS = Path(__file__).parent / "results" / "simulator_realism.json"

@@ -24,12 +24,12 @@ from typing import Any
 
 import numpy as np
 
-from simgym.evaluation.reference import load_reference
+from simgym.evaluation import load_reference
 from simgym.evaluation.simulated_turns import human_likelihoods
-from simgym.language_models.weights import DEFAULT_MODEL, resolve_weights
-from simgym.simulators.fine_tuned import FineTuned
-from simgym.simulators.role_play import RolePlay
-from simgym.statistics.resampling import Rows, bootstrap_statistic
+from simgym.language_models import DEFAULT_MODEL, resolve_weights
+from simgym.simulators import FineTuned, RolePlay
+from simgym.statistics import bootstrap_statistic
+from simgym.statistics.resampling import Rows
 from simgym.transcripts import write_json
 
 LAST = 3

@@ -32,7 +32,8 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from simgym.study.config import Study, read_study, study_template
+from simgym.study import Study, study_template
+from simgym.study.config import read_study
 from simgym.study.records import export
 from simgym.study.serving import served
 from simgym.study.simulate import Ledger, Truth, disagreements, play

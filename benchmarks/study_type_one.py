@@ -15,8 +15,7 @@ import argparse
 import json
 from pathlib import Path
 
-from simgym.statistics.intervals import Estimate
-from simgym.statistics.power import plan_tied_win_rate
+from simgym.statistics import Estimate, plan_tied_win_rate
 from simgym.statistics.votes import rejection_rate
 
 RESULTS = Path(__file__).parent / "results" / "study_type_one.json"

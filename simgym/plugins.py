@@ -52,10 +52,7 @@ def available(kind: str) -> Mapping[str, EntryPoint]:
     """
     entries = entry_points(group=f"simgym.{kind}")
     if not entries:
-        raise ConfigurationError(
-            f"simgym is installed without its own {kind.replace('_', ' ')}: its metadata are older than its code. "
-            "Install it again; in a clone: pip install -e ."
-        )
+        raise ConfigurationError(_outdated(kind))
     return {entry.name: entry for entry in sorted(entries, key=lambda entry: entry.name)}
 
 
@@ -64,14 +61,20 @@ def find(kind: str, name: str) -> Any:
 
     Raises:
         UnknownName: nothing of that kind has the name; the message lists the known ones.
-        ConfigurationError: the module of a `py:` reference cannot be imported.
+        ConfigurationError: the module of a `py:` reference cannot be imported, or simgym has to be installed again.
     """
     if name.startswith(PYTHON_PREFIX):
         return _imported(name)
     known = available(kind)
     if name not in known:
         raise UnknownName(f"{unknown(_noun(kind), name, list(known))} Or install a plug-in, or give py:module:Class.")
-    return known[name].load()
+    try:
+        return known[name].load()
+    except (ModuleNotFoundError, AttributeError) as error:
+        value = known[name].value
+        if not value.startswith("simgym.") or getattr(error, "name", None) != value.partition(":")[0]:
+            raise  # another package's affair, or something that the module needs
+        raise ConfigurationError(_outdated(kind)) from error
 
 
 def make(kind: str, name: str, arguments: Mapping[str, Any]) -> Any:
@@ -157,6 +160,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """` Did you mean ...?` with the nearest known name, or nothing."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def _outdated(kind: str) -> str:
+    return (
+        f"simgym's own {kind.replace('_', ' ')} are not where its installed metadata say, which are older than "
+        "its code. Install it again; in a clone: pip install -e ."
+    )
 
 
 def _noun(kind: str) -> str:

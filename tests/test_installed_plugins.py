@@ -65,6 +65,8 @@ chores = brief_people:chores
 [simgym.environments]
 brief = brief_people:ENVIRONMENTS
 broken = brief_people:NOT_THERE
+[simgym.judges]
+moved = simgym.judges.where_it_was:Judge
 """
 SCRIPTED = {"judge": "relevance", "judge_model": "scripted:echo"}
 
@@ -164,6 +166,7 @@ def test_what_is_asked_of_a_set_that_has_it_not_is_a_sentence(installed):
         simgym.load_scenarios("py:brief_people:ENVIRONMENTS")
 
 
-def test_metadata_that_are_older_than_the_code_say_what_to_do():
-    with pytest.raises(ConfigurationError, match="Install it again"):
-        plugins.available("a_kind_of_later")
+def test_metadata_that_are_older_than_the_code_say_what_to_do(installed):
+    for look_up in (lambda: plugins.available("a_kind_of_later"), lambda: plugins.find("judges", "moved")):
+        with pytest.raises(ConfigurationError, match="Install it again"):
+            look_up()

@@ -46,7 +46,7 @@ def load_assistant(text: str, sampling: SamplingParams, *, cache: AnswerCache = 
         UnknownName: there is no such prompt, assistant, kind of model, or setting; the message has the nearest name.
         ConfigurationError: there is no model, or the JSON is broken.
     """
-    name, rest = _split_name(text)
+    name, rest = split_name(text)
     model, prompt = _split_prompt(rest)
     if not model or name == "":
         raise ConfigurationError(f"The assistant {text!r} has no model. {_EXPECTED}")
@@ -114,7 +114,7 @@ def _make_plugin(plugin: _Plugin, prompt: str, sampling: SamplingParams, cache: 
     return made
 
 
-def _split_name(text: str) -> tuple[str | None, str]:
+def split_name(text: str) -> tuple[str | None, str]:
     """The NAME before a `=`, None if there is none, and the rest."""
     head, equals, rest = text.partition("=")
     kind, colon, _ = head.partition(":")

@@ -136,9 +136,9 @@ def rejudge(
     from simgym.evaluation.rejudge import is_left
     from simgym.evaluation.rejudge import rejudge as run
     from simgym.judges.loading import load_judge
-    from simgym.rollout.collect import count_exclusions
+    from simgym.rollout._collect import count_exclusions
     from simgym.rollout.readiness import check_all_ready
-    from simgym.statistics.agreement import spearman
+    from simgym.statistics._agreement import spearman
     from simgym.statistics.intervals import bootstrap_mean
     from simgym.transcripts import read_transcripts
 

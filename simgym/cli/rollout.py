@@ -47,7 +47,7 @@ def rollout(
     from simgym.assistants.loading import load_assistant
     from simgym.cli.progress import ConversationProgress
     from simgym.evaluation.matrix import make_env, summarise_cell
-    from simgym.rollout.collect import collect
+    from simgym.rollout._collect import collect
     from simgym.rollout.collection import check_fault_kinds, is_complete
     from simgym.rollout.readiness import check_all_ready
 

@@ -1,5 +1,6 @@
 """Scenarios, logs and training data, and where they come from."""
 
+from simgym.data._preprocess import preprocess
 from simgym.data.chitchat import (
     ChitchatConversations,
     ChitchatScenarios,
@@ -11,7 +12,6 @@ from simgym.data.flipped import flip_conversations
 from simgym.data.intents import write_intents
 from simgym.data.logged import LoggedConversation, StepSummary, read_logged
 from simgym.data.openings import write_scenarios
-from simgym.data.preprocess import preprocess
 from simgym.data.rows import read_rows
 from simgym.data.scenario_sets import ScenarioSet, find_scenario_set, hold_out, load_scenarios
 from simgym.data.sources import SOURCES, DataSource, data_file

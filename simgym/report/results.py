@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from simgym import __version__
+from simgym._version import __version__
 from simgym.errors import ConfigurationError
 from simgym.evaluation.comparisons import Comparisons
 from simgym.evaluation.contrasts import Contrast

@@ -1,11 +1,11 @@
 """User simulators: who plays the user, and how."""
 
+from simgym.simulators._persona import persona
 from simgym.simulators.base import ForcedTurn, ScorableSimulator, UserSimulator, UserTurn
 from simgym.simulators.fine_tuned import FineTuned
 from simgym.simulators.human import Human
 from simgym.simulators.loading import load_simulator
 from simgym.simulators.mixture import Mixture
-from simgym.simulators.persona import persona
 from simgym.simulators.replay import Replay
 from simgym.simulators.role_play import RolePlay, role_play_opening
 

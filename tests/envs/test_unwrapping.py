@@ -10,7 +10,7 @@ from simgym.assistants.language_model_assistant import LanguageModelAssistant
 from simgym.envs.unwrapping import env_id_of, simulation_of
 from simgym.errors import ConfigurationError
 from simgym.evaluation.matrix import make_env
-from simgym.rollout.collect import collect
+from simgym.rollout._collect import collect
 
 ASSISTANT = LanguageModelAssistant("scripted:well then")
 JUDGE = {"judge": "relevance", "judge_model": "scripted:echo"}

@@ -17,8 +17,8 @@ from simgym.evaluation.simulated_turns import simulate_turns
 from simgym.language_models.scripted_lm import ScriptedLM
 from simgym.language_models.transformers_lm import TransformersLM
 from simgym.report.realism import realism_results, write_realism_report
+from simgym.simulators._persona import persona
 from simgym.simulators.fine_tuned import FineTuned
-from simgym.simulators.persona import persona
 from simgym.simulators.replay import Replay
 from simgym.simulators.role_play import RolePlay
 

@@ -12,7 +12,7 @@ from simgym.evaluation.rejudge import rejudge
 from simgym.faults import Fault, FaultKind
 from simgym.judges.base import Judgement
 from simgym.rollout import outages
-from simgym.rollout.collect import collect
+from simgym.rollout._collect import collect
 from simgym.transcripts import TranscriptWriter, read_transcripts
 
 COLUMN = "UserSim-RolePlayOpening-v0"

@@ -12,8 +12,8 @@ from simgym.assistants.language_model_assistant import LanguageModelAssistant
 from simgym.errors import BudgetReached, ConfigurationError
 from simgym.evaluation.matrix import evaluate_matrix, make_env
 from simgym.language_models.base import SamplingParams
+from simgym.rollout._collect import collect_jobs
 from simgym.rollout.budget import Budget
-from simgym.rollout.collect import collect_jobs
 from simgym.rollout.collection import Job
 from simgym.rollout.ray_collect import ray_collect_jobs
 

@@ -8,11 +8,11 @@ from simgym.conversation import END_OF_CONVERSATION, INTENT_PREFIX, Conversation
 from simgym.errors import ConfigurationError
 from simgym.language_models.scripted_lm import ScriptedLM
 from simgym.language_models.transformers_lm import TransformersLM
+from simgym.simulators._persona import PERSONAS, persona
 from simgym.simulators.faults import find_fault
 from simgym.simulators.fine_tuned import SHIPPED_ADAPTER, FineTuned
 from simgym.simulators.human import Human
 from simgym.simulators.mixture import Mixture
-from simgym.simulators.persona import PERSONAS, persona
 from simgym.simulators.replay import Replay
 from simgym.simulators.role_play import RolePlay, read_reply
 
