@@ -75,7 +75,7 @@ UNFINISHED = frozenset(
     f"simgym/{folder}"
     for folder in (
         "assistants", "chat_template.py", "cli", "data", "evaluation", "integrations", "judges", "language_models",
-        "plugins.py", "report", "rollout", "simulators", "statistics", "study", "testing",
+        "plugins.py", "rollout", "simulators", "testing",
     )
 ) | {"agents", "benchmarks"}  # fmt: skip
 """Folders that still speak the old dialect; it only shrinks."""

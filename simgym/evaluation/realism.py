@@ -353,7 +353,7 @@ class _Comparison:
         people = [*first.people, *second.people]
         found = metrics.separability(first.texts, second.texts, people, seed=self._seed(what) % 2**32)
         if found is None:
-            return Estimate(None, None, None, len(set(people)), "too few turns", None)
+            return Estimate(value=None, low=None, high=None, n=len(set(people)), method="too few turns", seed=None)
         return self._statistic(what, lambda rows: metrics.separation_auc(found, rows), people, bounds=(0.0, 1.0))
 
     def _auc_of_halves(self) -> Estimate:
@@ -367,7 +367,7 @@ class _Comparison:
             seed = derive_seed(self.seed, "auc halves", number) % 2**32
             separated = metrics.separability(halves[0].texts, halves[1].texts, people, seed=seed)
             if separated is None:
-                return Estimate(None, None, None, len(set(people)), "too few turns", None)
+                return Estimate(value=None, low=None, high=None, n=len(set(people)), method="too few turns", seed=None)
             found.append(separated.pick(np.argsort(order)))
 
         def statistic(rows: Rows) -> float:

@@ -37,7 +37,7 @@ _ROLES = ("assistant", "user", "judge")
 """Roles of model calls, in the order of the tables."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CellSection:
     """The conversations of a cell."""
 
@@ -51,7 +51,7 @@ class CellSection:
     """The first few."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInfo:
     """An assistant, a simulator or the judge, as the report names it."""
 
@@ -128,11 +128,22 @@ def render_report(
         excluded=_total_excluded(results.cells),
         tokens=_total_tokens(results.cells),
         fingerprints=json.dumps(results.fingerprints, indent=2, ensure_ascii=False, default=str),
-        sections=[
-            CellSection(*key, results.cell(*key), tuple(map(lay_out, several[: max(max_conversations, 0)])))
-            for key, several in transcripts.items()
-        ],
+        sections=_sections(results, transcripts, max(max_conversations, 0)),
     )
+
+
+def _sections(
+    results: MatrixResults, transcripts: Mapping[tuple[str, str], Sequence[Transcript]], count: int
+) -> list[CellSection]:
+    return [
+        CellSection(
+            assistant=assistant,
+            simulator=simulator,
+            cell=results.cell(assistant, simulator),
+            conversations=tuple(lay_out(transcript) for transcript in of_cell[:count]),
+        )
+        for (assistant, simulator), of_cell in transcripts.items()
+    ]
 
 
 def _total_excluded(cells: Sequence[Cell]) -> dict[str, int]:
@@ -143,21 +154,21 @@ def _total_excluded(cells: Sequence[Cell]) -> dict[str, int]:
 
 
 def _models(fingerprints: Mapping[str, Any]) -> Iterator[ModelInfo]:
-    for role, several in (
+    for role, by_name in (
         ("assistant", fingerprints.get("assistants", {})),
         ("simulator", fingerprints.get("simulators", {})),
         ("judge", {str(fingerprints.get("judge", {}).get("judge", "judge")): fingerprints.get("judge", {})}),
     ):
-        for name, fingerprint in several.items():
+        for name, fingerprint in by_name.items():
             model = _model_of(fingerprint)
             texts = {key: str(model[key]) for key in ("model", "revision", "dtype") if model.get(key) is not None}
             yield ModelInfo(
-                short_name(name),
-                role,
-                texts.get("model"),
-                texts.get("revision"),
-                texts.get("dtype"),
-                short_hash(fingerprint),
+                name=short_name(name),
+                role=role,
+                model=texts.get("model"),
+                revision=texts.get("revision"),
+                dtype=texts.get("dtype"),
+                hash=short_hash(fingerprint),
             )
 
 
@@ -167,7 +178,7 @@ def _model_of(fingerprint: Any) -> Mapping[str, Any]:
         return {}
     if "kind" in fingerprint and "model" in fingerprint:
         return fingerprint
-    return next((found for value in fingerprint.values() if (found := _model_of(value))), {})
+    return next((model for value in fingerprint.values() if (model := _model_of(value))), {})
 
 
 def _total_spent(cells: Sequence[Cell]) -> dict[str, Counter[str]]:

@@ -98,7 +98,7 @@ def write_realism_report(
     """
     step = max(1, len(reference.moments) // max(1, max_moments))
     shown = [
-        SideBySide(reference.moments[index], tuple((name, several[index]) for name, several in turns.items()))
+        SideBySide(reference.moments[index], tuple((name, turn[index]) for name, turn in turns.items()))
         for index in range(0, len(reference.moments), step)
     ][:max_moments]
     templates = page_templates()

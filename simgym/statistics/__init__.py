@@ -31,7 +31,7 @@ from simgym.statistics.power import (
 from simgym.statistics.resampling import bootstrap_statistic
 
 if TYPE_CHECKING:  # they import scipy
-    from simgym.statistics.paired_matrix import MatrixEstimates, PairedMatrix, compare_matrix
+    from simgym.statistics.paired_matrix import MatrixEstimates, MatrixLayout, PairedMatrix, compare_matrix
 
 __all__ = [
     # means and shares
@@ -57,6 +57,7 @@ __all__ = [
     "Strengths",
     "correct_p_values",
     "MatrixEstimates",
+    "MatrixLayout",
     "PairedMatrix",
     "compare_matrix",
     # agreement between raters
@@ -80,6 +81,7 @@ __getattr__, __dir__ = lazy_exports(
     {
         "paired_matrix": (
             "MatrixEstimates",
+            "MatrixLayout",
             "PairedMatrix",
             "compare_matrix",
         ),

@@ -22,7 +22,7 @@ _OF_TEXTS: tuple[RuleName, ...] = ("document_words", "reason_words", "copied_sha
 """Rules that need the texts themselves."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BlindRecord:
     """What a rule may know of a participant."""
 
@@ -49,11 +49,11 @@ def blind(record: Mapping[str, Any]) -> BlindRecord:
     replies = [turn.get(f"model{number}_response") for turn in turns for number in (1, 2)]
     document = record.get("document")
     return BlindRecord(
-        document if isinstance(document, str) else None,
-        tuple(str(turn["pick"]) for turn in turns if turn.get("pick")),
-        tuple(str(turn["reason"]) for turn in turns if isinstance(turn.get("reason"), str)),
-        tuple(float(turn["seconds_to_choice"]) for turn in turns if turn.get("seconds_to_choice") is not None),
-        tuple(sorted(reply for reply in replies if isinstance(reply, str))),
+        document=document if isinstance(document, str) else None,
+        picks=tuple(str(turn["pick"]) for turn in turns if turn.get("pick")),
+        reasons=tuple(str(turn["reason"]) for turn in turns if isinstance(turn.get("reason"), str)),
+        seconds=tuple(float(turn["seconds_to_choice"]) for turn in turns if turn.get("seconds_to_choice") is not None),
+        replies=tuple(sorted(reply for reply in replies if isinstance(reply, str))),
     )
 
 

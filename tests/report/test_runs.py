@@ -47,7 +47,7 @@ def test_another_seed_is_shown_with_a_warning_and_not_compared(matrix):
     first, other = matrix("seed 0", "initial=scripted:seed"), matrix("seed 1", "x=scripted:echo", words=["--seed", "1"])
     joined = join_runs(read_runs([first, other])[0]).results
     assert joined.comparisons is None
-    assert any("Not comparable: seed 1 has another seed" in note for note in joined.notes)
+    assert any("Not comparable: seed 1 and seed 0 differ in seed" in note for note in joined.notes)
     assert len(joined.cells) == 4
 
 

@@ -73,7 +73,7 @@ def test_the_same_export_joined_to_itself_is_counted_once_and_said(tmp_path):
     path.write_text(as_json_lines(earlier) + as_json_lines(records) * 2, encoding="utf-8")
     results = analyse(read_records(path), resamples=99)
     assert results.included == results.pairs[0].wins == 6
-    assert "8 of 14 records came more than once" in results.warnings[0]
+    assert "8 of 14 records are repetitions" in results.warnings[0]
     assert distinct(records).repeated == 0
 
 
