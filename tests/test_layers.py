@@ -46,3 +46,8 @@ def test_a_module_that_begins_with_an_underscore_is_imported_in_its_own_package_
                 if private and package != "simgym" and not inside:
                     outside.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.module}")
     assert not outside
+
+
+def test_recipes_and_experiments_do_without_the_command_line():
+    for path in [*(ROOT / "agents").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]:
+        assert "simgym.cli" not in path.read_text(encoding="utf-8"), path
