@@ -32,12 +32,12 @@ import numpy as np
 
 from simgym.chat_template import render
 from simgym.conversation import Message
-from simgym.data.sources import data_file
+from simgym.data import data_file
 from simgym.evaluation.run_file import RunFile
-from simgym.judges.reward_head import TENSORS, Head
-from simgym.language_models.base import Request, SamplingParams
+from simgym.judges import Head
+from simgym.judges.reward_head import TENSORS
+from simgym.language_models import Request, SamplingParams, TransformersLM
 from simgym.language_models.pooling import ENDING, LONGEST_ANSWER, LONGEST_QUESTION, Exchange, match, pool, rendered
-from simgym.language_models.transformers_lm import TransformersLM
 from simgym.seeding import derive_seed, generator
 from simgym.transcripts import text_hash
 

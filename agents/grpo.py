@@ -24,16 +24,18 @@ from typing import Any
 
 from simgym.conversation import Scenario
 from simgym.errors import ServerUnavailable
-from simgym.integrations.outages import WAITS
-from simgym.integrations.recipes import as_mapping, device_flags, last_complete_checkpoint
-from simgym.integrations.trl import (
+from simgym.integrations import (
+    as_mapping,
+    device_flags,
     judge_reward,
+    last_complete_checkpoint,
     make_rollout_func,
     scenario_dataset,
     training_record,
     training_records,
 )
-from simgym.statistics.plateau import plateau_onset
+from simgym.integrations.outages import WAITS
+from simgym.statistics import plateau_onset
 
 
 @dataclass
@@ -105,7 +107,7 @@ def make_trainer(users: UserSettings, training: Any, options: Any) -> Any:
     from trl import GRPOTrainer, get_peft_config
 
     from simgym.engine.numerics import convert
-    from simgym.language_models.weights import DEFAULT_MODEL, resolve_weights
+    from simgym.language_models import DEFAULT_MODEL, resolve_weights
 
     train_set, validation = split(users)
     weights = resolve_weights(options.model_name_or_path, revision=options.model_revision)
@@ -164,7 +166,7 @@ def base_model(options: Any) -> str:
 
 def split(users: UserSettings) -> tuple[list[Scenario], list[Scenario]]:
     """Scenarios to train and to validate on, by their ids alone: the same for every simulator."""
-    from simgym.data.scenario_sets import hold_out, load_scenarios
+    from simgym.data import hold_out, load_scenarios
 
     train_set, held_out = hold_out(load_scenarios(users.scenarios))
     return train_set, held_out[: users.validation]
@@ -174,7 +176,7 @@ def share_weights(model: Any, name: str) -> None:
     """Let the frozen weights under the policy's adapter be those that users and judges of the same model hold."""
     import torch
 
-    from simgym.language_models.loading import load_language_model
+    from simgym.language_models import load_language_model
 
     shared = dict(load_language_model(name).model.named_parameters())
     with torch.no_grad():

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from simgym.conversation import END_OF_CONVERSATION
-from simgym.simulators.fine_tuned import SHIPPED_ADAPTER
-from simgym.statistics.intervals import Estimate, format_interval
+from simgym.simulators import SHIPPED_ADAPTER
+from simgym.statistics import Estimate, format_interval
 
 REALISM = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "simulator_realism.json"
 CARD = Path(__file__).with_name("adapter_card.md")
@@ -98,8 +98,8 @@ def _realism(results: dict[str, Any] | None) -> str:
     ours = next(one for one in results["scorecards"] if one["simulator"] == "FineTuned")
     theirs = next(one for one in results["scorecards"] if one["simulator"] == "RolePlay")
     rows = []
-    for mine, other in zip(ours["figures"], theirs["figures"], strict=True):
-        cells = [_in_words(estimate) for estimate in (mine["simulated"], other["simulated"], mine["human"])]
+    for mine, other in zip(_metrics(ours), _metrics(theirs), strict=True):
+        cells = [_format_estimate(estimate) for estimate in (mine["simulated"], other["simulated"], mine["human"])]
         rows.append(f"| {mine['title']} | {' | '.join(cells)} |")
     source = results["reference"]
     fewer, strangers = (results["comparison"][key] for key in ("fewer_bits_per_byte_percent", "strangers"))
@@ -118,11 +118,17 @@ user; {_percent(strangers)} for the {strangers["n"]} people who sit in neither s
 """
 
 
+def _metrics(card: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a scorecard; before version 2 of the results they are called figures."""
+    rows: list[dict[str, Any]] = card.get("metrics", card.get("figures"))
+    return rows
+
+
 def _percent(estimate: dict[str, Any]) -> str:
     return f"{estimate['value']:.1f} % {format_interval(Estimate.from_json(estimate))}"
 
 
-def _in_words(estimate: dict[str, Any] | None) -> str:
+def _format_estimate(estimate: dict[str, Any] | None) -> str:
     if estimate is None or estimate["value"] is None:
         return "–"
     digits = 1 if abs(estimate["value"]) >= 10 else 2 if abs(estimate["value"]) >= 1 else 3

@@ -13,8 +13,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from simgym.judges.reward_head import SHIPPED_HEAD
-from simgym.statistics.intervals import Estimate, format_interval
+from simgym.judges import SHIPPED_HEAD
+from simgym.statistics import Estimate, format_interval
 
 VALIDATION = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "embedded_reward.json"
 CARD = Path(__file__).with_name("reward_head_card.md")
@@ -62,10 +62,10 @@ def _validation(results: dict[str, Any] | None) -> str:
     titles = [f"{name} ({judge['pairs']['pairs']} pairs)" for name, judge in judges.items()]
     lines = [f"| | {' | '.join(titles)} | length alone |", "|---|" + "---|" * (len(judges) + 1)]
     for title, part, subset in [*subsets, ("another question's answer", "off_topic", "off_topic")]:
-        cells = [_in_words(judge[part]["by_subset"][subset]) if part in judge else "–" for judge in judges.values()]
+        cells = [_shown(judge[part]["by_subset"][subset]) if part in judge else "–" for judge in judges.values()]
         alone = results["reward_head"][part]["length_alone"][subset]
         lines.append(f"| {title} | {' | '.join(cells)} | {alone:.2f} |")
-    cells = [_in_words(judge["pairs"]["length_balanced"]) for judge in judges.values()]
+    cells = [_shown(judge["pairs"]["length_balanced"]) for judge in judges.values()]
     lines.append(f"| all but the last, balanced for length | {' | '.join(cells)} | 0.50 |")
     value = results["reward_head"]["value_and_length"]
     return f"""
@@ -73,7 +73,7 @@ def _validation(results: dict[str, Any] | None) -> str:
 
 Pairs of AlpacaEval outputs (`python benchmarks/embedded_reward.py`): a concise GPT-4 against weaker
 models, on instructions that nobody looked at while the features were chosen. Share decided rightly, 95 % intervals
-over instructions. Rank correlation of value and length: {_in_words(value)}. The ceiling is not a judge: it is what the
+over instructions. Rank correlation of value and length: {_shown(value)}. The ceiling is not a judge: it is what the
 same features decide when they are fitted on pairs of this kind, in cross-validation.
 
 {chr(10).join(lines)}
@@ -81,7 +81,7 @@ same features decide when they are fitted on pairs of this kind, in cross-valida
 """
 
 
-def _in_words(estimate: dict[str, Any]) -> str:
+def _shown(estimate: dict[str, Any]) -> str:
     return f"{estimate['value']:.2f} {format_interval(Estimate.from_json(estimate), '.2f')}"
 
 

@@ -26,14 +26,12 @@ from typing import Any
 
 import numpy as np
 
-from simgym.assistants.action_sets import STRATEGIES, ActionSet, Candidates, SampledReplies, Strategies
+from simgym.assistants import STRATEGIES, ActionSet, Candidates, SampledReplies, Strategies
 from simgym.conversation import Conversation, Scenario
 from simgym.errors import ServerUnavailable
-from simgym.integrations.features import ConversationFeatures, Projection
+from simgym.integrations import ConversationFeatures, PolicyAssistant, Projection, TextVecEnv, as_mapping, as_model
 from simgym.integrations.outages import WAITS, patiently
-from simgym.integrations.recipes import as_mapping, as_model
-from simgym.integrations.stable_baselines3 import PolicyAssistant, TextVecEnv
-from simgym.language_models.base import SamplingParams
+from simgym.language_models import SamplingParams
 from simgym.seeding import derive_seed
 
 
@@ -130,7 +128,7 @@ def check_settings(settings: Settings, folder: Path) -> None:
 
 def split(settings: Settings) -> tuple[list[Scenario], list[Scenario]]:
     """Scenarios to train on and to test on, by their ids alone."""
-    from simgym.data.scenario_sets import hold_out, load_scenarios
+    from simgym.data import hold_out, load_scenarios
 
     train, held_out = hold_out(load_scenarios(settings.scenarios))
     test = held_out[: settings.held_out]
@@ -158,7 +156,7 @@ class Run:
     def __init__(self, settings: Settings, folder: Path, scenarios: list[Scenario]) -> None:
         from stable_baselines3 import PPO
 
-        from simgym.integrations.candidate_policy import CandidatePolicy
+        from simgym.integrations import CandidatePolicy
 
         self.settings, self.folder = settings, folder
         sampling = SamplingParams(temperature=settings.temperature, max_new_tokens=settings.max_new_tokens)
@@ -338,7 +336,7 @@ def compare(run: Run, scenarios: list[Scenario]) -> None:
     """The trained policy beside the one it began as (close to a uniform choice) and everything that is fixed."""
     import gymnasium
 
-    from simgym.rollout.collect import collect
+    from simgym.rollout import collect
 
     settings = run.settings
     env = gymnasium.make(settings.env_id, scenarios=scenarios, **environment(settings))
@@ -399,8 +397,8 @@ class Rule:
 
 def summary(transcripts: list[Any]) -> dict[str, Any]:
     """Mean reward with an interval over scenarios, length, and what does not count."""
-    from simgym.rollout.collect import count_exclusions
-    from simgym.statistics.intervals import clustered_bootstrap_mean
+    from simgym.rollout import count_exclusions
+    from simgym.statistics import clustered_bootstrap_mean
 
     counted = [one for one in transcripts if one.counts]
     lengths = [sum(map(len, one.conversation.said_by("assistant"))) for one in counted]
@@ -415,7 +413,7 @@ def summary(transcripts: list[Any]) -> dict[str, Any]:
 
 def difference(first: list[Any], second: list[Any]) -> dict[str, Any]:
     """Mean of first - second over the conversations (scenario and seed) that count in both."""
-    from simgym.statistics.intervals import clustered_bootstrap_mean
+    from simgym.statistics import clustered_bootstrap_mean
 
     both = [(one, two) for one, two in zip(first, second, strict=True) if one.counts and two.counts]
     gains, clusters = [one.reward - two.reward for one, two in both], [one.scenario.id for one, _ in both]

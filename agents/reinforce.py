@@ -17,7 +17,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import simgym  # noqa: F401  # registers the environments
-from simgym.language_models.weights import resolve_weights
+from simgym.language_models import resolve_weights
 
 UNTEMPERED = {"do_sample": True, "temperature": 1.0, "top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0}
 """The log-probabilities below are those of this sampling, whatever the model's own defaults."""

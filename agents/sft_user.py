@@ -24,9 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from simgym.chat_template import add_end_token
-from simgym.data.flipped import flip_conversations
-from simgym.data.logged import LoggedConversation, StepOutput, read_logged
-from simgym.integrations.recipes import last_complete_checkpoint
+from simgym.data import LoggedConversation, StepOutput, flip_conversations, read_logged
+from simgym.integrations import last_complete_checkpoint
 
 
 @dataclass
@@ -148,7 +147,7 @@ def load_conversations(data: UserData, split: str) -> list[LoggedConversation]:
     """The conversations of a split."""
     source, limit = (data.train_data, None) if split == "train" else (data.validation_data, data.validation_limit)
     if source == "chitchat":
-        from simgym.data.chitchat import chitchat_conversations, chitchat_splits
+        from simgym.data import chitchat_conversations, chitchat_splits
 
         return chitchat_splits(chitchat_conversations().conversations)[split][:limit]
     return list(read_logged(str(source)))[:limit]
@@ -156,7 +155,7 @@ def load_conversations(data: UserData, split: str) -> list[LoggedConversation]:
 
 def weights_of(name: str) -> str:
     """Where the weights are; the default model goes by its name."""
-    from simgym.language_models.weights import DEFAULT_MODEL, resolve_weights
+    from simgym.language_models import DEFAULT_MODEL, resolve_weights
 
     return str(resolve_weights(name).path) if name == DEFAULT_MODEL else name
 

@@ -67,11 +67,8 @@ def measure(step: str, source: Path) -> dict[str, Any]:
     from transformers import AutoTokenizer
 
     from simgym.chat_template import add_end_token
-    from simgym.data.flipped import flip_conversations
-    from simgym.data.logged import StepOutput, read_logged
-    from simgym.data.preprocess import preprocess
-    from simgym.data.splits import split_conversations
-    from simgym.language_models.weights import DEFAULT_MODEL, resolve_weights
+    from simgym.data import StepOutput, flip_conversations, preprocess, read_logged, split_conversations
+    from simgym.language_models import DEFAULT_MODEL, resolve_weights
 
     folder, found = source.parent, {}
     clean = folder / "clean.jsonl"

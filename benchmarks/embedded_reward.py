@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from simgym.conversation import Message
-from simgym.data.sources import data_file
-from simgym.evaluation.judge_validation import Pair, Verdict, judge_pairs, read_pairs, validate
-from simgym.judges.loading import load_judge
-from simgym.judges.reward_head import SHIPPED_HEAD, Head, read_head
+from simgym.data import data_file
+from simgym.evaluation import judge_pairs, read_pairs, validate
+from simgym.evaluation.judge_validation import Pair, Verdict
+from simgym.judges import SHIPPED_HEAD, Head, load_judge, read_head
+from simgym.language_models import TransformersLM
 from simgym.language_models.pooling import match, pool, rendered
-from simgym.language_models.transformers_lm import TransformersLM
 from simgym.seeding import generator
-from simgym.statistics.agreement import spearman
+from simgym.statistics import spearman
 from simgym.transcripts import write_json
 
 LOOKED_AT = 300

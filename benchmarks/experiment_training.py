@@ -16,8 +16,8 @@ from experiment_config import INITIAL, Study
 
 import simgym
 from simgym.errors import ConfigurationError
-from simgym.integrations.recipe_runs import RecipeRun, run_recipes
-from simgym.language_models.adapters import adapter_fingerprint
+from simgym.integrations import RecipeRun, run_recipes
+from simgym.language_models import adapter_fingerprint
 
 RECIPES = Path(__file__).resolve().parents[1] / "agents"
 BEGUN, DONE = "recipe.part.yaml", "recipe.yaml"
@@ -139,7 +139,7 @@ def load_assistants(study: Study) -> dict[str, Any]:
 
 
 def _policies(study: Study) -> dict[str, Any]:
-    from simgym.integrations.stable_baselines3 import load_policy
+    from simgym.integrations import load_policy
 
     return {row: load_policy(run_folder(study, *run) / "policy", study.model) for row, run in study.rows().items()}
 

@@ -36,7 +36,8 @@ import gpu_engine
 import gpu_recipes
 from gpu_engine import SHAPES, Setup
 
-from simgym.language_models.weights import default_model_is_ready, import_default_model, resolve_weights
+from simgym.language_models import resolve_weights
+from simgym.language_models.weights import default_model_is_ready, import_default_model
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).with_name("results") / "gpu.json"

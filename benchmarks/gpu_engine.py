@@ -17,8 +17,7 @@ import torch
 
 from simgym.conversation import Message
 from simgym.engine import Engine, EngineConfig, Sequence
-from simgym.language_models.base import Generation, Request, SamplingParams
-from simgym.language_models.transformers_lm import TransformersLM
+from simgym.language_models import Generation, Request, SamplingParams, TransformersLM
 
 SHAPES = {
     "qwen2.5-1.5b": {
@@ -200,7 +199,7 @@ KINDS: dict[str, dict[str, float]] = {
 
 def measure_speed(setup: Setup, folder: str) -> dict[str, Any]:
     """Tokens a second of the engine and of `generate` by batch size, beside what memory bandwidth allows."""
-    engine, read_bandwidth = make_engine(setup, folder), copy_bandwidth(setup) / 2
+    engine, bandwidth = make_engine(setup, folder), copy_bandwidth(setup)
     model = engine.runner.lora_bank.model
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     engine.generate(make_sequences(setup, engine, 2, max_new_tokens=4, prompt_tokens=8))  # warm up
@@ -215,7 +214,7 @@ def measure_speed(setup: Setup, folder: str) -> dict[str, Any]:
         prompts = [sequence.prompt for sequence in make_sequences(setup, engine, size)]
         new_tokens = setup.pick(96, 6)
         kept = size * (len(prompts[0]) + new_tokens / 2) * engine.kv_cache.token_bytes
-        row["bandwidth_limit_decode_tokens_per_s"] = round(size * read_bandwidth / (weights + kept))
+        row["bandwidth_limit_decode_tokens_per_s"] = round(size * bandwidth / (weights + kept))
         engine.clear()
         row["generate_tokens_per_s"] = round(plain_generate(model, prompts, new_tokens), 1)
         rows.append(row)

@@ -42,7 +42,7 @@ def train_ppo(setup: Setup) -> dict[str, Any]:
 
 def few_scenarios(folder: Path) -> Path:
     """A file of the first everyday scenarios."""
-    from simgym.data.scenario_sets import load_scenarios
+    from simgym.data import load_scenarios
 
     path = folder / "few.jsonl"
     rows = [json.dumps(scenario.to_json()) for scenario in load_scenarios("everyday", limit=14)]

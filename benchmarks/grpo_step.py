@@ -19,10 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from simgym.data.scenario_sets import load_scenarios
-from simgym.integrations.trl import Rollouts, judge_reward, make_rollout_func, scenario_dataset
-from simgym.judges.loading import load_judge
-from simgym.language_models.weights import DEFAULT_MODEL, resolve_weights
+from simgym.data import load_scenarios
+from simgym.integrations import judge_reward, make_rollout_func, scenario_dataset
+from simgym.integrations.trl import Rollouts
+from simgym.judges import load_judge
+from simgym.language_models import DEFAULT_MODEL, resolve_weights
 from simgym.transcripts import write_json
 
 RESULTS = Path(__file__).with_name("results") / "grpo_step.json"

@@ -63,11 +63,10 @@ def play(run: Path, seeds: int) -> dict[str, list[Any]]:
     import gymnasium
 
     import simgym  # noqa: F401  # registers the environments
-    from simgym.assistants.language_model_assistant import LanguageModelAssistant
-    from simgym.data.scenario_sets import hold_out, load_scenarios
-    from simgym.language_models.base import SamplingParams
-    from simgym.language_models.loading import load_language_model
-    from simgym.rollout.collect import collect
+    from simgym.assistants import LanguageModelAssistant
+    from simgym.data import hold_out, load_scenarios
+    from simgym.language_models import SamplingParams, load_language_model
+    from simgym.rollout import collect
 
     model = {"kind": "transformers", "model": BASE, "dtype": "bfloat16-mixed"}
     load_language_model(model).load_adapter("trained", str(run / "final"))  # type: ignore[attr-defined]
@@ -100,8 +99,8 @@ def play(run: Path, seeds: int) -> dict[str, list[Any]]:
 
 def described(transcripts: list[Any]) -> dict[str, Any]:
     """Means of one assistant's conversations."""
-    from simgym.rollout.collect import count_exclusions
-    from simgym.statistics.intervals import clustered_bootstrap_mean
+    from simgym.rollout import count_exclusions
+    from simgym.statistics import clustered_bootstrap_mean
 
     counted = [one for one in transcripts if one.counts]
     clusters = [one.scenario.id for one in counted]
@@ -115,10 +114,8 @@ def described(transcripts: list[Any]) -> dict[str, Any]:
 
 def compared(first: list[Any], second: list[Any]) -> dict[str, Any]:
     """Paired differences of conversations that count in both."""
-    from simgym.judges.loading import load_judge
-    from simgym.statistics.intervals import clustered_bootstrap_mean
-    from simgym.statistics.length_control import length_controlled_win_rate
-    from simgym.statistics.resampling import bootstrap_statistic
+    from simgym.judges import load_judge
+    from simgym.statistics import bootstrap_statistic, clustered_bootstrap_mean, length_controlled_win_rate
 
     pairs = [(one, two) for one, two in zip(first, second, strict=True) if one.counts and two.counts]
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from simgym.statistics.paired_matrix import compare_matrix
+from simgym.statistics import MatrixLayout, compare_matrix
 from simgym.transcripts import write_json
 
 RESULTS = Path(__file__).with_name("results") / "matrix_scale.json"
@@ -36,7 +36,7 @@ def main() -> None:
             rewards,
             range(CONVERSATIONS),
             seed=0,
-            trained_on={row: row for row in range(1, side)},
+            layout=MatrixLayout(trained_on={row: row for row in range(1, side)}),
             resamples=RESAMPLES,
         )
         seconds = time.perf_counter() - began

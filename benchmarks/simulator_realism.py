@@ -21,16 +21,13 @@ from typing import Any
 import numpy as np
 
 from simgym import __version__
-from simgym.cli.realism import scorecard_table
-from simgym.cli.terminal import stdout
-from simgym.data.chitchat import chitchat_conversations, chitchat_strangers
-from simgym.evaluation.realism import score_realism
-from simgym.evaluation.reference import load_reference
-from simgym.evaluation.simulated_turns import simulate_turns
-from simgym.report.realism import realism_results, write_realism_report
-from simgym.simulators.fine_tuned import FineTuned
-from simgym.simulators.role_play import RolePlay
-from simgym.statistics.resampling import Rows, bootstrap_statistic
+from simgym.data import chitchat_conversations, chitchat_strangers
+from simgym.evaluation import load_reference, score_realism, simulate_turns
+from simgym.report import realism_results, write_realism_report
+from simgym.report.realism import format_estimate, scorecard_rows
+from simgym.simulators import FineTuned, RolePlay
+from simgym.statistics import bootstrap_statistic
+from simgym.statistics.resampling import Rows
 from simgym.transcripts import write_json
 
 RESULTS = Path(__file__).parent / "results" / "simulator_realism.json"
@@ -69,14 +66,17 @@ def main() -> None:
         "strangers": fewer_bits(people, turns["FineTuned"], turns["RolePlay"], options.seed, strangers),
     }
     write_json(options.output, results)
-    stdout().print(scorecard_table(cards))
+    print("metric", *(card.simulator for card in cards), "people", sep="\t")
+    for row in scorecard_rows(cards):
+        estimates = [*(metric.simulated for metric in row.simulated), row.metric.human]
+        print(row.metric.title, *(" ".join(format_estimate(estimate)) for estimate in estimates), sep="\t")
     bits = compared["fewer_bits_per_byte_percent"]
     interval = f"[{bits['low']:.1f}, {bits['high']:.1f}]"
     print(f"FineTuned needs {bits['value']:.1f} % {interval} fewer bits per byte than RolePlay")
     bits = compared["strangers"]
     interval = f"[{bits['low']:.1f}, {bits['high']:.1f}]"
     print(f"{bits['value']:.1f} % {interval} for the {bits['n']} people in neither seat of a train conversation")
-    aucs = {card.simulator: card.figure("classifier_auc").simulated for card in cards}
+    aucs = {card.simulator: card.metric("classifier_auc").simulated for card in cards}
     print("classifier AUC: " + ", ".join(f"{name} {auc.value:.3f} [{auc.low:.3f}, {auc.high:.3f}]"
                                          for name, auc in aucs.items() if auc and auc.value is not None))  # fmt: skip
 

@@ -24,12 +24,12 @@ from typing import Any
 
 import numpy as np
 
-from simgym.evaluation.reference import load_reference
+from simgym.evaluation import load_reference
 from simgym.evaluation.simulated_turns import human_likelihoods
-from simgym.language_models.weights import DEFAULT_MODEL, resolve_weights
-from simgym.simulators.fine_tuned import FineTuned
-from simgym.simulators.role_play import RolePlay
-from simgym.statistics.resampling import Rows, bootstrap_statistic
+from simgym.language_models import DEFAULT_MODEL, resolve_weights
+from simgym.simulators import FineTuned, RolePlay
+from simgym.statistics import bootstrap_statistic
+from simgym.statistics.resampling import Rows
 from simgym.transcripts import write_json
 
 LAST = 3
@@ -62,7 +62,7 @@ def main() -> None:
             row[name] = bits_per_byte(simulator, moments)
         rows.append(row)
         print(
-            "\t".join([f"{layers} layers", *(_in_words(name, row[name]) for name in ("fine_tuned", "role_play"))]),
+            "\t".join([f"{layers} layers", *(_shown(name, row[name]) for name in ("fine_tuned", "role_play"))]),
             flush=True,
         )
         write_json(options.output, {"people": people.people, "turns": len(moments), "rows": rows})
@@ -111,7 +111,7 @@ def bits_per_byte(simulator: Any, moments: Any) -> dict[str, Any]:
     return bootstrap_statistic(ratio, [moment.person for moment in moments], seed=0, resamples=1999).to_json()
 
 
-def _in_words(name: str, estimate: dict[str, Any]) -> str:
+def _shown(name: str, estimate: dict[str, Any]) -> str:
     return f"{name} {estimate['value']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}] bits per byte"
 
 

@@ -32,10 +32,12 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from simgym.study.config import Study, read_study, study_template
+from simgym.statistics.votes import VoteDistribution
+from simgym.study import Study, study_template
+from simgym.study.config import read_study
 from simgym.study.records import export
 from simgym.study.serving import served
-from simgym.study.simulate import Ledger, Truth, disagreements, play
+from simgym.study.simulate import Ledger, Traffic, disagreements, play
 from simgym.study.store import Store
 from simgym.testing.postgresql import find_postgresql, temporary_postgresql
 
@@ -78,10 +80,8 @@ def measure(name: str, url: str, file: Path, study: Study, args: argparse.Namesp
                 address,
                 study,
                 participants=args.participants,
-                truth=Truth(),
-                at_once=args.at_once,
-                doubled=0.1,
-                think=think,
+                truth=VoteDistribution(),
+                traffic=Traffic(at_once=args.at_once, doubled=0.1, think=think),
             )
         )
         seconds = time.monotonic() - started

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
 
-from simgym.statistics.intervals import Estimate
-from simgym.statistics.power import plan_tied_win_rate
-from simgym.statistics.votes import rejection_rate
+from simgym.statistics import Estimate, plan_tied_win_rate, rejection_rate
+from simgym.statistics.votes import VoteDistribution
 
 RESULTS = Path(__file__).parent / "results" / "study_type_one.json"
 
@@ -29,29 +29,29 @@ def main() -> None:
     parser.add_argument("--participants", type=int, default=60)
     parser.add_argument("--output", type=Path, default=RESULTS)
     args = parser.parse_args()
-    truth = {"win_rate": 0.5, "tie_rate": 0.15, "icc": 0.2}
-    found = rejection_rate(args.participants, 5, **truth, studies=args.studies, seed=1)
+    truth = VoteDistribution(win_rate=0.5, tie_rate=0.15, icc=0.2)
+    rejections = rejection_rate(args.participants, 5, truth, studies=args.studies, seed=1)
     print(f"type-I error at {args.participants} participants x 5 choices, ICC 0.2, {args.studies:,} studies:")
-    print(f"  cluster-robust (the analysis)  {in_words(found.robust)}")
-    print(f"  choices taken for independent  {in_words(found.naive)}")
+    print(f"  cluster-robust (the analysis)  {format_estimate(rejections.robust)}")
+    print(f"  choices taken for independent  {format_estimate(rejections.naive)}")
     result = {
         "studies": args.studies,
         "participants": args.participants,
         "choices": 5,
-        "truth": truth,
-        "type_one_error": {"robust": found.robust.to_json(), "naive": found.naive.to_json()},
+        "truth": asdict(truth),
+        "type_one_error": {"robust": rejections.robust.to_json(), "naive": rejections.naive.to_json()},
         "power": [],
     }
     print("power at a true win rate of 0.58, aimed at 0.8:")
     for icc in (0.0, 0.1, 0.2, 0.3):
         people = plan_tied_win_rate(0.58, per_cluster=5, tie_rate=0.15, icc=icc).clusters
-        power = rejection_rate(people, 5, win_rate=0.58, tie_rate=0.15, icc=icc, studies=args.studies, seed=2).robust
+        power = rejection_rate(people, 5, VoteDistribution(icc=icc), studies=args.studies, seed=2).robust
         result["power"].append({"icc": icc, "participants": people, "power": power.to_json()})
-        print(f"  ICC {icc}: {people} participants, power {in_words(power)}")
+        print(f"  ICC {icc}: {people} participants, power {format_estimate(power)}")
     args.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
-def in_words(estimate: Estimate) -> str:
+def format_estimate(estimate: Estimate) -> str:
     """A share with its interval, percent."""
     return f"{100 * estimate.value:.1f} % [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from throughput_systems import NEW_TOKENS, peak_mb, reset_peak
 
-from simgym.language_models.weights import DEFAULT_MODEL, resolve_weights
+from simgym.language_models import DEFAULT_MODEL, resolve_weights
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,17 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from simgym.judges.base import Judgement
-from simgym.language_models.base import Generation, Likelihood, Request, SamplingParams, record_call
-from simgym.language_models.weights import DEFAULT_MODEL, resolve_weights
-from simgym.simulators.base import UserTurn
+from simgym.judges import Judgement
+from simgym.language_models import (
+    DEFAULT_MODEL,
+    Generation,
+    Likelihood,
+    Request,
+    SamplingParams,
+    record_call,
+    resolve_weights,
+)
+from simgym.simulators import UserTurn
 
 NEW_TOKENS = 24
 """Longest turn of either side."""
@@ -127,7 +134,7 @@ def with_simgym(people: Sequence[dict[str, str]], turns: int, dtype: str) -> dic
 
     import simgym
     from simgym.conversation import INTENT_PREFIX, Message, Scenario
-    from simgym.language_models.loading import load_language_model
+    from simgym.language_models import load_language_model
 
     model = {"kind": "transformers", "model": DEFAULT_MODEL, "dtype": dtype}
     sampling = SamplingParams(temperature=0, max_new_tokens=NEW_TOKENS)

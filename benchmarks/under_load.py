@@ -36,8 +36,8 @@ WAITING = {
 WORK = """
 import time
 from simgym.conversation import Message
-from simgym.language_models.base import Request, SamplingParams
-from simgym.language_models.transformers_lm import TransformersLM
+from simgym.language_models import Request, SamplingParams
+from simgym.language_models import TransformersLM
 
 model = TransformersLM("smollm2-135m-instruct", kv_cache_gib=0)
 greedy = SamplingParams(temperature=0, max_new_tokens=24)

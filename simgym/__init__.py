@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from simgym.conversation import Conversation, Message, Scenario, read_scenarios
     from simgym.data import load_scenarios
     from simgym.errors import SimgymError
+    from simgym.evaluation import ExperimentConfig
+    from simgym.experiment import Results, evaluate
     from simgym.faults import Fault
     from simgym.language_models import ModelSpec, SamplingParams, load_language_model
     from simgym.registration import register_simulator
@@ -63,6 +65,10 @@ __all__ = [
     # one user, for a program that keeps the conversation itself
     "user",
     "SimulatedUser",
+    # an experiment: assistants x simulated users
+    "ExperimentConfig",
+    "evaluate",
+    "Results",
     # who and what takes part
     "ModelSpec",
     "SamplingParams",
@@ -99,6 +105,8 @@ __getattr__, __dir__ = lazy_exports(
         "conversation": ("Conversation", "Message", "Scenario", "read_scenarios"),
         "data": ("load_scenarios",),
         "errors": ("SimgymError",),
+        "evaluation": ("ExperimentConfig",),
+        "experiment": ("Results", "evaluate"),
         "faults": ("Fault",),
         "language_models": ("ModelSpec", "SamplingParams", "load_language_model"),
         "registration": ("register_simulator",),

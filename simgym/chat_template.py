@@ -66,18 +66,18 @@ def turn_end(tokenizer: Any) -> str:
     """
     message = Message("user", _MARKER)
     after = render(tokenizer, [message], "assistant").rpartition(_MARKER)[2]
-    found = [token for token in _special_tokens(tokenizer) if token in after]
-    if not found:
+    special = [token for token in _special_tokens(tokenizer) if token in after]
+    if not special:
         return after.rstrip()
-    first = min(found, key=lambda token: (after.index(token), -len(token)))
+    first = min(special, key=lambda token: (after.index(token), -len(token)))
     return after[: after.index(first)] + first
 
 
 def turn_end_token(tokenizer: Any) -> int | None:
     """The special token that `turn_end` ends with, or None if the template ends a user turn by plain text."""
     end = turn_end(tokenizer)
-    found = [token for token in _special_tokens(tokenizer) if end.endswith(token)]
-    return token_id(tokenizer, max(found, key=len)) if found else None
+    special = [token for token in _special_tokens(tokenizer) if end.endswith(token)]
+    return token_id(tokenizer, max(special, key=len)) if special else None
 
 
 def flip(tokenizer: Any, intent: str, messages: Sequence[Message], *, max_tokens: int | None = None) -> FlippedExample:
@@ -165,8 +165,8 @@ def _start_row(model: Any, token: int, start: int | None) -> None:
 
 def token_id(tokenizer: Any, token: str) -> int | None:
     """The id of a token, or None if the tokenizer does not have it; `get_vocab` would build the whole vocabulary."""
-    found = tokenizer.convert_tokens_to_ids(token)
-    return None if found is None or tokenizer.convert_ids_to_tokens(found) != token else int(found)
+    index = tokenizer.convert_tokens_to_ids(token)
+    return None if index is None or tokenizer.convert_ids_to_tokens(index) != token else int(index)
 
 
 def defuse(tokenizer: Any, text: str) -> str:
@@ -213,8 +213,8 @@ def _rendered(tokenizer: Any, plain: Sequence[dict[str, str]], next_role: str | 
         raise ConfigurationError(f"The model's chat template refuses the roles {roles}: {error}.") from error
     if next_role != "user":
         return text
-    head, found, _ = text.rpartition(_MARKER)
-    if not found:
+    head, marker, _ = text.rpartition(_MARKER)
+    if not marker:
         raise ConfigurationError("The model's chat template alters user messages, so no user turn can be left open.")
     return head
 

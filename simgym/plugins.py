@@ -1,10 +1,10 @@
-"""Names to objects: simulators, judges and language models are found through entry points, or imported by `py:`.
+"""Names to objects: whatever can be exchanged is found through entry points, or imported by `py:`.
 
-Built-ins are declared in simgym's own `pyproject.toml` in the groups `simgym.simulators`, `simgym.judges` and
-`simgym.language_models`; another package adds its own by declaring the same groups. `py:module:Class` names a class or
-function without any declaration; its module may lie in the working directory. Nothing is imported until its name is
-asked for. The constructor's signature and docstring say which options there are, so that an unknown one is an error
-before any work begins.
+Built-ins are declared in simgym's own `pyproject.toml` in the groups `simgym.language_models`, `simgym.simulators`,
+`simgym.judges`, `simgym.assistants`, `simgym.scenario_sets` and `simgym.environments`; another package adds its own by
+declaring the same groups. `py:module:Class` names a class or function without any declaration; its module may lie in
+the working directory. Nothing is imported until its name is asked for. The constructor's signature and docstring say
+which options there are, so that an unknown one is an error before any work begins.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _REFERENCE = re.compile(r"py:(?P<module>[A-Za-z_][\w.]*):(?P<name>[A-Za-z_]\w*)"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PluginOption:
-    """One constructor argument of a simulator, judge or language model."""
+    """One constructor argument of a plug-in."""
 
     name: str
     """The keyword."""
@@ -45,8 +45,15 @@ class PluginOption:
 
 @functools.cache  # the metadata of every installed package is read for it, and it is asked for at every step
 def available(kind: str) -> Mapping[str, EntryPoint]:
-    """All plug-ins of one kind (`simulators`, `judges` or `language_models`), by name; looked up once a process."""
-    return {entry.name: entry for entry in sorted(entry_points(group=f"simgym.{kind}"), key=lambda entry: entry.name)}
+    """All plug-ins of one kind (`simulators`, `scenario_sets`, ...), by name; looked up once a process.
+
+    Raises:
+        ConfigurationError: there is none, not even simgym's own: its metadata are older than its code.
+    """
+    entries = entry_points(group=f"simgym.{kind}")
+    if not entries:
+        raise ConfigurationError(_outdated(kind))
+    return {entry.name: entry for entry in sorted(entries, key=lambda entry: entry.name)}
 
 
 def find(kind: str, name: str) -> Any:
@@ -54,18 +61,24 @@ def find(kind: str, name: str) -> Any:
 
     Raises:
         UnknownName: nothing of that kind has the name; the message lists the known ones.
-        ConfigurationError: the module of a `py:` reference cannot be imported.
+        ConfigurationError: the module of a `py:` reference cannot be imported, or simgym has to be installed again.
     """
     if name.startswith(PYTHON_PREFIX):
         return _imported(name)
     known = available(kind)
     if name not in known:
         raise UnknownName(f"{unknown(_noun(kind), name, list(known))} Or install a plug-in, or give py:module:Class.")
-    return known[name].load()
+    try:
+        return known[name].load()
+    except (ModuleNotFoundError, AttributeError) as error:
+        value = known[name].value
+        if not value.startswith("simgym.") or getattr(error, "name", None) != value.partition(":")[0]:
+            raise  # another package's affair, or something that the module needs
+        raise ConfigurationError(_outdated(kind)) from error
 
 
 def make(kind: str, name: str, arguments: Mapping[str, Any]) -> Any:
-    """The simulator, judge, language model or assistant called `name`, made with these arguments.
+    """The plug-in called `name`, made with these arguments.
 
     Raises:
         UnknownName: there is no such plug-in, or it has no such option; the message has the nearest name.
@@ -147,6 +160,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """` Did you mean ...?` with the nearest known name, or nothing."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def _outdated(kind: str) -> str:
+    return (
+        f"simgym's own {kind.replace('_', ' ')} are not where its installed metadata say, which are older than "
+        "its code. Install it again; in a clone: pip install -e ."
+    )
 
 
 def _noun(kind: str) -> str:

@@ -2,11 +2,17 @@
 
 Every id is the same environment class with another simulator, so swapping the training partner is swapping the id.
 Nothing is imported before `gym.make`.
+
+Another package has a table of its own, a sequence of `SimulatorEnv`, under the entry-point group `simgym.environments`.
+As with any package of Gymnasium environments, Python code imports it; where ids are read from a command line or a file,
+the tables of all installed packages are registered first (`environments`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,14 +28,14 @@ class SimulatorEnv:
     env_id: str
     """Gymnasium id."""
     simulator: str
-    """Registered name of the user simulator."""
+    """Registered name of the user simulator, or `py:module:Class`."""
     summary: str
     """What plays the user, in a line."""
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     """Defaults of this id, on top of those of the environment."""
 
 
-ENVIRONMENTS = (
+ENVIRONMENTS: tuple[SimulatorEnv, ...] = (
     SimulatorEnv("UserSim-RolePlay-v0", "role_play", "prompted model, writes its own opening from the intent"),
     SimulatorEnv(
         "UserSim-RolePlayOpening-v0", "role_play_opening", "prompted model, starts from the scenario's real opening"
@@ -48,11 +54,50 @@ ENVIRONMENTS = (
 )
 
 
-def register_environments() -> None:
-    """Register all ids; doing so twice changes nothing."""
-    for row in ENVIRONMENTS:
-        if row.env_id not in gymnasium.registry:
-            _register(row.env_id, {"simulator": row.simulator, **row.kwargs})
+def register_environments(rows: Sequence[SimulatorEnv] = ENVIRONMENTS) -> None:
+    """Register a table of environments; doing so twice changes nothing.
+
+    Args:
+        rows: The table; default: simgym's own.
+
+    Raises:
+        ConfigurationError: an id is none that Gymnasium takes, or stands for another environment.
+    """
+    for row in rows:
+        _register(row.env_id, {"simulator": row.simulator, **row.kwargs})
+
+
+@functools.cache
+def environments() -> Mapping[str, SimulatorEnv]:
+    """All environments by id, those of other packages included, which this registers with Gymnasium.
+
+    A table that cannot be imported or registered is left out with a warning: it concerns its own package alone.
+    """
+    from simgym.plugins import available, find  # reads the metadata of all packages, which `import simgym` must not
+
+    by_id = {row.env_id: row for row in ENVIRONMENTS}
+    for name in available("environments"):
+        try:
+            rows = read_table(find("environments", name))
+            register_environments(rows)
+        except (ImportError, AttributeError, ConfigurationError) as error:
+            warnings.warn(f"The environments of the plug-in {name!r} are left out: {error}", stacklevel=2)
+        else:
+            by_id.update({row.env_id: row for row in rows})
+    return by_id
+
+
+def read_table(table: Any) -> tuple[SimulatorEnv, ...]:
+    """A plug-in's table.
+
+    Raises:
+        ConfigurationError: it is not a sequence of `SimulatorEnv`.
+    """
+    rows = tuple(table) if isinstance(table, Sequence) else (table,)
+    for row in rows:
+        if not isinstance(row, SimulatorEnv):
+            raise ConfigurationError(f"It holds a {type(row).__name__}, expected a sequence of SimulatorEnv.")
+    return rows
 
 
 def register_simulator(simulator: str, env_id: str | None = None) -> str:
@@ -72,17 +117,11 @@ def register_simulator(simulator: str, env_id: str | None = None) -> str:
         ConfigurationError: the id stands for another simulator, or cannot be one.
     """
     kwargs: dict[str, Any] = {"simulator": simulator}
-    for row in ENVIRONMENTS:
-        if row.simulator == simulator:
-            kwargs, env_id = {"simulator": simulator, **row.kwargs}, env_id or row.env_id
+    own = next((row for row in environments().values() if row.simulator == simulator), None)
+    if own is not None:
+        kwargs, env_id = {"simulator": simulator, **own.kwargs}, env_id or own.env_id
     env_id = env_id or f"UserSim-{simulator.removeprefix('py:').replace(':', '.')}-v0"
-    if env_id not in gymnasium.registry:
-        try:
-            _register(env_id, kwargs)
-        except gymnasium.error.Error as error:
-            raise ConfigurationError(f"{env_id!r} is no environment id: {error}. Expected UserSim-NAME-v0.") from error
-    elif gymnasium.registry[env_id].kwargs != kwargs:
-        raise ConfigurationError(f"{env_id!r} is registered as another environment. Choose another name.")
+    _register(env_id, kwargs)
     return env_id
 
 
@@ -96,23 +135,23 @@ def register_variant(env_id: str, base: str) -> None:
     Raises:
         ConfigurationError: the base is none of simgym's, or the id is taken by something else.
     """
-    known = {row.env_id: {"simulator": row.simulator, **row.kwargs} for row in ENVIRONMENTS}
-    if base not in known:
-        raise ConfigurationError(f"{base!r} is no environment of simgym's. Expected one of {', '.join(known)}.")
-    if env_id in gymnasium.registry:
-        if gymnasium.registry[env_id].kwargs != known[base]:
-            raise ConfigurationError(f"{env_id!r} is registered as another environment. Choose another id.")
-        return
-    try:
-        _register(env_id, known[base])
-    except gymnasium.error.Error as error:
-        raise ConfigurationError(f"{env_id!r} is no environment id: {error}. Expected UserSim-NAME-v0.") from error
+    rows = environments()
+    if base not in rows:
+        raise ConfigurationError(f"{base!r} is no environment of simgym's. Expected one of {', '.join(rows)}.")
+    _register(env_id, {"simulator": rows[base].simulator, **rows[base].kwargs})
 
 
 def _register(env_id: str, kwargs: dict[str, Any]) -> None:
-    gymnasium.register(
-        env_id,
-        entry_point="simgym.envs.conversation_env:ConversationEnv",
-        vector_entry_point="simgym.envs.vector_env:UserSimVectorEnv",
-        kwargs=kwargs,
-    )
+    if env_id in gymnasium.registry:
+        if gymnasium.registry[env_id].kwargs != kwargs:
+            raise ConfigurationError(f"{env_id!r} is registered as another environment. Choose another id.")
+        return
+    try:
+        gymnasium.register(
+            env_id,
+            entry_point="simgym.envs.conversation_env:ConversationEnv",
+            vector_entry_point="simgym.envs.vector_env:UserSimVectorEnv",
+            kwargs=kwargs,
+        )
+    except gymnasium.error.Error as error:
+        raise ConfigurationError(f"{env_id!r} is no environment id: {error}. Expected UserSim-NAME-v0.") from error

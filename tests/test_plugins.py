@@ -8,7 +8,7 @@ from simgym.errors import ConfigurationError, UnknownName
 from simgym.plugins import available, find, make, options_of
 
 
-@pytest.mark.parametrize("kind", ["simulators", "judges", "language_models"])
+@pytest.mark.parametrize("kind", ["simulators", "judges", "language_models", "assistants"])
 def test_every_option_of_every_plugin_is_documented(kind):
     for name in available(kind):
         options = options_of(find(kind, name))

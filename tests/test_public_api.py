@@ -138,6 +138,13 @@ def test_type_checkers_and_python_find_a_public_name_in_the_same_module(package)
             assert getattr(exported, name) is getattr(module, name), name
 
 
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_public_name_is_also_the_name_of_a_module(package):
+    """Importing the module would put it in the place of the name; such a module begins with an underscore."""
+    folder = ROOT / package.replace(".", "/")
+    assert not [name for name in public_names(package) if (folder / f"{name}.py").exists()]
+
+
 def test_a_name_that_does_not_exist_is_an_attribute_error_with_the_nearest():
     import simgym
 

@@ -18,11 +18,10 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import minimize
 
-from simgym.data.sources import data_file
-from simgym.judges.relevance import RelevanceJudge
-from simgym.language_models.loading import load_language_model
-from simgym.language_models.weights import DEFAULT_MODEL
-from simgym.statistics.intervals import bootstrap_mean
+from simgym.data import data_file
+from simgym.judges import RelevanceJudge
+from simgym.language_models import DEFAULT_MODEL, load_language_model
+from simgym.statistics import bootstrap_mean
 from simgym.transcripts import write_json
 
 

@@ -1,6 +1,13 @@
 """Assistants: who answers the simulated users."""
 
-from simgym.assistants.action_sets import STRATEGIES, ActionSet, SampledReplies, Strategies, action_set_from_json
+from simgym.assistants.action_sets import (
+    STRATEGIES,
+    ActionSet,
+    Candidates,
+    SampledReplies,
+    Strategies,
+    action_set_from_json,
+)
 from simgym.assistants.base import Assistant, AssistantTurn
 from simgym.assistants.language_model_assistant import LanguageModelAssistant, read_prompt
 from simgym.assistants.loading import NamedAssistant, load_assistant
@@ -16,6 +23,7 @@ __all__ = [
     "load_assistant",
     # a policy that chooses instead of writing
     "ActionSet",
+    "Candidates",
     "Strategies",
     "STRATEGIES",
     "SampledReplies",

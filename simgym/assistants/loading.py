@@ -1,9 +1,11 @@
 """From what is typed on a command line to an assistant: `[NAME=]MODEL[+PROMPT]`.
 
-`MODEL` is anything that `ModelSpec` reads (a name, `openai:NAME@URL`, a JSON object), or `py:module:Class`, a class or
-function that makes an assistant or a language model, or the folder of a trained assistant, whose `simgym.json` names
-it. `PROMPT` is a system prompt that is shipped, or a text file. JSON and addresses may contain the same signs: a `+`
-begins a prompt only where a prompt of that name exists, and what contains an address or JSON is not taken for a NAME.
+`MODEL` is anything that `ModelSpec` reads (a name, `openai:NAME@URL`, a JSON object). In its place may stand an
+assistant that is more than a model with a prompt: a plug-in's name, `{"assistant": NAME, ...}` with its options,
+`py:module:Class`, a class or function that makes an assistant or a language model, or the folder of a trained
+assistant, whose `simgym.json` names it. `PROMPT` is a system prompt that is shipped, or a text file. JSON and addresses
+may contain the same signs: a `+` begins a prompt only where a prompt of that name exists, and what contains an address
+or JSON is not taken for a NAME.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from simgym.assistants.training_record import read_training_record
 from simgym.errors import ConfigurationError
 from simgym.language_models.base import SamplingParams
 from simgym.language_models.model_spec import AnswerCache, ModelSpec, check_named_model, is_language_model
-from simgym.plugins import PYTHON_PREFIX, available, make
+from simgym.plugins import PYTHON_PREFIX, available, find, make, options_of
 
 _EXPECTED = "Expected [NAME=]MODEL[+PROMPT]."
 
@@ -40,39 +42,88 @@ def load_assistant(text: str, sampling: SamplingParams, *, cache: AnswerCache = 
 
     Args:
         text: As typed.
-        sampling: How the assistant's replies are sampled; a `py:` assistant and a policy sample in their own way.
+        sampling: How the assistant's replies are sampled; a plug-in without an option `sampling`, and a trained
+            policy, sample in their own way.
         cache: Where responses of the model are kept; default: nowhere.
 
     Raises:
-        UnknownName: there is no such prompt, kind of model, or setting; the message has the nearest name.
+        UnknownName: there is no such prompt, assistant, kind of model, or setting; the message has the nearest name.
         ConfigurationError: there is no model, or the JSON is broken.
         MalformedFile: the record of a trained assistant cannot be read.
     """
-    name, rest = _split_name(text)
+    name, rest = split_name(text)
     model, prompt = _split_prompt(rest)
     if not model or name == "":
         raise ConfigurationError(f"The assistant {text!r} has no model. {_EXPECTED}")
-    system_prompt = read_prompt(prompt) if prompt else None
-    if not model.lstrip().startswith("{") and (training := read_training_record(model)) is not None:
+    if not model.startswith("{") and (training := read_training_record(model)) is not None:
+        system_prompt = read_prompt(prompt) if prompt else None
         trained = load_trained(model, training, sampling, system_prompt=system_prompt, cache=cache)
-        return NamedAssistant(name or (f"{training.name}+{prompt}" if prompt else training.name), trained)
-    own = make("assistants", model, {}) if model.startswith(PYTHON_PREFIX) else None
-    if own is not None and not is_language_model(own):
-        if not isinstance(own, Assistant):
-            raise ConfigurationError(
-                f"{model} makes a {type(own).__name__}, expected an assistant (respond and fingerprint) or a language "
-                "model (generate, loglikelihood and fingerprint)."
-            )
-        if prompt:
-            raise ConfigurationError(f"{model} is an assistant of its own, which takes no prompt. Leave +{prompt} out.")
-        return NamedAssistant(name or text, own)
+        return NamedAssistant(name or "+".join(filter(None, (training.name, prompt))), trained)
+    own = None
+    if (plugin := _read_plugin(model)) is not None:
+        own = _make_plugin(plugin, prompt, sampling, cache)
+        if isinstance(own, Assistant):
+            shown = text if model == plugin.name else "+".join(filter(None, (plugin.name, prompt)))
+            return NamedAssistant(name or shown, own)
     check_named_model(own or model)
     spec = ModelSpec.parse(own or model)
-    assistant = LanguageModelAssistant(_plain(cache.around(spec)), system_prompt=system_prompt, sampling=sampling)
+    assistant = LanguageModelAssistant(
+        _plain(cache.around(spec)), system_prompt=read_prompt(prompt) if prompt else None, sampling=sampling
+    )
     return NamedAssistant(name or _default_name(text, model, spec, prompt), assistant)
 
 
-def _split_name(text: str) -> tuple[str | None, str]:
+@dataclass(frozen=True, slots=True)
+class _Plugin:
+    """An assistant that is found among the plug-ins."""
+
+    name: str
+    """Registered name, or `py:module:Class`."""
+    options: dict[str, Any]
+    """Constructor arguments as given."""
+
+
+def _read_plugin(model: str) -> _Plugin | None:
+    """The plug-in that is named; None if this is a model."""
+    if model.startswith(PYTHON_PREFIX) or model in available("assistants"):
+        return _Plugin(model, {})
+    if not model.startswith("{"):
+        return None
+    options = json.loads(model)
+    if "assistant" not in options:
+        return None
+    name = options.pop("assistant")
+    if not isinstance(name, str):
+        raise ConfigurationError(f"The assistant is called {name!r}, expected a name. `simgym assistants` lists them.")
+    return _Plugin(name, options)
+
+
+def _make_plugin(plugin: _Plugin, prompt: str, sampling: SamplingParams, cache: AnswerCache) -> Any:
+    """The assistant, or the language model that is to be one; prompt and sampling go to those that take them."""
+    taken, arguments = options_of(find("assistants", plugin.name)), dict(plugin.options)
+    if "model" in arguments and "model" in taken:
+        check_named_model(arguments["model"])
+        arguments["model"] = _plain(cache.around(ModelSpec.parse(arguments["model"])))
+    if "sampling" in taken:
+        arguments.setdefault("sampling", sampling)
+    if prompt and "system_prompt" in taken:
+        arguments["system_prompt"] = read_prompt(prompt)
+    made = make("assistants", plugin.name, arguments)
+    if is_language_model(made):
+        return made
+    if not isinstance(made, Assistant):
+        raise ConfigurationError(
+            f"{plugin.name} makes a {type(made).__name__}, expected an assistant (respond and fingerprint) or a "
+            "language model (generate, loglikelihood and fingerprint)."
+        )
+    if prompt and "system_prompt" not in taken:
+        raise ConfigurationError(
+            f"{plugin.name} is an assistant of its own, which takes no prompt. Leave +{prompt} out."
+        )
+    return made
+
+
+def split_name(text: str) -> tuple[str | None, str]:
     """The NAME before a `=`, None if there is none, and the rest."""
     head, equals, rest = text.partition("=")
     kind, colon, _ = head.partition(":")

@@ -20,8 +20,6 @@ from simgym.language_models.model_spec import AnswerCache, ModelSpec
 from simgym.plugins import check_ready, make
 
 _ADAPTER, _POLICY = "adapter_config.json", "policy.json"
-_LOAD_POLICY = "py:simgym.integrations.stable_baselines3:load_policy"
-"""By name: stable-baselines3 is imported when a policy is loaded, and integrations build on assistants."""
 
 
 class TrainedAssistant:
@@ -71,11 +69,11 @@ def load_trained(
         WeightsError: the policy cannot be read.
         MissingDependency: the folder holds a policy, and the extra `train` is not installed.
     """
-    folder = Path(folder).expanduser()
+    folder = Path(folder)
     if (folder / _POLICY).is_file():
         if system_prompt is not None:
             raise ConfigurationError(f"{folder} holds a policy that chooses its prompts or replies. Leave +PROMPT out.")
-        return TrainedAssistant(make("assistants", _LOAD_POLICY, {"folder": str(folder)}), training)
+        return TrainedAssistant(make("assistants", "policy", {"folder": str(folder)}), training)
     is_adapter = (folder / _ADAPTER).is_file()
     spec = ModelSpec.parse(training.base_model if is_adapter else str(folder))
     if is_adapter and spec.kind != "transformers":

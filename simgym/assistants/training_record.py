@@ -72,8 +72,11 @@ def read_training_record(folder: str | Path) -> TrainingRecord | None:
     Raises:
         MalformedFile: there is a record that cannot be read.
     """
-    path = Path(folder).expanduser() / RECORD_NAME
-    if not path.is_file():
+    path = Path(folder) / RECORD_NAME
+    try:
+        if not path.is_file():
+            return None
+    except (OSError, ValueError):  # a text that no path can be, such as a long model name
         return None
     value = read_json(path)
     version = value.get("schema_version") if isinstance(value, Mapping) else None

@@ -1,4 +1,4 @@
-"""`simgym simulators`, `judges` and `scenarios`: what there is to choose from, and with which options."""
+"""`simgym simulators`, `judges`, `assistants` and `scenarios`: what there is to choose from, and with which options."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from simgym.errors import SimgymError
 
 def simulators(json: Json = False) -> None:
     """List the simulators, their environment ids and their options (for --simulator-option)."""
-    from simgym.registration import ENVIRONMENTS
+    from simgym.registration import environments
 
-    ids = {row.simulator: row.env_id for row in ENVIRONMENTS}
+    ids = {row.simulator: row.env_id for row in environments().values()}
     _list_plugins("simulators", json, {name: ("environment", env_id) for name, env_id in ids.items()})
 
 
@@ -24,19 +24,37 @@ def judges(json: Json = False) -> None:
     _list_plugins("judges", json, {})
 
 
+def assistants(json: Json = False) -> None:
+    """List the assistants and their options: --assistant NAME, or --assistant '{"assistant": NAME, OPTION: VALUE}'."""
+    _list_plugins("assistants", json, {})
+
+
 def scenarios(json: Json = False) -> None:
     """List the scenario sets: size, source, licence and what they need."""
-    from simgym.data.scenario_sets import NAMED_SETS
+    from simgym.plugins import available
 
+    described = [_describe_set(name) for name in available("scenario_sets")]
     if json:
-        print_json([asdict(named) for named in NAMED_SETS])
+        print_json(described)
         return
-    for named in NAMED_SETS:
-        size = "known once it is read" if named.size is None else f"{named.size:,} scenarios"
-        rows = [("size", size), ("source", named.source), ("licence", named.licence), ("needs", named.needs)]
-        stdout().print(shown(named.name, "bold cyan"))
-        stdout().print(facts(rows))
-    stdout().print(shown("Or the path of a JSONL file with one scenario a line."))
+    for named in described:
+        size = "known once it is read" if named["size"] is None else f"{named['size']:,} scenarios"
+        facts_of_it = [("size", size), *((word, named[word]) for word in ("source", "licence", "needs", "problem"))]
+        stdout().print(shown(named["name"], "bold cyan"))
+        stdout().print(facts([(word, text) for word, text in facts_of_it if text]))
+    stdout().print(shown("Or the path of a JSONL file with one scenario a line, or py:module:name."))
+
+
+def _describe_set(name: str) -> dict[str, Any]:
+    """What is known of a set without reading it; `problem` if its plug-in cannot be imported."""
+    from simgym.data import find_scenario_set
+
+    try:
+        named = find_scenario_set(name)
+    except (ImportError, AttributeError, SimgymError) as error:
+        return {"name": name, "size": None, "source": "", "licence": "", "needs": "", "problem": str(error)}
+    described = {word: getattr(named, word) for word in ("size", "source", "licence", "needs")}
+    return {"name": name, **described, "problem": None}
 
 
 def describe_plugin(kind: str, name: str) -> dict[str, Any]:

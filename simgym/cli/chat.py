@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from simgym.cli import options
-from simgym.cli.completion import complete_env
+from simgym.cli.completion import complete_assistant, complete_env
 from simgym.cli.terminal import bubble, complain, facts, shown, stderr, stdout
 from simgym.cli.view import outcome_rows
 from simgym.errors import ConfigurationError, InvalidAction
@@ -28,7 +28,7 @@ _DEFAULT_ENV, _HUMAN_ENV = "UserSim-RolePlay-v0", "UserSim-Human-v0"
 _TOLD_BY_ASSISTANT = "assistant: "
 
 
-class Chair(StrEnum):
+class Seat(StrEnum):
     """Whom the person plays."""
 
     ASSISTANT = "assistant"
@@ -47,10 +47,14 @@ def chat(
             help="Environment id; `simgym envs` lists them.", show_default=_DEFAULT_ENV, autocompletion=complete_env
         ),
     ] = None,
-    chair: Annotated[Chair, typer.Option("--as", help="Whom you play.")] = Chair.ASSISTANT,
+    seat: Annotated[Seat, typer.Option("--as", help="Whom you play.")] = Seat.ASSISTANT,
     assistant: Annotated[
         str | None,
-        typer.Option(help=f"With --as user, who answers: {options.ASSISTANT_HELP}", show_default="the default model"),
+        typer.Option(
+            help=f"With --as user, who answers: {options.ASSISTANT_HELP}",
+            show_default="the default model",
+            autocompletion=complete_assistant,
+        ),
     ] = None,
     scenario_id: Annotated[
         str | None, typer.Option(help="This scenario instead of a drawn one.", show_default=False)
@@ -66,14 +70,14 @@ def chat(
     from simgym.evaluation.matrix import make_env
     from simgym.rollout.readiness import check_all_ready
 
-    _check_chair(env or user.simulator, chair, assistant)
+    _check_seat(env or user.simulator, seat, assistant)
     caching = options.CacheOptions()
-    column = user.column(env, caching.cache, _HUMAN_ENV if chair is Chair.USER else _DEFAULT_ENV)
+    column = user.column(env, caching.cache, _HUMAN_ENV if seat is Seat.USER else _DEFAULT_ENV)
     arguments = {**judging.env_options(caching), "simulator_options": column.options}
     if conversations.max_turns is not None:
         arguments["max_turns"] = conversations.max_turns
     answering = None
-    if chair is Chair.USER:
+    if seat is Seat.USER:
         from simgym.assistants.loading import load_assistant
         from simgym.language_models.weights import DEFAULT_MODEL
 
@@ -87,7 +91,7 @@ def chat(
             check_all_ready(
                 [("assistant", answering), ("simulator", simulation.simulator), ("judge", simulation.judge)]
             )
-        with _thinking(chair is Chair.ASSISTANT):
+        with _thinking(seat is Seat.ASSISTANT):
             environment.reset(seed=seed, options={"scenario_id": scenario_id} if scenario_id else None)
         started = True
         _converse(environment, answering)
@@ -167,13 +171,13 @@ def _thinking(somebody: bool) -> Any:
     return console.status("thinking") if somebody and console.is_terminal else nullcontext()
 
 
-def _check_chair(simulator: str | None, chair: Chair, assistant: str | None) -> None:
-    """Refuse options that the other chair has."""
-    if chair is Chair.USER and simulator not in (None, _HUMAN_ENV):
+def _check_seat(simulator: str | None, seat: Seat, assistant: str | None) -> None:
+    """Refuse options that the other seat has."""
+    if seat is Seat.USER and simulator not in (None, _HUMAN_ENV):
         raise ConfigurationError(f"With --as user you play the user yourself. Leave {simulator} out.")
-    if chair is Chair.ASSISTANT and simulator in (_HUMAN_ENV, "human"):
+    if seat is Seat.ASSISTANT and simulator in (_HUMAN_ENV, "human"):
         raise ConfigurationError(f"With {simulator} you are the user. Add --as user.")
-    if chair is Chair.ASSISTANT and assistant is not None:
+    if seat is Seat.ASSISTANT and assistant is not None:
         raise ConfigurationError(
             "--assistant says who answers you. Add --as user, or leave it out: you are the assistant."
         )

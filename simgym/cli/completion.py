@@ -10,9 +10,9 @@ from collections.abc import Iterable
 
 def complete_env(incomplete: str) -> list[str]:
     """Environment ids."""
-    from simgym.registration import ENVIRONMENTS
+    from simgym.registration import environments
 
-    return _starting(incomplete, (row.env_id for row in ENVIRONMENTS))
+    return _starting(incomplete, environments())
 
 
 def complete_simulator(incomplete: str) -> list[str]:
@@ -25,11 +25,14 @@ def complete_judge(incomplete: str) -> list[str]:
     return _plugins("judges", incomplete)
 
 
-def complete_scenarios(incomplete: str) -> list[str]:
-    """Scenario sets."""
-    from simgym.data.scenario_sets import SETS
+def complete_assistant(incomplete: str) -> list[str]:
+    """Assistants, plug-ins included."""
+    return _plugins("assistants", incomplete)
 
-    return _starting(incomplete, SETS)
+
+def complete_scenarios(incomplete: str) -> list[str]:
+    """Scenario sets, plug-ins included."""
+    return _plugins("scenario_sets", incomplete)
 
 
 def _plugins(kind: str, incomplete: str) -> list[str]:

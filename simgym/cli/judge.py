@@ -87,12 +87,17 @@ def validate(
         print_json(value)
         return
     for one in found:
-        rows = [("accuracy", _in_words(one.accuracy)), ("length-balanced", _in_words(one.length_balanced))]
+        rows = [
+            ("accuracy", _format_estimate(one.accuracy)),
+            ("length-balanced", _format_estimate(one.length_balanced)),
+        ]
         for subset, estimate in one.by_subset.items():
-            rows.append((f"against {subset}", f"{_in_words(estimate)}; length alone {one.length_alone[subset]:.2f}"))
+            rows.append(
+                (f"against {subset}", f"{_format_estimate(estimate)}; length alone {one.length_alone[subset]:.2f}")
+            )
         rows.append(("length alone", f"{one.length_alone['all']:.2f}"))
         if one.position_consistency is not None:
-            rows.append(("same in both orders", _in_words(one.position_consistency)))
+            rows.append(("same in both orders", _format_estimate(one.position_consistency)))
         if one.retest_same is not None:
             rows.append(("same a second time", f"{one.retest_same:.2f}"))
         rows.append(("failed", ", ".join(f"{count} {kind}" for kind, count in one.faults.items()) or "none"))
@@ -100,9 +105,9 @@ def validate(
         stdout().print(facts(rows))
     for pair, figures in agreements.items():
         rows = [
-            ("agreement", _in_words(figures.raw)),
-            ("kappa", _in_words(figures.kappa)),
-            ("alpha", _in_words(figures.alpha)),
+            ("agreement", _format_estimate(figures.raw)),
+            ("kappa", _format_estimate(figures.kappa)),
+            ("alpha", _format_estimate(figures.alpha)),
         ]
         stdout().print(shown(pair, "bold"))
         stdout().print(facts(rows))
@@ -131,9 +136,9 @@ def rejudge(
     from simgym.evaluation.rejudge import is_left
     from simgym.evaluation.rejudge import rejudge as run
     from simgym.judges.loading import load_judge
-    from simgym.rollout.collect import count_exclusions
+    from simgym.rollout import count_exclusions
     from simgym.rollout.readiness import check_all_ready
-    from simgym.statistics.agreement import spearman
+    from simgym.statistics import spearman
     from simgym.statistics.intervals import bootstrap_mean
     from simgym.transcripts import read_transcripts
 
@@ -151,15 +156,15 @@ def rejudge(
     ranks = spearman([a for a, _ in both], [b for _, b in both], seed=seed)
     excluded = ", ".join(f"{count} {kind}" for kind, count in count_exclusions(found).items())
     rows = [
-        ("mean reward x 100", _in_words(bootstrap_mean(rewards, seed=seed))),
-        ("rank correlation with the stored rewards", _in_words(ranks) if ranks.value is not None else ""),
+        ("mean reward x 100", _format_estimate(bootstrap_mean(rewards, seed=seed))),
+        ("rank correlation with the stored rewards", _format_estimate(ranks) if ranks.value is not None else ""),
         ("excluded", excluded or "none"),
         ("written to", str(output)),
     ]
     stdout().print(facts(rows))
 
 
-def _in_words(estimate: Any) -> str:
+def _format_estimate(estimate: Any) -> str:
     if estimate.value is None:
         return "no data"
     return f"{estimate.value:.2f} {format_interval(estimate, '.2f')} ({estimate.n})"

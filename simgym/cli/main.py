@@ -1,6 +1,6 @@
 """`simgym`: the command line, one file per verb, and the one place where an error becomes a sentence.
 
-Verbs read their options, call the library and print; they hold no mechanism. What a verb raises on purpose
+CommandGroup read their options, call the library and print; they hold no mechanism. What a verb raises on purpose
 (`SimgymError`, and Gymnasium's own errors) is printed as one sentence on stderr with exit code 2, or 3 if a server is
 away and the same command goes on later; with `SIMGYM_TRACEBACK=1` in the environment the traceback is shown instead.
 Anything else is a bug and keeps its traceback.
@@ -23,7 +23,7 @@ from typer.core import TyperGroup
 
 from simgym import __version__
 from simgym.cli.cache import cache
-from simgym.cli.catalogue import judges, scenarios, simulators
+from simgym.cli.catalogue import assistants, judges, scenarios, simulators
 from simgym.cli.chat import chat
 from simgym.cli.data import data
 from simgym.cli.doctor import doctor
@@ -46,7 +46,7 @@ _SERVER_AWAY = 3
 _RESUMABLE = ("rollout", "matrix", "realism", "rejudge", "data", "wildbench")
 
 
-class Verbs(TyperGroup):
+class CommandGroup(TyperGroup):
     """Runs a verb and turns errors into sentences and exit codes."""
 
     def invoke(self, ctx: Any) -> Any:
@@ -94,14 +94,28 @@ def _epilog() -> str:
 
 
 app = typer.Typer(
-    cls=Verbs,
+    cls=CommandGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # help texts hold square brackets, and stay the same in every terminal and in the docs
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=_epilog(),
 )
-for verb in (envs, simulators, judges, scenarios, chat, rollout, matrix, report, realism, rejudge, view, doctor):
+for verb in (
+    envs,
+    simulators,
+    judges,
+    assistants,
+    scenarios,
+    chat,
+    rollout,
+    matrix,
+    report,
+    realism,
+    rejudge,
+    view,
+    doctor,
+):
     app.command()(verb)
 app.add_typer(cache, name="cache")
 app.add_typer(data, name="data")

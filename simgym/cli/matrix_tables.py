@@ -22,7 +22,7 @@ def matrix_table(results: MatrixResults, width: int) -> Table:
     """The matrix in `width` columns: assistants as rows if they fit, else simulators, else one line a cell."""
     from simgym.report.results import short_name
 
-    texts = {(cell.assistant, short_name(cell.simulator)): cell_in_words(cell) for cell in results.cells}
+    texts = {(cell.assistant, short_name(cell.simulator)): format_cell(cell) for cell in results.cells}
     rows = [plain(row) for row in results.assistants]
     columns = [short_name(column) for column in results.simulators]
     texts = {(plain(row), column): text for (row, column), text in texts.items()}
@@ -50,7 +50,7 @@ def matrix_table(results: MatrixResults, width: int) -> Table:
     return _table(["assistant", "simulator", "mean"], cells, title=title, caption=reasons)
 
 
-def cell_in_words(cell: Cell) -> str:
+def format_cell(cell: Cell) -> str:
     """`43.1 ± 4.1 (20)`: mean reward x 100, half the interval's length, conversations counted."""
     estimate = cell.estimate
     if estimate.value is None:
@@ -68,18 +68,18 @@ def differences_table(compared: Comparisons) -> Table:
         [
             plain(one.assistant),
             short_name(one.simulator),
-            difference_in_words(one.estimate),
+            format_difference(one.estimate),
             format_p(one.p_adjusted),
         ]
         for one in compared.differences
     ]
     if compared.gap is not None:
-        rows.append(["generalization gap", "", difference_in_words(compared.gap), ""])
+        rows.append(["generalization gap", "", format_difference(compared.gap), ""])
     header = [f"against {plain(compared.reference)}", "simulator", "difference", "p (Holm)"]
     return _table(header, rows, caption=_reasons("[?]", [difference.estimate for difference in compared.differences]))
 
 
-def difference_in_words(estimate: Estimate) -> str:
+def format_difference(estimate: Estimate) -> str:
     """`+3.1 [0.4, 5.9]`, or `+3.1 [?]` where the interval cannot be told."""
     if estimate.value is None:
         return "none"

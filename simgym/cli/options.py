@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from simgym.language_models.base import SamplingParams
     from simgym.language_models.model_spec import AnswerCache
 
-ASSISTANT_HELP = "[NAME=]MODEL[+PROMPT]; PROMPT is clarify or a text file. Or py:module:Class."
+ASSISTANT_HELP = (
+    "[NAME=]MODEL[+PROMPT]; PROMPT is clarify or a text file. Instead of a model: an assistant (`simgym assistants` "
+    "lists them) or py:module:Class."
+)
 MODEL_HELP = "a name, folder, openai:NAME[@URL], or a JSON object"
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
@@ -41,7 +44,8 @@ class ConversationOptions:
     scenarios: Annotated[
         str | None,
         typer.Option(
-            help="A scenario set (`simgym scenarios` lists them) or a JSONL file. Default: the environment's.",
+            help="A scenario set (`simgym scenarios` lists them), a JSONL file, or py:module:name. Default: the "
+            "environment's.",
             show_default=False,
             autocompletion=complete_scenarios,
         ),

@@ -95,14 +95,15 @@ def scorecard_table(cards: Sequence[Scorecard]) -> Table:
     from rich import box
     from rich.table import Table
 
-    from simgym.report.realism import in_words, scorecard_rows
+    from simgym.report.realism import format_estimate, scorecard_rows
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    table.add_column("figure", overflow="fold")
+    table.add_column("metric", overflow="fold")
     for name in (*(card.simulator for card in cards), "people"):
         table.add_column(shown(plain(name)), justify="right")
     for row in scorecard_rows(cards):
-        estimates = [*(figure.simulated for figure in row.simulated), row.figure.human]
-        cells = [(value + (f"\n{interval}" if interval else "")) or "–" for value, interval in map(in_words, estimates)]
-        table.add_row(shown(row.figure.title), *map(shown, cells))
+        estimates = [*(metric.simulated for metric in row.simulated), row.metric.human]
+        texts = [format_estimate(estimate) for estimate in estimates]
+        cells = [(value + (f"\n{interval}" if interval else "")) or "–" for value, interval in texts]
+        table.add_row(shown(row.metric.title), *map(shown, cells))
     return table

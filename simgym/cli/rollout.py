@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from simgym.cli import options
-from simgym.cli.completion import complete_env
+from simgym.cli.completion import complete_assistant, complete_env
 from simgym.cli.terminal import complain, facts, print_json, say_nothing_to_do, shown, stderr, stdout
-from simgym.cli.view import tokens_in_words
+from simgym.cli.view import format_tokens
 from simgym.statistics.intervals import format_interval
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @options.with_bundles
 def rollout(
-    assistant: Annotated[str, typer.Option(help=options.ASSISTANT_HELP)],
+    assistant: Annotated[str, typer.Option(help=options.ASSISTANT_HELP, autocompletion=complete_assistant)],
     output: Annotated[Path, typer.Option("--output", "-o", help="JSONL file; an existing one is continued.")],
     user: options.UserOptions,
     judging: options.JudgeOptions,
@@ -47,7 +47,7 @@ def rollout(
     from simgym.assistants.loading import load_assistant
     from simgym.cli.progress import ConversationProgress
     from simgym.evaluation.matrix import make_env, summarise_cell
-    from simgym.rollout.collect import collect
+    from simgym.rollout import collect
     from simgym.rollout.collection import check_fault_kinds, is_complete
     from simgym.rollout.readiness import check_all_ready
 
@@ -91,18 +91,18 @@ def rollout(
         raise typer.Exit(1)
 
 
-def judge_in_words(fingerprint: Any) -> str:
+def format_judge(fingerprint: Any) -> str:
     """Name of a judge, and what its value measures if it says so."""
     name = str(fingerprint.get("judge", "unknown"))
     return f"{name}: measures {fingerprint['measures']}" if fingerprint.get("measures") else name
 
 
-def exclusions_in_words(cell: Cell) -> str:
+def format_exclusions(cell: Cell) -> str:
     """`2 x simulator_fault: role_flip`, or `none`."""
     return ", ".join(f"{count} x {reason}" for reason, count in cell.excluded.items()) or "none"
 
 
-def mean_in_words(cell: Cell) -> str:
+def format_mean(cell: Cell) -> str:
     """`43.1 [39.0, 47.2]`: mean reward x 100 with its 95 % interval, or why that cannot be told."""
     estimate = cell.estimate
     if estimate.value is None:
@@ -114,11 +114,11 @@ def _as_rows(cell: Cell, transcripts: list[Transcript]) -> list[tuple[str, str]]
     turns = cell.mean_assistant_turns
     return [
         ("conversations", f"{cell.conversations} held, {cell.counted} counted"),
-        ("excluded", exclusions_in_words(cell)),
-        ("mean reward x 100", mean_in_words(cell)),
-        ("judge", judge_in_words(transcripts[0].fingerprints["judge"])),
+        ("excluded", format_exclusions(cell)),
+        ("mean reward x 100", format_mean(cell)),
+        ("judge", format_judge(transcripts[0].fingerprints["judge"])),
         ("assistant turns", f"{turns:.1f} per counted conversation" if turns is not None else ""),
-        ("tokens", tokens_in_words(cell.tokens)),
+        ("tokens", format_tokens(cell.tokens)),
     ]
 
 

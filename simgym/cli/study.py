@@ -90,6 +90,7 @@ def serve(
     The environment variable SIMGYM_STUDY_ADMIN_TOKEN (16 characters or more) opens /admin with that password.
     """
     config = _config()
+    from simgym.study.serving import ServerSettings
     from simgym.study.serving import serve as run
 
     if dry_run and synthetic:
@@ -99,10 +100,7 @@ def serve(
     url = _database(database, file, kind)
     stderr().print(shown(f"{loaded.name} ({kind.replace('_', ' ')}), hash {loaded.hash}: http://{host}:{port}/"))
     stderr().print(shown(f"Stored in {_public(url)}. Ctrl-C stops the server; nothing is lost."))
-    run(
-        loaded,
-        url,
-        kind=kind,
+    settings = ServerSettings(
         host=host,
         port=port,
         admin_token=os.environ.get("SIMGYM_STUDY_ADMIN_TOKEN") or None,
@@ -110,6 +108,7 @@ def serve(
         proxies=proxy if https else None,
         connections=connections,
     )
+    run(loaded, url, kind=kind, settings=settings)
 
 
 @study.command()
@@ -157,20 +156,14 @@ def analyse(
     """Win rates with clustered intervals, tests corrected for being many, and what a sceptic asks for."""
     config = _config()
     from simgym.report.study import write_study_report
+    from simgym.study.analysis import AnalysisPlan
     from simgym.study.analysis import analyse as compute
     from simgym.study.records import read_records
     from simgym.transcripts import write_json
 
     settings: Study | None = config.load_study(file) if file else None
-    results = compute(
-        read_records(records),
-        pairs=settings.pairs if settings else (),
-        rules=settings.exclusions if settings else (),
-        margin=settings.equivalence_margin if settings else 0.05,
-        withdrawn=withdrawn,
-        study_hash=settings.hash if settings else None,
-        seed=seed,
-    )
+    plan = AnalysisPlan.of(settings) if settings else None
+    results = compute(read_records(records), plan=plan, withdrawn=withdrawn, seed=seed)
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / "results.json", results.to_json())
     write_study_report(output / "report.html", results, title=settings.texts.title if settings else records.name)
@@ -194,30 +187,32 @@ def power(
 ) -> None:
     """Participants per pair, by formula, and the power that the analysis' own test has with so many, by simulation."""
     from simgym.statistics.power import plan_tied_win_rate
-    from simgym.statistics.votes import rejection_rate
+    from simgym.statistics.votes import VoteDistribution, rejection_rate
 
     try:
         plan = plan_tied_win_rate(
             win_rate, per_cluster=turns, tie_rate=tie_rate, icc=icc, power=power, alpha=alpha / pairs
         )
-        found = None
+        rejections = None
         if simulations:
-            found = rejection_rate(
-                plan.clusters, turns, win_rate=win_rate, tie_rate=tie_rate, icc=icc, alpha=alpha / pairs,
-                studies=simulations, seed=seed,
-            )  # fmt: skip
+            truth = VoteDistribution(win_rate, tie_rate, icc)
+            rejections = rejection_rate(
+                plan.clusters, turns, truth, alpha=alpha / pairs, studies=simulations, seed=seed
+            )
     except ValueError as error:
         raise ConfigurationError(str(error)) from error
     if json:
-        simulated = found.robust.to_json() if found else None
+        simulated = rejections.robust.to_json() if rejections else None
         print_json({"participants_per_pair": plan.clusters, "design_effect": plan.design_effect, "power": simulated})
         return
     typer.echo(
         f"{plan.clusters} participants per pair (design effect {plan.design_effect:.2f}), "
         f"{plan.clusters * pairs} in all"
     )
-    if found is not None and found.robust.value is not None:
-        typer.echo(f"simulated power {_interval(found.robust)} of the cluster-robust test, in {simulations:,} studies")
+    if rejections is not None and rejections.robust.value is not None:
+        typer.echo(
+            f"simulated power {_interval(rejections.robust)} of the cluster-robust test, in {simulations:,} studies"
+        )
 
 
 @study.command()
@@ -237,19 +232,22 @@ def simulate(
 ) -> None:
     """Let scripted participants with a known preference play the study through its pages. Synthetic, and says so."""
     config = _config()
+    from simgym.statistics.votes import VoteDistribution
     from simgym.study.serving import served
-    from simgym.study.simulate import Truth, disagreements, play
+    from simgym.study.simulate import Traffic, disagreements, play
 
     loaded = config.load_study(file)
     if (output / "study.db").exists():
         raise ConfigurationError(f"{output} holds a simulated study already. Give another folder.")
     output.mkdir(parents=True, exist_ok=True)
     url = database or f"sqlite:///{(output / 'study.db').absolute()}"
-    truth = Truth(win_rate, tie_rate, icc)
+    traffic = Traffic(at_once=at_once, doubled=doubled)
+    try:
+        truth = VoteDistribution(win_rate, tie_rate, icc)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
     with served(file, url, "--synthetic") as (address, _):
-        ledgers = asyncio.run(
-            play(address, loaded, participants=participants, truth=truth, at_once=at_once, doubled=doubled, seed=seed)
-        )
+        ledgers = asyncio.run(play(address, loaded, participants=participants, truth=truth, traffic=traffic, seed=seed))
     export(file, output / "records.jsonl", url)
     from simgym.study.records import read_records
 

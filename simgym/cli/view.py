@@ -59,7 +59,7 @@ def transcript_view(transcript: Transcript, *, calls: bool = False) -> Renderabl
         title = message.role if cut is None else f"{message.role}, {format_cut(cut)}"
         parts.append(bubble(message.role, message.content, title))
     end = outcome_rows(transcript.end_reason, transcript.reward, transcript.fault, transcript.reasons)
-    parts.append(facts([*end, ("tokens", tokens_in_words(transcript.tokens()))]))
+    parts.append(facts([*end, ("tokens", format_tokens(transcript.tokens()))]))
     if calls:
         for call in transcript.calls:
             parts.append(
@@ -83,7 +83,7 @@ def outcome_rows(
     ]
 
 
-def tokens_in_words(tokens: Mapping[str, Mapping[str, int]]) -> str:
+def format_tokens(tokens: Mapping[str, Mapping[str, int]]) -> str:
     """`user 1,204 read, 96 written; ...`, without roles that used none."""
     used = [(role, counts) for role, counts in tokens.items() if any(counts.values())]
     return "; ".join(f"{role} {counts['prompt']:,} read, {counts['completion']:,} written" for role, counts in used)

@@ -1,57 +1,42 @@
-"""Scenario sets by name: everyday (embedded), chitchat, wildchat, or a JSONL file of your own."""
+"""Scenario sets by name: everyday (embedded), chitchat, wildchat, a plug-in's, or a JSONL file of your own.
+
+A set is found under the entry-point group `simgym.scenario_sets`, or as `py:module:name`. It is a `ScenarioSet`, or a
+function that returns scenarios. What the function takes says what can be asked of the set: `limit` (the first so many),
+`split`, and `location` (what stands behind the colon in `NAME:LOCATION`); all are optional.
+"""
 
 from __future__ import annotations
 
+import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
 from simgym.conversation import Scenario, read_scenarios
 from simgym.errors import ConfigurationError, UnknownName
-from simgym.plugins import unknown
+from simgym.plugins import PYTHON_PREFIX, available, find, options_of, unknown
 from simgym.seeding import derive_seed
+
+WILDCHAT_LIMIT = 1000
+"""How many scenarios of WildChat are streamed unless a limit is given."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScenarioSet:
     """A set of scenarios that has a name."""
 
-    name: str
-    """What `load_scenarios` takes."""
-    size: int | None
-    """How many scenarios; None if that is known only after a download."""
+    load: Callable[..., Sequence[Scenario]]
+    """Reads the scenarios; has any of the keyword arguments `limit`, `split` and `location`, each None if not given."""
     source: str
     """Where the texts come from."""
-    licence: str
-    """Of the texts."""
-    needs: str
+    size: int | None = None
+    """How many scenarios; None if that is known only once they are read."""
+    licence: str = ""
+    """Of the texts; empty if it is not said."""
+    needs: str = ""
     """What has to be installed or reached; empty if nothing."""
-
-
-NAMED_SETS = (
-    ScenarioSet(name="everyday", size=186, source="written for simgym, not human logs", licence="Apache-2.0", needs=""),
-    ScenarioSet(
-        name="chitchat",
-        size=1676,
-        source="chitchat-dataset 0.9.0: real people, with the recorded conversation",
-        licence="MIT",
-        needs="pip install 'simgym[chitchat]'",
-    ),
-    ScenarioSet(
-        name="wildchat",
-        size=None,
-        source="allenai/WildChat-1M: real users with a chatbot; also wildchat:FILE or wildchat:OWNER/DATASET",
-        licence="ODC-BY 1.0 (WildChat-1M); another source has its own",
-        needs="the Hugging Face Hub, or a JSONL or Parquet file",
-    ),
-)
-"""The sets that have a name."""
-SETS = tuple(named.name for named in NAMED_SETS)
-"""Names that `load_scenarios` knows."""
-WILDCHAT_LIMIT = 1000
-"""How many scenarios of WildChat are streamed unless a limit is given."""
 
 
 def load_scenarios(source: str, *, limit: int | None = None, split: str | None = None) -> list[Scenario]:
@@ -60,10 +45,11 @@ def load_scenarios(source: str, *, limit: int | None = None, split: str | None =
     Args:
         source: `everyday` (embedded; written for simgym, not human logs), `chitchat` (real people, from the package
             `chitchat-dataset`), `wildchat` or `wildchat:SOURCE` (a Hugging Face id, or a JSONL or Parquet file in the
-            schema of WildChat), or the path of a JSONL file with one scenario a line.
+            schema of WildChat), a plug-in's name, `py:module:name`, or the path of a JSONL file with one scenario a
+            line.
         limit: Take the first so many; None: all (for wildchat the first 1,000).
         split: Split of a dataset on the Hugging Face Hub (None: `train`), or of chitchat (`train`, `validation` or
-            `test`, no user in two; None: all). No other set is divided into splits.
+            `test`, no user in two; None: all). No other set of simgym's is divided into splits.
 
     Raises:
         UnknownName: there is neither such a set nor such a file.
@@ -73,22 +59,33 @@ def load_scenarios(source: str, *, limit: int | None = None, split: str | None =
     """
     if limit is not None and limit < 1:
         raise ConfigurationError(f"The limit of scenarios is {limit}, expected >= 1.")
-    name, _, location = source.partition(":")
-    on_the_hub = name == "wildchat" and Path(location).suffix not in (".jsonl", ".parquet")
-    if split is not None and not on_the_hub and source != "chitchat":
-        raise ConfigurationError(f"The scenario set {source!r} has no split {split!r}. Leave the split out.")
-    if name == "wildchat":
-        return _wildchat(location, limit or WILDCHAT_LIMIT, split or "train")
-    if source == "everyday":
-        text = (resources.files("simgym.data") / "scenarios" / "everyday.jsonl").read_text(encoding="utf-8")
-        return [Scenario.from_json(json.loads(line)) for line in text.split("\n") if line][:limit]
-    if source == "chitchat":
-        from simgym.data.chitchat import chitchat_scenarios
+    name, _, location = (source, "", "") if source.startswith(PYTHON_PREFIX) else source.partition(":")
+    if name.startswith(PYTHON_PREFIX) or name in available("scenario_sets"):
+        return _read(name, location or None, limit, split)
+    if not source.endswith(".jsonl") and not Path(source).is_file():
+        known = list(available("scenario_sets"))
+        raise UnknownName(f"{unknown('scenario set', source, known)} Or give the path of a JSONL file.")
+    if split is not None:
+        raise ConfigurationError(f"The file {source} has no split {split!r}. Leave the split out.")
+    return read_scenarios(source)[:limit]
 
-        return list(chitchat_scenarios(split=split).scenarios[:limit])
-    if source.endswith(".jsonl") or Path(source).is_file():
-        return read_scenarios(source)[:limit]
-    raise UnknownName(f"{unknown('scenario set', source, list(SETS))} Or give the path of a JSONL file.")
+
+def find_scenario_set(name: str) -> ScenarioSet:
+    """The set that has a name, or that `py:module:name` points to; nothing is read.
+
+    Raises:
+        UnknownName: there is no such set.
+        ConfigurationError: it is neither a `ScenarioSet` nor a function.
+    """
+    loaded = find("scenario_sets", name)
+    if isinstance(loaded, ScenarioSet):
+        return loaded
+    if not callable(loaded):
+        raise ConfigurationError(
+            f"The scenario set {name} is a {type(loaded).__name__}, expected a ScenarioSet or a function that returns "
+            "scenarios."
+        )
+    return ScenarioSet(load=loaded, source=(inspect.getdoc(loaded) or "").partition("\n")[0])
 
 
 def hold_out(scenarios: Sequence[Scenario], *, parts: int = 5) -> tuple[list[Scenario], list[Scenario]]:
@@ -103,13 +100,62 @@ def hold_out(scenarios: Sequence[Scenario], *, parts: int = 5) -> tuple[list[Sce
     return [scenario for scenario in scenarios if scenario.id not in ids], held_out
 
 
-def _wildchat(location: str, limit: int, split: str) -> list[Scenario]:
+def _read(name: str, location: str | None, limit: int | None, split: str | None) -> list[Scenario]:
+    scenario_set = find_scenario_set(name)
+    asked = {"location": location, "split": split, "limit": limit}
+    taken = options_of(scenario_set.load)
+    for word in ("location", "split"):
+        if asked[word] is not None and word not in taken:
+            raise ConfigurationError(f"The scenario set {name!r} has no {word} {asked[word]!r}. Leave the {word} out.")
+    read = scenario_set.load(**{word: value for word, value in asked.items() if word in taken})
+    scenarios = list(read)[:limit]
+    if wrong := [type(scenario).__name__ for scenario in scenarios if not isinstance(scenario, Scenario)]:
+        raise ConfigurationError(f"The scenario set {name!r} holds a {wrong[0]}, expected scenarios.")
+    if not scenarios:
+        raise ConfigurationError(f"The scenario set {name!r} is empty, expected at least one scenario.")
+    return scenarios
+
+
+def _everyday() -> list[Scenario]:
+    text = (resources.files("simgym.data") / "scenarios" / "everyday.jsonl").read_text(encoding="utf-8")
+    return [Scenario.from_json(json.loads(line)) for line in text.split("\n") if line]
+
+
+def _chitchat(*, split: str | None = None) -> Sequence[Scenario]:
+    from simgym.data.chitchat import chitchat_scenarios
+
+    return chitchat_scenarios(split=split).scenarios
+
+
+def _wildchat(*, location: str | None = None, limit: int | None = None, split: str | None = None) -> Sequence[Scenario]:
     from simgym.data.wildchat import DEFAULT_SOURCE, wildchat_scenarios
 
-    outcome = wildchat_scenarios(location or DEFAULT_SOURCE, limit=limit, split=split)
+    location = location or DEFAULT_SOURCE
+    if split is not None and Path(location).suffix in (".jsonl", ".parquet"):
+        raise ConfigurationError(f"The file {location} has no split {split!r}. Leave the split out.")
+    outcome = wildchat_scenarios(location, limit=limit or WILDCHAT_LIMIT, split=split or "train")
     if not outcome.scenarios:
         raise ConfigurationError(
-            f"{location or DEFAULT_SOURCE} gave no scenario: {outcome.read} rows read, dropped "
-            f"{dict(outcome.dropped)}. Give another source or split."
+            f"{location} gave no scenario: {outcome.read} rows read, dropped {dict(outcome.dropped)}. Give another "
+            "source or split."
         )
-    return list(outcome.scenarios)
+    return outcome.scenarios
+
+
+EVERYDAY = ScenarioSet(load=_everyday, size=186, source="written for simgym, not human logs", licence="Apache-2.0")
+"""Embedded in the package."""
+CHITCHAT = ScenarioSet(
+    load=_chitchat,
+    size=1676,
+    source="chitchat-dataset 0.9.0: real people, with the recorded conversation",
+    licence="MIT",
+    needs="pip install 'simgym[chitchat]'",
+)
+"""Read from an installed package."""
+WILDCHAT = ScenarioSet(
+    load=_wildchat,
+    source="allenai/WildChat-1M: real users with a chatbot; also wildchat:FILE or wildchat:OWNER/DATASET",
+    licence="ODC-BY 1.0 (WildChat-1M); another source has its own",
+    needs="the Hugging Face Hub, or a JSONL or Parquet file",
+)
+"""Streamed."""

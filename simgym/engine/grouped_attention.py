@@ -29,9 +29,17 @@ def grouped_attention(config: Any) -> Iterator[None]:
     AttentionInterface.register(_NAME, _attend)
     config._attn_implementation = _NAME
     try:
-        yield
+        with _kernels():
+            yield
     finally:
         config._attn_implementation = "sdpa"
+
+
+def _kernels() -> contextlib.AbstractContextManager[None]:
+    """Those of torch that need no preparation: cuDNN plans for each new shape, and a batch that grows has many."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    return sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
 
 
 def _attend(
@@ -41,6 +49,8 @@ def _attend(
     from torch.nn.functional import scaled_dot_product_attention
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+    if attention_mask is not None and attention_mask.is_floating_point():
+        attention_mask = attention_mask.to(query.dtype)
     count, heads, length, size = query.shape
     shared = key.shape[1]
     if length > 1 or heads == shared or attention_mask is None or attention_mask.shape[1] != 1 or _unusual(settings):

@@ -117,6 +117,8 @@ class KVCache:
 
         old_N = self.lengths[first : first + len(new_N)]
         self._first, self._visible = first, max(old + new for old, new in zip(old_N, new_N, strict=True))
+        if self._coarse:  # masks of such sizes are used as they are, others are copied in every layer
+            self._visible = min(-(-self._visible // 16) * 16, self.num_columns)
         old, new = to_device([old_N, new_N], self.device)
         width = max(new_N)
         position = old[:, None] + torch.arange(width, device=self.device)[None] - (width - new)[:, None]

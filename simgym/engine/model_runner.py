@@ -134,11 +134,13 @@ class ModelRunner:
                     **self._padded([sequences[index] for index in batch]),
                     logits_to_keep=kept,
                 ).logits
+            sums = []
             for row, index in enumerate(batch):
                 tail = texts[index].continuation
                 logprobs = logits[row, -len(tail) - 1 : -1].float().log_softmax(-1)
-                chosen = logprobs.gather(-1, torch.tensor(tail, device=self.device)[:, None])
-                results[index] = min(0.0, float(chosen.sum()))
+                sums.append(logprobs.gather(-1, to_device(tail, self.device)[:, None]).sum())
+            for index, logprob in zip(batch, torch.stack(sums).tolist(), strict=True):
+                results[index] = min(0.0, logprob)
         return results
 
     def hidden_states(self, sequences: list[list[int]], layers: list[int]) -> list[Floats]:

@@ -171,15 +171,18 @@ class Recording(Protocol):
 
 
 class RepeatedPass:
-    """A pass that is run anew each time."""
+    """A pass that is run anew each time; as of a graph, inputs and logits are the same tensors each time."""
 
     def __init__(self, model: DecodingModel, kv_cache: KVCache, size: Size, place: Place) -> None:
         self.size = size
         self._model, self._kv_cache = model, kv_cache
+        self._inputs = _idle_inputs(kv_cache, size)
+        self._logits = model.decode_pass(self._inputs, kv_cache, size).clone()
 
     def run(self, inputs: Tensor) -> Tensor:
         """See `Recording`."""
-        return self._model.decode_pass(inputs, self._kv_cache, self.size)
+        self._inputs.copy_(inputs)
+        return self._logits.copy_(self._model.decode_pass(self._inputs, self._kv_cache, self.size))
 
 
 class CudaRecording:
@@ -194,8 +197,7 @@ class CudaRecording:
         import torch
 
         self.size = size
-        idle = [[0] * size.slots, [0] * size.slots, [kv_cache.num_columns - 1] * size.slots]
-        self._inputs = torch.tensor(idle, device=model.device)
+        self._inputs = _idle_inputs(kv_cache, size)
         self._graph = torch.cuda.CUDAGraph()
         current, stream = torch.cuda.current_stream(model.device), place.stream
         stream.wait_stream(current)
@@ -221,6 +223,12 @@ class CudaRecording:
         self._inputs.copy_(inputs)
         self._graph.replay()
         return self._logits
+
+
+def _idle_inputs(kv_cache: KVCache, size: Size) -> Tensor:
+    """Those of slots that all pad."""
+    nobody = kv_cache.num_columns - 1
+    return to_device([[0] * size.slots, [0] * size.slots, [nobody] * size.slots], kv_cache.device)
 
 
 def _inputs(token_ids: list[int], kv_cache: KVCache, slots: int) -> Tensor:

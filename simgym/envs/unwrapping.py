@@ -16,6 +16,7 @@ from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 from simgym.envs.conversation_env import ConversationEnv
 from simgym.envs.vector_env import UserSimVectorEnv
 from simgym.errors import ConfigurationError
+from simgym.registration import environments
 from simgym.simulation import Simulation
 
 _CHECKS_ONLY = (OrderEnforcing, PassiveEnvChecker)
@@ -59,8 +60,8 @@ def env_id_of(env: Any) -> str:
 
 
 def env_ids() -> list[str]:
-    """Ids of all environments of simgym's that are registered."""
-    return sorted(env_id for env_id in gymnasium.registry if env_id.startswith("UserSim-"))
+    """Ids of all environments of user simulators, those of other packages included."""
+    return sorted({*environments(), *(env_id for env_id in gymnasium.registry if env_id.startswith("UserSim-"))})
 
 
 def _ignored(wrapper: str) -> str:

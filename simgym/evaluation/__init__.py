@@ -5,21 +5,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from simgym._exports import lazy_exports
+from simgym.evaluation.config import ExperimentConfig
 from simgym.evaluation.curves import Curve, read_curve
 from simgym.evaluation.judge_validation import Validation, judge_agreement, judge_pairs, read_pairs, validate
 from simgym.evaluation.matrix import Cell, Matrix, evaluate_matrix
 from simgym.evaluation.plan import Plan, read_plan
 from simgym.evaluation.realism import score_realism
 from simgym.evaluation.reference import Moment, Reference, load_reference, make_reference
-from simgym.evaluation.rejudge import rejudge
 from simgym.evaluation.scorecard import Scorecard
 from simgym.evaluation.simulated_turns import SimulatedTurn, simulate_turns
 
 if TYPE_CHECKING:  # they import scipy
     from simgym.evaluation.comparisons import Comparisons, compare_cells
     from simgym.evaluation.contrasts import Contrast, reward_contrasts, win_contrasts
+    from simgym.evaluation.experiment import Experiment
 
 __all__ = [
+    # an experiment
+    "ExperimentConfig",
+    "Experiment",
     # the generalization matrix
     "Matrix",
     "Cell",
@@ -48,7 +52,6 @@ __all__ = [
     "judge_pairs",
     "validate",
     "judge_agreement",
-    "rejudge",
 ]
 
 __getattr__, __dir__ = lazy_exports(
@@ -58,6 +61,7 @@ __getattr__, __dir__ = lazy_exports(
             "Comparisons",
             "compare_cells",
         ),
+        "experiment": ("Experiment",),
         "contrasts": (
             "Contrast",
             "reward_contrasts",

@@ -16,7 +16,7 @@ from simgym.errors import ConfigurationError
 from simgym.evaluation.matrix import Matrix
 from simgym.seeding import derive_seed
 from simgym.statistics.intervals import Estimate
-from simgym.statistics.paired_matrix import Floats, compare_matrix, finite
+from simgym.statistics.paired_matrix import Floats, MatrixLayout, compare_matrix, finite
 from simgym.typed_json import FORMERLY
 
 PAIRED = "comparisons"
@@ -107,9 +107,11 @@ def compare_cells(
         rewards_of(matrix, rows, columns),
         scenario_ids(matrix),
         seed=derive_seed(seed, PAIRED),
-        rows=labels,
-        reference=first,
-        trained_on={row: columns.index(column) for row, column in trained_on.items()},
+        layout=MatrixLayout(
+            rows=labels,
+            reference=first,
+            trained_on={row: columns.index(column) for row, column in trained_on.items()},
+        ),
     )
     grid = found.differences
     differences = [

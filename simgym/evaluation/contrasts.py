@@ -22,7 +22,14 @@ from simgym.evaluation.matrix import Matrix
 from simgym.seeding import derive_seed
 from simgym.statistics.intervals import Estimate
 from simgym.statistics.paired import correct_p_values, win_rate
-from simgym.statistics.paired_matrix import Floats, compare_matrix, finite, mean_over_pairs, two_sided_p_value
+from simgym.statistics.paired_matrix import (
+    Floats,
+    MatrixLayout,
+    compare_matrix,
+    finite,
+    mean_over_pairs,
+    two_sided_p_value,
+)
 from simgym.typed_json import FORMERLY
 
 Pair = tuple[str, str]
@@ -74,8 +81,7 @@ def reward_contrasts(
             rewards[kept],
             ids,
             seed=derive_seed(seed, PAIRED),
-            rows=[labels[at] for at in kept],
-            reference=pair[1],
+            layout=MatrixLayout(rows=[labels[at] for at in kept], reference=pair[1]),
         )
         p = finite(crossed.differences.p_value[crossed.rows.index(pair[0]), 0])
         found.append(Contrast(*pair, "difference", simulator, crossed.difference(pair[0], 0), p, None))

@@ -43,7 +43,7 @@ class Forecast:
 
 def forecast(run: MatrixRun, prices: Mapping[str, Price] | None = None) -> Forecast:
     """Look at what a run has held, and say what the rest will take."""
-    found = run.found()
+    found = run.completed()
     everything = [one for several in found.values() for one in several]
     tokens: dict[str, dict[str, float]] = {}
     seconds = 0.0

@@ -25,8 +25,8 @@ from simgym.errors import ConfigurationError
 from simgym.evaluation.plan import Plan, keep_plan, short_hash
 from simgym.evaluation.spending import count_earlier, keep_unwritten
 from simgym.output_files import lock_output
+from simgym.rollout import collect_jobs
 from simgym.rollout.budget import Budget
-from simgym.rollout.collect import collect_jobs
 from simgym.rollout.collection import Job, check_fault_kinds, count_exclusions, is_done_again, plan_conversations
 from simgym.rollout.readiness import check_all_ready
 from simgym.seeding import derive_seed
@@ -189,7 +189,7 @@ class MatrixRun:
             for cell, path in paths.items()
         }
 
-    def found(self) -> dict[tuple[str, str], list[Transcript]]:
+    def completed(self) -> dict[tuple[str, str], list[Transcript]]:
         """Planned conversations that are finished; those that an outage ended will be run again."""
         return {
             cell: [one for one in transcripts if not is_done_again(one)] for cell, transcripts in self.stored().items()
@@ -202,7 +202,7 @@ class MatrixRun:
             ConfigurationError: one lacks something, such as a tokenizer; nothing has been written.
             ServerUnavailable: the server of one does not answer; nothing has been written.
         """
-        missing = [cell for cell, several in self.found().items() if len(several) < len(self.scenarios)]
+        missing = [cell for cell, several in self.completed().items() if len(several) < len(self.scenarios)]
         rows, columns = (list(dict.fromkeys(names)) for names in (zip(*missing, strict=True) if missing else ((), ())))
         simulations = {env_id: simulation_of(self.envs[env_id]) for env_id in columns}
         check_all_ready(
@@ -213,7 +213,7 @@ class MatrixRun:
             ]
         )
 
-    def hold(
+    def run(
         self,
         *,
         batch_size: int = 32,
@@ -229,9 +229,9 @@ class MatrixRun:
         """
         kinds = check_fault_kinds(retried_faults)
         with lock_output(self.folder, folder=True):
-            return self._hold(batch_size, progress, budget, collector, kinds)
+            return self._run(batch_size, progress, budget, collector, kinds)
 
-    def _hold(
+    def _run(
         self,
         batch_size: int,
         progress: Callable[[str, str, Transcript], None] | None,
@@ -318,7 +318,7 @@ def evaluate_matrix(
         env_options=env_options,
         simulator_options=simulator_options,
     )
-    return run.hold(
+    return run.run(
         batch_size=batch_size, progress=progress, budget=budget, collector=collector, retried_faults=retried_faults
     )
 

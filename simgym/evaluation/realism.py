@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from simgym.evaluation import turn_metrics as metrics
 from simgym.evaluation.reference import Moment, Reference
-from simgym.evaluation.scorecard import Figure, Scorecard
+from simgym.evaluation.scorecard import MetricRow, Scorecard
 from simgym.evaluation.simulated_turns import SimulatedTurn
 from simgym.evaluation.turn_metrics import Floats
 from simgym.faults import Fault, FaultKind, count_faults
@@ -61,7 +61,7 @@ def score_realism(
     asked = [turn for turn in turns if turn.asked]
     return Scorecard(
         simulator=name,
-        figures=(
+        metrics=(
             *compared.likelihood(),
             compared.naturalness(),
             *compared.length(),
@@ -108,7 +108,7 @@ class _Comparison:
         second = {spoken[i][0].key for i in np.flatnonzero(side == 1)}
         self.second_half = self.simulated.pick([i for i, one in enumerate(self.moments) if one.key in second])
 
-    def likelihood(self) -> tuple[Figure, ...]:
+    def likelihood(self) -> tuple[MetricRow, ...]:
         """Bits per byte and perplexity of what the people said, teacher-forced under the simulator's own prompt."""
         known = [(moment, turn) for moment, turn in self.pairs if turn.logprob is not None]
         nats = np.array([-(turn.logprob or 0.0) for _, turn in known])
@@ -127,13 +127,13 @@ class _Comparison:
             self._statistic("perplexity", lambda rows: math.exp(ratio("tokens")(rows)), people) if known else None
         )
         return (
-            Figure("bits_per_byte", "bits per byte of human turns", "lower", bits, None, why),
-            Figure("perplexity", "perplexity per token of human turns", "lower", per_token, None, why),
+            MetricRow("bits_per_byte", "bits per byte of human turns", "lower", bits, None, why),
+            MetricRow("perplexity", "perplexity per token of human turns", "lower", per_token, None, why),
         )
 
-    def naturalness(self) -> Figure:
+    def naturalness(self) -> MetricRow:
         """Cross-validated AUC of a classifier between people and simulator; 0.5 is indistinguishable."""
-        return Figure(
+        return MetricRow(
             "classifier_auc",
             "classifier AUC, human or simulated",
             "0.5",
@@ -141,7 +141,7 @@ class _Comparison:
             self._auc_of_halves(),
         )
 
-    def length(self) -> tuple[Figure, ...]:
+    def length(self) -> tuple[MetricRow, ...]:
         """Words per turn, and how far the distribution of turn length is from that of people."""
 
         def mean(what: str, said: _Said) -> Estimate:
@@ -151,14 +151,14 @@ class _Comparison:
             return self._divergence(what, first, second, _length_bins(first.texts), _length_bins(second.texts))
 
         return (
-            Figure(
+            MetricRow(
                 "words_per_turn",
                 "words per turn",
                 "like people",
                 mean("words", self.simulated),
                 mean("words human", self.human),
             ),
-            Figure(
+            MetricRow(
                 "length_divergence",
                 "turn length, divergence (bits)",
                 "lower",
@@ -167,7 +167,7 @@ class _Comparison:
             ),
         )
 
-    def vocabulary(self) -> tuple[Figure, ...]:
+    def vocabulary(self) -> tuple[MetricRow, ...]:
         """Moving type-token ratio, and how far the distribution of words is from that of people."""
 
         def ratio(what: str, said: _Said) -> Estimate:
@@ -180,14 +180,14 @@ class _Comparison:
             return self._divergence(what, first, second, *metrics.word_histograms(first.texts, second.texts))
 
         return (
-            Figure(
+            MetricRow(
                 "type_token_ratio",
                 f"different words per word, window {metrics.WINDOW}",
                 "like people",
                 ratio("mattr", self.simulated),
                 ratio("mattr human", self.human),
             ),
-            Figure(
+            MetricRow(
                 "word_divergence",
                 "words used, divergence (bits)",
                 "lower",
@@ -196,7 +196,7 @@ class _Comparison:
             ),
         )
 
-    def openings(self) -> tuple[Figure, ...]:
+    def openings(self) -> tuple[MetricRow, ...]:
         """How different first turns are from each other (scripted ones are alike), and what they reveal."""
         first = [(moment, turn) for moment, turn in self.pairs if not moment.history.messages]
         own = [(moment, turn) for moment, turn in first if turn.asked and turn.text.strip() and not turn.fault]
@@ -205,7 +205,7 @@ class _Comparison:
         said = _Said([turn.text for _, turn in own], [moment.person for moment in moments])
         human = _Said([moment.said or "" for moment in human_moments], [moment.person for moment in human_moments])
         return (
-            Figure(
+            MetricRow(
                 "first_turn_diversity",
                 "first turns, mean difference of two",
                 "like people",
@@ -213,7 +213,7 @@ class _Comparison:
                 self._pairwise("diversity human", human),
                 why,
             ),
-            Figure(
+            MetricRow(
                 "intent_in_first_turn",
                 "intent revealed in the first turn",
                 "like people",
@@ -223,17 +223,17 @@ class _Comparison:
             ),
         )
 
-    def intent(self) -> tuple[Figure, ...]:
+    def intent(self) -> tuple[MetricRow, ...]:
         """What of the intent later turns add, and whether they fit their own intent better than another."""
         return (
-            Figure(
+            MetricRow(
                 "intent_in_later_turn",
                 "intent newly revealed in a later turn",
                 "like people",
                 self._revealed("later", self.moments, self.simulated),
                 self._revealed("later human", self.human_moments, self.human),
             ),
-            Figure(
+            MetricRow(
                 "intent_adherence",
                 "nearer to own intent than to another",
                 "like people",
@@ -242,7 +242,7 @@ class _Comparison:
             ),
         )
 
-    def termination(self) -> tuple[Figure, ...]:
+    def termination(self) -> tuple[MetricRow, ...]:
         """Does the simulator leave where the people left? Precision, recall and F1, moments weighted by `weight`."""
         later = [(moment, turn) for moment, turn in self.pairs if moment.history.messages and not turn.fault]
         left = np.array([moment.said is None for moment, _ in later], dtype=bool)
@@ -263,7 +263,7 @@ class _Comparison:
             return lambda rows: float((weights * gone)[rows].sum() / weights[rows].sum())
 
         return (
-            Figure(
+            MetricRow(
                 "leaves",
                 "leaves, share of later moments",
                 "like people",
@@ -271,7 +271,7 @@ class _Comparison:
                 self._statistic("left", rate(left), people),
             ),
             *(
-                Figure(
+                MetricRow(
                     f"termination_{of}",
                     f"leaving where people left, {of.upper() if of == 'f1' else of}",
                     "higher",
@@ -283,7 +283,7 @@ class _Comparison:
             ),
         )
 
-    def faults(self) -> tuple[Figure, ...]:
+    def faults(self) -> tuple[MetricRow, ...]:
         """Turns that are certainly invalid (`simulators.faults`); the same check on what the people said."""
         asked = [(moment, turn) for moment, turn in self.pairs if turn.asked]
         people = [moment.person for moment, _ in asked]
@@ -298,7 +298,7 @@ class _Comparison:
             return self._mean(title, [float(one) for one in found], whose)
 
         return (
-            Figure(
+            MetricRow(
                 "role_adherence",
                 "stays in the user's role, readable first attempts",
                 "higher",
@@ -309,14 +309,14 @@ class _Comparison:
                 ),
                 rate("role human", [kind is not FaultKind.ROLE_FLIP for kind in human], human_people),
             ),
-            Figure(
+            MetricRow(
                 "first_attempt_faults",
                 "invalid first attempts",
                 "lower",
                 rate("first faults", [turn.first_fault is not None for _, turn in asked], people),
                 rate("faults human", [kind is not None for kind in human], human_people),
             ),
-            Figure(
+            MetricRow(
                 "lasting_faults",
                 "no usable turn after all attempts",
                 "lower",
@@ -353,7 +353,7 @@ class _Comparison:
         people = [*first.people, *second.people]
         found = metrics.separability(first.texts, second.texts, people, seed=self._seed(what) % 2**32)
         if found is None:
-            return Estimate(None, None, None, len(set(people)), "too few turns", None)
+            return Estimate(value=None, low=None, high=None, n=len(set(people)), method="too few turns", seed=None)
         return self._statistic(what, lambda rows: metrics.separation_auc(found, rows), people, bounds=(0.0, 1.0))
 
     def _auc_of_halves(self) -> Estimate:
@@ -367,7 +367,7 @@ class _Comparison:
             seed = derive_seed(self.seed, "auc halves", number) % 2**32
             separated = metrics.separability(halves[0].texts, halves[1].texts, people, seed=seed)
             if separated is None:
-                return Estimate(None, None, None, len(set(people)), "too few turns", None)
+                return Estimate(value=None, low=None, high=None, n=len(set(people)), method="too few turns", seed=None)
             found.append(separated.pick(np.argsort(order)))
 
         def statistic(rows: Rows) -> float:

@@ -10,7 +10,7 @@ from simgym.statistics.intervals import Estimate
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class MetricRow:
     """One row of the scorecard."""
 
     name: str
@@ -35,7 +35,7 @@ class Scorecard:
 
     simulator: str
     """Its name in this comparison."""
-    figures: tuple[Figure, ...]
+    metrics: tuple[MetricRow, ...]
     """In the order of the table."""
     first_faults: Mapping[str, int]
     """What was wrong with first attempts, by kind."""
@@ -46,13 +46,13 @@ class Scorecard:
     fingerprint: Mapping[str, Any]
     """Of the simulator."""
 
-    def figure(self, name: str) -> Figure:
-        """The figure called `name`.
+    def metric(self, name: str) -> MetricRow:
+        """The metric called `name`.
 
         Raises:
             KeyError: there is none.
         """
-        return next(figure for figure in self.figures if figure.name == name)
+        return next(metric for metric in self.metrics if metric.name == name)
 
     def to_json(self) -> dict[str, Any]:
         """JSON values; what does not exist is None, never NaN."""

@@ -107,7 +107,9 @@ def wb_score(graded: Sequence[Graded], *, official: bool = False, seed: int = 0,
     def rescaled(grades: Sequence[float]) -> Estimate:
         raw = bootstrap_mean(grades, seed=seed, resamples=resamples)
         ends = [None if value is None else (value - 5) * 2 * 10 for value in (raw.value, raw.low, raw.high)]
-        return Estimate(ends[0], ends[1], ends[2], raw.n, raw.method, raw.seed, raw.level)
+        return Estimate(
+            value=ends[0], low=ends[1], high=ends[2], n=raw.n, method=raw.method, seed=raw.seed, level=raw.level
+        )
 
     rated = [one for one in graded if one.grade is not None]
     counted = rated if official else [one for one in rated if not one.cut_off]

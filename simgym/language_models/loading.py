@@ -55,7 +55,7 @@ def unwrapped(model: LanguageModel) -> LanguageModel:
     return inner
 
 
-def forget_language_models() -> None:
+def clear_language_models() -> None:
     """Drop the shared instances, so that their memory can be freed."""
     with _lock:
         _loaded.clear()

@@ -30,9 +30,9 @@ from urllib.parse import urlsplit
 from simgym.chat_template import render, without_special_tokens
 from simgym.errors import ConfigurationError
 from simgym.extras import require_extra
+from simgym.language_models._server_check import check_server
+from simgym.language_models._server_connection import ServerConnection
 from simgym.language_models.base import Generation, Likelihood, Purpose, Request
-from simgym.language_models.server_check import check_server
-from simgym.language_models.server_connection import ServerConnection
 
 _CHAT: Literal["/chat/completions"] = "/chat/completions"
 _RAW: Literal["/completions"] = "/completions"
@@ -433,10 +433,10 @@ def _used(answer: Any, kind: Literal["prompt_tokens", "completion_tokens"]) -> i
 
 
 def _logprobs(choice: Mapping[str, Any]) -> tuple[float, ...]:
-    found = choice.get("logprobs") or {}
-    if "token_logprobs" in found:
-        return tuple(float(value) for value in found["token_logprobs"] or ())
-    return tuple(float(token["logprob"]) for token in found.get("content") or ())
+    logprobs = choice.get("logprobs") or {}
+    if "token_logprobs" in logprobs:
+        return tuple(float(value) for value in logprobs["token_logprobs"] or ())
+    return tuple(float(token["logprob"]) for token in logprobs.get("content") or ())
 
 
 def _encode(tokenizer: Any, text: str) -> list[int]:

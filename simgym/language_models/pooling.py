@@ -45,9 +45,9 @@ def rendered(tokenizer: Any, messages: Sequence[Message]) -> tuple[str, list[Exc
     """
     longest = {"user": LONGEST_QUESTION, "assistant": LONGEST_ANSWER}
     short = [
-        Message(one.role, defuse(tokenizer, one.content.strip()[: longest[one.role]].strip()))
-        for one in itertools.dropwhile(lambda one: one.role != "user", messages)
-        if one.role in longest
+        Message(message.role, defuse(tokenizer, message.content.strip()[: longest[message.role]].strip()))
+        for message in itertools.dropwhile(lambda message: message.role != "user", messages)
+        if message.role in longest
     ]
     if not short:
         return "", []

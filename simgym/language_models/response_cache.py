@@ -100,18 +100,18 @@ class CachedLM:
             UnknownRequest: in `replay`, an answer is not in the file.
         """
         keys = [self._key("generate", asdict(request)) for request in requests]
-        found = {
+        known = {
             key: answer
             for key, answer in self._read(Generation, keys).items()
             if answer.fault is None or self.mode == "replay"
         }
-        self._check(keys, found)
-        first_of = {key: request for key, request in zip(keys, requests, strict=True) if key not in found}
+        self._check(keys, known)
+        first_of = {key: request for key, request in zip(keys, requests, strict=True) if key not in known}
         if first_of:
             answers = self.model.generate(list(first_of.values()))
-            found |= zip(first_of, answers, strict=True)
-            found |= self._write(Generation, {key: asdict(found[key]) for key in first_of})
-        return [found[key] for key in keys]
+            known |= zip(first_of, answers, strict=True)
+            known |= self._write(Generation, {key: asdict(known[key]) for key in first_of})
+        return [known[key] for key in keys]
 
     def loglikelihood(
         self, prompts: Sequence[str], continuations: Sequence[str], *, adapter: str | None = None
@@ -127,14 +127,14 @@ class CachedLM:
             )
         pairs = list(zip(prompts, continuations, strict=True))
         keys = [self._key("score", [*pair, adapter]) for pair in pairs]
-        found = self._read(Likelihood, keys)
-        self._check(keys, found)
-        first_of = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in found}
+        known = self._read(Likelihood, keys)
+        self._check(keys, known)
+        first_of = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in known}
         if first_of:
             heads, tails = zip(*first_of.values(), strict=True)
-            found |= zip(first_of, self.model.loglikelihood(heads, tails, adapter=adapter), strict=True)
-            found |= self._write(Likelihood, {key: asdict(found[key]) for key in first_of})
-        return [found[key] for key in keys]
+            known |= zip(first_of, self.model.loglikelihood(heads, tails, adapter=adapter), strict=True)
+            known |= self._write(Likelihood, {key: asdict(known[key]) for key in first_of})
+        return [known[key] for key in keys]
 
     def fingerprint(self) -> dict[str, Any]:
         """The inner model's: remembering changes no answer."""
@@ -146,10 +146,10 @@ class CachedLM:
         text = json.dumps([_VERSION, kind, self._identity, request], sort_keys=True, ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def _check(self, keys: Sequence[str], found: dict[str, Any]) -> None:
+    def _check(self, keys: Sequence[str], known: dict[str, Any]) -> None:
         with self._lock:
-            self.hits += sum(key in found for key in keys)
-        missing = sum(key not in found for key in keys)
+            self.hits += sum(key in known for key in keys)
+        missing = sum(key not in known for key in keys)
         if self.mode == "replay" and missing:
             raise UnknownRequest(
                 f"{self.path} does not hold {missing} of {len(keys)} answers of {self.model.fingerprint()}. Replay "

@@ -23,9 +23,9 @@ import numpy as np
 from simgym.engine import EngineStats, Scored
 from simgym.errors import ConfigurationError
 from simgym.extras import require_extra
+from simgym.language_models._loaded_model import LoadedModel
+from simgym.language_models._threads import settle_threads
 from simgym.language_models.base import Generation, Likelihood, Purpose, Request, SamplingParams
-from simgym.language_models.loaded_model import LoadedModel
-from simgym.language_models.threads import settle_threads
 from simgym.language_models.weights import DEFAULT_MODEL, weights_hash
 from simgym.transcripts import text_hash
 
@@ -51,6 +51,7 @@ class TransformersLM:
         chat_template: str | None = None,
         trust_remote_code: bool = False,
         model_options: Mapping[str, Any] | None = None,
+        cuda_graphs: bool = True,
     ) -> None:
         """Describe the model; nothing is loaded yet.
 
@@ -73,6 +74,7 @@ class TransformersLM:
             trust_remote_code: Run code that comes with the weights. Off unless you ask for it.
             model_options: Further arguments of `from_pretrained`: `{"device_map": "auto"}` for a model over several
                 GPUs (then `device` only decides the dtype), `attn_implementation` or `quantization_config`.
+            cuda_graphs: On a CUDA device, record decoding passes and replay them (`simgym.engine.recorded_decoding`).
 
         Raises:
             MissingDependency: the extra `local` is not installed.
@@ -99,6 +101,7 @@ class TransformersLM:
         if taken := sorted(_OWN_OPTIONS & set(model_options or {})):
             raise ConfigurationError(f"model_options holds {taken[0]!r}, which is an argument of its own or fixed.")
         self.model_options = dict(model_options or {})
+        self.cuda_graphs = cuda_graphs
         self.lock = threading.RLock()
         """Held during each forward pass. Never hold it while you call a method: another thread may lead the batch."""
         self._loaded: LoadedModel | None = None

@@ -43,9 +43,9 @@ class CountingLM:
         self.counts = replace(
             before,
             requests=before.requests + len(generations),
-            prompt_tokens=before.prompt_tokens + sum(one.prompt_tokens for one in generations),
-            completion_tokens=before.completion_tokens + sum(one.completion_tokens for one in generations),
-            faults=before.faults + sum(one.fault is not None for one in generations),
+            prompt_tokens=before.prompt_tokens + sum(reply.prompt_tokens for reply in generations),
+            completion_tokens=before.completion_tokens + sum(reply.completion_tokens for reply in generations),
+            faults=before.faults + sum(reply.fault is not None for reply in generations),
         )
         return generations
 

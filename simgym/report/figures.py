@@ -1,10 +1,10 @@
-"""The matrix as a heat map: inline SVG, the same bytes for the same results.
+"""The matrix as a heat map: inline SVG, byte-identical for the same results.
 
-Colours are from `cividis`, which people with colour-vision deficiencies read as everybody else does; every cell says
-its value in words, so colour is never the only carrier, and a colour bar says what the colours are. Axes have titles
-(who replies, who plays the user), and a legend names hatching and outlines. Labels take the colour of the surrounding
-text and the background stays clear, so the picture fits a light and a dark page; opened alone it is black on white.
-Names are text: no mathematics, no control characters, long ones folded between their words.
+Colours come from `cividis`, which readers with colour-vision deficiencies see as everybody else does. Every cell also
+states its value as text, so colour is never the only carrier, and a colour bar explains the colours. Axes have titles
+(who replies, who plays the user), and a legend explains hatching and outlines. Labels take the colour of the
+surrounding text and the background is transparent, so the picture fits a light and a dark page; opened alone it is
+black on white. Names are plain text: no mathematics, no control characters, long names folded between words.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _LEAST_SPAN = 5.0
 """Points of reward x 100 that the colour scale covers at least: nearly equal cells should look nearly equal."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Scale:
     """Colours of values."""
 
@@ -62,8 +62,8 @@ class _Scale:
 
     def colour(self, value: float) -> tuple[float, ...]:
         """Colour of a value, with alpha."""
-        found: tuple[float, ...] = self.map()((value - self.low) / (self.high - self.low))
-        return found
+        colour: tuple[float, ...] = self.map()((value - self.low) / (self.high - self.low))
+        return colour
 
 
 def matrix_heatmap_svg(results: MatrixResults) -> str:
@@ -75,14 +75,16 @@ def matrix_heatmap_svg(results: MatrixResults) -> str:
     """
     values = [cell.estimate.value for cell in results.cells if cell.estimate.value is not None] or [50.0]
     middle, span = (min(values) + max(values)) / 2, max(max(values) - min(values), _LEAST_SPAN)
-    scale = _Scale(middle - span / 2, middle + span / 2, "cividis", (0.0, 1.0), "mean reward × 100")
+    scale = _Scale(
+        low=middle - span / 2, high=middle + span / 2, colours="cividis", ends=(0.0, 1.0), title="mean reward × 100"
+    )
 
     def draw(axes: Any, x: int, y: int, row: str, column: str) -> None:
         cell = results.cell(row, column)
         if cell is None or cell.estimate.value is None:
             _draw_nothing(axes, x, y)
         else:
-            _draw_cell(axes, x, y, cell.estimate, f"n = {cell.counted}", scale)
+            _draw_cell(axes, x, y, _CellText(estimate=cell.estimate, remark=f"n = {cell.counted}"), scale)
 
     described = "Generalization matrix; the table below holds the same numbers"
     return _heatmap(results, results.assistants, draw, scale, described)
@@ -97,11 +99,13 @@ def difference_heatmap_svg(results: MatrixResults) -> str | None:
     compared = results.comparisons
     if compared is None:
         return None
-    values = [abs(one.estimate.value) for one in compared.differences if one.estimate.value is not None]
+    values = [
+        abs(difference.estimate.value) for difference in compared.differences if difference.estimate.value is not None
+    ]
     largest = max([_LEAST_SPAN, *values])
     # the ends of the map are too dark to tell from each other
     title = f"difference from {_one_line(compared.reference)}, reward × 100"
-    scale = _Scale(-largest, largest, "PuOr", (0.1, 0.9), title)
+    scale = _Scale(low=-largest, high=largest, colours="PuOr", ends=(0.1, 0.9), title=title)
 
     def draw(axes: Any, x: int, y: int, row: str, column: str) -> None:
         difference = compared.difference(row, column)
@@ -110,7 +114,8 @@ def difference_heatmap_svg(results: MatrixResults) -> str | None:
             _draw_nothing(axes, x, y)
             return
         unsure = difference.p_adjusted is None or difference.p_adjusted >= SIGNIFICANT
-        _draw_cell(axes, x, y, estimate, format_p_equation(difference.p_adjusted), scale, signed=True, hatched=unsure)
+        remark = format_p_equation(difference.p_adjusted)
+        _draw_cell(axes, x, y, _CellText(estimate=estimate, remark=remark, signed=True, hatched=unsure), scale)
 
     rows = [row for row in results.assistants if row != compared.reference]
     return _heatmap(results, rows, draw, scale, "Differences; the table below holds the same numbers", hatching=True)
@@ -162,14 +167,14 @@ def _heatmap(
     from matplotlib.patches import Rectangle
 
     columns = results.simulators
-    home = results.comparisons.trained_on if results.comparisons is not None else {}
+    trained_on = results.comparisons.trained_on if results.comparisons is not None else {}
     with _page_style():
         figure = Figure(figsize=(_CELL_WIDTH * len(columns), _CELL_HEIGHT * len(rows)))
         axes = figure.add_axes((0, 0, 1, 1))  # labels lie outside; the picture is cut round them when it is saved
         for y, row in enumerate(rows):
             for x, column in enumerate(columns):
                 draw(axes, x, y, row, column)
-                if home.get(row) == column:
+                if trained_on.get(row) == column:
                     frame = Rectangle((x + 0.02, y + 0.03), 0.96, 0.94, fill=False, edgecolor=PAGE_INK, lw=2.5)
                     axes.add_patch(frame)
         axes.set_xlim(0, len(columns))
@@ -184,7 +189,7 @@ def _heatmap(
         for spine in axes.spines.values():
             spine.set_visible(False)
         _draw_colour_bar(axes, scale, len(rows), len(columns))
-        _draw_legend(axes, len(rows), hatching=hatching, outlined=any(home.get(row) in columns for row in rows))
+        _draw_legend(axes, len(rows), hatching=hatching, outlined=any(trained_on.get(row) in columns for row in rows))
         return _as_svg(figure, described)
 
 
@@ -260,31 +265,36 @@ def _draw_nothing(axes: Any, x: int, y: int) -> None:
     axes.text(x + 0.5, y + 0.5, "no data", fontsize=12, color=PAGE_INK, **_MIDDLE)
 
 
-def _draw_cell(
-    axes: Any,
-    x: int,
-    y: int,
-    estimate: Estimate,
-    remark: str,
-    scale: _Scale,
-    *,
-    signed: bool = False,
-    hatched: bool = False,
-) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _CellText:
+    """What a cell says."""
+
+    estimate: Estimate
+    """Value and interval."""
+    remark: str
+    """Beside the interval."""
+    signed: bool = False
+    """Gains have a plus sign."""
+    hatched: bool = False
+    """The value is not significant."""
+
+
+def _draw_cell(axes: Any, x: int, y: int, cell: _CellText, scale: _Scale) -> None:
     from matplotlib.patches import Rectangle
 
-    colour = scale.colour(estimate.value or 0.0)
+    value = cell.estimate.value or 0.0
+    colour = scale.colour(value)
     corner = (x + _CORNER[0], y + _CORNER[1])
     axes.add_patch(Rectangle(corner, *_SIZE, facecolor=colour, edgecolor="none"))
     ink = _readable_on(colour)
-    if hatched:
+    if cell.hatched:
         stripe = tuple(0.6 * part + 0.4 * (ink == "#ffffff") for part in colour[:3])  # stands out on any cell
         axes.add_patch(Rectangle(corner, *_SIZE, facecolor="none", edgecolor=stripe, lw=0, hatch="//"))
-    box = {"facecolor": colour, "edgecolor": "none", "pad": 1.5} if hatched else None
-    interval = f"± {estimate.half_width:.1f}" if estimate.reliable else "± unknown"
-    number = f"{estimate.value:{'+' if signed else ''}.1f}"
+    box = {"facecolor": colour, "edgecolor": "none", "pad": 1.5} if cell.hatched else None
+    interval = f"± {cell.estimate.half_width:.1f}" if cell.estimate.reliable else "± unknown"
+    number = f"{value:{'+' if cell.signed else ''}.1f}"
     axes.text(x + 0.5, y + 0.40, number, fontsize=18, fontweight="bold", color=ink, bbox=box, **_MIDDLE)
-    axes.text(x + 0.5, y + 0.73, f"{interval} · {remark}", fontsize=11, color=ink, bbox=box, **_MIDDLE)
+    axes.text(x + 0.5, y + 0.73, f"{interval} · {cell.remark}", fontsize=11, color=ink, bbox=box, **_MIDDLE)
 
 
 def _readable_on(colour: tuple[float, ...]) -> str:

@@ -16,20 +16,20 @@ from typing import Any
 
 from simgym.evaluation.matrix import Cell
 from simgym.evaluation.plan import short_hash
-from simgym.report.figures import curves_svg, difference_heatmap_svg, matrix_heatmap_svg
-from simgym.report.names import training_of
-from simgym.report.page import page_templates, write_page
-from simgym.report.results import MatrixResults, short_name
-from simgym.report.talks import (
+from simgym.report.conversation_views import (
     ENDINGS,
+    ConversationView,
     PageLink,
-    Talk,
     choose_pairs,
     filter_rules,
     lay_out,
     pair_filters,
     write_conversation_pages,
 )
+from simgym.report.figures import curves_svg, difference_heatmap_svg, matrix_heatmap_svg
+from simgym.report.names import training_of
+from simgym.report.page import page_templates, write_page
+from simgym.report.results import MatrixResults, short_name
 from simgym.statistics.intervals import fewest_units, format_interval, format_p
 from simgym.transcripts import Transcript
 
@@ -37,8 +37,8 @@ _ROLES = ("assistant", "user", "judge")
 """Roles of model calls, in the order of the tables."""
 
 
-@dataclass(frozen=True, slots=True)
-class Chapter:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellSection:
     """The conversations of a cell."""
 
     assistant: str
@@ -47,12 +47,12 @@ class Chapter:
     """Column, an environment id."""
     cell: Cell | None
     """The cell's numbers."""
-    talks: tuple[Talk, ...]
+    conversations: tuple[ConversationView, ...]
     """The first few."""
 
 
-@dataclass(frozen=True, slots=True)
-class Player:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelInfo:
     """An assistant, a simulator or the judge, as the report names it."""
 
     name: str
@@ -119,7 +119,7 @@ def render_report(
         endings=ENDINGS,
         endings_seen=[reason for reason in ENDINGS if any(reason in cell.end_reasons for cell in results.cells)],
         curves=curves_svg(results.curves),
-        played=[*_players(results.fingerprints)],
+        played=[*_models(results.fingerprints)],
         pairs=choose_pairs(results, transcripts),
         filters=filters,
         filter_rules=filter_rules(filters),
@@ -128,11 +128,22 @@ def render_report(
         excluded=_total_excluded(results.cells),
         tokens=_total_tokens(results.cells),
         fingerprints=json.dumps(results.fingerprints, indent=2, ensure_ascii=False, default=str),
-        chapters=[
-            Chapter(*key, results.cell(*key), tuple(map(lay_out, several[: max(max_conversations, 0)])))
-            for key, several in transcripts.items()
-        ],
+        sections=_sections(results, transcripts, max(max_conversations, 0)),
     )
+
+
+def _sections(
+    results: MatrixResults, transcripts: Mapping[tuple[str, str], Sequence[Transcript]], count: int
+) -> list[CellSection]:
+    return [
+        CellSection(
+            assistant=assistant,
+            simulator=simulator,
+            cell=results.cell(assistant, simulator),
+            conversations=tuple(lay_out(transcript) for transcript in of_cell[:count]),
+        )
+        for (assistant, simulator), of_cell in transcripts.items()
+    ]
 
 
 def _total_excluded(cells: Sequence[Cell]) -> dict[str, int]:
@@ -142,22 +153,22 @@ def _total_excluded(cells: Sequence[Cell]) -> dict[str, int]:
     return dict(sorted(totals.items()))
 
 
-def _players(fingerprints: Mapping[str, Any]) -> Iterator[Player]:
-    for role, several in (
+def _models(fingerprints: Mapping[str, Any]) -> Iterator[ModelInfo]:
+    for role, by_name in (
         ("assistant", fingerprints.get("assistants", {})),
         ("simulator", fingerprints.get("simulators", {})),
         ("judge", {str(fingerprints.get("judge", {}).get("judge", "judge")): fingerprints.get("judge", {})}),
     ):
-        for name, fingerprint in several.items():
+        for name, fingerprint in by_name.items():
             model = _model_of(fingerprint)
             texts = {key: str(model[key]) for key in ("model", "revision", "dtype") if model.get(key) is not None}
-            yield Player(
-                short_name(name),
-                role,
-                texts.get("model"),
-                texts.get("revision"),
-                texts.get("dtype"),
-                short_hash(fingerprint),
+            yield ModelInfo(
+                name=short_name(name),
+                role=role,
+                model=texts.get("model"),
+                revision=texts.get("revision"),
+                dtype=texts.get("dtype"),
+                hash=short_hash(fingerprint),
             )
 
 
@@ -167,7 +178,7 @@ def _model_of(fingerprint: Any) -> Mapping[str, Any]:
         return {}
     if "kind" in fingerprint and "model" in fingerprint:
         return fingerprint
-    return next((found for value in fingerprint.values() if (found := _model_of(value))), {})
+    return next((model for value in fingerprint.values() if (model := _model_of(value))), {})
 
 
 def _total_spent(cells: Sequence[Cell]) -> dict[str, Counter[str]]:

@@ -12,22 +12,22 @@ from pathlib import Path
 from typing import Any
 
 from simgym.evaluation.reference import Moment, Reference
-from simgym.evaluation.scorecard import Figure, Scorecard
+from simgym.evaluation.scorecard import MetricRow, Scorecard
 from simgym.evaluation.simulated_turns import SimulatedTurn
 from simgym.report.page import page_templates, write_page
 from simgym.statistics.intervals import Estimate
 
-SCHEMA_VERSION = 1
-"""Incremented when a field changes its meaning."""
+SCHEMA_VERSION = 2
+"""Incremented when a field is renamed or changes its meaning. Version 1 names `metrics` `figures`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """A figure across simulators."""
 
-    figure: Figure
+    metric: MetricRow
     """Title and aim; the human value."""
-    simulated: tuple[Figure, ...]
+    simulated: tuple[MetricRow, ...]
     """One a simulator, in the order of the columns."""
 
 
@@ -61,10 +61,10 @@ def realism_results(reference: Reference, cards: Sequence[Scorecard], *, seed: i
 
 def scorecard_rows(cards: Sequence[Scorecard]) -> list[Row]:
     """The figures of all simulators, row by row."""
-    return [Row(figure, tuple(card.figure(figure.name) for card in cards)) for figure in cards[0].figures]
+    return [Row(metric, tuple(card.metric(metric.name) for card in cards)) for metric in cards[0].metrics]
 
 
-def in_words(estimate: Estimate | None) -> tuple[str, str]:
+def format_estimate(estimate: Estimate | None) -> tuple[str, str]:
     """Value of an estimate and its interval, or why there is none, as texts; empty without a value."""
     if estimate is None or estimate.value is None:
         return "", ""
@@ -98,11 +98,11 @@ def write_realism_report(
     """
     step = max(1, len(reference.moments) // max(1, max_moments))
     shown = [
-        SideBySide(reference.moments[index], tuple((name, several[index]) for name, several in turns.items()))
+        SideBySide(reference.moments[index], tuple((name, turn[index]) for name, turn in turns.items()))
         for index in range(0, len(reference.moments), step)
     ][:max_moments]
     templates = page_templates()
-    templates.filters["in_words"] = in_words
+    templates.filters["format_estimate"] = format_estimate
     page = templates.get_template("realism.html.j2").render(
         results=results,
         rows=scorecard_rows(cards),

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from simgym import __version__
+from simgym._version import __version__
 from simgym.errors import ConfigurationError
 from simgym.evaluation.comparisons import Comparisons
 from simgym.evaluation.contrasts import Contrast
@@ -27,7 +27,7 @@ _MANY_LOST = 0.1
 """Share of a cell's conversations that may be lost before the report warns."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MatrixResults:
     """A generalization matrix and how it was made."""
 
@@ -159,8 +159,8 @@ def _hard_to_compare(filled: Matrix) -> list[str]:
     excluded = sum(cell.conversations - cell.counted for cell in filled.cells)
     notes = []
     if excluded:
-        many = "1 conversation" if excluded == 1 else f"{excluded} conversations"
-        notes.append(f"{many} ended in a fault and do not enter the means.")
+        lost = "1 conversation" if excluded == 1 else f"{excluded} conversations"
+        notes.append(f"{lost} ended in a fault and do not enter the means.")
     many_lost = [
         f"{cell.assistant} with {short_name(cell.simulator)} ({cell.conversations - cell.counted} of "
         f"{cell.conversations})"

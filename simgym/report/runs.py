@@ -1,8 +1,8 @@
-"""Finished runs read back from their folders, and several of them put into one report.
+"""Finished runs read back from their folders, and joined into one report.
 
-A matrix run is a folder with `results.json` and `transcripts/`, a training run one with `log.jsonl`. Matrices that
-share seed, turn limit, judge, scenarios and simulators are one matrix: their rows are compared in pairs. Where they do
-not, the rows stand below each other, nothing is compared, and the report says why.
+A matrix run is a folder with `results.json` and `transcripts/`, a training run a folder with `log.jsonl`. Matrices that
+share seed, turn limit, judge, scenarios and simulators become one matrix, whose rows are compared in pairs. Otherwise
+their rows are listed below each other, nothing is compared, and the report says why.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from simgym.errors import ConfigurationError, MalformedFile
-from simgym.evaluation.comparisons import compare_cells
+from simgym.evaluation.comparisons import Comparisons, compare_cells
 from simgym.evaluation.curves import LOG_NAME, Curve, read_curve
 from simgym.evaluation.matrix import Cell, Matrix
 from simgym.evaluation.plan import read_plan, short_hash
@@ -70,59 +71,84 @@ def join_runs(runs: Sequence[StoredRun], curves: Sequence[Curve] = ()) -> Stored
     first = runs[0]
     if len(runs) == 1:
         return replace(first, results=replace(first.results, curves=(*first.results.curves, *curves)))
-    transcripts: dict[tuple[str, str], Sequence[Transcript]] = {}
-    cells: dict[tuple[str, str], Cell] = {}
-    notes: list[str] = []
-    home: dict[str, str] = {}
-    players: dict[str, dict[str, object]] = {"assistants": {}, "simulators": {}}
-    comparable = True
+    joined = _Joined()
     for run in runs:
-        if differing := _differences(first, run):
-            comparable = False
-            notes.append(
-                f"Not comparable: {run.name} has another {', another '.join(differing)} than {first.name}. "
-                "Read its rows by themselves; nothing is compared."
-            )
-        names = _new_names(run, players["assistants"])
-        for (assistant, simulator), several in run.transcripts.items():
-            transcripts[names[assistant], simulator] = several
-        for cell in run.results.cells:  # of a cell that is in two runs the later one stands
-            cells[names[cell.assistant], cell.simulator] = replace(cell, assistant=names[cell.assistant])
-        found = run.results.fingerprints
-        players["assistants"] |= {names[name]: one for name, one in found.get("assistants", {}).items()}
-        players["simulators"] |= found.get("simulators", {})
-        if run.results.comparisons is not None:
-            home |= {names[name]: column for name, column in run.results.comparisons.trained_on.items()}
-        notes += [note for note in run.results.notes if note not in notes]
-    assistants = tuple(dict.fromkeys(row for row, _ in transcripts))
-    simulators = tuple(dict.fromkeys(column for _, column in transcripts))
-    if comparable and len(transcripts) < len(assistants) * len(simulators):
-        comparable = False
-        notes.append("Nothing is compared: not every assistant has talked with every simulator.")
-    fingerprints = {**first.results.fingerprints, **players}
-    compared = None
-    if comparable:
-        ordered = {(row, column): transcripts[row, column] for row in assistants for column in simulators}
-        before = first.results.comparisons
-        compared = compare_cells(
-            Matrix(tuple(cells.values()), ordered, fingerprints),
-            reference=before.reference if before is not None else None,
-            trained_on=home,
-            seed=first.results.seed,
-        )
+        joined.add(run, first)
+    fingerprints = {**first.results.fingerprints, **joined.fingerprints}
     results = replace(
         first.results,
-        assistants=assistants,
-        simulators=simulators,
-        cells=tuple(cells.values()),
+        assistants=joined.assistants,
+        simulators=joined.simulators,
+        cells=tuple(joined.cells.values()),
         seconds=sum(run.results.seconds for run in runs),
         fingerprints=fingerprints,
-        comparisons=compared,
+        comparisons=joined.compare(first, fingerprints),
         plan_hash=short_hash([run.results.plan_hash for run in runs]),
         curves=(*(curve for run in runs for curve in run.results.curves), *curves),
-        notes=tuple(notes),
+        notes=tuple(joined.notes),
     )
-    return StoredRun(", ".join(run.name for run in runs), results, transcripts)
+    return StoredRun(", ".join(run.name for run in runs), results, joined.transcripts)
+
+
+class _Joined:
+    """Matrices in the making of one."""
+
+    def __init__(self) -> None:
+        self.transcripts: dict[tuple[str, str], Sequence[Transcript]] = {}
+        self.cells: dict[tuple[str, str], Cell] = {}
+        self.notes: list[str] = []
+        self.trained_on: dict[str, str] = {}
+        self.fingerprints: dict[str, dict[str, object]] = {"assistants": {}, "simulators": {}}
+        self.comparable = True
+
+    @property
+    def assistants(self) -> tuple[str, ...]:
+        """Rows, in the order in which they were added."""
+        return tuple(dict.fromkeys(row for row, _ in self.transcripts))
+
+    @property
+    def simulators(self) -> tuple[str, ...]:
+        """Columns, in the order in which they were added."""
+        return tuple(dict.fromkeys(column for _, column in self.transcripts))
+
+    def add(self, run: StoredRun, first: StoredRun) -> None:
+        """Append the rows of a run, and note how it differs from the first."""
+        if differing := _differences(first, run):
+            self.comparable = False
+            self.notes.append(
+                f"Not comparable: {run.name} and {first.name} differ in {', '.join(differing)}. "
+                "Read the rows of each by themselves; nothing is compared."
+            )
+        results = run.results
+        names = _new_names(run, self.fingerprints["assistants"])
+        for (assistant, simulator), transcripts in run.transcripts.items():
+            self.transcripts[names[assistant], simulator] = transcripts
+        for cell in results.cells:  # of a cell that is in two runs the later version stands
+            self.cells[names[cell.assistant], cell.simulator] = replace(cell, assistant=names[cell.assistant])
+        assistants = results.fingerprints.get("assistants", {})
+        self.fingerprints["assistants"] |= {names[name]: assistant for name, assistant in assistants.items()}
+        self.fingerprints["simulators"] |= results.fingerprints.get("simulators", {})
+        if results.comparisons is not None:
+            self.trained_on |= {names[name]: column for name, column in results.comparisons.trained_on.items()}
+        self.notes += [note for note in results.notes if note not in self.notes]
+
+    def compare(self, first: StoredRun, fingerprints: Mapping[str, Any]) -> Comparisons | None:
+        """All cells with those of the first run's reference; None, with a note, where that cannot be done."""
+        if not self.comparable:
+            return None
+        if len(self.transcripts) < len(self.assistants) * len(self.simulators):
+            self.notes.append("Nothing is compared: not every assistant has talked with every simulator.")
+            return None
+        before = first.results.comparisons
+        ordered = {
+            (row, column): self.transcripts[row, column] for row in self.assistants for column in self.simulators
+        }
+        return compare_cells(
+            Matrix(tuple(self.cells.values()), ordered, fingerprints),
+            reference=before.reference if before is not None else None,
+            trained_on=self.trained_on,
+            seed=first.results.seed,
+        )
 
 
 def _read_matrix(folder: Path) -> StoredRun:
@@ -141,13 +167,15 @@ def _read_matrix(folder: Path) -> StoredRun:
         file = (folder / cell.transcripts).resolve()
         if folder.resolve() not in file.parents:
             raise MalformedFile(f"{path} names a file outside its folder: {cell.transcripts}.")
-        held = [one for one in read_transcripts(file) if wanted is None or one.scenario.id in wanted]
-        if len(held) != cell.conversations:
+        of_cell = [
+            transcript for transcript in read_transcripts(file) if wanted is None or transcript.scenario.id in wanted
+        ]
+        if len(of_cell) != cell.conversations:
             raise MalformedFile(
-                f"{file} holds {len(held)} conversations of the run, {path} counts {cell.conversations}. Run the same "
-                "matrix command again, which brings them together."
+                f"{file} holds {len(of_cell)} conversations of the run, {path} counts {cell.conversations}. Run the "
+                "same matrix command again to bring them together."
             )
-        transcripts[cell.assistant, cell.simulator] = held
+        transcripts[cell.assistant, cell.simulator] = of_cell
     return StoredRun(folder.name, results, _in_one_order(transcripts))
 
 
@@ -155,28 +183,29 @@ def _in_one_order(
     transcripts: Mapping[tuple[str, str], Sequence[Transcript]],
 ) -> dict[tuple[str, str], list[Transcript]]:
     """Files hold conversations as they ended; cells are compared by scenario and seed."""
-    order = {one.key: at for at, one in enumerate(next(iter(transcripts.values()), ()))}
+    order = {transcript.key: at for at, transcript in enumerate(next(iter(transcripts.values()), ()))}
     return {
-        cell: sorted(several, key=lambda one: order.get(one.key, len(order))) for cell, several in transcripts.items()
+        cell: sorted(conversations, key=lambda transcript: order.get(transcript.key, len(order)))
+        for cell, conversations in transcripts.items()
     }
 
 
 def _differences(first: StoredRun, other: StoredRun) -> list[str]:
     """What keeps two runs from being one matrix, in words."""
     ours, theirs = first.results, other.results
-    found = [name for name in ("seed", "max_turns") if getattr(ours, name) != getattr(theirs, name)]
+    differences = [name for name in ("seed", "max_turns") if getattr(ours, name) != getattr(theirs, name)]
     if ours.fingerprints.get("judge") != theirs.fingerprints.get("judge"):
-        found.append("judge")
+        differences.append("judge")
     before, after = (run.fingerprints.get("simulators", {}) for run in (ours, theirs))
-    found += [f"simulator {name}" for name in before if name in after and before[name] != after[name]]
-    if _held(first) != _held(other):
-        found.append("set of scenarios")
-    return found
+    differences += [f"simulator {name}" for name in before if name in after and before[name] != after[name]]
+    if _scenarios(first) != _scenarios(other):
+        differences.append("set of scenarios")
+    return differences
 
 
-def _held(run: StoredRun) -> set[tuple[str, int, str]]:
-    several = next(iter(run.transcripts.values()), ())
-    return {(*one.key, short_hash(one.scenario.to_json())) for one in several}
+def _scenarios(run: StoredRun) -> set[tuple[str, int, str]]:
+    transcripts = next(iter(run.transcripts.values()), ())
+    return {(*transcript.key, short_hash(transcript.scenario.to_json())) for transcript in transcripts}
 
 
 def _new_names(run: StoredRun, taken: Mapping[str, object]) -> dict[str, str]:

@@ -17,8 +17,8 @@ from typing import Any
 from simgym.assistants.base import Assistant
 from simgym.conversation import Scenario
 from simgym.errors import BudgetReached
+from simgym.rollout._collect import converse
 from simgym.rollout.budget import Budget
-from simgym.rollout.collect import converse
 from simgym.rollout.collection import Collection, Conditions, Job
 from simgym.rollout.outages import Patience
 from simgym.rollout.ray_cluster import ray_cluster

@@ -11,6 +11,7 @@ from simgym.errors import UnknownName
 from simgym.language_models.loading import LanguageModelSpec
 from simgym.loading import load_role
 from simgym.plugins import unknown
+from simgym.registration import environments
 from simgym.simulators.base import UserSimulator
 
 
@@ -38,6 +39,8 @@ def simulator_of(env_id: str) -> str:
     Raises:
         UnknownName: no environment of user simulators has that id.
     """
+    if env_id not in gymnasium.registry:
+        environments()  # those of other packages
     simulators = {
         registered: spec.kwargs["simulator"]
         for registered, spec in gymnasium.registry.items()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from simgym._exports import lazy_exports
-from simgym.statistics.agreement import Agreement, agreement, cohen_kappa, krippendorff_alpha, spearman
+from simgym.statistics._agreement import Agreement, agreement, cohen_kappa, krippendorff_alpha, spearman
 from simgym.statistics.clustered import Equivalence, RobustRate, equivalence, intraclass_correlation, robust_win_rate
 from simgym.statistics.intervals import Estimate, bootstrap_mean, clustered_bootstrap_mean, format_interval
 from simgym.statistics.length_control import length_controlled_win_rate
@@ -29,9 +29,10 @@ from simgym.statistics.power import (
     plan_win_rate,
 )
 from simgym.statistics.resampling import bootstrap_statistic
+from simgym.statistics.votes import draw_votes, rejection_rate
 
 if TYPE_CHECKING:  # they import scipy
-    from simgym.statistics.paired_matrix import MatrixEstimates, PairedMatrix, compare_matrix
+    from simgym.statistics.paired_matrix import MatrixEstimates, MatrixLayout, PairedMatrix, compare_matrix
 
 __all__ = [
     # means and shares
@@ -57,6 +58,7 @@ __all__ = [
     "Strengths",
     "correct_p_values",
     "MatrixEstimates",
+    "MatrixLayout",
     "PairedMatrix",
     "compare_matrix",
     # agreement between raters
@@ -73,6 +75,8 @@ __all__ = [
     "detectable_win_rate",
     "detectable_difference",
     "plateau_onset",
+    "draw_votes",
+    "rejection_rate",
 ]
 
 __getattr__, __dir__ = lazy_exports(
@@ -80,6 +84,7 @@ __getattr__, __dir__ = lazy_exports(
     {
         "paired_matrix": (
             "MatrixEstimates",
+            "MatrixLayout",
             "PairedMatrix",
             "compare_matrix",
         ),

@@ -37,7 +37,7 @@ class RobustRate:
     """Of a rate of one half."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Equivalence:
     """Is a win rate within 0.5 ± margin?"""
 
@@ -93,13 +93,16 @@ def robust_win_rate(
     if not np.isfinite(error) or error < _NO_ERROR:
         return None
     spread = float(student.ppf((1 + level) / 2, count - 1)) * error
-    rate, low, high = (float(1 / (1 + np.exp(-one))) for one in (logit, logit - spread, logit + spread))
+    rate, low, high = (float(1 / (1 + np.exp(-logits))) for logits in (logit, logit - spread, logit + spread))
     method = "binomial GLM, cluster-robust errors, t quantiles" + (
         ", length held equal" if covariate is not None else ""
     )
     statistic = logit / error
     p_value = float(2 * student.sf(abs(statistic), count - 1))
-    return RobustRate(Estimate(rate, low, high, count, method, None, level), Test(statistic, p_value, count, method))
+    return RobustRate(
+        Estimate(value=rate, low=low, high=high, n=count, method=method, seed=None, level=level),
+        Test(statistic=statistic, p_value=p_value, n=count, method=method),
+    )
 
 
 def naive_test(outcomes: _Numbers) -> Test:
@@ -109,9 +112,9 @@ def naive_test(outcomes: _Numbers) -> Test:
 
     method = "z-test, votes taken for independent"
     if len(values) < 2 or np.ptp(values) == 0:
-        return Test(0.0, 1.0, len(values), method)
+        return Test(statistic=0.0, p_value=1.0, n=len(values), method=method)
     statistic = float((values.mean() - 0.5) / (values.std(ddof=1) / np.sqrt(len(values))))
-    return Test(statistic, float(2 * norm.sf(abs(statistic))), len(values), method)
+    return Test(statistic=statistic, p_value=float(2 * norm.sf(abs(statistic))), n=len(values), method=method)
 
 
 def equivalence(outcomes: _Numbers, clusters: _Labels, *, margin: float) -> Equivalence | None:
@@ -142,7 +145,9 @@ def equivalence(outcomes: _Numbers, clusters: _Labels, *, margin: float) -> Equi
     spread = float(student.ppf(0.95, count - 1)) * error
     p_value = float(max(below, above))
     method = "two one-sided cluster-robust t-tests"
-    return Equivalence(margin, p_value, mean - spread, mean + spread, p_value < 0.05, method)
+    return Equivalence(
+        margin=margin, p_value=p_value, low=mean - spread, high=mean + spread, equivalent=p_value < 0.05, method=method
+    )
 
 
 def intraclass_correlation(outcomes: _Numbers, clusters: _Labels, *, seed: int, resamples: int = 999) -> Estimate:

@@ -25,7 +25,7 @@ _BATCH = 1000
 """Resamples held in memory at once."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
     """A value with its interval and where they come from."""
 
@@ -206,12 +206,14 @@ def clustered_bootstrap_mean(
 
 def untold(value: float | None, n: int, note: str, level: float) -> Estimate:
     """A value whose interval cannot be told."""
-    return Estimate(value, None, None, n, "no interval", None, level, note)
+    return Estimate(value=value, low=None, high=None, n=n, method="no interval", seed=None, level=level, note=note)
 
 
 def _around(mean: float, low: Any, high: Any, n: int, method: str, seed: int, level: float) -> Estimate:
     # Rounding, or very few resamples, can leave the mean just outside the percentiles of its own bootstrap.
-    return Estimate(mean, min(mean, float(low)), max(mean, float(high)), n, method, seed, level)
+    return Estimate(
+        value=mean, low=min(mean, float(low)), high=max(mean, float(high)), n=n, method=method, seed=seed, level=level
+    )
 
 
 def _checked(values: _Numbers, level: float) -> npt.NDArray[np.float64]:

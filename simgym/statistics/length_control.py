@@ -43,7 +43,9 @@ def length_controlled_win_rate(
     wins = np.asarray(outcomes, dtype=np.float64)
     gap = np.asarray(lengths, dtype=np.float64) - np.asarray(other_lengths, dtype=np.float64)
     if wins.size < 10 or np.ptp(wins) == 0:
-        return Estimate(None, None, None, wins.size, "too few different outcomes", None, level)
+        return Estimate(
+            value=None, low=None, high=None, n=wins.size, method="too few different outcomes", seed=None, level=level
+        )
     spread = gap.std()
     squashed = np.tanh(gap / spread) if spread > 0 else np.zeros_like(gap)
     design = np.column_stack([np.ones_like(gap), squashed]) if np.ptp(squashed) else np.ones((wins.size, 1))
@@ -56,8 +58,14 @@ def length_controlled_win_rate(
     certain = (fitted.fittedvalues < _CERTAIN) | (fitted.fittedvalues > 1 - _CERTAIN)
     if not np.isfinite([low, high]).all() or certain.mean() > 0.5:
         return Estimate(
-            None, None, None, wins.size, "length decides the outcome, so the rest is not known", None, level
+            value=None,
+            low=None,
+            high=None,
+            n=wins.size,
+            method="length decides the outcome, so the rest is not known",
+            seed=None,
+            level=level,
         )
     value, low, high = (1 / (1 + math.exp(-float(logit))) for logit in (fitted.params[0], low, high))
     method = "logistic regression on tanh of the standardised length difference, HC1 errors"
-    return Estimate(value, low, high, wins.size, method, None, level)
+    return Estimate(value=value, low=low, high=high, n=wins.size, method=method, seed=None, level=level)

@@ -1,7 +1,8 @@
-"""Comparisons of two systems on the same items: win rates with ties, paired differences, tests, many at once.
+"""Comparisons of two systems on the same items: win rates with ties, paired differences, tests and corrections.
 
-Everything that scipy or statsmodels has is theirs: the Wilson interval (Wilson 1927), the exact McNemar test, Holm's
-and Benjamini and Hochberg's corrections, and the Bradley-Terry model as a binomial GLM with cluster-robust errors.
+Whatever scipy or statsmodels offers is taken from there: the Wilson interval (Wilson 1927), the exact McNemar test,
+Holm's and Benjamini and Hochberg's corrections, and the Bradley-Terry model as a binomial GLM with cluster-robust
+errors.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from simgym.statistics.resampling import bootstrap_statistic
 _Numbers = Sequence[float] | npt.NDArray[Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Test:
     """A hypothesis test."""
 
     __test__ = False  # pytest would take the class for a test
 
     statistic: float
-    """Value of the test statistic."""
+    """Test statistic."""
     p_value: float
     """Two-sided, in [0, 1]."""
     n: int
@@ -60,14 +61,18 @@ def wilson_interval(successes: float, n: int, *, level: float = 0.95) -> Estimat
     if not 0 <= successes <= n:
         raise ValueError(f"{successes} successes of {n}, expected between 0 and {n}.")
     if n == 0:
-        return Estimate(None, None, None, 0, "no data", None, level, "there are no data")
+        return Estimate(
+            value=None, low=None, high=None, n=0, method="no data", seed=None, level=level, note="there are no data"
+        )
     from scipy.stats import norm
 
     # scipy's takes whole successes only, and ties make halves; the formula is the same
     z, p = float(norm.ppf((1 + level) / 2)), successes / n
     centre, spread = p + z * z / (2 * n), z * float(np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)))
     low, high = ((centre + sign * spread) / (1 + z * z / n) for sign in (-1, 1))
-    return Estimate(p, max(0.0, low), min(1.0, high), n, "Wilson score interval", None, level)
+    return Estimate(
+        value=p, low=max(0.0, low), high=min(1.0, high), n=n, method="Wilson score interval", seed=None, level=level
+    )
 
 
 def win_rate(
@@ -127,25 +132,40 @@ def mean_difference(
         _as_many(first, clusters)
     differences = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
     if clusters is None and len(differences) >= fewest_units(level) and np.ptp(differences) > 0:
-        from scipy.stats import bootstrap
-
-        found = bootstrap(
-            (differences,),
-            np.mean,
-            n_resamples=resamples,
-            confidence_level=level,
-            method="BCa",
-            rng=np.random.default_rng(seed),
-        ).confidence_interval
-        low, high = float(found.low), float(found.high)
-        if np.isfinite([low, high]).all():
-            method = f"BCa bootstrap over items, {resamples} resamples"
-            return Estimate(float(differences.mean()), low, high, len(differences), method, seed, level)
+        estimate = _bca(differences, seed, resamples, level)
+        if estimate is not None:
+            return estimate
     return bootstrap_statistic(
         lambda rows: float(differences[rows].mean()),
         clusters if clusters is not None else range(len(differences)),
         seed=seed,
         resamples=resamples,
+        level=level,
+    )
+
+
+def _bca(differences: npt.NDArray[np.float64], seed: int, resamples: int, level: float) -> Estimate | None:
+    """Mean with a BCa interval; None where there is none."""
+    from scipy.stats import bootstrap
+
+    interval = bootstrap(
+        (differences,),
+        np.mean,
+        n_resamples=resamples,
+        confidence_level=level,
+        method="BCa",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    low, high = float(interval.low), float(interval.high)
+    if not np.isfinite([low, high]).all():
+        return None
+    return Estimate(
+        value=float(differences.mean()),
+        low=low,
+        high=high,
+        n=len(differences),
+        method=f"BCa bootstrap over items, {resamples} resamples",
+        seed=seed,
         level=level,
     )
 
@@ -160,16 +180,26 @@ def mcnemar(first_only: int, second_only: int, *, exact: bool = True) -> Test:
     """
     method = "McNemar, exact" if exact else "McNemar, chi-squared with continuity correction"
     if first_only + second_only == 0:
-        return Test(0.0, 1.0, 0, method)  # nothing speaks against equality
+        return Test(statistic=0.0, p_value=1.0, n=0, method=method)  # nothing speaks against equality
 
     from statsmodels.stats.contingency_tables import mcnemar  # takes long to import
 
     outcome = mcnemar([[0, first_only], [second_only, 0]], exact=exact)
-    return Test(float(outcome.statistic), float(outcome.pvalue), first_only + second_only, method)
+    return Test(
+        statistic=float(outcome.statistic), p_value=float(outcome.pvalue), n=first_only + second_only, method=method
+    )
 
 
 def correct_p_values(p_values: Sequence[float], method: Literal["holm", "fdr_bh"] = "holm") -> list[float]:
-    """p-values corrected for being many: Holm (family-wise error) or Benjamini and Hochberg (false discovery rate)."""
+    """Correct p-values for multiple tests: Holm (family-wise error) or Benjamini and Hochberg (false discovery rate).
+
+    Args:
+        p_values: N uncorrected p-values, in [0, 1].
+        method: As statsmodels' `multipletests` calls it.
+
+    Returns:
+        N corrected p-values in input order.
+    """
     if not p_values:
         return []
 
@@ -194,24 +224,18 @@ def bradley_terry(
         level: Nominal coverage, in (0, 1).
 
     Raises:
-        ValueError: the reference did not play, or there are players between whom no strength exists, because the one
-            group has won everything against the other, or never met it.
+        ValueError: the reference did not play, or some strengths do not exist because one group of players has won
+            every game against the others, or never met them.
     """
     players = sorted({name for first, second, _ in games for name in (first, second)} - {reference})
     if not any(reference in game[:2] for game in games):
         raise ValueError(f"{reference!r} did not play. Choose a reference among {players}.")
-    column = {name: number for number, name in enumerate(players)}
-    design, outcomes = np.zeros((len(games), len(players))), np.array([outcome for _, _, outcome in games])
-    for row, (first, second, _) in enumerate(games):
-        if first in column:
-            design[row, column[first]] += 1
-        if second in column:
-            design[row, column[second]] -= 1
     _check_comparable(games, [*players, reference])
 
     import statsmodels.api as api  # takes long to import
 
-    model = api.GLM(outcomes, design, family=api.families.Binomial())
+    outcomes = np.array([outcome for _, _, outcome in games])
+    model = api.GLM(outcomes, _design(games, players), family=api.families.Binomial())
     if clusters is None:
         fitted, method = model.fit(), "Bradley-Terry, binomial GLM"
     else:
@@ -222,11 +246,31 @@ def bradley_terry(
     bounds = fitted.conf_int(alpha=1 - level)
     n = len(games) if clusters is None else len(set(clusters))
     strengths = {
-        name: Estimate(float(fitted.params[i]), float(bounds[i][0]), float(bounds[i][1]), n, method, None, level)
-        for name, i in column.items()
+        name: Estimate(
+            value=float(fitted.params[i]),
+            low=float(bounds[i][0]),
+            high=float(bounds[i][1]),
+            n=n,
+            method=method,
+            seed=None,
+            level=level,
+        )
+        for i, name in enumerate(players)
     }
-    strengths[reference] = Estimate(0.0, None, None, n, "reference", None, level)
+    strengths[reference] = Estimate(value=0.0, low=None, high=None, n=n, method="reference", seed=None, level=level)
     return Strengths(strengths, reference, len(games))
+
+
+def _design(games: Sequence[tuple[str, str, float]], players: Sequence[str]) -> npt.NDArray[np.float64]:
+    """Design matrix of shape (games, players): 1 for the first player, -1 for the second, 0 for the reference."""
+    column = {name: number for number, name in enumerate(players)}
+    design = np.zeros((len(games), len(players)))
+    for row, (first, second, _) in enumerate(games):
+        if first in column:
+            design[row, column[first]] += 1
+        if second in column:
+            design[row, column[second]] -= 1
+    return design
 
 
 def _check_comparable(games: Sequence[tuple[str, str, float]], players: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """A sample size, an effect, and the power that joins them."""
 
@@ -66,7 +66,15 @@ def plan_win_rate(
     inflation = design_effect(per_cluster, icc)
     needed = NormalIndPower(ddof=0).solve_power(abs(effect), power=power, alpha=alpha, ratio=0)
     clusters = math.ceil(needed * inflation / per_cluster - 1e-9)
-    return Plan(clusters, per_cluster, inflation, rate, power, alpha, "z-test of a proportion, arcsine effect size")
+    return Plan(
+        clusters=clusters,
+        per_cluster=per_cluster,
+        design_effect=inflation,
+        effect=rate,
+        power=power,
+        alpha=alpha,
+        method="z-test of a proportion, arcsine effect size",
+    )
 
 
 def plan_tied_win_rate(
@@ -107,7 +115,15 @@ def plan_tied_win_rate(
     quantiles = float(norm.ppf(1 - alpha / 2) + norm.ppf(power))
     needed = quantiles**2 * variance * inflation / ((rate - 0.5) ** 2 * per_cluster)
     method = "z-test of a mean of votes 1, 0.5, 0"
-    return Plan(math.ceil(needed - 1e-9), per_cluster, inflation, rate, power, alpha, method)
+    return Plan(
+        clusters=math.ceil(needed - 1e-9),
+        per_cluster=per_cluster,
+        design_effect=inflation,
+        effect=rate,
+        power=power,
+        alpha=alpha,
+        method=method,
+    )
 
 
 def detectable_win_rate(
@@ -122,7 +138,15 @@ def detectable_win_rate(
     if effect > math.pi / 2:
         raise ValueError(f"{clusters} clusters detect no win rate with power {power}. Plan for more.")
     rate = math.sin(math.asin(math.sqrt(0.5)) + float(effect) / 2) ** 2
-    return Plan(clusters, per_cluster, inflation, rate, power, alpha, "z-test of a proportion, arcsine effect size")
+    return Plan(
+        clusters=clusters,
+        per_cluster=per_cluster,
+        design_effect=inflation,
+        effect=rate,
+        power=power,
+        alpha=alpha,
+        method="z-test of a proportion, arcsine effect size",
+    )
 
 
 def detectable_difference(
@@ -145,4 +169,12 @@ def detectable_difference(
     from statsmodels.stats.power import TTestPower  # takes long to import
 
     effect = TTestPower().solve_power(None, nobs=worth, power=power, alpha=alpha)
-    return Plan(n, per_cluster, inflation, float(effect) * deviation, power, alpha, "t-test of paired differences")
+    return Plan(
+        clusters=n,
+        per_cluster=per_cluster,
+        design_effect=inflation,
+        effect=float(effect) * deviation,
+        power=power,
+        alpha=alpha,
+        method="t-test of paired differences",
+    )

@@ -73,4 +73,4 @@ def bootstrap_statistic(
         low, high = 2 * value - high, 2 * value - low
     low, high = (float(np.clip(end, *bounds)) for end in (low, high))
     method = f"{kind} bootstrap over clusters, {resamples} resamples"
-    return Estimate(value, min(low, value), max(high, value), n, method, seed, level)
+    return Estimate(value=value, low=min(low, value), high=max(high, value), n=n, method=method, seed=seed, level=level)

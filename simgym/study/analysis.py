@@ -1,10 +1,10 @@
 """From records to estimates: who is preferred, how surely, and how much that depends on choices of the analysis.
 
-Participants, not votes, are the independent units: win rates (ties as half) have participant-cluster bootstrap
-intervals, tests come from a binomial GLM with cluster-robust errors, Holm-corrected over pairs. Beside the main row of
-a pair stand the rows that a sceptic asks for: everybody without exclusions, the first exchange alone (before either
-assistant has shaped the conversation), both replies of equal length, and choices in which no reply gave away its model.
-Pure: records in, a `StudyResults` out.
+Participants, not votes, are the independent units: win rates (ties count as half) have participant-cluster bootstrap
+intervals, and tests come from a binomial GLM with cluster-robust errors, Holm-corrected over pairs. Beside its main
+estimate, each pair has the robustness checks that a sceptic would ask for: everybody without exclusions, the first
+exchange alone (before either assistant has shaped the conversation), replies of equal length, and choices in which no
+reply gave away its model. Pure: records in, a `StudyResults` out.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from simgym.statistics.clustered import (
 )
 from simgym.statistics.intervals import Estimate, bootstrap_mean
 from simgym.statistics.paired import Test, bradley_terry, correct_p_values, win_rate
-from simgym.study.config import Rule
+from simgym.study.config import Rule, Study
 from simgym.study.exclusions import exclude
-from simgym.study.records import Rating, Vote, distinct, participant_flow, ratings_of, votes_of
+from simgym.study.records import Distinct, Rating, Vote, distinct, participant_flow, ratings_of, votes_of
 
 SCHEMA_VERSION = 2
 """Incremented when a field is renamed or changes its meaning. Version 1 names `p_adjusted` `p_holm`."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """One way to estimate a pair's win rate."""
 
@@ -56,7 +56,7 @@ class Row:
         return asdict(self)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
     """Two assistants compared."""
 
@@ -86,7 +86,7 @@ class Pair:
         return asdict(self)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RatingDifference:
     """Mean ratings of two assistants by different people."""
 
@@ -102,7 +102,7 @@ class RatingDifference:
     """Corrected for the number of pairs."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StudyResults:
     """All that `simgym study analyse` finds."""
 
@@ -134,14 +134,40 @@ class StudyResults:
         return {"schema_version": SCHEMA_VERSION, **asdict(self)}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnalysisPlan:
+    """What was decided before the data were seen."""
+
+    pairs: tuple[tuple[str, str], ...] = ()
+    """Which assistant of a pair comes first; other pairs are ordered by name."""
+    rules: tuple[Rule, ...] = ()
+    """Exclusion rules."""
+    margin: float = 0.05
+    """Of the equivalence test, in (0, 0.5)."""
+    study_hash: str | None = None
+    """Of the study that all this comes from; records of another version are warned of. None: it comes from nowhere."""
+
+    @classmethod
+    def of(cls, study: Study) -> AnalysisPlan:
+        """The plan that a study file states."""
+        return cls(pairs=study.pairs, rules=study.exclusions, margin=study.equivalence_margin, study_hash=study.hash)
+
+
+@dataclass(frozen=True, slots=True)
+class _Resampling:
+    """Of every bootstrap in one analysis."""
+
+    seed: int
+    """Of the draws."""
+    resamples: int
+    """Bootstrap samples."""
+
+
 def analyse(
     records: Sequence[Mapping[str, Any]],
     *,
-    pairs: Sequence[tuple[str, str]] = (),
-    rules: Sequence[Rule] = (),
-    margin: float = 0.05,
+    plan: AnalysisPlan | None = None,
     withdrawn: int = 0,
-    study_hash: str | None = None,
     seed: int = 0,
     resamples: int = 9999,
 ) -> StudyResults:
@@ -149,150 +175,176 @@ def analyse(
 
     Args:
         records: As `export` or `read_records` give them.
-        pairs: Which assistant of a pair comes first; others are ordered by name.
-        rules: Exclusion rules.
-        margin: Of the equivalence test.
-        withdrawn: How many have withdrawn, for the participant flow.
-        study_hash: Of the study that pairs, rules and margin come from; another one than the records' is warned of.
+        plan: Pairs, exclusion rules and margin; None: no rules, a margin of 0.05, pairs in the order of their names.
+        withdrawn: Participants who have withdrawn, for the participant flow.
         seed: Of all resampling.
         resamples: Bootstrap samples.
 
     Raises:
-        ConfigurationError: there are records of real and of other participants together, or none at all.
+        ConfigurationError: records of real and of other participants are mixed, or there are none.
     """
     if not records:
         raise ConfigurationError("There are no participants. Export a study first, or give another file.")
-    once = distinct(records)
-    records = once.records
-    kinds = sorted({str(record.get("kind", "unknown")) for record in records})
+    plan, resampling = plan or AnalysisPlan(), _Resampling(seed, resamples)
+    unique = distinct(records)
+    kinds = sorted({str(record.get("kind", "unknown")) for record in unique.records})
     if len(kinds) > 1:
-        raise ConfigurationError(f"The records are {' and '.join(kinds)}. Analyse them apart.")
-    hashes = tuple(sorted({str(record["study_hash"]) for record in records if "study_hash" in record}))
-    kept, excluded = exclude(records, rules)
-    found = _pairs(kept, records, pairs, margin, seed, resamples)
-    votes, ratings = votes_of(kept), ratings_of(kept)
-    strengths, problem = _strengths(votes)
-    warnings = [*problem]
-    if once.repeated:
+        raise ConfigurationError(f"The records are {' and '.join(kinds)}. Analyse each kind separately.")
+    hashes = tuple(sorted({str(record["study_hash"]) for record in unique.records if "study_hash" in record}))
+    kept, excluded = exclude(unique.records, plan.rules)
+    ratings = ratings_of(kept)
+    strengths, problems = _strengths(votes_of(kept))
+    return StudyResults(
+        kind=kinds[0],
+        studies=hashes,
+        flow=participant_flow(unique.records, withdrawn=withdrawn),
+        excluded=excluded,
+        included=len(kept),
+        pairs=_pairs(votes_of(kept), votes_of(unique.records), plan, resampling),
+        strengths=strengths,
+        ratings=_mean_ratings(ratings, seed, resamples),
+        rating_differences=_rating_differences(ratings),
+        warnings=(*problems, *_warnings(unique, hashes, plan.study_hash)),
+        seed=seed,
+    )
+
+
+def _warnings(unique: Distinct, hashes: Sequence[str], study_hash: str | None) -> list[str]:
+    warnings = []
+    if unique.repeated:
         warnings.append(
-            f"{once.repeated} of {len(records) + once.repeated} records came more than once (the same participant in "
-            "the same study): each is counted once."
+            f"{unique.repeated} of {len(unique.records) + unique.repeated} records are repetitions (the same "
+            "participant in the same study): each participant is counted once."
         )
     if len(hashes) > 1:
-        warnings.append(f"The records come from {len(hashes)} versions of the study: not comparable without a reason.")
+        warnings.append(
+            f"The records come from {len(hashes)} versions of the study, which cannot be compared without a reason."
+        )
     if study_hash is not None and hashes and study_hash not in hashes:
         warnings.append(
             "Pairs, exclusion rules and margin come from another version of the study than the records: they were not "
             "fixed before the data were seen."
         )
-    return StudyResults(
-        kinds[0],
-        hashes,
-        participant_flow(records, withdrawn=withdrawn),
-        excluded,
-        len(kept),
-        found,
-        strengths,
-        _mean_ratings(ratings, seed, resamples),
-        _rating_differences(ratings),
-        tuple(warnings),
-        seed,
-    )
+    return warnings
 
 
 def _pairs(
-    kept: Sequence[Mapping[str, Any]],
-    everybody: Sequence[Mapping[str, Any]],
-    wanted: Sequence[tuple[str, str]],
-    margin: float,
-    seed: int,
-    resamples: int,
+    votes: Sequence[Vote], everybody: Sequence[Vote], plan: AnalysisPlan, resampling: _Resampling
 ) -> tuple[Pair, ...]:
-    order = {frozenset(pair): tuple(pair) for pair in wanted}
-    main, all_votes = _by_pair(votes_of(kept), order), _by_pair(votes_of(everybody), order)
+    order = {frozenset(pair): tuple(pair) for pair in plan.pairs}
+    main, all_votes = _by_pair(votes, order), _by_pair(everybody, order)
     drafts = [
-        _pair(pair, main.get(pair, []), votes, margin, seed, resamples) for pair, votes in sorted(all_votes.items())
+        _pair(pair, main.get(pair, []), of_pair, plan.margin, resampling) for pair, of_pair in sorted(all_votes.items())
     ]
-    tested = [pair for pair in drafts if pair.rows[0].test is not None]
-    corrected = correct_p_values([pair.rows[0].test.p_value for pair in tested if pair.rows[0].test is not None])
-    by_pair = {(pair.first, pair.second): value for pair, value in zip(tested, corrected, strict=True)}
-    return tuple(dataclasses.replace(pair, p_adjusted=by_pair.get((pair.first, pair.second))) for pair in drafts)
+    p_values = {
+        (pair.first, pair.second): pair.rows[0].test.p_value for pair in drafts if pair.rows[0].test is not None
+    }
+    p_adjusted = dict(zip(p_values, correct_p_values(list(p_values.values())), strict=True))
+    return tuple(dataclasses.replace(pair, p_adjusted=p_adjusted.get((pair.first, pair.second))) for pair in drafts)
 
 
 def _by_pair(
     votes: Sequence[Vote], order: Mapping[frozenset[str], tuple[str, ...]]
 ) -> dict[tuple[str, str], list[Vote]]:
     """Votes by pair, each turned so that the pair's first assistant is `model1`."""
-    found: dict[tuple[str, str], list[Vote]] = {}
+    by_pair: dict[tuple[str, str], list[Vote]] = {}
     for vote in votes:
-        both = frozenset((vote.model1, vote.model2))
-        first, second = order.get(both, tuple(sorted((vote.model1, vote.model2))))
-        found.setdefault((first, second), []).append(vote if vote.model1 == first else _turned(vote))
-    return found
+        models = frozenset((vote.model1, vote.model2))
+        first, second = order.get(models, tuple(sorted((vote.model1, vote.model2))))
+        by_pair.setdefault((first, second), []).append(vote if vote.model1 == first else _turned(vote))
+    return by_pair
 
 
 def _turned(vote: Vote) -> Vote:
     lengths = None if vote.characters is None else vote.characters[::-1]
     return Vote(
-        vote.participant, vote.model2, vote.model1, 1 - vote.outcome, vote.turn, vote.left, lengths, vote.flagged
+        participant=vote.participant,
+        model1=vote.model2,
+        model2=vote.model1,
+        outcome=1 - vote.outcome,
+        turn=vote.turn,
+        left=vote.left,
+        characters=lengths,
+        flagged=vote.flagged,
     )
 
 
 def _pair(
-    pair: tuple[str, str], votes: list[Vote], everybody: list[Vote], margin: float, seed: int, resamples: int
+    pair: tuple[str, str], votes: list[Vote], everybody: list[Vote], margin: float, resampling: _Resampling
 ) -> Pair:
-    def row(name: str, title: str, chosen: Sequence[Vote]) -> Row:
-        return _bootstrap_row(name, title, chosen, seed, resamples)
-
-    measured = [vote for vote in votes if vote.characters is not None and min(vote.characters) > 0]
-    rows = [
-        row("main", "After exclusions", votes),
-        row("everybody", "Everybody, no exclusions", everybody),
-        row("first_exchange", "First exchange only", [vote for vote in votes if vote.turn == 1]),
-        row("unflagged", "No reply names its model", [vote for vote in votes if not vote.flagged]),
-        _robust_row("robust", "GLM, cluster-robust", votes, None),
-        _robust_row("equal_length", "Replies of equal length (GLM)", measured, _log_ratios(measured)),
-    ]
     people = [vote.participant for vote in votes]
     outcomes = [vote.outcome for vote in votes]
-    decided = [vote for vote in votes if vote.left is not None and vote.outcome != 0.5]
-    left = None
-    if decided:
-        sided = [(vote.outcome if vote.left == vote.model1 else 1 - vote.outcome) for vote in decided]
-        left = _row(
-            "left", "Left reply, decided choices", sided, [vote.participant for vote in decided], seed, resamples
-        )
     return Pair(
-        pair[0],
-        pair[1],
-        outcomes.count(1.0),
-        outcomes.count(0.5),
-        outcomes.count(0.0),
-        tuple(rows),
-        None,
-        intraclass_correlation(outcomes, people, seed=seed),
-        left,
-        equivalence(outcomes, people, margin=margin),
+        first=pair[0],
+        second=pair[1],
+        wins=outcomes.count(1.0),
+        ties=outcomes.count(0.5),
+        losses=outcomes.count(0.0),
+        rows=tuple(_rows(votes, everybody, resampling)),
+        p_adjusted=None,
+        icc=intraclass_correlation(outcomes, people, seed=resampling.seed),
+        left=_left_row(votes, resampling),
+        equivalence=equivalence(outcomes, people, margin=margin),
     )
 
 
-def _bootstrap_row(name: str, title: str, votes: Sequence[Vote], seed: int, resamples: int) -> Row:
-    return _row(name, title, [vote.outcome for vote in votes], [vote.participant for vote in votes], seed, resamples)
+def _rows(votes: Sequence[Vote], everybody: Sequence[Vote], resampling: _Resampling) -> list[Row]:
+    """All estimates of one win rate, the main row first."""
+    subsets = {
+        ("main", "After exclusions"): votes,
+        ("everybody", "Everybody, no exclusions"): everybody,
+        ("first_exchange", "First exchange only"): [vote for vote in votes if vote.turn == 1],
+        ("unflagged", "No reply names its model"): [vote for vote in votes if not vote.flagged],
+    }
+    measured = [vote for vote in votes if vote.characters is not None and min(vote.characters) > 0]
+    return [
+        *(
+            _row(name, title, [vote.outcome for vote in subset], [vote.participant for vote in subset], resampling)
+            for (name, title), subset in subsets.items()
+        ),
+        _robust_row("robust", "GLM, cluster-robust", votes, None),
+        _robust_row("equal_length", "Replies of equal length (GLM)", measured, _log_ratios(measured)),
+    ]
 
 
-def _row(name: str, title: str, outcomes: list[float], people: list[str], seed: int, resamples: int) -> Row:
+def _left_row(votes: Sequence[Vote], resampling: _Resampling) -> Row | None:
+    decided = [vote for vote in votes if vote.left is not None and vote.outcome != 0.5]
+    if not decided:
+        return None
+    outcomes = [(vote.outcome if vote.left == vote.model1 else 1 - vote.outcome) for vote in decided]
+    people = [vote.participant for vote in decided]
+    return _row("left", "Left reply, decided choices", outcomes, people, resampling)
+
+
+def _row(name: str, title: str, outcomes: list[float], people: list[str], resampling: _Resampling) -> Row:
     """Bootstrap interval, robust test."""
-    rate = win_rate(outcomes, people, seed=seed, resamples=resamples) if outcomes else None
+    rate = None
+    if outcomes:
+        rate = win_rate(outcomes, people, seed=resampling.seed, resamples=resampling.resamples)
     robust = robust_win_rate(outcomes, people)
-    return Row(name, title, len(set(people)), len(outcomes), rate, robust.test if robust else None)
+    return Row(
+        name=name,
+        title=title,
+        participants=len(set(people)),
+        votes=len(outcomes),
+        rate=rate,
+        test=robust.test if robust else None,
+    )
 
 
 def _robust_row(name: str, title: str, votes: Sequence[Vote], covariate: list[float] | None) -> Row:
     people = [vote.participant for vote in votes]
-    found: RobustRate | None = None
+    robust: RobustRate | None = None
     if covariate is None or len(set(covariate)) > 1:
-        found = robust_win_rate([vote.outcome for vote in votes], people, covariate=covariate)
-    return Row(name, title, len(set(people)), len(votes), found.rate if found else None, found.test if found else None)
+        robust = robust_win_rate([vote.outcome for vote in votes], people, covariate=covariate)
+    return Row(
+        name=name,
+        title=title,
+        participants=len(set(people)),
+        votes=len(votes),
+        rate=robust.rate if robust else None,
+        test=robust.test if robust else None,
+    )
 
 
 def _log_ratios(votes: Sequence[Vote]) -> list[float]:
@@ -311,27 +363,42 @@ def _strengths(votes: Sequence[Vote]) -> tuple[Mapping[str, Estimate], list[str]
 
 
 def _mean_ratings(ratings: Sequence[Rating], seed: int, resamples: int) -> dict[str, Estimate]:
-    names = sorted({one.assistant for one in ratings})
+    names = sorted({rating.assistant for rating in ratings})
     return {
-        name: bootstrap_mean([one.rating for one in ratings if one.assistant == name], seed=seed, resamples=resamples)
+        name: bootstrap_mean(
+            [rating.rating for rating in ratings if rating.assistant == name], seed=seed, resamples=resamples
+        )
         for name in names
     }
 
 
 def _rating_differences(ratings: Sequence[Rating]) -> tuple[RatingDifference, ...]:
+    by_name: dict[str, list[int]] = {}
+    for rating in sorted(ratings, key=lambda rating: rating.assistant):
+        by_name.setdefault(rating.assistant, []).append(rating.rating)
+    varied = [name for name, values in by_name.items() if len(set(values)) > 1]
+    drafts = [_welch(first, second, by_name) for first, second in combinations(varied, 2)]
+    corrected = correct_p_values([draft.test.p_value for draft in drafts])
+    return tuple(
+        dataclasses.replace(draft, p_adjusted=p_adjusted) for draft, p_adjusted in zip(drafts, corrected, strict=True)
+    )
+
+
+def _welch(first: str, second: str, by_name: Mapping[str, Sequence[int]]) -> RatingDifference:
+    """Two assistants, the p-value not yet corrected."""
     from scipy.stats import ttest_ind
 
-    by_name: dict[str, list[int]] = {}
-    for one in sorted(ratings, key=lambda one: one.assistant):
-        by_name.setdefault(one.assistant, []).append(one.rating)
-    found = []
-    for first, second in combinations([name for name, values in by_name.items() if len(set(values)) > 1], 2):
-        result = ttest_ind(by_name[first], by_name[second], equal_var=False)
-        interval = result.confidence_interval(0.95)
-        n = len(by_name[first]) + len(by_name[second])
-        mean = sum(by_name[first]) / len(by_name[first]) - sum(by_name[second]) / len(by_name[second])
-        difference = Estimate(mean, float(interval.low), float(interval.high), n, "Welch", None)
-        test = Test(float(result.statistic), float(result.pvalue), n, "Welch's t-test")
-        found.append((first, second, difference, test))
-    corrected = correct_p_values([test.p_value for *_, test in found])
-    return tuple(RatingDifference(*one, p_adjusted) for one, p_adjusted in zip(found, corrected, strict=True))
+    result = ttest_ind(by_name[first], by_name[second], equal_var=False)
+    interval = result.confidence_interval(0.95)
+    n = len(by_name[first]) + len(by_name[second])
+    mean = sum(by_name[first]) / len(by_name[first]) - sum(by_name[second]) / len(by_name[second])
+    p_value = float(result.pvalue)
+    return RatingDifference(
+        first=first,
+        second=second,
+        difference=Estimate(
+            value=mean, low=float(interval.low), high=float(interval.high), n=n, method="Welch", seed=None
+        ),
+        test=Test(statistic=float(result.statistic), p_value=p_value, n=n, method="Welch's t-test"),
+        p_adjusted=p_value,
+    )

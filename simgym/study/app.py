@@ -47,7 +47,7 @@ _LONGEST_WAIT = 20.0
 """Seconds that a waiting page's request is held: less than the idle time after which proxies hang up."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Visitor:
     """Who asks, and where they are."""
 
@@ -87,10 +87,9 @@ def create_app(
         raise ConfigurationError(f"The admin token has {len(admin_token)} characters, expected at least 16.")
     if missing := sorted(set(study.assistants) - set(assistants)):
         raise ConfigurationError(f"There is no assistant for {', '.join(missing)}. Give one a name in the study.")
-    replies = Replies(study, store, dict(assistants))
-    eraser = Eraser(store)
+    replies, eraser = Replies(study, store, dict(assistants)), Eraser(store)
     pages = Pages(study, kind)
-    desk = Desk(study, store, replies, eraser, pages, kind, secure_cookies)
+    controller = StudyController(study, store, replies, eraser, pages, kind, secure_cookies)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -104,37 +103,46 @@ def create_app(
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     apology = pages.error(500, "Something went wrong here. What you sent before is kept.")
     app.add_middleware(Guard, max_body=largest_form(study.limits), apology=apology)
-    app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
-    app.add_api_route("/", desk.show, methods=["GET"], response_class=HTMLResponse)
-    app.add_api_route("/state", desk.state, methods=["GET"])
-    app.add_api_route("/withdraw", desk.ask_to_withdraw, methods=["GET"], response_class=HTMLResponse)
-    app.add_api_route("/withdraw", desk.withdraw, methods=["POST"])
-    app.add_api_route("/withdrawn", desk.withdrawn, methods=["GET"], response_class=HTMLResponse)
-    app.add_api_route("/another", desk.another, methods=["POST"])
-    app.add_api_route("/draft", desk.draft, methods=["POST"])
-    app.add_api_route("/do/{action}", desk.act, methods=["POST"])
+    _add_pages(app, controller)
     if admin_token is not None:
-        _add_admin(app, desk, admin_token)
+        _add_admin(app, controller, admin_token)
+    _add_apologies(app, controller)
+    return app
+
+
+def _add_pages(app: FastAPI, controller: StudyController) -> None:
+    app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
+    app.add_api_route("/", controller.show, methods=["GET"], response_class=HTMLResponse)
+    app.add_api_route("/state", controller.state, methods=["GET"])
+    app.add_api_route("/withdraw", controller.ask_to_withdraw, methods=["GET"], response_class=HTMLResponse)
+    app.add_api_route("/withdraw", controller.withdraw, methods=["POST"])
+    app.add_api_route("/withdrawn", controller.withdrawn, methods=["GET"], response_class=HTMLResponse)
+    app.add_api_route("/another", controller.another, methods=["POST"])
+    app.add_api_route("/draft", controller.draft, methods=["POST"])
+    app.add_api_route("/do/{action}", controller.act, methods=["POST"])
+
+
+def _add_apologies(app: FastAPI, controller: StudyController) -> None:
+    """Pages for what cannot be answered."""
+    pages, contact = controller.pages, controller.study.contact
 
     @app.exception_handler(StarletteHTTPException)
     async def explain(request: Request, error: StarletteHTTPException) -> Response:
-        return HTMLResponse(desk.pages.error(error.status_code, str(error.detail)), error.status_code, error.headers)
+        return HTMLResponse(pages.error(error.status_code, str(error.detail)), error.status_code, error.headers)
 
     @app.exception_handler(Unusable)
     async def refuse_link(request: Request, error: Unusable) -> Response:
         log.warning("Nobody was let in: %s.", error.reason)
-        return HTMLResponse(desk.pages.error(400, f"{error} If that does not help: {study.contact}."), 400)
+        return HTMLResponse(pages.error(400, f"{error} If that does not help: {contact}."), 400)
 
     @app.exception_handler(DatabaseUnavailable)
     async def wait(request: Request, error: DatabaseUnavailable) -> Response:
         log.error("%s", error)
         text = "Nothing can be stored at the moment. What you sent before is kept; please reload in a minute."
-        return HTMLResponse(desk.pages.error(503, text), 503, {"Retry-After": "60"})
-
-    return app
+        return HTMLResponse(pages.error(503, text), 503, {"Retry-After": "60"})
 
 
-class Desk:
+class StudyController:
     """Answers requests."""
 
     def __init__(
@@ -303,7 +311,9 @@ class Desk:
         return self._known(secret, visit)
 
     def _known(self, secret: str, visit: Visit) -> Visitor:
-        return Visitor(secret, visit.participant, follow(self.study, visit.events), visit.drafts)
+        return Visitor(
+            secret=secret, participant=visit.participant, journey=follow(self.study, visit.events), drafts=visit.drafts
+        )
 
     async def _form(self, request: Request) -> tuple[Visitor, dict[str, str]]:
         """Who sends a form, and its fields, if it is one of ours."""
@@ -339,25 +349,25 @@ class Desk:
             )
 
 
-def _add_admin(app: FastAPI, desk: Desk, admin_token: str) -> None:
+def _add_admin(app: FastAPI, controller: StudyController, admin_token: str) -> None:
     async def admin(
         request: Request,
         credentials: HTTPBasicCredentials = Depends(HTTPBasic(realm="study")),  # noqa: B008
     ) -> None:
         # the right token first: whoever guesses wrong ones locks nobody out
         if not same_text(credentials.password, admin_token):
-            await desk._limit("admin", _address(request), 60)
+            await controller._limit("admin", _address(request), 60)
             raise HTTPException(401, "Wrong token.", {"WWW-Authenticate": 'Basic realm="study"'})
 
     @app.get("/admin", dependencies=[Depends(admin)], response_class=HTMLResponse)
     async def overview() -> str:
-        records = await export(desk.store)
-        return desk.pages.admin(participant_flow(records, withdrawn=await desk.store.withdrawn()), records)
+        records = await export(controller.store)
+        return controller.pages.admin(participant_flow(records, withdrawn=await controller.store.withdrawn()), records)
 
     @app.get("/admin/export", dependencies=[Depends(admin)])
     async def download() -> Response:
-        text = as_json_lines(await export(desk.store))
-        headers = {"Content-Disposition": f'attachment; filename="{desk.study.name}.jsonl"'}
+        text = as_json_lines(await export(controller.store))
+        headers = {"Content-Disposition": f'attachment; filename="{controller.study.name}.jsonl"'}
         return PlainTextResponse(text, headers=headers, media_type="application/jsonl")
 
 

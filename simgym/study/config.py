@@ -254,11 +254,11 @@ def read_study(text: str, source: str) -> Study:
     except yaml.YAMLError as error:
         raise ConfigurationError(f"{source} is no YAML: {error}") from error
     except ValidationError as error:
-        found = "; ".join(
-            f"{'.'.join(map(str, one['loc'])) or 'study'}: {one['msg'].removeprefix('Value error, ')}"
-            for one in error.errors()[:5]
+        problems = "; ".join(
+            f"{'.'.join(map(str, detail['loc'])) or 'study'}: {detail['msg'].removeprefix('Value error, ')}"
+            for detail in error.errors()[:5]
         )
-        raise ConfigurationError(f"{source} is no study. {found}") from error
+        raise ConfigurationError(f"{source} is no study. {problems}") from error
 
 
 def load_study(path: str | Path) -> Study:
@@ -288,11 +288,11 @@ def load_callable(target: str) -> Callable[..., Any]:
     """
     module, _, name = target.partition(":")
     try:
-        found: Any = import_module(module)
+        value: Any = import_module(module)
         for part in name.split("."):
-            found = getattr(found, part)
+            value = getattr(value, part)
     except (ImportError, AttributeError) as error:
         raise ConfigurationError(f"{target!r} cannot be loaded: {error}. Expected module:function.") from error
-    if not callable(found):
-        raise ConfigurationError(f"{target!r} is a {type(found).__name__}, expected a function.")
-    return found  # type: ignore[no-any-return]
+    if not callable(value):
+        raise ConfigurationError(f"{target!r} is a {type(value).__name__}, expected a function.")
+    return value  # type: ignore[no-any-return]

@@ -22,7 +22,7 @@ _OF_TEXTS: tuple[RuleName, ...] = ("document_words", "reason_words", "copied_sha
 """Rules that need the texts themselves."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BlindRecord:
     """What a rule may know of a participant."""
 
@@ -49,11 +49,11 @@ def blind(record: Mapping[str, Any]) -> BlindRecord:
     replies = [turn.get(f"model{number}_response") for turn in turns for number in (1, 2)]
     document = record.get("document")
     return BlindRecord(
-        document if isinstance(document, str) else None,
-        tuple(str(turn["pick"]) for turn in turns if turn.get("pick")),
-        tuple(str(turn["reason"]) for turn in turns if isinstance(turn.get("reason"), str)),
-        tuple(float(turn["seconds_to_choice"]) for turn in turns if turn.get("seconds_to_choice") is not None),
-        tuple(sorted(reply for reply in replies if isinstance(reply, str))),
+        document=document if isinstance(document, str) else None,
+        picks=tuple(str(turn["pick"]) for turn in turns if turn.get("pick")),
+        reasons=tuple(str(turn["reason"]) for turn in turns if isinstance(turn.get("reason"), str)),
+        seconds=tuple(float(turn["seconds_to_choice"]) for turn in turns if turn.get("seconds_to_choice") is not None),
+        replies=tuple(sorted(reply for reply in replies if isinstance(reply, str))),
     )
 
 
@@ -100,7 +100,7 @@ _VALUES: Mapping[RuleName, tuple[str, Callable[[BlindRecord], float | None]]] = 
 }
 
 
-def in_words(rule: Rule) -> str:
+def format_rule(rule: Rule) -> str:
     """A rule as a phrase."""
     ends = (("below", rule.minimum), ("above", rule.maximum))
     bounds = [f"{word} {bound:g}" for word, bound in ends if bound is not None]
@@ -124,7 +124,7 @@ def exclude(
             f"The records were exported without texts, so the rule {of_texts[0].rule} cannot be applied. Export them "
             "with texts, or take the rules on texts out of the study file."
         )
-    kept, counts = [], {"did not complete": 0, **{in_words(rule): 0 for rule in rules}}
+    kept, counts = [], {"did not complete": 0, **{format_rule(rule): 0 for rule in rules}}
     for record in records:
         reason = _reason(record, rules)
         if reason is None:
@@ -150,5 +150,5 @@ def _reason(record: Mapping[str, Any], rules: Sequence[Rule]) -> str | None:
         if value is None:
             continue
         if (rule.minimum is not None and value < rule.minimum) or (rule.maximum is not None and value > rule.maximum):
-            return in_words(rule)
+            return format_rule(rule)
     return None

@@ -33,7 +33,7 @@ class Event:
     """Seconds since 1970 when it was stored."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Exchange:
     """A message and what came of it."""
 
@@ -69,7 +69,7 @@ class Exchange:
         return str(self.replies[int(self.choice["continued"]) if self.choice else 0]["text"])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Journey:
     """All that one participant has done."""
 
@@ -102,7 +102,7 @@ class Journey:
 
     def in_phase(self, phase: str) -> list[Exchange]:
         """The exchanges of one phase."""
-        return [one for one in self.exchanges if one.phase == phase]
+        return [exchange for exchange in self.exchanges if exchange.phase == phase]
 
     @property
     def may_finish(self) -> bool:
@@ -112,18 +112,18 @@ class Journey:
     def conversation(self) -> Conversation:
         """What an assistant sees now: the phase's exchanges, each with the reply that was continued."""
         talk = Conversation()
-        for one in self.in_phase(self.phase):
-            talk = talk.add("user", one.message)
-            if one.complete:
-                talk = talk.add("assistant", one.continued)
+        for exchange in self.in_phase(self.phase):
+            talk = talk.add("user", exchange.message)
+            if exchange.complete:
+                talk = talk.add("assistant", exchange.continued)
         return talk
 
     @property
     def progress(self) -> float:
         """Share of the way, in [0, 1]; further exchanges than the minimum do not count."""
         turns = self.study.turns
-        done = sum(one.complete for one in self.in_phase("training"))
-        done += min(turns.minimum, sum(one.complete for one in self.in_phase("turn")))
+        done = sum(exchange.complete for exchange in self.in_phase("training"))
+        done += min(turns.minimum, sum(exchange.complete for exchange in self.in_phase("turn")))
         steps = ("consented", "instructed", "task", *self.study_ends)
         done += sum(self.event(key) is not None for key in steps) + (self.stage in ("rating", "document", "done"))
         return done / (turns.training + turns.minimum + len(steps) + 1)
@@ -141,13 +141,15 @@ def follow(study: Study, events: Sequence[Event]) -> Journey:
     exchanges = _exchanges(study, known)
 
     def at(stage: Stage, key: str, phase: str = "", turn: int = 0) -> Journey:
-        return Journey(study, tuple(events), tuple(exchanges), stage, key, phase, turn)
+        return Journey(
+            study=study, events=tuple(events), exchanges=tuple(exchanges), stage=stage, key=key, phase=phase, turn=turn
+        )
 
     for key, stage in (("consented", "consent"), ("instructed", "instructions"), ("task", "task")):
         if key not in known:
             return at(stage, key)  # type: ignore[arg-type]
     for phase, count in (("training", study.turns.training), ("turn", study.turns.maximum)):
-        of_phase = [one for one in exchanges if one.phase == phase]
+        of_phase = [exchange for exchange in exchanges if exchange.phase == phase]
         if of_phase and not of_phase[-1].complete:
             last = of_phase[-1]
             part: Stage = "choice" if last.replies else "waiting"
@@ -164,7 +166,7 @@ def follow(study: Study, events: Sequence[Event]) -> Journey:
 
 
 def _exchanges(study: Study, known: Mapping[str, Event]) -> list[Exchange]:
-    found = []
+    exchanges = []
     for phase, count in (("training", study.turns.training), ("turn", study.turns.maximum)):
         for number in range(1, count + 1):
             base = f"{phase}:{number}"
@@ -175,18 +177,18 @@ def _exchanges(study: Study, known: Mapping[str, Event]) -> list[Exchange]:
             while f"{base}:failure:{failures + 1}" in known:
                 failures += 1
             retried = f"{base}:retry:{failures}" in known
-            found.append(
+            exchanges.append(
                 Exchange(
-                    phase,
-                    number,
-                    message.payload["text"],
-                    message.at,
-                    tuple(replies.payload["replies"]) if replies else (),
-                    replies.at if replies else None,
-                    choice.payload if choice else None,
-                    choice.at if choice else None,
-                    failures,
-                    bool(failures) and not retried and replies is None,
+                    phase=phase,
+                    number=number,
+                    message=message.payload["text"],
+                    message_at=message.at,
+                    replies=tuple(replies.payload["replies"]) if replies else (),
+                    replies_at=replies.at if replies else None,
+                    choice=choice.payload if choice else None,
+                    choice_at=choice.at if choice else None,
+                    failures=failures,
+                    failed=bool(failures) and not retried and replies is None,
                 )
             )
-    return found
+    return exchanges

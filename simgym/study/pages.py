@@ -122,8 +122,8 @@ class Pages:
 def _said(journey: Journey) -> list[tuple[str, str]]:
     """The conversation so far, as `you` and `assistant`; an open exchange ends with the participant's message."""
     said = []
-    for one in journey.in_phase(journey.phase):
-        said.append(("you", one.message))
-        if one.complete:
-            said.append(("assistant", one.continued))
+    for exchange in journey.in_phase(journey.phase):
+        said.append(("you", exchange.message))
+        if exchange.complete:
+            said.append(("assistant", exchange.continued))
     return said

@@ -103,11 +103,9 @@ class Guard:
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
-        length = Headers(scope=scope).get("content-length", "0")
-        large = not (length.isascii() and length.isdigit()) or len(length) > 12 or int(length) > self.max_body
         try:
             async with asyncio.timeout(self.body_seconds):
-                body = None if large else await self._read(receive)
+                body = None if self._large(scope) else await self._read(receive)
         except TimeoutError:
             await _refuse(guarded_send, 408, "The request did not arrive in time.")
             return
@@ -128,6 +126,11 @@ class Guard:
             if begun:
                 raise
             await HTMLResponse(self.apology, 500)(scope, replay, guarded_send)
+
+    def _large(self, scope: Scope) -> bool:
+        """Does the request say itself that it is too large?"""
+        length = Headers(scope=scope).get("content-length", "0")
+        return not (length.isascii() and length.isdigit()) or len(length) > 12 or int(length) > self.max_body
 
     async def _read(self, receive: Receive) -> bytes | None:
         """The whole body; None if it is too large; raises `_BrokenOff` if its end never came."""

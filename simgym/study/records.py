@@ -33,7 +33,7 @@ PREFERENCES = {"model1": 1.0, "model2": 0.0, "tie": 0.5}
 """Outcome of `model1`."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Vote:
     """One comparison of two assistants by one person."""
 
@@ -76,11 +76,11 @@ async def export(store: Store, *, texts: bool = True) -> list[dict[str, Any]]:
     """
     meta = await store.meta()
     study = Study.model_validate(meta.settings)
-    found = []
+    records = []
     for participant, events in await store.journeys():
-        found.append(_record(follow(study, events), participant, meta.kind))
-    found.sort(key=lambda record: str(record["participant"]))
-    return found if texts else [_without_texts(record) for record in found]
+        records.append(_record(follow(study, events), participant, meta.kind))
+    records.sort(key=lambda record: str(record["participant"]))
+    return records if texts else [_without_texts(record) for record in records]
 
 
 def _record(journey: Journey, participant: str, kind: str) -> dict[str, Any]:
@@ -113,29 +113,33 @@ def _record(journey: Journey, participant: str, kind: str) -> dict[str, Any]:
 def _conversation(journey: Journey, phase: str, opened: float) -> dict[str, Any]:
     arm = journey.assignment.arm if journey.assignment else ()
     names = {f"model{number}_name": name for number, name in enumerate(arm, 1)}
-    turns = [_turn(one, arm, opened) for one in journey.in_phase(phase)]
+    turns = [_turn(exchange, arm, opened) for exchange in journey.in_phase(phase)]
     return {"is_training": phase == "training", **names, "turns": turns}
 
 
-def _turn(one: Exchange, arm: Sequence[str], opened: float) -> dict[str, Any]:
-    turn: dict[str, Any] = {"turn": one.number, "message": one.message, "at": _passed(opened, one.message_at)}
-    turn["failures"] = one.failures
-    by_name = {reply["assistant"]: reply for reply in one.replies}
+def _turn(exchange: Exchange, arm: Sequence[str], opened: float) -> dict[str, Any]:
+    turn: dict[str, Any] = {
+        "turn": exchange.number,
+        "message": exchange.message,
+        "at": _passed(opened, exchange.message_at),
+    }
+    turn["failures"] = exchange.failures
+    by_name = {reply["assistant"]: reply for reply in exchange.replies}
     for number, name in enumerate(arm, 1):
         if name in by_name:
             turn[f"model{number}_response"] = by_name[name]["text"]
             turn[f"model{number}_characters"] = len(by_name[name]["text"])
             turn[f"model{number}_flags"] = list(by_name[name]["flags"])
-    if len(one.replies) == 2:
-        turn["left"] = f"model{1 + arm.index(str(one.replies[0]['assistant']))}"
-    if one.choice is not None and one.replies_at is not None and one.choice_at is not None:
-        shown = [f"model{1 + arm.index(str(reply['assistant']))}" for reply in one.replies]
-        pick = one.choice["pick"]
+    if len(exchange.replies) == 2:
+        turn["left"] = f"model{1 + arm.index(str(exchange.replies[0]['assistant']))}"
+    if exchange.choice is not None and exchange.replies_at is not None and exchange.choice_at is not None:
+        shown = [f"model{1 + arm.index(str(reply['assistant']))}" for reply in exchange.replies]
+        pick = exchange.choice["pick"]
         turn["pick"] = pick
         turn["preference"] = "tie" if pick == "tie" else shown[0 if pick == "left" else 1]
-        turn["continued"] = shown[int(one.choice["continued"])]
-        turn["reason"] = one.choice["reason"]
-        turn["seconds_to_choice"] = _passed(one.replies_at, one.choice_at)
+        turn["continued"] = shown[int(exchange.choice["continued"])]
+        turn["reason"] = exchange.choice["reason"]
+        turn["seconds_to_choice"] = _passed(exchange.replies_at, exchange.choice_at)
     return turn
 
 
@@ -150,10 +154,10 @@ _TEXTS = ("message", "model1_response", "model2_response", "reason", "notes", "d
 def _without_texts(value: Any) -> Any:
     if isinstance(value, dict):
         return {
-            key: count_words(one) if key in _TEXTS and isinstance(one, str) else _without_texts(one)
-            for key, one in value.items()
+            key: count_words(entry) if key in _TEXTS and isinstance(entry, str) else _without_texts(entry)
+            for key, entry in value.items()
         }
-    return [_without_texts(one) for one in value] if isinstance(value, list) else value
+    return [_without_texts(entry) for entry in value] if isinstance(value, list) else value
 
 
 def as_json_lines(records: Iterable[Mapping[str, Any]]) -> str:
@@ -169,7 +173,7 @@ def read_records(path: str | Path) -> list[dict[str, Any]]:
     """
     path = Path(path)
     if path.is_dir():
-        return [record for one in sorted(path.glob("*.json*")) for record in read_records(one)]
+        return [record for file in sorted(path.glob("*.json*")) for record in read_records(file)]
     if path.suffix == ".jsonl":
         values = [value for _, value in read_jsonl(path)]
     else:
@@ -249,16 +253,25 @@ def votes_of(records: Iterable[Mapping[str, Any]]) -> list[Vote]:
 
 
 def _vote(record: Mapping[str, Any], talk: Mapping[str, Any], turn: Mapping[str, Any], number: int) -> Vote:
-    names = [str(_first(f"model{one}_name", turn, talk, record)) for one in (1, 2)]
+    names = [str(_first(f"model{number}_name", turn, talk, record)) for number in (1, 2)]
     left = {"model1": names[0], "model2": names[1]}.get(str(turn.get("left")))
-    lengths = [turn.get(f"model{one}_characters") for one in (1, 2)]
+    lengths = [turn.get(f"model{number}_characters") for number in (1, 2)]
     if None in lengths:
-        replies = [turn.get(f"model{one}_response") for one in (1, 2)]
+        replies = [turn.get(f"model{number}_response") for number in (1, 2)]
         lengths = [len(reply) if isinstance(reply, str) else None for reply in replies]
     characters = None if None in lengths else (int(lengths[0] or 0), int(lengths[1] or 0))
     flagged = bool(turn.get("model1_flags") or turn.get("model2_flags"))
     outcome = PREFERENCES[turn["preference"]]
-    return Vote(str(record["participant"]), names[0], names[1], outcome, number, left, characters, flagged)
+    return Vote(
+        participant=str(record["participant"]),
+        model1=names[0],
+        model2=names[1],
+        outcome=outcome,
+        turn=number,
+        left=left,
+        characters=characters,
+        flagged=flagged,
+    )
 
 
 def _first(name: str, *levels: Mapping[str, Any]) -> Any:

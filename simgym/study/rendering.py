@@ -105,7 +105,7 @@ def clean_text(text: str, limit: int) -> str:
 
 def identity_flags(reply: str, aliases: Iterable[str]) -> list[str]:
     """How a reply gives away who wrote it: `alias: NAME` and `self_identification`; empty if it does not."""
-    found = [
+    flags = [
         f"alias: {alias}" for alias in aliases if re.search(rf"(?<!\w){re.escape(alias)}(?!\w)", reply, re.IGNORECASE)
     ]
-    return found + (["self_identification"] if _SELF.search(reply) else [])
+    return flags + (["self_identification"] if _SELF.search(reply) else [])

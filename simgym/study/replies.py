@@ -110,21 +110,21 @@ class Replies:
         asked = asyncio.gather(*(self._one(participant, journey, name, talk, attempt) for name in names))
         self._asked[participant] = asked
         try:
-            found = await asked
+            replies = await asked
         finally:
             del self._asked[participant]
         base = f"{journey.phase}:{journey.turn}"
-        if faults := [f"{name}: {fault}" for name, (_, fault) in zip(names, found, strict=True) if fault]:
+        if faults := [f"{name}: {fault}" for name, (_, fault) in zip(names, replies, strict=True) if fault]:
             # kinds alone: what a server says can repeat what it was sent; the details are in the event
             kinds = [
                 f"{name}: {fault.partition(':')[0][:40]}"
-                for name, (_, fault) in zip(names, found, strict=True)
+                for name, (_, fault) in zip(names, replies, strict=True)
                 if fault
             ]
             log.warning("No reply at %s, attempt %d: %s", base, attempt, "; ".join(kinds))
             event = Event(f"{base}:failure:{attempt}", {"faults": faults})
         else:
-            event = Event(f"{base}:replies", {"replies": [reply for reply, _ in found], "attempt": attempt})
+            event = Event(f"{base}:replies", {"replies": [reply for reply, _ in replies], "attempt": attempt})
         await self.store.append(participant, len(events), [event], self.study.hash)
 
     async def _one(

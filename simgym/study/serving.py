@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -36,55 +38,74 @@ def assistants_of(study: Study, kind: str) -> dict[str, Assistant]:
     return {name: load_assistant(spec) for name, spec in study.assistants.items()}
 
 
-def serve(
-    study: Study,
-    database: str,
-    *,
-    kind: str = "real",
-    host: str = "127.0.0.1",
-    port: int = 8000,
-    admin_token: str | None = None,
-    secure_cookies: bool = False,
-    proxies: str | None = None,
-    connections: int | None = None,
-) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """Where a study listens, and whom it believes."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: int = 8000
+    """Port to listen on."""
+    admin_token: str | None = None
+    """Password of `/admin`; None: there is no `/admin`."""
+    secure_cookies: bool = False
+    """Cookies over HTTPS only."""
+    proxies: str | None = None
+    """Addresses or networks (comma-separated, `*` for any) whose headers about a visitor's address and scheme are
+    trusted; None: nobody's."""
+    connections: int | None = None
+    """Largest number of connections; None: as many as the process may open files, less a hundred."""
+
+
+def serve(study: Study, database: str, *, kind: str = "real", settings: ServerSettings | None = None) -> None:
     """Serve until interrupted.
 
     Args:
         study: The study.
         database: URL of its database.
         kind: `real`, `dry_run` or `synthetic`.
-        host: Address to listen on.
-        port: Port to listen on.
-        admin_token: Password of `/admin`; None: there is none.
-        secure_cookies: Cookies over HTTPS only.
-        proxies: Addresses or networks (comma-separated, `*` for any) whose headers about address and scheme of a
-            visitor are believed; None: nobody's.
-        connections: How many there may be at once; None: as many as the process may open files, less a hundred.
+        settings: Address, admin token, cookies and proxies.
 
     Raises:
         ConfigurationError: the database belongs to something else, or the port is taken.
     """
-    import asyncio
-
     from simgym.study.app import create_app
     from simgym.study.connections import Door, protocol, raise_file_limit
     from simgym.study.logs import log_config
     from simgym.study.store import Store
 
     uvicorn = optional_import("uvicorn", "study")
-    store = Store(database)
+    settings = settings or ServerSettings()
     # before the server starts, so that a wrong database is a sentence and no traceback; a pool belongs to its event
-    # loop, so the connections of this one are given back
-    asyncio.run(_begin(store, study, kind))
+    # loop, so the connections of this store are given back
+    asyncio.run(_begin(Store(database), study, kind))
     app = create_app(
         study,
         Store(database),
         assistants_of(study, kind),
         kind=kind,
-        admin_token=admin_token,
-        secure_cookies=secure_cookies,
+        admin_token=settings.admin_token,
+        secure_cookies=settings.secure_cookies,
     )
+    _check_port(settings.host, settings.port)
+    # SQLite's connections are threads; at Python's 5 ms each of their answers can wait that long for the event loop
+    sys.setswitchinterval(0.0005)
+    uvicorn.run(
+        app,
+        http=protocol(Door(min(raise_file_limit(), settings.connections or sys.maxsize))),
+        log_config=log_config(),
+        host=settings.host,
+        port=settings.port,
+        log_level="warning",
+        access_log=False,  # addresses of participants are nobody's business
+        proxy_headers=settings.proxies is not None,
+        forwarded_allow_ips=settings.proxies or "",
+        server_header=False,
+        timeout_graceful_shutdown=5,
+    )
+
+
+def _check_port(host: str, port: int) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -93,22 +114,6 @@ def serve(
             raise ConfigurationError(
                 f"Cannot listen on {host}:{port}: {error.strerror}. Choose another port."
             ) from error
-    # SQLite's connections are threads; at Python's 5 ms each of their answers can wait that long for the event loop
-    sys.setswitchinterval(0.0005)
-    most = min(raise_file_limit(), connections or sys.maxsize)
-    uvicorn.run(
-        app,
-        http=protocol(Door(most)),
-        log_config=log_config(),
-        host=host,
-        port=port,
-        log_level="warning",
-        access_log=False,  # addresses of participants are nobody's business
-        proxy_headers=proxies is not None,
-        forwarded_allow_ips=proxies or "",
-        server_header=False,
-        timeout_graceful_shutdown=5,
-    )
 
 
 async def _begin(store: Any, study: Study, kind: str) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 
 from simgym.extras import optional_import
 from simgym.seeding import generator
-from simgym.statistics.votes import draw_votes
+from simgym.statistics.votes import VoteDistribution, draw_votes
 from simgym.study.config import Study
 from simgym.study.scripted import MARK
 
@@ -30,18 +30,18 @@ _TEXT = "I would like to know what to write about this and how to begin, number"
 
 
 @dataclass(frozen=True, slots=True)
-class Truth:
-    """What scripted participants prefer."""
+class Traffic:
+    """How scripted participants come."""
 
-    win_rate: float = 0.58
-    """Of the first assistant of every pair, ties as half."""
-    tie_rate: float = 0.15
-    """Share of ties."""
-    icc: float = 0.2
-    """Intraclass correlation of a participant's choices."""
+    at_once: int = 10
+    """Participants at the same time, >= 1."""
+    doubled: float = 0.0
+    """Share of forms that are sent twice at the same time, in [0, 1]."""
+    think: float = 0.0
+    """Mean pause before a form, seconds."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Ledger:
     """What one scripted participant did and was told."""
 
@@ -87,9 +87,7 @@ class _Page(HTMLParser):
 class ScriptedParticipant:
     """One participant over HTTP."""
 
-    def __init__(
-        self, base_url: str, study: Study, number: int, outcomes: Sequence[float], *, doubled: float, think: float
-    ) -> None:
+    def __init__(self, base_url: str, study: Study, number: int, outcomes: Sequence[float], traffic: Traffic) -> None:
         """Prepare a participant.
 
         Args:
@@ -97,11 +95,10 @@ class ScriptedParticipant:
             study: The study that is served.
             number: Which participant; decides task, texts and pauses.
             outcomes: Of the pair's first assistant in each exchange, training first.
-            doubled: Share of forms that are sent twice at the same time, in [0, 1].
-            think: Mean pause before a form, seconds.
+            traffic: Pauses, and forms that are sent twice.
         """
-        self.study, self.outcomes, self.doubled, self.think = study, list(outcomes), doubled, think
-        self.ledger = Ledger(number)
+        self.study, self.outcomes, self.traffic = study, list(outcomes), traffic
+        self.ledger = Ledger(number=number)
         self._rng = generator(study.seed, "scripted participant", number)
         self._web = optional_import("httpx2", "study").AsyncClient(
             base_url=base_url, timeout=120, headers={"User-Agent": "simgym scripted participant"}
@@ -123,10 +120,10 @@ class ScriptedParticipant:
                 fields = self._answer(action, page)
                 if fields is not None:
                     return await self._post(action, {**page.forms[action], **fields})
-        found = re.search(r"completion code:\s*(\S+)", page.text)
-        if found is None:
+        shown = re.search(r"completion code:\s*(\S+)", page.text)
+        if shown is None:
             raise RuntimeError(f"Scripted participant {self.ledger.number} met an unknown page: {page.text[:300]!r}")
-        self.ledger.code = found.group(1)
+        self.ledger.code = shown.group(1)
         return page
 
     def _answer(self, action: str, page: _Page) -> dict[str, str] | None:
@@ -171,9 +168,9 @@ class ScriptedParticipant:
         return _Page((await self._timed("page", self._web.get(path))).text)
 
     async def _post(self, action: str, fields: Mapping[str, str]) -> _Page:
-        if self.think:
-            await asyncio.sleep(float(self._rng.exponential(self.think)))
-        times = 2 if self._rng.random() < self.doubled else 1
+        if self.traffic.think:
+            await asyncio.sleep(float(self._rng.exponential(self.traffic.think)))
+        times = 2 if self._rng.random() < self.traffic.doubled else 1
         send = [self._timed("form", self._web.post(f"/do/{action}", data=fields)) for _ in range(times)]
         answer = (await asyncio.gather(*send))[0]
         return await self._get(answer.headers["location"])
@@ -195,10 +192,8 @@ async def play(
     study: Study,
     *,
     participants: int,
-    truth: Truth,
-    at_once: int = 10,
-    doubled: float = 0.0,
-    think: float = 0.0,
+    truth: VoteDistribution,
+    traffic: Traffic | None = None,
     seed: int = 0,
 ) -> list[Ledger]:
     """Let scripted participants play a study that is served with `--synthetic`.
@@ -208,29 +203,19 @@ async def play(
         study: The study that is served.
         participants: How many.
         truth: What they prefer.
-        at_once: How many at the same time.
-        doubled: Share of forms that are sent twice at once, in [0, 1].
-        think: Mean pause before a form, seconds.
+        traffic: How they come; None: ten at a time, without pauses.
         seed: Of their preferences.
     """
+    traffic = traffic or Traffic()
     turns = study.turns.training + study.turns.maximum
-    outcomes = draw_votes(
-        participants,
-        turns,
-        win_rate=truth.win_rate,
-        tie_rate=truth.tie_rate,
-        icc=truth.icc,
-        rng=np.random.default_rng(seed),
-    )
-    gate = asyncio.Semaphore(at_once)
+    outcomes = draw_votes(participants, turns, truth, rng=np.random.default_rng(seed))
+    gate = asyncio.Semaphore(traffic.at_once)
 
-    async def one(number: int) -> Ledger:
+    async def take_part(number: int) -> Ledger:
         async with gate:
-            return await ScriptedParticipant(
-                base_url, study, number, [float(value) for value in outcomes[number]], doubled=doubled, think=think
-            ).play()
+            return await ScriptedParticipant(base_url, study, number, outcomes[number].tolist(), traffic).play()
 
-    return list(await asyncio.gather(*(one(number) for number in range(participants))))
+    return list(await asyncio.gather(*(take_part(number) for number in range(participants))))
 
 
 def disagreements(
@@ -245,11 +230,11 @@ def disagreements(
     known = {ledger.number for ledger in ledgers}
     problems += [f"participant {number} is not known" for number in sorted(set(by_number) - known)]
     for ledger in ledgers:
-        found = by_number.get(ledger.number, [])
-        if len(found) != 1:
-            problems.append(f"participant {ledger.number} has {len(found)} records")
+        own_records = by_number.get(ledger.number, [])
+        if len(own_records) != 1:
+            problems.append(f"participant {ledger.number} has {len(own_records)} records")
             continue
-        outcomes, messages = _done(found[0], pairs)
+        outcomes, messages = _done(own_records[0], pairs)
         if outcomes != ledger.outcomes:
             problems.append(f"participant {ledger.number} chose {ledger.outcomes}, the record has {outcomes}")
         if messages != ledger.messages:

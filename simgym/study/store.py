@@ -39,7 +39,7 @@ class AlreadyTakesPart(Exception):
     """Somebody with the same recruitment id has consented before."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StudyMeta:
     """What a database belongs to."""
 
@@ -65,7 +65,7 @@ class Visit:
     """What is being written, by field."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Addition:
     """Events to store for a participant if `known` are stored so far, and what goes with them."""
 
@@ -147,7 +147,7 @@ class Store:
         row = await self._database.read(work)
         if row is None:
             raise ConfigurationError("The database holds no study.")
-        return StudyMeta(row.name, row.kind, json.loads(row.settings), row.hash)
+        return StudyMeta(name=row.name, kind=row.kind, settings=json.loads(row.settings), hash=row.hash)
 
     async def open(self, study_hash: str) -> tuple[str, Visit]:
         """A new participant with the event `opened`.
@@ -212,14 +212,18 @@ class Store:
         Raises:
             AlreadyTakesPart: the recruitment id is taken.
         """
-        addition = _Addition(participant, known, lambda _: events, study_hash, recruit=recruit)
+        addition = _Addition(
+            participant=participant, known=known, events=lambda _: events, study_hash=study_hash, recruit=recruit
+        )
         return await self._database.write(lambda connection: _append(connection, addition))
 
     async def append_assigned(
         self, participant: str, known: int, stratum: str, event: Callable[[int], Event], study_hash: str
     ) -> bool:
         """As `append`, one event that holds how many have been assigned in the stratum before."""
-        addition = _Addition(participant, known, lambda at: [event(at)], study_hash, stratum=stratum)
+        addition = _Addition(
+            participant=participant, known=known, events=lambda at: [event(at)], study_hash=study_hash, stratum=stratum
+        )
         for _ in range(50):
             try:
                 return await self._database.write(lambda connection: _append(connection, addition))

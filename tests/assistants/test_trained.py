@@ -69,6 +69,11 @@ def test_a_name_and_a_prompt_that_are_given_win(adapter):
     assert clarify.assistant.assistant.system_prompt != "Be kind."
 
 
+def test_a_text_that_no_path_can_be_has_no_record():
+    assert read_training_record("scripted:" + "long" * 200) is None
+    assert load_assistant("scripted:" + "long" * 200, SHORT).assistant.respond(TALKS[:1], seeds=[1])
+
+
 def test_an_adapter_on_a_server_is_refused(adapter):
     replace(RECORD, base_model="scripted:x").save(adapter)
     with pytest.raises(ConfigurationError, match="a base model in this process"):

@@ -13,16 +13,16 @@ import pytest
 from typer.testing import CliRunner
 
 from simgym.cli.main import app
-from simgym.data.scenario_sets import NAMED_SETS, load_scenarios
+from simgym.data import find_scenario_set, load_scenarios
 from simgym.environment import VARIABLES
-from simgym.language_models.loading import forget_language_models
+from simgym.language_models.loading import clear_language_models
 from simgym.transcripts import read_transcripts
 
 JUDGED = ("--judge", "relevance", "--judge-model", "scripted:echo", "--max-turns", 1, "-n", 2)
 PLUGINS = """
-from simgym.assistants.base import AssistantTurn
-from simgym.judges.base import Judgement
-from simgym.simulators.base import UserTurn
+from simgym.assistants import AssistantTurn
+from simgym.judges import Judgement
+from simgym.simulators import UserTurn
 
 class Stubborn:
     def __init__(self, *, mood: str = "calm"):
@@ -55,7 +55,7 @@ def run(monkeypatch, tmp_path):
     (tmp_path / "front_door_plugins.py").write_text(PLUGINS)
     monkeypatch.chdir(tmp_path)
     yield lambda *words: CliRunner().invoke(app, [str(word) for word in words])
-    forget_language_models()  # connections to servers that are gone
+    clear_language_models()  # connections to servers that are gone
 
 
 @pytest.fixture
@@ -212,7 +212,8 @@ def test_catalogues_list_options_and_sets(run):
     assert "judges" in run("judges").stdout
     sizes = {row["name"]: row["size"] for row in json.loads(run("scenarios", "--json").stdout)}
     assert sizes == {
-        named.name: None if named.size is None else len(load_scenarios(named.name)) for named in NAMED_SETS
+        name: None if find_scenario_set(name).size is None else len(load_scenarios(name))
+        for name in ("chitchat", "everyday", "wildchat")
     }
 
 
@@ -225,7 +226,7 @@ def test_completion_imports_no_torch():
     code = (
         "import sys; from simgym.cli import completion as c; "
         "print(c.complete_env('UserSim-Per'), c.complete_simulator('fine'), c.complete_judge('reward_h'), "
-        "c.complete_scenarios('every'), 'torch' in sys.modules)"
+        "c.complete_scenarios('every'), c.complete_assistant('pol'), 'torch' in sys.modules)"
     )
     outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert outcome.stdout.split() == [
@@ -233,5 +234,6 @@ def test_completion_imports_no_torch():
         "['fine_tuned']",
         "['reward_head']",
         "['everyday']",
+        "['policy']",
         "False",
     ]

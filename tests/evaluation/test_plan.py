@@ -11,12 +11,12 @@ from dataclasses import replace
 import pytest
 
 import simgym  # noqa: F401  # registers the environments
-from simgym.assistants.language_model_assistant import LanguageModelAssistant
+from simgym.assistants import LanguageModelAssistant
 from simgym.errors import BudgetReached, ConfigurationError, MalformedFile
+from simgym.evaluation import evaluate_matrix, read_plan
 from simgym.evaluation.forecast import forecast
-from simgym.evaluation.matrix import MatrixRun, evaluate_matrix
-from simgym.evaluation.plan import read_plan
-from simgym.rollout.budget import Budget, Price
+from simgym.evaluation.matrix import MatrixRun
+from simgym.rollout import Budget, Price
 from simgym.transcripts import read_transcripts
 
 COLUMNS = ["UserSim-Replay-v0", "UserSim-RolePlayOpening-v0"]
@@ -99,7 +99,7 @@ def test_a_budget_stops_the_run_keeps_what_was_held_and_counts_it_when_it_goes_o
 
 
 def test_what_a_later_cell_holds_already_counts_before_anything_begins(scenarios, tmp_path):
-    MatrixRun(**arguments(tmp_path, scenarios[:1])).hold()
+    MatrixRun(**arguments(tmp_path, scenarios[:1])).run()
     held = [one for path in tmp_path.rglob("*.jsonl") for one in read_transcripts(path)]
     used = sum(sum(numbers.values()) for one in held for numbers in one.tokens().values())
     with pytest.raises(BudgetReached):
@@ -129,12 +129,12 @@ def test_a_forecast_says_what_is_left_and_is_right_in_the_end(scenarios, tmp_pat
     # two turns of 2,048 tokens of the assistant in both columns, and of 1,024 of the role-playing user in one
     assert nothing.most_written == len(scenarios) * 2 * 2 * (2048 + 2048 + 1024)
     assert not list(tmp_path.iterdir())
-    MatrixRun(**arguments(tmp_path, scenarios[:2])).hold()
+    MatrixRun(**arguments(tmp_path, scenarios[:2])).run()
     prices = {"assistant": Price(1.0, 1.0), "user": Price(1.0, 1.0)}
     part = forecast(run, prices)
     assert part.missing == 4 * (len(scenarios) - 2)
     before = sum(map(sum, _tokens(tmp_path)))
-    run.hold()
+    run.run()
     expected = sum(sum(numbers.values()) for numbers in part.tokens.values())
     assert expected == pytest.approx(sum(map(sum, _tokens(tmp_path))) - before, rel=0.35)
     assert part.cost > 0
@@ -150,9 +150,9 @@ def _tokens(folder):
 SCRIPT = """
 import json, sys, time
 import simgym
-from simgym.assistants.base import AssistantTurn
+from simgym.assistants import AssistantTurn
 from simgym.conversation import read_scenarios
-from simgym.evaluation.matrix import evaluate_matrix
+from simgym.evaluation import evaluate_matrix
 
 class Slow:
     def __init__(self, word):

@@ -9,18 +9,12 @@ from typer.testing import CliRunner
 
 from simgym.cli.main import app
 from simgym.conversation import INTENT_PREFIX, Conversation
-from simgym.data.logged import LoggedConversation, StepOutput
+from simgym.data import LoggedConversation, StepOutput
 from simgym.errors import ConfigurationError
-from simgym.evaluation.realism import score_realism
-from simgym.evaluation.reference import load_reference, make_reference
-from simgym.evaluation.simulated_turns import simulate_turns
-from simgym.language_models.scripted_lm import ScriptedLM
-from simgym.language_models.transformers_lm import TransformersLM
-from simgym.report.realism import realism_results, write_realism_report
-from simgym.simulators.fine_tuned import FineTuned
-from simgym.simulators.persona import persona
-from simgym.simulators.replay import Replay
-from simgym.simulators.role_play import RolePlay
+from simgym.evaluation import load_reference, make_reference, score_realism, simulate_turns
+from simgym.language_models import ScriptedLM, TransformersLM
+from simgym.report import realism_results, write_realism_report
+from simgym.simulators import FineTuned, Replay, RolePlay, persona
 
 WISHES = ["plan a cheap trip to Porto", "mend a bicycle tyre", "bake rye bread", "write a funny wedding toast"]
 EVIL = "<script>alert(1)</script>"
@@ -73,25 +67,25 @@ def test_a_user_who_is_the_person_scores_as_the_person(reference):
     card = score_realism("replay", replay.fingerprint(), reference, simulate_turns(replay, reference), resamples=99)
     for name in ("words_per_turn", "type_token_ratio", "first_turn_diversity", "intent_in_first_turn",
                  "intent_in_later_turn", "intent_adherence", "leaves", "role_adherence"):  # fmt: skip
-        figure = card.figure(name)
+        figure = card.metric(name)
         assert figure.simulated.value == pytest.approx(figure.human.value), name
     for name in ("length_divergence", "word_divergence"):
-        assert card.figure(name).simulated.value == pytest.approx(card.figure(name).human.value)
-    assert card.figure("classifier_auc").simulated.value == pytest.approx(0.5)
-    assert card.figure("termination_f1").simulated.value == 1
-    assert card.figure("bits_per_byte").simulated is None
-    assert "likelihoods" in card.figure("bits_per_byte").why_not
+        assert card.metric(name).simulated.value == pytest.approx(card.metric(name).human.value)
+    assert card.metric("classifier_auc").simulated.value == pytest.approx(0.5)
+    assert card.metric("termination_f1").simulated.value == 1
+    assert card.metric("bits_per_byte").simulated is None
+    assert "likelihoods" in card.metric("bits_per_byte").why_not
 
 
 def test_a_scripted_user_is_found_out(reference):
     scripted = RolePlay(ScriptedLM("I would be most delighted to hear more about that, thank you."))
     card = score_realism("scripted", {}, reference, simulate_turns(scripted, reference), resamples=99)
-    assert card.figure("classifier_auc").simulated.value > 0.95
-    assert card.figure("first_turn_diversity").simulated.value == 0
-    assert card.figure("leaves").simulated.value == 0
-    assert card.figure("termination_recall").simulated.value == 0
-    assert card.figure("termination_precision").simulated.value is None
-    assert card.figure("word_divergence").simulated.value > card.figure("word_divergence").human.value
+    assert card.metric("classifier_auc").simulated.value > 0.95
+    assert card.metric("first_turn_diversity").simulated.value == 0
+    assert card.metric("leaves").simulated.value == 0
+    assert card.metric("termination_recall").simulated.value == 0
+    assert card.metric("termination_precision").simulated.value is None
+    assert card.metric("word_divergence").simulated.value > card.metric("word_divergence").human.value
 
 
 def test_faults_are_counted_by_kind_and_kept_out_of_the_text_figures(reference):
@@ -99,9 +93,9 @@ def test_faults_are_counted_by_kind_and_kept_out_of_the_text_figures(reference):
     turns = simulate_turns(broken, reference)
     card = score_realism("broken", {}, reference, turns, resamples=99)
     assert card.first_faults == card.lasting_faults == {"role_flip": len(turns)}
-    assert card.figure("role_adherence").simulated.value == 0
-    assert card.figure("lasting_faults").simulated.value == 1
-    assert card.figure("words_per_turn").simulated.value is None
+    assert card.metric("role_adherence").simulated.value == 0
+    assert card.metric("lasting_faults").simulated.value == 1
+    assert card.metric("words_per_turn").simulated.value is None
     json.dumps(card.to_json(), allow_nan=False)
 
 
@@ -109,7 +103,7 @@ def test_a_simulator_that_takes_real_openings_only_is_not_asked_for_one(referenc
     turns = simulate_turns(persona(ScriptedLM("fine by me")), reference)
     assert [turn.asked for turn in turns] == [bool(moment.history.messages) for moment in reference.moments]
     card = score_realism("persona", {}, reference, turns, resamples=99)
-    assert card.figure("first_turn_diversity").why_not == "writes no openings"
+    assert card.metric("first_turn_diversity").why_not == "writes no openings"
 
 
 def test_human_turns_are_scored_under_the_simulators_own_prompt(reference, tiny_model, tiny_adapter):
@@ -130,7 +124,7 @@ def test_human_turns_are_scored_under_the_simulators_own_prompt(reference, tiny_
         assert turn.logprob == pytest.approx(likelihood.logprob, rel=1e-4)
         assert turn.byte_count == len(moment.said.encode())
         bits = sum(-one.logprob for one in turns if one.logprob is not None) / math.log(2)
-        figure = cards[name].figure("bits_per_byte").simulated
+        figure = cards[name].metric("bits_per_byte").simulated
         assert figure.value == pytest.approx(bits / sum(one.byte_count for one in turns))
     assert "<|user|>" in model.prompt_text(FineTuned(model).force(moment.scenario, moment.history, "x").request)
 
@@ -180,7 +174,7 @@ def test_the_command_prints_a_table_and_writes_a_safe_page(tmp_path):
     assert EVIL not in page
     assert "&lt;script&gt;" in page
     for card in results["scorecards"]:
-        value = next(f for f in card["figures"] if f["name"] == "words_per_turn")["simulated"]["value"]
+        value = next(f for f in card["metrics"] if f["name"] == "words_per_turn")["simulated"]["value"]
         assert f"<strong>{value:.{1 if value >= 10 else 2}f}</strong>" in page
     assert not re.search(r"(src|href)=.?http", page)
     assert CliRunner().invoke(app, words).exit_code == 0

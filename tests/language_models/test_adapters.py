@@ -11,10 +11,8 @@ from simgym.chat_template import add_end_token, render
 from simgym.conversation import END_OF_CONVERSATION, Message
 from simgym.engine.lora_bank import own_logits
 from simgym.errors import WeightsError
-from simgym.language_models.adapters import adapter_fingerprint
-from simgym.language_models.base import Request, SamplingParams
-from simgym.language_models.transformers_lm import TransformersLM
-from simgym.testing.tiny_models import save_tiny_adapter
+from simgym.language_models import Request, SamplingParams, TransformersLM, adapter_fingerprint
+from simgym.testing import save_tiny_adapter
 
 TALK = (Message("system", "ask about eggs"), Message("user", "hi"), Message("assistant", "hello"))
 
@@ -106,7 +104,9 @@ def test_an_adapter_that_does_not_fit_leaves_the_model_as_it_was(tiny_model, tin
     for wrong in (str(folder), str(tmp_path / "nowhere")):
         with pytest.raises(WeightsError):
             model.load_adapter("wrong", wrong)
-        assert [one.token_ids for one in model.generate(requests)] == [one.token_ids for one in before]
+        assert [generation.token_ids for generation in model.generate(requests)] == [
+            generation.token_ids for generation in before
+        ]
     model.load_adapter("good", tiny_adapter)
     tuned = model.generate([ask("good", 1, "assistant")])
     with pytest.raises(WeightsError, match="does not fit"):
@@ -167,11 +167,11 @@ def shared(tiny_model):
     """A base model, its greedy replies, and a check that they are still the same."""
     lm = TransformersLM(tiny_model)
     requests = [ask(None, seed, "assistant") for seed in range(2)]
-    before = [one.token_ids for one in lm.generate(requests)]
+    before = [generation.token_ids for generation in lm.generate(requests)]
     logits = lm.model(torch.tensor([[1, 2, 3]])).logits
 
     def unchanged():
-        assert [one.token_ids for one in lm.generate(requests)] == before
+        assert [generation.token_ids for generation in lm.generate(requests)] == before
         names = {"adapter_names": ["__base__"]} if hasattr(lm.model, "peft_config") else {}
         assert torch.allclose(lm.model(torch.tensor([[1, 2, 3]]), **names).logits, logits, atol=1e-5)
         assert not any(parameter.requires_grad for parameter in lm.model.parameters())

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from simgym.conversation import Message
 from simgym.engine import Sequence
-from simgym.language_models.base import Request, SamplingParams
-from simgym.language_models.transformers_lm import TransformersLM
+from simgym.language_models import Request, SamplingParams, TransformersLM
 from simgym.seeding import derive_seed
 
 ROLES = ("user", "assistant")
@@ -58,11 +57,11 @@ def test_what_is_reused_gives_what_reading_again_gives(fresh, keeping, forgetful
         request(texts, seed, adapter, temperature=temperature, max_new_tokens=length)
         for texts, seed, adapter, temperature, length in batch
     ]
-    expected = [fresh.generate([one])[0] for one in requests]
+    expected = [fresh.generate([asked])[0] for asked in requests]
     for lm in (keeping, forgetful):
-        for one, other in zip(lm.generate(requests), expected, strict=True):
-            assert one.token_ids == other.token_ids
-            assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
+        for actual, other in zip(lm.generate(requests), expected, strict=True):
+            assert actual.token_ids == other.token_ids
+            assert actual.logprobs == pytest.approx(other.logprobs, abs=1e-4)
         assert lm._loaded.engine.prefix_cache.size <= lm._loaded.engine.prefix_cache.max_bytes
 
 
@@ -91,8 +90,8 @@ def test_a_batch_reads_what_it_shares_once_and_forks_share_their_history(tiny_mo
 
 def test_rows_come_and_go_without_disturbing_each_other(keeping, fresh):
     requests = [request(["y" * number], number, max_new_tokens=1 + 5 * (number % 4)) for number in range(1, 20)]
-    alone = [fresh.generate([one])[0].token_ids for one in requests]
-    assert [one.token_ids for one in keeping.generate(requests)] == alone
+    alone = [fresh.generate([asked])[0].token_ids for asked in requests]
+    assert [generation.token_ids for generation in keeping.generate(requests)] == alone
 
 
 def ask_from_threads(lm, requests):
@@ -196,7 +195,7 @@ def test_sliding_windows_see_what_transformers_shows_them(tmp_path, window):
     import torch
     from transformers import AutoModelForCausalLM
 
-    from simgym.testing.tiny_models import save_tiny_model
+    from simgym.testing import save_tiny_model
 
     folder = save_tiny_model(tmp_path / "model")
     path = folder / "config.json"

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from simgym.conversation import Message
 from simgym.errors import ConfigurationError, WeightsError
-from simgym.language_models.base import Request, SamplingParams
-from simgym.language_models.transformers_lm import TransformersLM
+from simgym.language_models import Request, SamplingParams, TransformersLM
 
 SCHEMA = {
     "type": "object",
@@ -56,8 +55,8 @@ requests = st.builds(
 def test_a_reply_does_not_depend_on_what_else_is_in_the_batch(lm, batch):
     together, alone = lm.generate(batch), [lm.generate([request])[0] for request in batch]
     assert [generation.token_ids for generation in together] == [generation.token_ids for generation in alone]
-    for one, other in zip(together, alone, strict=True):
-        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
+    for actual, other in zip(together, alone, strict=True):
+        assert actual.logprobs == pytest.approx(other.logprobs, abs=1e-4)
 
 
 def test_it_agrees_with_transformers_own_greedy_decoding(lm, tiny_model):
@@ -85,8 +84,10 @@ def test_scores_are_the_same_alone_and_in_a_batch_and_an_empty_prompt_is_allowed
     prompts, continuations = ["ab", "", "a longer prompt"], ["cd", "xyz", "q"]
     together = lm.loglikelihood(prompts, continuations)
     alone = [lm.loglikelihood([prompt], [text])[0] for prompt, text in zip(prompts, continuations, strict=True)]
-    assert [one.logprob for one in together] == pytest.approx([one.logprob for one in alone], abs=1e-4)
-    assert [one.token_count for one in together] == [2, 3, 1]
+    assert [likelihood.logprob for likelihood in together] == pytest.approx(
+        [likelihood.logprob for likelihood in alone], abs=1e-4
+    )
+    assert [likelihood.token_count for likelihood in together] == [2, 3, 1]
     with pytest.raises(ConfigurationError, match="empty"):
         lm.loglikelihood(["a"], [""])
 

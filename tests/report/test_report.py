@@ -14,13 +14,13 @@ import pytest
 
 from simgym.conversation import INTENT_PREFIX, Conversation, Scenario
 from simgym.errors import ConfigurationError, TranscriptError
-from simgym.evaluation.comparisons import compare_cells
-from simgym.evaluation.contrasts import corrected, reward_contrasts, win_contrasts
-from simgym.evaluation.curves import Curve
-from simgym.evaluation.matrix import Matrix, summarise_cell
+from simgym.evaluation import Curve, Matrix, compare_cells, reward_contrasts, win_contrasts
+from simgym.evaluation.contrasts import corrected
+from simgym.evaluation.matrix import summarise_cell
+from simgym.report import MatrixResults, write_report
 from simgym.report.figures import difference_heatmap_svg, matrix_heatmap_svg
-from simgym.report.html import render_report, write_report
-from simgym.report.results import MatrixResults, short_name
+from simgym.report.html import render_report
+from simgym.report.results import short_name
 from simgym.statistics.intervals import format_p, format_p_equation
 from simgym.transcripts import ModelCall, Transcript
 
@@ -28,7 +28,7 @@ HOSTILE = "--><script>alert('x')</script> & <img src=http://evil.example/x> ]]> 
 
 COMMITTED = Path(__file__).parents[2] / "benchmarks/results/controlled_experiment/results.json"
 """Written by an older version: schema 1."""
-Talks = dict[tuple[str, str], list[Transcript]]
+TranscriptsByCell = dict[tuple[str, str], list[Transcript]]
 
 
 def held(n: int, reward: float | None, said: str = "hello", **changes: Any) -> Transcript:
@@ -45,7 +45,7 @@ def held(n: int, reward: float | None, said: str = "hello", **changes: Any) -> T
     )
 
 
-def made(assistant: str = "plain", said: str = "hello", **changes: Any) -> tuple[MatrixResults, Talks]:
+def made(assistant: str = "plain", said: str = "hello", **changes: Any) -> tuple[MatrixResults, TranscriptsByCell]:
     transcripts = {
         (assistant, "UserSim-Replay-v0"): [held(n, n / 10, said, **changes) for n in range(8)] + [held(9, None, said)],
         (assistant, "UserSim-Persona-v0"): [held(1, None, said)],
@@ -201,7 +201,7 @@ def test_long_names_keep_both_ends_in_the_picture() -> None:
     assert "…" in svg
 
 
-def compared() -> tuple[MatrixResults, Talks]:
+def compared() -> tuple[MatrixResults, TranscriptsByCell]:
     """Two assistants; the second gains ten points with the simulator it was trained with, and none with the other."""
     columns = ("UserSim-Replay-v0", "UserSim-Persona-v0")
     transcripts = {
@@ -313,8 +313,8 @@ def test_pairs_show_the_largest_gain_and_loss_and_can_be_filtered_without_a_scri
     page = render_report(results, {**transcripts, ("trained", "UserSim-Persona-v0"): lucky})
     part = page[page.index("Side by side") : page.index("<h2>Conversations")]
     assert re.findall(r"<small>(.*?)</small></summary>", part) == [
-        "+11.0, the largest gain", "+9.0, the middle one",
-        "+80.0, the largest gain", "-25.0, the largest loss", "+0.0, the middle one", "does not count",
+        "+11.0, the largest gain", "+9.0, the median difference",
+        "+80.0, the largest gain", "-25.0, the largest loss", "+0.0, the median difference", "does not count",
     ]  # fmt: skip
     assert 'class="pair who-0 with-1 kind-1"' in part
     assert 'id="kind-1"' in part

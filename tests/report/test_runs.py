@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from simgym.cli.main import app
 from simgym.errors import ConfigurationError, MalformedFile
-from simgym.report.runs import join_runs, read_runs
+from simgym.report import join_runs, read_runs
 
 COMMON = ["--env", "UserSim-Replay-v0", "--env", "UserSim-RolePlayOpening-v0", "--model", "scripted:seed",
           "--judge", "relevance", "--judge-model", "scripted:echo", "--max-turns", "2", "--scenarios", "chitchat",
@@ -47,7 +47,7 @@ def test_another_seed_is_shown_with_a_warning_and_not_compared(matrix):
     first, other = matrix("seed 0", "initial=scripted:seed"), matrix("seed 1", "x=scripted:echo", words=["--seed", "1"])
     joined = join_runs(read_runs([first, other])[0]).results
     assert joined.comparisons is None
-    assert any("Not comparable: seed 1 has another seed" in note for note in joined.notes)
+    assert any("Not comparable: seed 1 and seed 0 differ in seed" in note for note in joined.notes)
     assert len(joined.cells) == 4
 
 

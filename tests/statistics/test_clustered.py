@@ -3,9 +3,16 @@
 import numpy as np
 import pytest
 
-from simgym.statistics.clustered import equivalence, intraclass_correlation, naive_test, robust_win_rate
-from simgym.statistics.power import plan_tied_win_rate
-from simgym.statistics.votes import draw_votes, rejection_rate
+from simgym.statistics import (
+    draw_votes,
+    equivalence,
+    intraclass_correlation,
+    plan_tied_win_rate,
+    rejection_rate,
+    robust_win_rate,
+)
+from simgym.statistics.clustered import naive_test
+from simgym.statistics.votes import VoteDistribution
 
 
 @pytest.mark.parametrize(("icc", "people"), [(0, 51), (0.1, 71), (0.2, 91), (0.3, 112)])
@@ -14,22 +21,22 @@ def test_the_sample_size_of_a_study_agrees_with_known_values(icc, people):
 
 
 def test_votes_have_the_rate_ties_and_correlation_that_were_asked_for():
-    votes = draw_votes(40_000, 2, win_rate=0.58, tie_rate=0.15, icc=0.2, rng=np.random.default_rng(0))
+    votes = draw_votes(40_000, 2, VoteDistribution(0.58, 0.15, 0.2), rng=np.random.default_rng(0))
     assert votes.mean() == pytest.approx(0.58, abs=0.005)
     assert (votes == 0.5).mean() == pytest.approx(0.15, abs=0.005)
     assert np.corrcoef(votes.T)[0, 1] == pytest.approx(0.2, abs=0.02)
     with pytest.raises(ValueError, match="Expected shares"):
-        draw_votes(3, 2, win_rate=0.05, tie_rate=0.5, icc=0, rng=np.random.default_rng(0))
+        draw_votes(3, 2, VoteDistribution(0.05, 0.5, 0), rng=np.random.default_rng(0))
 
 
 def test_the_robust_test_keeps_its_level_where_the_naive_one_does_not():
-    found = rejection_rate(60, 5, win_rate=0.5, tie_rate=0.15, icc=0.2, studies=400, seed=1)
+    found = rejection_rate(60, 5, VoteDistribution(0.5, 0.15, 0.2), studies=400, seed=1)
     assert 0.02 < found.robust.value < 0.08
     assert found.naive.value > 0.1
 
 
 def test_without_clustering_the_robust_test_is_the_t_test_of_a_proportion_nearly():
-    votes = draw_votes(400, 1, win_rate=0.56, tie_rate=0.1, icc=0, rng=np.random.default_rng(3)).reshape(-1)
+    votes = draw_votes(400, 1, VoteDistribution(0.56, 0.1, 0), rng=np.random.default_rng(3)).reshape(-1)
     robust = robust_win_rate(votes, range(400))
     assert robust.rate.value == pytest.approx(votes.mean())
     assert robust.test.p_value == pytest.approx(naive_test(votes).p_value, abs=0.01)

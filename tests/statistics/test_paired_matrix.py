@@ -3,9 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from simgym.statistics.intervals import clustered_bootstrap_mean
-from simgym.statistics.paired import correct_p_values
-from simgym.statistics.paired_matrix import compare_matrix
+from simgym.statistics import MatrixLayout, clustered_bootstrap_mean, compare_matrix, correct_p_values
 
 
 def made(rows=3, columns=3, scenarios=30, repeats=2, noise=0.1, seed=0):
@@ -39,7 +37,7 @@ def test_the_gap_is_what_rows_gain_at_home_beyond_what_they_gain_elsewhere():
     rewards[1] += 0.1
     rewards[1, 1] += 0.2
     rewards[2, 2] += 0.1
-    found = compare_matrix(rewards, ids, seed=0, trained_on={1: 1, 2: 2}, resamples=2000)
+    found = compare_matrix(rewards, ids, seed=0, layout=MatrixLayout(trained_on={1: 1, 2: 2}), resamples=2000)
     assert found.gaps[1].value == pytest.approx(0.2, abs=0.06)
     assert found.gaps[2].value == pytest.approx(0.1, abs=0.06)
     assert found.gap.value == pytest.approx(np.mean([found.gaps[1].value, found.gaps[2].value]))
@@ -52,7 +50,9 @@ def test_training_seeds_widen_the_interval_of_a_method():
     rewards, ids = made(rows=4, noise=0.02)
     rewards[1:] += np.array([-0.2, 0.1, 0.4])[:, None, None]
     one = compare_matrix(rewards, ids, seed=0, resamples=2000)
-    together = compare_matrix(rewards, ids, seed=0, rows=["initial", "ppo", "ppo", "ppo"], resamples=2000)
+    together = compare_matrix(
+        rewards, ids, seed=0, layout=MatrixLayout(rows=["initial", "ppo", "ppo", "ppo"]), resamples=2000
+    )
     assert together.rows == ("initial", "ppo")
     assert together.differences.value[1] == pytest.approx(one.differences.value[1:].mean(0))
     widths = [matrix.differences.high - matrix.differences.low for matrix in (together, one)]
@@ -75,7 +75,9 @@ def test_missing_rewards_leave_the_pair_out_and_an_empty_cell_has_no_number():
 def test_columns_are_compared_within_rows():
     rewards, ids = made(noise=0.05)
     rewards[1, 2] += 0.3
-    found = compare_matrix(rewards, ids, seed=0, column_pairs=[(2, 0)], resamples=1000).column_differences[2, 0]
+    found = compare_matrix(
+        rewards, ids, seed=0, layout=MatrixLayout(column_pairs=[(2, 0)]), resamples=1000
+    ).column_differences[2, 0]
     assert found.value[:, 0] == pytest.approx([0, 0.3, 0], abs=0.05)
     assert found.p_adjusted[1, 0] < 0.01
     assert found.p_adjusted[:, 0].tolist() == correct_p_values(found.p_value[:, 0].tolist())
@@ -117,10 +119,10 @@ def test_what_does_not_fit_is_refused():
     rewards, ids = made()
     for wrong in (
         {"rewards": rewards[0]},
-        {"rows": ["a", "b"]},
-        {"reference": "nobody"},
-        {"trained_on": {1: 3}},
-        {"column_pairs": [(0, 9)]},
+        {"layout": MatrixLayout(rows=["a", "b"])},
+        {"layout": MatrixLayout(reference="nobody")},
+        {"layout": MatrixLayout(trained_on={1: 3})},
+        {"layout": MatrixLayout(column_pairs=[(0, 9)])},
         {"resamples": 0},
         {"level": 1.0},
     ):

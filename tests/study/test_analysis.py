@@ -6,18 +6,19 @@ import numpy as np
 import pytest
 
 from simgym.errors import ConfigurationError, MalformedFile
-from simgym.report.study import write_study_report
-from simgym.statistics.votes import draw_votes
-from simgym.study.analysis import analyse
+from simgym.report import write_study_report
+from simgym.statistics import draw_votes
+from simgym.statistics.votes import VoteDistribution
+from simgym.study import analyse, read_records, votes_of
+from simgym.study.analysis import AnalysisPlan
 from simgym.study.config import Rule
 from simgym.study.exclusions import BlindRecord, blind, exclude
-from simgym.study.records import read_records, votes_of
 
 
 def records(participants=80, *, win_rate=0.7, names=("new", "old"), seed=0, **more):
     """As `simgym study export` writes them; half of the participants have the pair the other way round."""
     rng = np.random.default_rng(seed)
-    votes = draw_votes(participants, 5, win_rate=win_rate, tie_rate=0.15, icc=0.2, rng=rng)
+    votes = draw_votes(participants, 5, VoteDistribution(win_rate), rng=rng)
     found = []
     for number, row in enumerate(votes):
         turned = number % 2 == 1
@@ -48,7 +49,7 @@ def records(participants=80, *, win_rate=0.7, names=("new", "old"), seed=0, **mo
 
 
 def test_a_known_preference_comes_back_whichever_way_round_it_was_recorded():
-    (pair,) = analyse(records(400), pairs=[("new", "old")]).pairs
+    (pair,) = analyse(records(400), plan=AnalysisPlan(pairs=(("new", "old"),))).pairs
     main = pair.rows[0]
     assert (pair.first, pair.second) == ("new", "old")
     assert main.votes == 2000  # practice is left out
@@ -60,7 +61,7 @@ def test_a_known_preference_comes_back_whichever_way_round_it_was_recorded():
         "main", "everybody", "first_exchange", "unflagged", "robust", "equal_length"
     }  # fmt: skip
     assert next(row for row in pair.rows if row.name == "first_exchange").votes == 400
-    (turned,) = analyse(records(400), pairs=[("old", "new")]).pairs
+    (turned,) = analyse(records(400), plan=AnalysisPlan(pairs=(("old", "new"),))).pairs
     assert turned.rows[0].rate.value == pytest.approx(1 - main.rate.value)
 
 
@@ -84,7 +85,9 @@ def test_length_is_held_equal():
             turn["model2_response"] = "x" * int(lengths[talk["model2_name"]])
             longer = len(turn["model1_response"]) - len(turn["model2_response"]) + rng.normal(0, 20)
             turn["preference"] = "model1" if longer > 0 else "model2"
-    rows = {row.name: row for row in analyse(found, pairs=[("new", "old")], resamples=199).pairs[0].rows}
+    rows = {
+        row.name: row for row in analyse(found, plan=AnalysisPlan(pairs=(("new", "old"),)), resamples=199).pairs[0].rows
+    }
     assert rows["main"].rate.low > 0.6
     assert rows["equal_length"].rate.low < 0.5 < rows["equal_length"].rate.high
 
@@ -112,7 +115,7 @@ def test_rules_exclude_and_are_counted_once_and_both_analyses_are_given():
     assert counts["did not complete"] == 1
     assert counts["words in the final text below 200"] == 1
     assert len(kept) + sum(counts.values()) == 30
-    results = analyse(found, rules=rules)
+    results = analyse(found, plan=AnalysisPlan(rules=tuple(rules)))
     rows = {row.name: row for row in results.pairs[0].rows}
     assert rows["everybody"].participants == 30
     assert rows["main"].participants == results.included == len(kept)
@@ -155,7 +158,7 @@ def test_records_that_cannot_be_read_are_named(tmp_path, text, match):
 
 
 def test_synthetic_and_real_records_are_not_mixed_and_none_are_an_error():
-    with pytest.raises(ConfigurationError, match="Analyse them apart"):
+    with pytest.raises(ConfigurationError, match="Analyse each kind separately"):
         analyse([*records(3), *records(3, kind="synthetic")])
     with pytest.raises(ConfigurationError, match="no participants"):
         analyse([])
@@ -163,8 +166,8 @@ def test_synthetic_and_real_records_are_not_mixed_and_none_are_an_error():
 
 def test_rules_that_were_not_fixed_before_the_data_are_warned_of():
     found = [{**record, "study_hash": "a" * 16} for record in records(4)]
-    assert analyse(found, study_hash="a" * 16, resamples=199).warnings == ()
-    (warning,) = analyse(found, study_hash="b" * 16, resamples=199).warnings
+    assert analyse(found, plan=AnalysisPlan(study_hash="a" * 16), resamples=199).warnings == ()
+    (warning,) = analyse(found, plan=AnalysisPlan(study_hash="b" * 16), resamples=199).warnings
     assert "another version of the study" in warning
 
 

@@ -21,7 +21,7 @@ from simgym.statistics.resampling import Rows, bootstrap_statistic
 Level = Literal["nominal", "ordinal", "interval", "ratio"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
     """Two judges on the same items."""
 

@@ -64,6 +64,7 @@ class LoadedModel:
                 max_kv_bytes=None if max_kv_gib is None else max(1, round(max_kv_gib * 2**30)),
                 max_prefix_bytes=None if options.kv_cache_gib is None else round(options.kv_cache_gib * 2**30),
                 pad_token_id=self.start_token,
+                cuda_graphs=options.cuda_graphs,
             ),
             lock=options.lock,
         )

@@ -1,0 +1,264 @@
+"""Conversations as pages show them: turns with the attempts that failed, and two assistants side by side.
+
+A report shows a few conversations; all of them go to pages beside it, so that it opens at once however many there are.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from simgym.report.page import page_templates, write_page
+from simgym.report.results import MatrixResults, short_name
+from simgym.report.turns import cut_turns, format_cut
+from simgym.transcripts import Transcript
+
+ENDINGS = {
+    "user_end": "the user ended it",
+    "turn_limit": "the turn limit was reached",
+    "context_overflow": "it outgrew the model's context",
+    "simulator_fault": "the simulated user failed",
+    "judge_fault": "the judge failed",
+    "assistant_fault": "the assistant failed",
+}
+"""End reasons in words."""
+_PER_PAGE = 25
+"""Scenarios on a page of conversations."""
+
+TranscriptsByCell = Mapping[tuple[str, str], Sequence[Transcript]]
+"""Conversations by (assistant, simulator), in the order of the scenarios."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """One chat bubble."""
+
+    role: str
+    """Who speaks."""
+    text: str | None
+    """What was said; None if nothing usable came."""
+    faults: Mapping[str, int]
+    """Attempts at this turn that were not used: why, and how many."""
+    cut: str = ""
+    """That it was cut at its token limit, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationView:
+    """A conversation as it is shown."""
+
+    transcript: Transcript
+    """Where it comes from."""
+    turns: tuple[Turn, ...]
+    """In order; turns that failed for good come last."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """One scenario with two assistants."""
+
+    reference: str
+    """The assistant that others are compared with."""
+    assistant: str
+    """The other one."""
+    simulator: str
+    """Environment id."""
+    chosen_as: str
+    """Why it is shown, in words."""
+    difference: float | None
+    """Reward x 100 of the assistant minus that of the reference; None if one of them does not count."""
+    first: ConversationView
+    """The reference's."""
+    second: ConversationView
+    """The other assistant's."""
+    classes: str
+    """What the filters go by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """A choice between pairs."""
+
+    name: str
+    """In the page; the classes of a pair begin with it."""
+    title: str
+    """What is chosen."""
+    choices: tuple[str, ...]
+    """In words."""
+
+
+@dataclass(frozen=True, slots=True)
+class PageLink:
+    """A page of conversations."""
+
+    path: str
+    """Relative to the report."""
+    title: str
+    """What is on it."""
+
+
+def lay_out(transcript: Transcript) -> ConversationView:
+    """Put every unused attempt under the turn it was an attempt at."""
+    failed: dict[tuple[str, int], Counter[str]] = {}
+    for call in transcript.calls:
+        if call.fault is not None and call.role != "judge":
+            failed.setdefault((call.role, call.turn), Counter())[call.fault] += 1
+    spoken: Counter[str] = Counter()
+    turns = []
+    for message, cut in zip(transcript.conversation.messages, cut_turns(transcript), strict=True):
+        faults = failed.pop((message.role, spoken[message.role]), Counter())
+        cut_text = format_cut(cut) if cut is not None else ""
+        turns.append(Turn(role=message.role, text=message.content, faults=faults, cut=cut_text))
+        spoken[message.role] += 1
+    turns += [Turn(role=role, text=None, faults=faults) for (role, _), faults in failed.items()]
+    return ConversationView(transcript, tuple(turns))
+
+
+def choose_pairs(results: MatrixResults, transcripts: TranscriptsByCell) -> list[Pair]:
+    """Pairs worth reading: of each assistant and simulator at most four.
+
+    They are the scenarios with the largest gain, the largest loss and the median difference from the reference, and
+    the first in which either conversation does not count. Empty if nothing is compared.
+    """
+    if results.comparisons is None:
+        return []
+    reference = results.comparisons.reference
+    others = [name for name in results.assistants if name != reference]
+    return [
+        Pair(
+            reference=reference,
+            assistant=assistant,
+            simulator=simulator,
+            chosen_as=choice.reason,
+            difference=_difference(choice.first, choice.second),
+            first=lay_out(choice.first),
+            second=lay_out(choice.second),
+            classes=f"who-{row} with-{column} kind-{choice.kind}",
+        )
+        for row, assistant in enumerate(others)
+        for column, simulator in enumerate(results.simulators)
+        for choice in _choices(transcripts.get((reference, simulator), ()), transcripts.get((assistant, simulator), ()))
+    ]
+
+
+def pair_filters(results: MatrixResults) -> list[Filter]:
+    """What the pairs can be chosen by."""
+    reference = results.comparisons.reference if results.comparisons is not None else None
+    return [
+        Filter("who", "Assistant", tuple(name for name in results.assistants if name != reference)),
+        Filter("with", "Simulator", tuple(short_name(name) for name in results.simulators)),
+        Filter("kind", "Outcome", ("gain", "loss", "median", "does not count")),
+    ]
+
+
+def filter_rules(filters: Sequence[Filter]) -> str:
+    """Style rules that hide what was not chosen; the names in them are ours, none comes from the results."""
+    return "\n".join(
+        f"main:has(#{group.name}-{number}:checked) .pair:not(.{group.name}-{number}) {{ display: none; }}"
+        for group in filters
+        for number in range(len(group.choices))
+    )
+
+
+def write_conversation_pages(
+    report: str | Path, results: MatrixResults, transcripts: TranscriptsByCell
+) -> list[PageLink]:
+    """Write all conversations to pages in a folder beside the report, up to 25 scenarios of one simulator on each.
+
+    Args:
+        report: Path of the report; the folder has its name, with `-conversations` instead of `.html`.
+        results: What the report is about.
+        transcripts: All conversations.
+
+    Returns:
+        The pages, for the report to link to.
+
+    Raises:
+        TranscriptError: a page cannot be written.
+    """
+    report = Path(report)
+    folder = report.with_name(f"{report.stem}-conversations")
+    plans = _plan_pages(results, transcripts)
+    template = page_templates().get_template("conversations.html.j2")
+    for number, plan in enumerate(plans):
+        text = template.render(
+            title=plan.title,
+            report=report.name,
+            before=plans[number - 1].name if number else None,
+            after=plans[number + 1].name if number + 1 < len(plans) else None,
+            scenarios=[[(name, lay_out(transcript)) for name, transcript in group] for group in plan.scenarios],
+            endings=ENDINGS,
+        )
+        write_page(folder / plan.name, text)
+    return [PageLink(f"{folder.name}/{plan.name}", plan.title) for plan in plans]
+
+
+@dataclass(frozen=True, slots=True)
+class _PagePlan:
+    """One page of conversations."""
+
+    name: str
+    """Of the file."""
+    title: str
+    """Heading."""
+    scenarios: list[list[tuple[str, Transcript]]]
+    """For each scenario the assistants and their conversations."""
+
+
+def _plan_pages(results: MatrixResults, transcripts: TranscriptsByCell) -> list[_PagePlan]:
+    plans = []
+    for column, simulator in enumerate(results.simulators, 1):
+        by_key: dict[tuple[str, int], list[tuple[str, Transcript]]] = {}
+        for assistant in results.assistants:
+            for transcript in transcripts.get((assistant, simulator), ()):
+                by_key.setdefault(transcript.key, []).append((assistant, transcript))
+        groups = list(by_key.values())
+        for page, start in enumerate(range(0, len(groups), _PER_PAGE), 1):
+            scenarios = groups[start : start + _PER_PAGE]
+            title = f"{short_name(simulator)}, scenarios {start + 1} to {start + len(scenarios)}"
+            plans.append(_PagePlan(f"{column:02}-{page:04}.html", title, scenarios))
+    return plans
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Choice:
+    """A scenario worth reading."""
+
+    reason: str
+    """Why, in words."""
+    kind: int
+    """Index of the filter's choice."""
+    first: Transcript
+    """The reference's conversation."""
+    second: Transcript
+    """The other assistant's."""
+
+
+def _choices(references: Sequence[Transcript], others: Sequence[Transcript]) -> list[_Choice]:
+    pairs = [(first, second) for first, second in zip(references, others, strict=False) if first.key == second.key]
+    counted = [(difference, pair) for pair in pairs if (difference := _difference(*pair)) is not None]
+    counted.sort(key=lambda entry: entry[0])
+    choices = []
+    if counted:
+        middle = statistics.median_low([difference for difference, _ in counted])
+        gain, loss = counted[-1], counted[0]
+        median = next(entry for entry in counted if entry[0] == middle)
+        if gain[0] > 0:
+            choices.append(_Choice(reason="the largest gain", kind=0, first=gain[1][0], second=gain[1][1]))
+        if loss[0] < 0:
+            choices.append(_Choice(reason="the largest loss", kind=1, first=loss[1][0], second=loss[1][1]))
+        choices.append(_Choice(reason="the median difference", kind=2, first=median[1][0], second=median[1][1]))
+    for first, second in pairs:
+        if not (first.counts and second.counts):
+            choices.append(_Choice(reason="does not count", kind=3, first=first, second=second))
+            break
+    return choices
+
+
+def _difference(first: Transcript, second: Transcript) -> float | None:
+    if not (first.counts and second.counts) or first.reward is None or second.reward is None:
+        return None
+    return 100 * (second.reward - first.reward)
