@@ -50,14 +50,14 @@ def load_assistant(text: str, sampling: SamplingParams, *, cache: AnswerCache = 
     model, prompt = _split_prompt(rest)
     if not model or name == "":
         raise ConfigurationError(f"The assistant {text!r} has no model. {_EXPECTED}")
-    made = None
+    assistant = None
     if (plugin := _read_plugin(model)) is not None:
-        made = _make_plugin(plugin, prompt, sampling, cache)
-        if isinstance(made, Assistant):
+        assistant = _make_plugin(plugin, prompt, sampling, cache)
+        if isinstance(assistant, Assistant):
             shown = text if model == plugin.name else "+".join(filter(None, (plugin.name, prompt)))
-            return NamedAssistant(name or shown, made)
-    check_named_model(made or model)
-    spec = ModelSpec.parse(made or model)
+            return NamedAssistant(name or shown, assistant)
+    check_named_model(assistant or model)
+    spec = ModelSpec.parse(assistant or model)
     assistant = LanguageModelAssistant(
         _plain(cache.around(spec)), system_prompt=read_prompt(prompt) if prompt else None, sampling=sampling
     )
@@ -99,19 +99,19 @@ def _make_plugin(plugin: _Plugin, prompt: str, sampling: SamplingParams, cache: 
         arguments.setdefault("sampling", sampling)
     if prompt and "system_prompt" in taken:
         arguments["system_prompt"] = read_prompt(prompt)
-    made = make("assistants", plugin.name, arguments)
-    if is_language_model(made):
-        return made
-    if not isinstance(made, Assistant):
+    assistant = make("assistants", plugin.name, arguments)
+    if is_language_model(assistant):
+        return assistant
+    if not isinstance(assistant, Assistant):
         raise ConfigurationError(
-            f"{plugin.name} makes a {type(made).__name__}, expected an assistant (respond and fingerprint) or a "
+            f"{plugin.name} makes a {type(assistant).__name__}, expected an assistant (respond and fingerprint) or a "
             "language model (generate, loglikelihood and fingerprint)."
         )
     if prompt and "system_prompt" not in taken:
         raise ConfigurationError(
             f"{plugin.name} is an assistant of its own, which takes no prompt. Leave +{prompt} out."
         )
-    return made
+    return assistant
 
 
 def split_name(text: str) -> tuple[str | None, str]:

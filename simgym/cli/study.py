@@ -313,9 +313,9 @@ def print_results(results: StudyResults) -> None:
         out.print(pair_table(pair))
     for name, estimate in results.ratings.items():
         out.print(shown(f"{name}: mean rating {_interval(estimate)} of {estimate.n}"))
-    for one in results.rating_differences:
-        test = format_p_equation(one.p_adjusted)
-        out.print(shown(f"{one.first} - {one.second}: {_interval(one.difference)}, {test} (Holm)"))
+    for difference in results.rating_differences:
+        test = format_p_equation(difference.p_adjusted)
+        out.print(shown(f"{difference.first} - {difference.second}: {_interval(difference.difference)}, {test} (Holm)"))
     for warning in results.warnings:
         out.print(shown(warning, "yellow"))
 
