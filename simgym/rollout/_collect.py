@@ -2,11 +2,10 @@
 
 Synchronous (the default), the conversations of a batch run together: one assistant call, one simulator call and one
 judge call per turn. With `asynchronous`, each runs in a thread of its own, as many at a time as a batch has: none waits
-for another, and one is judged while others are talking. Behind servers that is faster; a model in this process puts the requests of all threads in one batch (`simgym.engine`). The conversations
-are the same.
-
-A finished conversation is appended to the file at once; a run that was killed goes on where it stopped, and
-conversations in the file are not run again.
+for another, and one is judged while others are talking. Behind servers that is faster; a model in this process puts the
+requests of all threads in one batch (`simgym.engine`). The conversations are the same. A finished conversation is
+appended to the file at once; a run that was killed goes on where it stopped, and conversations in the file are not run
+again.
 """
 
 from __future__ import annotations
