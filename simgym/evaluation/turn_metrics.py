@@ -111,10 +111,10 @@ def pairwise_differences(texts: Sequence[str]) -> Floats:
     """One minus the Jaccard overlap of the words of every two texts: (N, N), in [0, 1]; NaN on the diagonal."""
     sets = [frozenset(words(text)) for text in texts]
     table = np.full((len(sets), len(sets)), np.nan)
-    for i, words in enumerate(sets):
+    for i, own in enumerate(sets):
         for j in range(i):
-            union = len(words | sets[j])
-            table[i, j] = table[j, i] = 1 - len(words & sets[j]) / union if union else 0.0
+            union = len(own | sets[j])
+            table[i, j] = table[j, i] = 1 - len(own & sets[j]) / union if union else 0.0
     return table
 
 
