@@ -21,10 +21,10 @@ def report(
         bool, typer.Option(help="Write all conversations, too, to pages in a folder beside the report.")
     ] = False,
 ) -> None:
-    """Put finished runs into one report.
+    """Combine finished runs into one report.
 
-    Runs that share scenarios, seed, judge and simulators become one matrix and are compared; others stand below each
-    other, with a warning.
+    Runs that share scenarios, seed, judge and simulators become one matrix and are compared. Others are listed one
+    below the other, with a warning.
     """
     from simgym.report.html import write_report
     from simgym.report.runs import join_runs, read_runs
