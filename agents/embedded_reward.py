@@ -34,7 +34,8 @@ from simgym.chat_template import render
 from simgym.conversation import Message
 from simgym.data import data_file
 from simgym.evaluation.run_file import RunFile
-from simgym.judges.reward_head import TENSORS, Head
+from simgym.judges import Head
+from simgym.judges.reward_head import TENSORS
 from simgym.language_models import Request, SamplingParams, TransformersLM
 from simgym.language_models.pooling import ENDING, LONGEST_ANSWER, LONGEST_QUESTION, Exchange, match, pool, rendered
 from simgym.seeding import derive_seed, generator

@@ -23,9 +23,15 @@ from typing import Any
 
 from simgym.conversation import Scenario
 from simgym.errors import ServerUnavailable
-from simgym.integrations import judge_reward, make_rollout_func, scenario_dataset
+from simgym.integrations import (
+    as_mapping,
+    device_flags,
+    judge_reward,
+    last_complete_checkpoint,
+    make_rollout_func,
+    scenario_dataset,
+)
 from simgym.integrations.outages import WAITS
-from simgym.integrations.recipes import as_mapping, device_flags, last_complete_checkpoint
 from simgym.statistics import plateau_onset
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from simgym.conversation import END_OF_CONVERSATION
-from simgym.simulators.fine_tuned import SHIPPED_ADAPTER
+from simgym.simulators import SHIPPED_ADAPTER
 from simgym.statistics import Estimate, format_interval
 
 REALISM = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "simulator_realism.json"

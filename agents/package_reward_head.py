@@ -13,7 +13,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from simgym.judges.reward_head import SHIPPED_HEAD
+from simgym.judges import SHIPPED_HEAD
 from simgym.statistics import Estimate, format_interval
 
 VALIDATION = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "embedded_reward.json"

@@ -30,9 +30,8 @@ import numpy as np
 from simgym.assistants import STRATEGIES, ActionSet, Candidates, SampledReplies, Strategies
 from simgym.conversation import Conversation, Scenario
 from simgym.errors import ServerUnavailable
-from simgym.integrations import ConversationFeatures, PolicyAssistant, Projection, TextVecEnv
+from simgym.integrations import ConversationFeatures, PolicyAssistant, Projection, TextVecEnv, as_mapping, as_model
 from simgym.integrations.outages import WAITS, retry_on_outage
-from simgym.integrations.recipes import as_mapping, as_model
 from simgym.language_models import SamplingParams
 from simgym.seeding import derive_seed
 

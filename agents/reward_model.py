@@ -35,7 +35,7 @@ def main() -> None:
     """Parse the settings, then train."""
     from trl import ModelConfig, RewardConfig, TrlParser
 
-    from simgym.integrations.recipes import device_flags
+    from simgym.integrations import device_flags
 
     data, training, model = TrlParser((RewardData, RewardConfig, ModelConfig)).parse_args_and_config(
         [*device_flags(), *sys.argv[1:]]
@@ -49,7 +49,7 @@ def train(data: RewardData, training: Any, options: Any) -> None:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
     from trl import RewardTrainer, get_peft_config
 
-    from simgym.integrations.recipes import last_complete_checkpoint
+    from simgym.integrations import last_complete_checkpoint
     from simgym.language_models import resolve_weights
 
     weights = resolve_weights(options.model_name_or_path, revision=options.model_revision)
@@ -83,7 +83,7 @@ def load_pairs(data: RewardData, seed: int) -> Any:
     """The pairs as conversations with `chosen` and `rejected`."""
     from datasets import Dataset, load_dataset
 
-    from simgym.data.rows import is_file_name
+    from simgym.data import is_file_name
 
     if is_file_name(data.train_data):
         from simgym.evaluation import read_pairs

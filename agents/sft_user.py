@@ -24,9 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from simgym.chat_template import add_end_token
-from simgym.data import LoggedConversation, flip_conversations, read_logged
-from simgym.data.logged import StepOutput
-from simgym.integrations.recipes import last_complete_checkpoint
+from simgym.data import LoggedConversation, StepOutput, flip_conversations, read_logged
+from simgym.integrations import last_complete_checkpoint
 
 
 @dataclass

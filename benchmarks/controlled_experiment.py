@@ -36,22 +36,20 @@ from experiment_config import INITIAL, Study
 from experiment_training import is_done, load_assistants, run_folder, train
 
 import simgym
-from simgym.cli.doctor import describe_machine
-from simgym.conversation import Scenario
-from simgym.data import load_scenarios
 from simgym.errors import ConfigurationError
-from simgym.evaluation import Contrast, Matrix, compare_cells, read_curve, reward_contrasts, win_contrasts
-from simgym.evaluation.axes import read_collector, read_resources
-from simgym.evaluation.comparisons import rewards_of
-from simgym.evaluation.contrasts import corrected
-from simgym.evaluation.curves import LOG_NAME
-from simgym.evaluation.forecast import forecast
-from simgym.evaluation.matrix import MatrixRun
+from simgym.evaluation.axes import read_resources
+from simgym.evaluation.comparisons import compare_cells, rewards_of
+from simgym.evaluation.config import ExperimentConfig
+from simgym.evaluation.contrasts import Contrast, corrected, reward_contrasts, win_contrasts
+from simgym.evaluation.curves import LOG_NAME, read_curve
+from simgym.evaluation.experiment import Experiment
+from simgym.evaluation.matrix import Matrix
+from simgym.machine import describe_machine
 from simgym.registration import register_variant
-from simgym.report import write_report
 from simgym.report.figures import difference_heatmap_svg, matrix_heatmap_svg
+from simgym.report.html import write_report
 from simgym.report.results import describe_matrix, short_name
-from simgym.statistics import Estimate
+from simgym.statistics.intervals import Estimate
 from simgym.transcripts import write_json
 
 HERE = Path(__file__).resolve().parent
@@ -96,11 +94,10 @@ def main(
                 prepare()
             with timed(study, "train"):
                 train(study, given.ray, read_resources(given.training_resources))
-        collector = read_collector(given.ray, given.batch_resources, asynchronous=False)
-        for stage, plan in (("matrix", plan_matrix), ("openings", plan_openings)):
+        for stage, planned in (("matrix", plan_matrix), ("openings", plan_openings)):
             if stage in given.stages:
                 with timed(study, stage):
-                    plan(study).run(batch_size=study.batch_size, collector=collector, progress=say)
+                    simgym.evaluate(planned(study, ray=given.ray, ray_resources=given.batch_resources), progress=say)
         if "report" in given.stages:
             report(study, results, path)
     except simgym.SimgymError as error:
@@ -114,41 +111,52 @@ def register_columns(study: Study) -> None:
             register_variant(study.column(name), own["env_id"])
 
 
-def env_options(study: Study, max_turns: int) -> dict[str, Any]:
-    """Arguments of every environment."""
-    judge = {} if study.judge_model is None else {"judge_model": study.judge_model}
-    return {"max_turns": max_turns, "judge": study.judge, **judge}
-
-
-def plan_matrix(study: Study) -> MatrixRun:
+def plan_matrix(study: Study, **running: Any) -> Experiment:
     """Every assistant with every simulator."""
     names = [*study.simulators, *study.held_out]
-    return MatrixRun(
-        load_assistants(study),
-        [study.column(name) for name in names],
-        read_scenarios(study.test),
-        folder=Path(study.output_dir) / "matrix",
-        seed=study.seed,
-        env_options=env_options(study, study.max_turns),
-        simulator_options={study.column(name): study.options_of(name) for name in names},
-    )
+    options = {f"{study.column(name)}:{key}": value for name in names for key, value in study.options_of(name).items()}
+    return plan(study, "matrix", [study.column(name) for name in names], study.test, study.max_turns, options, running)
 
 
-def plan_openings(study: Study) -> MatrixRun:
+def plan_openings(study: Study, **running: Any) -> Experiment:
     """Every assistant once on each real opening."""
-    return MatrixRun(
-        load_assistants(study),
-        [study.openings.get("env_id", "UserSim-Replay-v0")],
-        read_scenarios(study.openings),
-        folder=Path(study.output_dir) / "openings",
-        seed=study.seed,
-        env_options=env_options(study, 1),
+    columns = [study.openings.get("env_id", "UserSim-Replay-v0")]
+    return plan(study, "openings", columns, study.openings, 1, {}, running)
+
+
+def plan(
+    study: Study,
+    folder: str,
+    columns: list[str],
+    scenarios: Mapping[str, Any],
+    max_turns: int,
+    simulator_options: Mapping[str, Any],
+    running: Mapping[str, Any],
+) -> Experiment:
+    """An experiment of the study, in a folder of its own; `running` says where it runs."""
+    return Experiment(
+        ExperimentConfig(
+            assistants=load_assistants(study),
+            output=str(Path(study.output_dir) / folder),
+            envs=tuple(columns),
+            simulator_options=simulator_options,  # type: ignore[arg-type]  # a mapping is read, too
+            user_max_new_tokens=None,
+            scenarios=scenarios["scenarios"],
+            split=scenarios.get("split"),
+            n=scenarios.get("n"),
+            max_turns=max_turns,
+            judge=study.judge,
+            judge_model=as_text(study.judge_model),
+            seed=study.seed,
+            batch_size=study.batch_size,
+            **running,
+        )
     )
 
 
-def read_scenarios(source: Mapping[str, Any]) -> list[Scenario]:
-    """The scenarios that a part of the configuration names."""
-    return load_scenarios(source["scenarios"], split=source.get("split"), limit=source.get("n"))
+def as_text(model: str | Mapping[str, Any] | None) -> str | None:
+    """A model as the command line takes it."""
+    return json.dumps(model) if isinstance(model, Mapping) else model
 
 
 def report(study: Study, results: Path, config: Path) -> None:
@@ -214,18 +222,18 @@ def report(study: Study, results: Path, config: Path) -> None:
     show(described.contrasts, by_method)
 
 
-def completed(run: MatrixRun) -> Matrix:
-    """A matrix that has been filled.
+def completed(experiment: Experiment) -> Matrix:
+    """The matrix of a complete experiment.
 
     Raises:
         ConfigurationError: conversations are missing.
     """
-    missing = len(run.paths) * len(run.scenarios) - sum(map(len, run.completed().values()))
-    if missing:
+    if not experiment.complete:
+        missing = experiment.forecast().missing
         raise ConfigurationError(
-            f"{run.folder} lacks {missing} conversations. Give the stages `matrix openings` first."
+            f"{experiment.folder} lacks {missing} conversations. Give the stages `matrix openings` first."
         )
-    return run.run()
+    return experiment.run_matrix()
 
 
 def contrasts_of(study: Study, matrix: Matrix, openings: Matrix, methods: Mapping[str, str]) -> list[Contrast]:
@@ -306,9 +314,9 @@ def show_plan(study: Study) -> None:
     if missing:
         print("The conversations can be planned when all assistants are trained.")
         return
-    for plan in (plan_matrix, plan_openings):
-        run = plan(study)
-        print(run.folder.name, json.dumps(asdict(forecast(run, {}))))
+    for planned in (plan_matrix, plan_openings):
+        experiment = planned(study)
+        print(experiment.folder.name, json.dumps(asdict(experiment.forecast())))
 
 
 def say(row: str, column: str, transcript: Any) -> None:

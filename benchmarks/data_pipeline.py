@@ -67,8 +67,7 @@ def measure(step: str, source: Path) -> dict[str, Any]:
     from transformers import AutoTokenizer
 
     from simgym.chat_template import add_end_token
-    from simgym.data import flip_conversations, preprocess, read_logged, split_conversations
-    from simgym.data.logged import StepOutput
+    from simgym.data import StepOutput, flip_conversations, preprocess, read_logged, split_conversations
     from simgym.language_models import DEFAULT_MODEL, resolve_weights
 
     folder, counts = source.parent, {}

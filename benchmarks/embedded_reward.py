@@ -23,8 +23,7 @@ from simgym.conversation import Message
 from simgym.data import data_file
 from simgym.evaluation import judge_pairs, read_pairs, validate
 from simgym.evaluation.judge_validation import Pair, Verdict
-from simgym.judges import load_judge
-from simgym.judges.reward_head import SHIPPED_HEAD, Head, read_head
+from simgym.judges import SHIPPED_HEAD, Head, load_judge, read_head
 from simgym.language_models import TransformersLM
 from simgym.language_models.pooling import match, pool, rendered
 from simgym.seeding import generator

@@ -13,7 +13,7 @@ import yaml
 from simgym.errors import ConfigurationError
 from simgym.language_models import SamplingParams
 from simgym.loading import takes_option
-from simgym.simulators.loading import simulator_of
+from simgym.simulators import simulator_of
 
 INITIAL = "initial"
 """Name of the assistant that the trained ones began as."""

@@ -16,8 +16,8 @@ from experiment_config import INITIAL, Study
 
 import simgym
 from simgym.errors import ConfigurationError
-from simgym.integrations.recipe_runs import RecipeRun, run_recipes
-from simgym.language_models.adapters import adapter_fingerprint
+from simgym.integrations import RecipeRun, run_recipes
+from simgym.language_models import adapter_fingerprint
 
 RECIPES = Path(__file__).resolve().parents[1] / "agents"
 BEGUN, DONE = "recipe.part.yaml", "recipe.yaml"

@@ -21,12 +21,10 @@ from typing import Any
 import numpy as np
 
 from simgym import __version__
-from simgym.cli.realism import scorecard_table
-from simgym.cli.terminal import stdout
-from simgym.data import chitchat_conversations
-from simgym.data.chitchat import chitchat_strangers
+from simgym.data import chitchat_conversations, chitchat_strangers
 from simgym.evaluation import load_reference, score_realism, simulate_turns
 from simgym.report import realism_results, write_realism_report
+from simgym.report.realism import format_estimate, scorecard_rows
 from simgym.simulators import FineTuned, RolePlay
 from simgym.statistics import bootstrap_statistic
 from simgym.statistics.resampling import Rows
@@ -68,7 +66,10 @@ def main() -> None:
         "strangers": fewer_bits(people, turns["FineTuned"], turns["RolePlay"], options.seed, strangers),
     }
     write_json(options.output, results)
-    stdout().print(scorecard_table(cards))
+    print("metric", *(card.simulator for card in cards), "people", sep="\t")
+    for row in scorecard_rows(cards):
+        estimates = [*(metric.simulated for metric in row.simulated), row.metric.human]
+        print(row.metric.title, *(" ".join(format_estimate(estimate)) for estimate in estimates), sep="\t")
     bits = compared["fewer_bits_per_byte_percent"]
     interval = f"[{bits['low']:.1f}, {bits['high']:.1f}]"
     print(f"FineTuned needs {bits['value']:.1f} % {interval} fewer bits per byte than RolePlay")

@@ -16,8 +16,8 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from simgym.statistics import Estimate, plan_tied_win_rate
-from simgym.statistics.votes import VoteDistribution, rejection_rate
+from simgym.statistics import Estimate, plan_tied_win_rate, rejection_rate
+from simgym.statistics.votes import VoteDistribution
 
 RESULTS = Path(__file__).parent / "results" / "study_type_one.json"
 

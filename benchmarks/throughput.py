@@ -49,9 +49,9 @@ import numpy as np
 from throughput_server import server
 from throughput_systems import NEW_TOKENS, hash_of, users
 
-from simgym.cli.doctor import describe_machine
 from simgym.jsonl import cut_torn_line
 from simgym.language_models import DEFAULT_MODEL, resolve_weights
+from simgym.machine import describe_machine
 from simgym.transcripts import write_json
 
 RESULTS = Path(__file__).with_name("results") / "throughput.json"

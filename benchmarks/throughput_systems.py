@@ -17,8 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from simgym.judges import Judgement
-from simgym.language_models import DEFAULT_MODEL, Generation, Likelihood, Request, SamplingParams, resolve_weights
-from simgym.language_models.base import record_call
+from simgym.language_models import (
+    DEFAULT_MODEL,
+    Generation,
+    Likelihood,
+    Request,
+    SamplingParams,
+    record_call,
+    resolve_weights,
+)
 from simgym.simulators import UserTurn
 
 NEW_TOKENS = 24

@@ -20,6 +20,7 @@ from simgym.jsonl import read_jsonl
 from simgym.typed_json import from_json, read_as
 
 Role = Literal["system", "user", "assistant"]
+"""Who speaks."""
 _ROLES = get_args(Role)
 
 INTENT_PREFIX = "You are a user chatting with an assistant language model to "

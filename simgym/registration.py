@@ -52,6 +52,7 @@ ENVIRONMENTS: tuple[SimulatorEnv, ...] = (
     SimulatorEnv("UserSim-Mixture-v0", "mixture", "one of several simulators, drawn per scenario"),
     SimulatorEnv("UserSim-Human-v0", "human", "a person at the terminal"),
 )
+"""The environments of simgym's own."""
 
 
 def register_environments(rows: Sequence[SimulatorEnv] = ENVIRONMENTS) -> None:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from simgym.assistants.base import AssistantTurn
@@ -179,14 +179,10 @@ class Dialogue:
     @classmethod
     def from_transcript(cls, transcript: Transcript) -> Dialogue:
         """The dialogue that a transcript records."""
-        said = transcript.conversation.said_by("user")
-        reply = transcript.user_reply if transcript.user_reply is not None else (said[-1] if said else "")
-        return cls(
-            scenario=transcript.scenario,
-            seed=transcript.seed,
-            conversation=transcript.conversation,
-            user_reply=reply,
-            turn=len(transcript.conversation.said_by("assistant")),
+        dialogue = cls.from_conversation(transcript.scenario, transcript.seed, transcript.conversation)
+        return replace(
+            dialogue,
+            user_reply=dialogue.user_reply if transcript.user_reply is None else transcript.user_reply,
             reward=transcript.reward,
             end_reason=transcript.end_reason,
             fault=transcript.fault,

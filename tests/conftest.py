@@ -13,7 +13,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from simgym.conversation import INTENT_PREFIX, Message, Scenario
-from simgym.data.sources import SOURCES, Availability, availability, data_folder
+from simgym.data import SOURCES
+from simgym.data.sources import Availability, availability, data_folder
 
 BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
 NEEDS_LOCAL = "the extra simgym[local] is not installed"
@@ -23,7 +24,7 @@ NEEDS_LOCAL = "the extra simgym[local] is not installed"
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Folder of a random byte-level Llama."""
     pytest.importorskip("torch", reason=NEEDS_LOCAL)
-    from simgym.testing.tiny_models import save_tiny_model
+    from simgym.testing import save_tiny_model
 
     return str(save_tiny_model(tmp_path_factory.mktemp("tiny") / "model"))
 
@@ -31,7 +32,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="session")
 def tiny_adapter(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Folder of a random LoRA adapter for `tiny_model`."""
-    from simgym.testing.tiny_models import save_tiny_adapter
+    from simgym.testing import save_tiny_adapter
 
     return str(save_tiny_adapter(tmp_path_factory.mktemp("tiny") / "adapter", tiny_model))
 
@@ -40,7 +41,7 @@ def tiny_adapter(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> s
 def smollm() -> str:
     """Name of the real 135M model, downloaded and converted if it is not yet."""
     pytest.importorskip("torch", reason=NEEDS_LOCAL)
-    from simgym.language_models.weights import DEFAULT_MODEL, resolve_weights
+    from simgym.language_models import DEFAULT_MODEL, resolve_weights
 
     resolve_weights(DEFAULT_MODEL)
     return DEFAULT_MODEL

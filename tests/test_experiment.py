@@ -16,9 +16,8 @@ import simgym
 from simgym.cli.experiment_flags import read_experiment
 from simgym.cli.main import app
 from simgym.errors import ConfigurationError
-from simgym.evaluation.config import FILE_NAME, ExperimentConfig
-from simgym.evaluation.experiment import Experiment
-from simgym.evaluation.plan import read_plan
+from simgym.evaluation import Experiment, ExperimentConfig, read_plan
+from simgym.evaluation.config import FILE_NAME
 from simgym.experiment import Results, evaluate
 
 EARLIER = Path(__file__).parent / "earlier_files" / "matrix"

@@ -8,7 +8,7 @@ import pytest
 
 from simgym import extras
 from simgym.errors import ConfigurationError, MissingDependency
-from simgym.evaluation.matrix import evaluate_matrix
+from simgym.evaluation import evaluate_matrix
 from simgym.extras import list_packages, missing_packages, optional_import, require_extra
 
 
@@ -48,7 +48,7 @@ def test_absent_and_wrong_packages_are_named_with_the_command(without):
 
 def test_a_matrix_that_needs_an_extra_is_refused_before_its_first_conversation(without, scenarios, tmp_path):
     without({"torch": None})
-    from simgym.assistants.language_model_assistant import LanguageModelAssistant
+    from simgym.assistants import LanguageModelAssistant
 
     assistants = {"a": LanguageModelAssistant("scripted:seed")}
     options = {"model": "scripted:seed"}  # and the default judge

@@ -34,3 +34,20 @@ def test_the_engine_imports_nothing_of_simgym_outside_itself():
 def test_no_module_is_longer_than_500_lines():
     long = {path.name: n for path in (ROOT / "simgym").rglob("*.py") if (n := len(path.read_text().splitlines())) > 500}
     assert not long
+
+
+def test_a_module_that_begins_with_an_underscore_is_imported_in_its_own_package_alone():
+    outside = []
+    for path in [path for top in ("simgym", "agents", "benchmarks") for path in (ROOT / top).rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("simgym."):
+                package, _, private = node.module.partition("._")
+                inside = path.relative_to(ROOT).as_posix().startswith(package.replace(".", "/") + "/")
+                if private and package != "simgym" and not inside:
+                    outside.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.module}")
+    assert not outside
+
+
+def test_recipes_and_experiments_do_without_the_command_line():
+    for path in [*(ROOT / "agents").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]:
+        assert "simgym.cli" not in path.read_text(encoding="utf-8"), path

@@ -3,10 +3,8 @@ from __future__ import annotations
 import pytest
 
 from simgym.errors import ConfigurationError
-from simgym.judges.loading import load_judge
-from simgym.judges.rubric import RubricJudge
-from simgym.simulators.loading import load_simulator
-from simgym.simulators.role_play import RolePlay
+from simgym.judges import RubricJudge, load_judge
+from simgym.simulators import RolePlay, load_simulator
 
 
 @pytest.mark.parametrize(

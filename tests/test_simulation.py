@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simgym.assistants.base import AssistantTurn
+from simgym.assistants import AssistantTurn
 from simgym.conversation import INTENT_PREFIX, Scenario
 from simgym.errors import ConfigurationError, EpisodeError, InvalidAction
 from simgym.faults import Fault, FaultKind
-from simgym.judges.base import Judgement
+from simgym.judges import Judgement
 from simgym.seeding import derive_seed
 from simgym.simulation import Dialogue, Simulation
-from simgym.simulators.base import UserTurn
+from simgym.simulators import UserTurn
 from simgym.transcripts import ModelCall, Transcript
 
 ROOT = Path(__file__).resolve().parents[1]

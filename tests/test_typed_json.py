@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from simgym.conversation import INTENT_PREFIX, Conversation, Scenario
 from simgym.errors import ConfigurationError
-from simgym.evaluation.plan import Plan
-from simgym.report.results import MatrixResults
+from simgym.evaluation import Plan
+from simgym.report import MatrixResults
 from simgym.simulation import Dialogue
 from simgym.transcripts import ModelCall, Transcript
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from simgym.cli import options
-from simgym.cli.completion import complete_env
+from simgym.cli.completion import complete_assistant, complete_env
 from simgym.cli.terminal import bubble, complain, facts, shown, stderr, stdout
 from simgym.cli.view import outcome_rows
 from simgym.errors import ConfigurationError, InvalidAction
@@ -50,7 +50,11 @@ def chat(
     seat: Annotated[Seat, typer.Option("--as", help="Whom you play.")] = Seat.ASSISTANT,
     assistant: Annotated[
         str | None,
-        typer.Option(help=f"With --as user, who answers: {options.ASSISTANT_HELP}", show_default="the default model"),
+        typer.Option(
+            help=f"With --as user, who answers: {options.ASSISTANT_HELP}",
+            show_default="the default model",
+            autocompletion=complete_assistant,
+        ),
     ] = None,
     scenario_id: Annotated[
         str | None, typer.Option(help="This scenario instead of a drawn one.", show_default=False)

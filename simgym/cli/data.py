@@ -40,7 +40,7 @@ def preprocess(
     revision: Annotated[str | None, typer.Option(help="Revision on the Hub.", show_default=False)] = None,
 ) -> None:
     """Keep one language and usable conversations; drop mass-produced openings (7-grams in over 100 first turns)."""
-    from simgym.data._preprocess import preprocess as run
+    from simgym.data import preprocess as run
 
     with _progress() as advance:
         summary = run(

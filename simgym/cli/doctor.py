@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -25,6 +24,7 @@ from simgym.cli.options import Json
 from simgym.cli.terminal import facts, print_json, shown, stdout
 from simgym.errors import SimgymError
 from simgym.extras import describe, extras, install_command, list_packages, missing_packages
+from simgym.machine import describe_machine
 
 _IMPORTED = ("numpy", "scipy", "gymnasium", "statsmodels", "matplotlib", "openai", "torch", "transformers", "peft",
              "xgrammar", "trl", "stable_baselines3", "datasets", "ray", "fastapi", "sqlalchemy")  # fmt: skip
@@ -127,22 +127,6 @@ def check_plugins(kind: str) -> dict[str, str | None]:
         except (ImportError, AttributeError, OSError) as error:
             problems[name] = f"{type(error).__name__}: {error}"
     return problems
-
-
-def describe_machine() -> dict[str, Any]:
-    """Processor cores, memory in GB, and the device that models run on (None without torch)."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    machine: dict[str, Any] = {"cores": usable, "memory_gb": _memory_gb(), "device": None, "torch_threads": None}
-    try:
-        import torch
-    except (ImportError, OSError):
-        return machine
-    machine["torch_threads"] = torch.get_num_threads()
-    if torch.cuda.is_available():
-        machine["device"] = f"cuda: {torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
-    else:
-        machine["device"] = "mps" if torch.backends.mps.is_available() else "cpu"
-    return machine
 
 
 def describe_cache() -> dict[str, Any]:
@@ -286,15 +270,3 @@ def _environments() -> list[str]:
     import gymnasium
 
     return [env_id for env_id in gymnasium.registry if env_id.startswith("UserSim-")]
-
-
-def _memory_gb() -> float | None:
-    """Physical memory, or the container's limit if that is lower."""
-    try:
-        size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
-        return None
-    limit = Path("/sys/fs/cgroup/memory.max")
-    if limit.is_file() and (text := limit.read_text().strip()).isdigit():
-        size = min(size, int(text))
-    return round(size / 1e9, 1)

@@ -19,7 +19,13 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
-from simgym.cli.completion import complete_env, complete_judge, complete_scenarios, complete_simulator
+from simgym.cli.completion import (
+    complete_assistant,
+    complete_env,
+    complete_judge,
+    complete_scenarios,
+    complete_simulator,
+)
 from simgym.evaluation.config import ExperimentConfig
 
 
@@ -36,7 +42,7 @@ class _Flag:
 
 
 _FLAGS = {
-    "assistants": _Flag(names=("--assistant",)),
+    "assistants": _Flag(names=("--assistant",), completion=complete_assistant),
     "output": _Flag(names=("--output", "-o")),
     "envs": _Flag(names=("--env",), completion=complete_env),
     "simulators": _Flag(names=("--simulator",), completion=complete_simulator),

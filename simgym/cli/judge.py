@@ -139,9 +139,9 @@ def rescore(
     from simgym.evaluation.rescore import is_left
     from simgym.evaluation.rescore import rescore as run
     from simgym.judges.loading import load_judge
-    from simgym.rollout._collect import count_exclusions
+    from simgym.rollout import count_exclusions
     from simgym.rollout.readiness import check_all_ready
-    from simgym.statistics._agreement import spearman
+    from simgym.statistics import spearman
     from simgym.statistics.intervals import bootstrap_mean
     from simgym.transcripts import read_transcripts
 

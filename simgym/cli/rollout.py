@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from simgym.cli import options
-from simgym.cli.completion import complete_env
+from simgym.cli.completion import complete_assistant, complete_env
 from simgym.cli.terminal import complain, facts, print_json, say_nothing_to_do, shown, stderr, stdout
 from simgym.cli.view import format_tokens
 from simgym.statistics.intervals import format_interval
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @options.with_bundles
 def rollout(
-    assistant: Annotated[str, typer.Option(help=options.ASSISTANT_HELP)],
+    assistant: Annotated[str, typer.Option(help=options.ASSISTANT_HELP, autocompletion=complete_assistant)],
     output: Annotated[Path, typer.Option("--output", "-o", help="JSONL file; an existing one is continued.")],
     user: options.UserOptions,
     judging: options.JudgeOptions,
@@ -47,7 +47,7 @@ def rollout(
     from simgym.assistants.loading import load_assistant
     from simgym.cli.progress import ConversationProgress
     from simgym.evaluation.matrix import make_env, summarise_cell
-    from simgym.rollout._collect import collect
+    from simgym.rollout import collect
     from simgym.rollout.collection import check_fault_kinds, is_complete
     from simgym.rollout.readiness import check_all_ready
 

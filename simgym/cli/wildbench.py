@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from simgym.cli import options
+from simgym.cli.completion import complete_assistant
 from simgym.cli.terminal import facts, plain, print_json, say_nothing_to_do, shown, stderr, stdout
 from simgym.errors import ConfigurationError
 from simgym.statistics.intervals import format_interval
@@ -42,7 +43,7 @@ class ReplyOptions(options.SamplingOptions):
 @wildbench.command()
 @options.with_bundles
 def run(
-    assistant: Annotated[str, typer.Option(help=options.ASSISTANT_HELP)],
+    assistant: Annotated[str, typer.Option(help=options.ASSISTANT_HELP, autocompletion=complete_assistant)],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder; an existing run is continued.")],
     replies: ReplyOptions,
     caching: options.CacheOptions,

@@ -7,12 +7,13 @@ from simgym.data.chitchat import (
     chitchat_conversations,
     chitchat_scenarios,
     chitchat_splits,
+    chitchat_strangers,
 )
 from simgym.data.flipped import flip_conversations
 from simgym.data.intents import write_intents
-from simgym.data.logged import LoggedConversation, StepSummary, read_logged
+from simgym.data.logged import LoggedConversation, StepOutput, StepSummary, read_logged
 from simgym.data.openings import write_scenarios
-from simgym.data.rows import read_rows
+from simgym.data.rows import is_file_name, read_rows
 from simgym.data.scenario_sets import ScenarioSet, find_scenario_set, hold_out, load_scenarios
 from simgym.data.sources import SOURCES, DataSource, data_file
 from simgym.data.splits import SplitSummary, split_conversations
@@ -34,12 +35,15 @@ __all__ = [
     "load_wildbench",
     # logs
     "read_rows",
+    "is_file_name",
     "LoggedConversation",
     "StepSummary",
+    "StepOutput",
     "read_logged",
     "ChitchatConversations",
     "chitchat_conversations",
     "chitchat_splits",
+    "chitchat_strangers",
     # from logs to training data
     "preprocess",
     "SplitSummary",

@@ -194,7 +194,7 @@ def read_collector(ray: str | None, resources: str | None, asynchronous: bool) -
         from simgym.rollout.ray_collect import ray_collect_jobs
 
         return functools.partial(ray_collect_jobs, address=ray, resources=read_resources(resources))
-    from simgym.rollout._collect import collect_jobs
+    from simgym.rollout import collect_jobs
 
     return functools.partial(collect_jobs, asynchronous=asynchronous)
 

@@ -47,10 +47,12 @@ class ExperimentConfig:
     """`[ENV=]MODEL` of all simulators or of one; or a mapping from ENV to a model."""
     simulator_options: tuple[str, ...] = ()
     """`[ENV:]KEY=VALUE` for all simulators or for one; or a mapping from `[ENV:]KEY` to the value."""
-    user_max_new_tokens: int = 256
-    """Longest user turn, tokens, the frame of a JSON reply included; >= 1."""
+    user_max_new_tokens: int | None = 256
+    """Longest user turn, tokens, the frame of a JSON reply included; >= 1. None: the simulator's own bound."""
     scenarios: str | None = None
     """A scenario set or a JSONL file; None: that of the first environment."""
+    split: str | None = None
+    """Split of the set, for sets that have splits, e.g. test; None: all of it."""
     n: int | None = None
     """The first n scenarios, >= 1; None: all."""
     max_turns: int | None = None
@@ -174,7 +176,7 @@ class ExperimentConfig:
         return type(self).from_mapping({**{entry.name: getattr(self, entry.name) for entry in fields(self)}, **changes})
 
 
-_TEXTS = ("output", "scenarios", "judge", "judge_model", "reference", "ray", "ray_resources", "response_cache")
+_TEXTS = ("output", "scenarios", "split", "judge", "judge_model", "reference", "ray", "ray_resources", "response_cache")
 
 
 def _assistants(name: str, value: Any) -> Mapping[str, Any]:
@@ -235,7 +237,7 @@ _READERS = {
 
 
 def _check_number(name: str, value: Any, kind: Any, least: int | None) -> None:
-    if value is None and next(entry for entry in fields(ExperimentConfig) if entry.name == name).default is None:
+    if value is None and name in ("n", "max_turns", "user_max_new_tokens", "max_tokens", "max_cost"):
         return
     if isinstance(value, bool) or not isinstance(value, kind) or (least is not None and not value >= least):
         wanted = "a whole number" if kind is int else "a number"

@@ -154,7 +154,7 @@ class Experiment:
         registered = gymnasium.registry.get(self._columns[0].env_id)
         default = registered.kwargs.get("scenarios") if registered is not None else None
         name = self.config.scenarios or default or str(ConversationSettings.scenarios)
-        return load_scenarios(name, limit=self.config.n)
+        return load_scenarios(name, limit=self.config.n, split=self.config.split)
 
     def _load_assistants(self) -> dict[str, Assistant]:
         sampling = SamplingParams(temperature=self.config.temperature, max_new_tokens=self.config.max_new_tokens)

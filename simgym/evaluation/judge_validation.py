@@ -24,7 +24,7 @@ from simgym.jsonl import read_jsonl
 from simgym.judges.base import Judge, Judgement
 from simgym.judges.pairwise import PairwiseJudge
 from simgym.seeding import derive_seed, generator
-from simgym.statistics._agreement import Agreement, agreement
+from simgym.statistics import Agreement, agreement
 from simgym.statistics.intervals import Estimate
 from simgym.statistics.resampling import Rows, bootstrap_statistic
 

@@ -25,7 +25,7 @@ from simgym.errors import ConfigurationError
 from simgym.evaluation.plan import Plan, keep_plan, short_hash
 from simgym.evaluation.spending import count_earlier, keep_unwritten
 from simgym.output_files import lock_output
-from simgym.rollout._collect import collect_jobs
+from simgym.rollout import collect_jobs
 from simgym.rollout.budget import Budget
 from simgym.rollout.collection import Job, check_fault_kinds, count_exclusions, is_done_again, plan_conversations
 from simgym.rollout.readiness import check_all_ready

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from simgym._exports import lazy_exports
 
 if TYPE_CHECKING:
+    from simgym.integrations._recipe_runs import RecipeRun, run_recipes
+    from simgym.integrations._recipes import as_mapping, as_model, device_flags, last_complete_checkpoint
     from simgym.integrations.candidate_policy import CandidatePolicy
     from simgym.integrations.features import ConversationFeatures, DiscreteReplies, EmbeddingObservation, Projection
     from simgym.integrations.stable_baselines3 import PolicyAssistant, TextVecEnv, load_policy
@@ -27,6 +29,13 @@ __all__ = [
     "PolicyAssistant",
     "load_policy",
     "CandidatePolicy",
+    # recipes
+    "as_mapping",
+    "as_model",
+    "device_flags",
+    "last_complete_checkpoint",
+    "RecipeRun",
+    "run_recipes",
 ]
 
 __getattr__, __dir__ = lazy_exports(
@@ -34,6 +43,8 @@ __getattr__, __dir__ = lazy_exports(
     {
         "candidate_policy": ("CandidatePolicy",),
         "features": ("ConversationFeatures", "DiscreteReplies", "EmbeddingObservation", "Projection"),
+        "_recipe_runs": ("RecipeRun", "run_recipes"),
+        "_recipes": ("as_mapping", "as_model", "device_flags", "last_complete_checkpoint"),
         "stable_baselines3": ("TextVecEnv", "PolicyAssistant", "load_policy"),
         "trl": ("make_rollout_func", "scenario_dataset", "judge_reward"),
     },

@@ -7,7 +7,7 @@ from simgym.judges.expected_score import ExpectedScoreJudge
 from simgym.judges.loading import load_judge
 from simgym.judges.pairwise import Comparison, PairwiseJudge
 from simgym.judges.relevance import RelevanceJudge
-from simgym.judges.reward_head import RewardHeadJudge
+from simgym.judges.reward_head import SHIPPED_HEAD, Head, RewardHeadJudge, read_head
 from simgym.judges.reward_model import RewardModelJudge
 from simgym.judges.rubric import RubricJudge
 from simgym.judges.rubrics import Rubric, load_rubric
@@ -18,6 +18,9 @@ __all__ = [
     "Judgement",
     # without prompts
     "RewardHeadJudge",
+    "Head",
+    "SHIPPED_HEAD",
+    "read_head",
     "RewardModelJudge",
     "RelevanceJudge",
     # language models with a rubric

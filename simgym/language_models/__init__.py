@@ -1,6 +1,7 @@
 """Language models behind one protocol: in process, over a server, or scripted."""
 
-from simgym.language_models.base import Generation, LanguageModel, Likelihood, Request, SamplingParams
+from simgym.language_models.adapters import adapter_fingerprint
+from simgym.language_models.base import Generation, LanguageModel, Likelihood, Request, SamplingParams, record_call
 from simgym.language_models.loading import LanguageModelSpec, load_language_model
 from simgym.language_models.model_spec import AnswerCache, ModelSpec
 from simgym.language_models.openai_lm import OpenAILM
@@ -17,6 +18,7 @@ __all__ = [
     "SamplingParams",
     "Generation",
     "Likelihood",
+    "record_call",
     # which model
     "ModelSpec",
     "AnswerCache",
@@ -24,6 +26,7 @@ __all__ = [
     "load_language_model",
     "DEFAULT_MODEL",
     "resolve_weights",
+    "adapter_fingerprint",
     # who implements it
     "TransformersLM",
     "OpenAILM",

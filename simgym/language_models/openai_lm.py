@@ -30,9 +30,9 @@ from urllib.parse import urlsplit
 from simgym.chat_template import render, without_special_tokens
 from simgym.errors import ConfigurationError
 from simgym.extras import require_extra
+from simgym.language_models._server_check import check_server
+from simgym.language_models._server_connection import ServerConnection
 from simgym.language_models.base import Generation, Likelihood, Purpose, Request
-from simgym.language_models.server_check import check_server
-from simgym.language_models.server_connection import ServerConnection
 
 _CHAT: Literal["/chat/completions"] = "/chat/completions"
 _RAW: Literal["/completions"] = "/completions"

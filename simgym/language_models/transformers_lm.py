@@ -23,9 +23,9 @@ import numpy as np
 from simgym.engine import EngineStats, Scored
 from simgym.errors import ConfigurationError
 from simgym.extras import require_extra
+from simgym.language_models._loaded_model import LoadedModel
+from simgym.language_models._threads import settle_threads
 from simgym.language_models.base import Generation, Likelihood, Purpose, Request, SamplingParams
-from simgym.language_models.loaded_model import LoadedModel
-from simgym.language_models.threads import settle_threads
 from simgym.language_models.weights import DEFAULT_MODEL, weights_hash
 from simgym.transcripts import text_hash
 

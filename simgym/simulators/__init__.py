@@ -2,9 +2,9 @@
 
 from simgym.simulators._persona import persona
 from simgym.simulators.base import ForcedTurn, ScorableSimulator, UserSimulator, UserTurn
-from simgym.simulators.fine_tuned import FineTuned
+from simgym.simulators.fine_tuned import SHIPPED_ADAPTER, FineTuned
 from simgym.simulators.human import Human
-from simgym.simulators.loading import load_simulator
+from simgym.simulators.loading import load_simulator, simulator_of
 from simgym.simulators.mixture import Mixture
 from simgym.simulators.replay import Replay
 from simgym.simulators.role_play import RolePlay, role_play_opening
@@ -18,10 +18,12 @@ __all__ = [
     "role_play_opening",
     "persona",
     "FineTuned",
+    "SHIPPED_ADAPTER",
     "Replay",
     "Mixture",
     "Human",
     "load_simulator",
+    "simulator_of",
     # for realism: how likely a person's turn is
     "ForcedTurn",
     "ScorableSimulator",

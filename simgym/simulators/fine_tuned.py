@@ -23,7 +23,7 @@ from simgym.language_models.loading import LanguageModelSpec, check_language_mod
 from simgym.language_models.model_spec import ModelSpec
 from simgym.language_models.transformers_lm import TransformersLM
 from simgym.language_models.weights import DEFAULT_MODEL
-from simgym.simulators.attempts import attempt_turns
+from simgym.simulators._attempts import attempt_turns
 from simgym.simulators.base import ForcedTurn, UserTurn
 from simgym.simulators.role_play import real_openings, split_end
 

@@ -23,7 +23,7 @@ from simgym.language_models.base import LanguageModel, Request, SamplingParams
 from simgym.language_models.loading import LanguageModelSpec, check_language_model, load_language_model
 from simgym.language_models.weights import DEFAULT_MODEL
 from simgym.seeding import generator
-from simgym.simulators.attempts import attempt_turns
+from simgym.simulators._attempts import attempt_turns
 from simgym.simulators.base import ForcedTurn, UserTurn
 from simgym.transcripts import text_hash
 

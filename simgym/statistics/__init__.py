@@ -29,6 +29,7 @@ from simgym.statistics.power import (
     plan_win_rate,
 )
 from simgym.statistics.resampling import bootstrap_statistic
+from simgym.statistics.votes import draw_votes, rejection_rate
 
 if TYPE_CHECKING:  # they import scipy
     from simgym.statistics.paired_matrix import MatrixEstimates, MatrixLayout, PairedMatrix, compare_matrix
@@ -74,6 +75,8 @@ __all__ = [
     "detectable_win_rate",
     "detectable_difference",
     "plateau_onset",
+    "draw_votes",
+    "rejection_rate",
 ]
 
 __getattr__, __dir__ = lazy_exports(

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simgym.judges.reward_head import SHIPPED_HEAD, RewardHeadJudge
+from simgym.judges import SHIPPED_HEAD, RewardHeadJudge
 from simgym.seeding import generator
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,7 +57,7 @@ def test_the_recipe_makes_a_judge(recipe, tiny_model, tmp_path, monkeypatch):
     monkeypatch.setattr(recipe, "MATCH_LAYER", 1)
     monkeypatch.setattr(recipe, "PRIORS", (0.01,))
     monkeypatch.setattr(recipe, "TransformersLM", lambda model=tiny_model: TransformersLM(model))
-    from simgym.language_models.transformers_lm import TransformersLM
+    from simgym.language_models import TransformersLM
 
     command = ["embedded_reward.py", "--data", str(path), "--output", str(tmp_path / "run")]
     monkeypatch.setattr(sys, "argv", command)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from simgym.simulators.fine_tuned import SHIPPED_ADAPTER
+from simgym.simulators import SHIPPED_ADAPTER
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from simgym.judges.base import Judgement
+from simgym.judges import Judgement
 
 RECIPE = Path(__file__).resolve().parents[2] / "agents" / "reinforce.py"
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from simgym.evaluation.judge_validation import judge_pairs, read_pairs, validate
-from simgym.judges.reward_model import RewardModelJudge
+from simgym.evaluation import judge_pairs, read_pairs, validate
+from simgym.judges import RewardModelJudge
 
 pytest.importorskip("trl", reason="the extra simgym[train] is not installed")
 

@@ -13,9 +13,9 @@ import torch
 
 from simgym.chat_template import token_id
 from simgym.conversation import END_OF_CONVERSATION, INTENT_PREFIX, Conversation, Scenario
-from simgym.data.logged import LoggedConversation
-from simgym.language_models.transformers_lm import TransformersLM
-from simgym.simulators.fine_tuned import FineTuned
+from simgym.data import LoggedConversation
+from simgym.language_models import TransformersLM
+from simgym.simulators import FineTuned
 
 pytest.importorskip("trl", reason="the extra simgym[train] is not installed")
 

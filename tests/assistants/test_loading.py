@@ -2,10 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from simgym.assistants.loading import load_assistant
+from simgym.assistants import load_assistant
 from simgym.errors import ConfigurationError
-from simgym.language_models.base import SamplingParams
-from simgym.language_models.model_spec import ModelSpec
+from simgym.language_models import ModelSpec, SamplingParams
 
 FEW = SamplingParams(max_new_tokens=4)
 URL = "http://localhost:8000/v1"

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from people import Forms, Person, small_study
 
-from simgym.study.records import read_records
+from simgym.study import read_records
 from simgym.study.serving import served
 
 pytestmark = pytest.mark.slow

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from simgym.conversation import Conversation
-from simgym.report.results import MatrixResults
+from simgym.report import MatrixResults
 
 pytest.importorskip("stable_baselines3", reason="the extra simgym[train] is not installed")
 

@@ -7,8 +7,7 @@ from typer.testing import CliRunner
 
 from simgym.cli.main import app
 from simgym.conversation import INTENT_PREFIX
-from simgym.data.logged import read_logged
-from simgym.data.scenario_sets import load_scenarios
+from simgym.data import load_scenarios, read_logged
 
 
 def run(*words):

@@ -20,9 +20,9 @@ from simgym.transcripts import read_transcripts
 
 JUDGED = ("--judge", "relevance", "--judge-model", "scripted:echo", "--max-turns", 1, "-n", 2)
 PLUGINS = """
-from simgym.assistants.base import AssistantTurn
-from simgym.judges.base import Judgement
-from simgym.simulators.base import UserTurn
+from simgym.assistants import AssistantTurn
+from simgym.judges import Judgement
+from simgym.simulators import UserTurn
 
 class Stubborn:
     def __init__(self, *, mood: str = "calm"):
@@ -226,7 +226,7 @@ def test_completion_imports_no_torch():
     code = (
         "import sys; from simgym.cli import completion as c; "
         "print(c.complete_env('UserSim-Per'), c.complete_simulator('fine'), c.complete_judge('reward_h'), "
-        "c.complete_scenarios('every'), 'torch' in sys.modules)"
+        "c.complete_scenarios('every'), c.complete_assistant('pol'), 'torch' in sys.modules)"
     )
     outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert outcome.stdout.split() == [
@@ -234,5 +234,6 @@ def test_completion_imports_no_torch():
         "['fine_tuned']",
         "['reward_head']",
         "['everyday']",
+        "['policy']",
         "False",
     ]

@@ -7,9 +7,9 @@ import sys
 import pytest
 
 from simgym.conversation import Conversation
-from simgym.data.chitchat import chitchat_scenarios, merge_turns
+from simgym.data import chitchat_scenarios, load_scenarios
+from simgym.data.chitchat import merge_turns
 from simgym.data.openings import FEWEST_OPENING_WORDS, LONGEST_OPENING
-from simgym.data.scenario_sets import load_scenarios
 from simgym.errors import MalformedFile, MissingDependency
 
 

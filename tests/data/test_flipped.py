@@ -7,9 +7,7 @@ from transformers import AutoTokenizer
 
 from simgym.chat_template import MASKED, add_end_token
 from simgym.conversation import INTENT_PREFIX, Conversation
-from simgym.data.flipped import flip_conversations
-from simgym.data.logged import LoggedConversation, StepOutput
-from simgym.data.openings import write_scenarios
+from simgym.data import LoggedConversation, StepOutput, flip_conversations, write_scenarios
 
 
 def logged(name, talk, intent=f"{INTENT_PREFIX}bake bread"):

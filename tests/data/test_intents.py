@@ -5,10 +5,9 @@ import json
 import pytest
 
 from simgym.conversation import INTENT_PREFIX, Conversation
-from simgym.data.intents import write_intents
-from simgym.data.logged import LoggedConversation, read_logged
+from simgym.data import LoggedConversation, read_logged, write_intents
 from simgym.errors import ConfigurationError
-from simgym.language_models.scripted_lm import ScriptedLM
+from simgym.language_models import ScriptedLM
 
 LOGS = [
     LoggedConversation(

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simgym.data import _preprocess as module
-from simgym.data._preprocess import FrequentNgrams, ngram_hashes, preprocess
-from simgym.data.logged import read_logged
+from simgym.data import preprocess, read_logged
+from simgym.data._preprocess import FrequentNgrams, ngram_hashes
 from simgym.errors import MalformedFile
 
 SCRIPT = "as a prompt generator you will create image prompts"

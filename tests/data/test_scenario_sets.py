@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from simgym.data.scenario_sets import hold_out, load_scenarios
+from simgym.data import hold_out, load_scenarios
 from simgym.errors import ConfigurationError, UnknownName
 
 

@@ -12,8 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from simgym.cli.main import app
-from simgym.data import sources
-from simgym.data.sources import SOURCES, Availability, availability, data_file
+from simgym.data import SOURCES, data_file, sources
+from simgym.data.sources import Availability, availability
 from simgym.errors import ConfigurationError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,9 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simgym.conversation import Conversation
-from simgym.data.chitchat import chitchat_conversations, chitchat_splits
-from simgym.data.logged import LoggedConversation, StepOutput, read_logged
-from simgym.data.splits import SPLITS, assign_users, split_conversations, wildbench_ids
+from simgym.data import (
+    LoggedConversation,
+    StepOutput,
+    chitchat_conversations,
+    chitchat_splits,
+    read_logged,
+    split_conversations,
+)
+from simgym.data.splits import SPLITS, assign_users, wildbench_ids
 from simgym.errors import ConfigurationError
 
 TALK = Conversation().add("user", "hi").add("assistant", "hello")

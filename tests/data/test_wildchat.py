@@ -5,8 +5,8 @@ import json
 import pytest
 
 from simgym.conversation import INTENT_PREFIX
-from simgym.data.scenario_sets import load_scenarios
-from simgym.data.wildchat import read_wildchat, wildchat_scenarios
+from simgym.data import load_scenarios, wildchat_scenarios
+from simgym.data.wildchat import read_wildchat
 from simgym.errors import ConfigurationError, MalformedFile
 
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 import simgym  # noqa: F401  # registers the environments
 from simgym.errors import ConfigurationError, EpisodeError, InvalidAction, SimgymError, UnknownName
-from simgym.judges.base import Judgement
-from simgym.language_models.scripted_lm import ScriptedLM
+from simgym.judges import Judgement
+from simgym.language_models import ScriptedLM
 from simgym.registration import ENVIRONMENTS
-from simgym.simulators.base import UserTurn
+from simgym.simulators import UserTurn
 
 SCRIPTED = {"judge": "relevance", "judge_model": "scripted:echo"}
 
@@ -125,7 +125,7 @@ def test_a_failed_opening_truncates_on_the_first_step(scenarios):
 
 
 def test_a_full_context_is_its_own_end_reason(scenarios, tmp_path):
-    from simgym.testing.tiny_models import save_tiny_model
+    from simgym.testing import save_tiny_model
 
     small = str(save_tiny_model(tmp_path, context_length=300))
     env = make("UserSim-RolePlay-v0", scenarios, small, simulator_options={"max_new_tokens": 100})

@@ -16,7 +16,7 @@ from gymnasium.vector.utils import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simgym.envs.spaces import UnicodeText
+from simgym.envs import UnicodeText
 from simgym.errors import ConfigurationError
 
 texts = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=40)

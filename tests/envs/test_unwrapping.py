@@ -6,11 +6,11 @@ from gymnasium.wrappers import RecordEpisodeStatistics, TimeLimit, TransformRewa
 from gymnasium.wrappers.vector import TransformReward as TransformRewards
 
 import simgym
-from simgym.assistants.language_model_assistant import LanguageModelAssistant
-from simgym.envs.unwrapping import env_id_of, simulation_of
+from simgym.assistants import LanguageModelAssistant
+from simgym.envs import env_id_of, simulation_of
 from simgym.errors import ConfigurationError
 from simgym.evaluation.matrix import make_env
-from simgym.rollout._collect import collect
+from simgym.rollout import collect
 
 ASSISTANT = LanguageModelAssistant("scripted:well then")
 JUDGE = {"judge": "relevance", "judge_model": "scripted:echo"}

@@ -8,8 +8,7 @@ import pytest
 
 from simgym.conversation import INTENT_PREFIX, Conversation, Scenario
 from simgym.errors import ConfigurationError
-from simgym.evaluation.comparisons import Comparisons, compare_cells
-from simgym.evaluation.matrix import Matrix
+from simgym.evaluation import Comparisons, Matrix, compare_cells
 from simgym.transcripts import Transcript
 from simgym.typed_json import from_json
 

@@ -8,9 +8,7 @@ import pytest
 
 from simgym.conversation import INTENT_PREFIX, Conversation, Scenario
 from simgym.errors import ConfigurationError
-from simgym.evaluation.comparisons import compare_cells
-from simgym.evaluation.contrasts import Contrast, reward_contrasts, win_contrasts
-from simgym.evaluation.matrix import Matrix
+from simgym.evaluation import Contrast, Matrix, compare_cells, reward_contrasts, win_contrasts
 from simgym.transcripts import Transcript
 from simgym.typed_json import from_json
 

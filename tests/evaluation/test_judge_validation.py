@@ -8,10 +8,9 @@ from typer.testing import CliRunner
 
 from simgym.cli.main import app
 from simgym.errors import ConfigurationError, MalformedFile
-from simgym.evaluation.judge_validation import judge_agreement, judge_pairs, read_pairs, validate
-from simgym.judges.base import Judgement
-from simgym.judges.pairwise import PairwiseJudge
-from simgym.language_models.scripted_lm import ScriptedLM
+from simgym.evaluation import judge_agreement, judge_pairs, read_pairs, validate
+from simgym.judges import Judgement, PairwiseJudge
+from simgym.language_models import ScriptedLM
 
 EARLIER_FILES = Path(__file__).parents[1] / "earlier_files"
 

@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 
 import simgym  # noqa: F401  # registers the environments
-from simgym.assistants.language_model_assistant import LanguageModelAssistant
+from simgym.assistants import LanguageModelAssistant
 from simgym.conversation import Scenario
 from simgym.errors import ConfigurationError
-from simgym.evaluation.matrix import evaluate_matrix
+from simgym.evaluation import evaluate_matrix
 
 OPTIONS = {"judge": "relevance", "judge_model": "scripted:echo", "max_turns": 2}
 COLUMNS = ["UserSim-Replay-v0", "UserSim-RolePlayOpening-v0"]

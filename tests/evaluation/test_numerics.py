@@ -6,8 +6,7 @@ from simgym.conversation import Message
 from simgym.engine.numerics import MIXED
 from simgym.errors import ConfigurationError
 from simgym.evaluation.numerics import compare_numerics
-from simgym.language_models.base import Request, SamplingParams
-from simgym.language_models.transformers_lm import TransformersLM
+from simgym.language_models import Request, SamplingParams, TransformersLM
 
 
 def ask(text, seed=0, adapter=None):
@@ -61,7 +60,7 @@ def test_adapters_can_be_trained_on_rounded_layers(tiny_model):
 
 @pytest.mark.parametrize("dtype", MIXED)
 def test_an_adapter_with_a_token_of_its_own_changes_nothing_for_the_others(dtype, tiny_model, tiny_adapter, tmp_path):
-    from simgym.testing.tiny_models import save_tiny_adapter
+    from simgym.testing import save_tiny_adapter
 
     with_token = str(save_tiny_adapter(tmp_path / "adapter", tiny_model, end_token=True))
     lm = TransformersLM(tiny_model, adapters={"other": tiny_adapter}, dtype=dtype)
@@ -78,7 +77,7 @@ def test_an_adapter_with_a_token_of_its_own_changes_nothing_for_the_others(dtype
 def test_a_model_without_linear_layers_to_round_is_refused(tmp_path):
     from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
-    from simgym.testing.tiny_models import save_tiny_model
+    from simgym.testing import save_tiny_model
 
     folder = save_tiny_model(tmp_path / "model")
     size = len(AutoTokenizer.from_pretrained(folder))

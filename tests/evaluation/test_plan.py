@@ -11,12 +11,12 @@ from dataclasses import replace
 import pytest
 
 import simgym  # noqa: F401  # registers the environments
-from simgym.assistants.language_model_assistant import LanguageModelAssistant
+from simgym.assistants import LanguageModelAssistant
 from simgym.errors import BudgetReached, ConfigurationError, MalformedFile
+from simgym.evaluation import evaluate_matrix, read_plan
 from simgym.evaluation.forecast import forecast
-from simgym.evaluation.matrix import MatrixRun, evaluate_matrix
-from simgym.evaluation.plan import read_plan
-from simgym.rollout.budget import Budget, Price
+from simgym.evaluation.matrix import MatrixRun
+from simgym.rollout import Budget, Price
 from simgym.transcripts import read_transcripts
 
 COLUMNS = ["UserSim-Replay-v0", "UserSim-RolePlayOpening-v0"]
@@ -150,9 +150,9 @@ def _tokens(folder):
 SCRIPT = """
 import json, sys, time
 import simgym
-from simgym.assistants.base import AssistantTurn
+from simgym.assistants import AssistantTurn
 from simgym.conversation import read_scenarios
-from simgym.evaluation.matrix import evaluate_matrix
+from simgym.evaluation import evaluate_matrix
 
 class Slow:
     def __init__(self, word):

@@ -9,18 +9,12 @@ from typer.testing import CliRunner
 
 from simgym.cli.main import app
 from simgym.conversation import INTENT_PREFIX, Conversation
-from simgym.data.logged import LoggedConversation, StepOutput
+from simgym.data import LoggedConversation, StepOutput
 from simgym.errors import ConfigurationError
-from simgym.evaluation.realism import score_realism
-from simgym.evaluation.reference import load_reference, make_reference
-from simgym.evaluation.simulated_turns import simulate_turns
-from simgym.language_models.scripted_lm import ScriptedLM
-from simgym.language_models.transformers_lm import TransformersLM
-from simgym.report.realism import realism_results, write_realism_report
-from simgym.simulators._persona import persona
-from simgym.simulators.fine_tuned import FineTuned
-from simgym.simulators.replay import Replay
-from simgym.simulators.role_play import RolePlay
+from simgym.evaluation import load_reference, make_reference, score_realism, simulate_turns
+from simgym.language_models import ScriptedLM, TransformersLM
+from simgym.report import realism_results, write_realism_report
+from simgym.simulators import FineTuned, Replay, RolePlay, persona
 
 WISHES = ["plan a cheap trip to Porto", "mend a bicycle tyre", "bake rye bread", "write a funny wedding toast"]
 EVIL = "<script>alert(1)</script>"

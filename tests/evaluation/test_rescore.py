@@ -9,7 +9,7 @@ from simgym.cli.main import app
 from simgym.conversation import INTENT_PREFIX, Conversation, Scenario
 from simgym.errors import ConfigurationError
 from simgym.evaluation.rescore import rescore
-from simgym.judges.base import Judgement
+from simgym.judges import Judgement
 from simgym.transcripts import ModelCall, Transcript, TranscriptWriter, read_transcripts
 
 TALK = Conversation().add("user", "hi").add("assistant", "hello")

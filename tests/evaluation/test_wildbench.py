@@ -6,13 +6,14 @@ from dataclasses import replace
 import pytest
 from typer.testing import CliRunner
 
-from simgym.assistants.language_model_assistant import LanguageModelAssistant
+from simgym.assistants import LanguageModelAssistant
 from simgym.cli.main import app
-from simgym.data.wildbench import GROUPS, load_wildbench
+from simgym.data import load_wildbench
+from simgym.data.wildbench import GROUPS
 from simgym.errors import ConfigurationError, MalformedFile
 from simgym.evaluation.wildbench import answer_tasks, compared, graded, judge_answers, satisfied
 from simgym.evaluation.wildbench_results import WEIGHTS, wb_score
-from simgym.language_models.scripted_lm import ScriptedLM
+from simgym.language_models import ScriptedLM
 
 
 def row(number, **changes):

@@ -15,7 +15,7 @@ from simgym.evaluation.wildbench_results import (
     wb_reward,
     wb_score,
 )
-from simgym.statistics.length_control import length_controlled_win_rate
+from simgym.statistics import length_controlled_win_rate
 
 
 def test_the_published_scores_are_reproduced_to_the_last_bit(data_of_others):

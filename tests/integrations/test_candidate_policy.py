@@ -12,13 +12,11 @@ pytest.importorskip("stable_baselines3", reason="the extra simgym[train] is not 
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from simgym.assistants.action_sets import SampledReplies
+from simgym.assistants import SampledReplies
 from simgym.conversation import Conversation
 from simgym.errors import ConfigurationError
-from simgym.integrations.candidate_policy import CandidatePolicy
-from simgym.integrations.features import ConversationFeatures
-from simgym.integrations.stable_baselines3 import PolicyAssistant, load_policy
-from simgym.language_models.base import SamplingParams
+from simgym.integrations import CandidatePolicy, ConversationFeatures, PolicyAssistant, load_policy
+from simgym.language_models import SamplingParams
 
 EACH, COUNT = 3, 4
 EARLIER_POLICY = Path(__file__).parents[1] / "earlier_files" / "policy"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from simgym.errors import TrainingFailed
-from simgym.integrations.recipe_runs import RecipeRun, run_recipes
+from simgym.integrations import RecipeRun, run_recipes
 
 RECIPE = """
 import os, signal, sys, time
@@ -62,7 +62,7 @@ def test_here_runs_come_one_after_the_other_and_one_that_fails_says_why(make, tm
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are ended by a feature of Linux")
 def test_a_recipe_ends_with_whoever_began_it_and_a_second_one_is_refused_until_then(make, tmp_path):
     run = make("one", "waits")
-    beginning = f"from simgym.integrations.recipe_runs import *; run_recipe({run!r})"
+    beginning = f"from simgym.integrations._recipe_runs import *; run_recipe({run!r})"
     parent = subprocess.Popen([sys.executable, "-c", beginning])
     pid = tmp_path / "one" / "pid"
     wait_until(lambda: pid.is_file() and pid.read_text())

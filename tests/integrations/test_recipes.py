@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from simgym.integrations.recipes import as_mapping, last_complete_checkpoint
+from simgym.integrations import as_mapping, last_complete_checkpoint
 
 
 def test_a_checkpoint_that_was_cut_off_is_passed_over(tmp_path):

@@ -19,7 +19,7 @@ from simgym.integrations.stable_baselines3 import SETTINGS, PolicyAssistant, Tex
 from simgym.judges.base import Judgement
 from simgym.language_models.base import SamplingParams
 from simgym.language_models.scripted_lm import ScriptedLM
-from simgym.rollout._collect import collect
+from simgym.rollout import collect
 from simgym.simulators.base import UserTurn
 
 SHORT = SamplingParams(max_new_tokens=4)

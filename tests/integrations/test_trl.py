@@ -6,9 +6,9 @@ import pytest
 
 from simgym.conversation import Conversation
 from simgym.errors import ConfigurationError, ServerUnavailable
-from simgym.integrations.trl import judge_reward, make_rollout_func, scenario_dataset
-from simgym.judges.base import Judgement
-from simgym.simulators.base import UserTurn
+from simgym.integrations import judge_reward, make_rollout_func, scenario_dataset
+from simgym.judges import Judgement
+from simgym.simulators import UserTurn
 
 trl = pytest.importorskip("trl", reason="the extra simgym[train] is not installed")
 

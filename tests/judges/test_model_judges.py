@@ -11,11 +11,9 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 
 from simgym.conversation import INTENT_PREFIX, Conversation, Scenario
 from simgym.errors import ConfigurationError, WeightsError
-from simgym.judges.expected_score import DIGITS, ExpectedScoreJudge
-from simgym.judges.loading import load_judge
-from simgym.judges.reward_model import RewardModelJudge
-from simgym.language_models.scripted_lm import ScriptedLM
-from simgym.language_models.transformers_lm import TransformersLM
+from simgym.judges import ExpectedScoreJudge, RewardModelJudge, load_judge
+from simgym.judges.expected_score import DIGITS
+from simgym.language_models import ScriptedLM, TransformersLM
 
 SCENARIO = Scenario("x", f"{INTENT_PREFIX}rest", opening="hi")
 TALKS = [

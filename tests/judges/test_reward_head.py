@@ -10,11 +10,11 @@ from safetensors.numpy import save_file
 
 from simgym.conversation import Conversation, Message, Scenario
 from simgym.errors import ConfigurationError, WeightsError
-from simgym.judges.loading import load_judge
-from simgym.judges.reward_head import SHIPPED_HEAD, TENSORS, RewardHeadJudge, read_head
+from simgym.judges import SHIPPED_HEAD, RewardHeadJudge, load_judge, read_head
+from simgym.judges.reward_head import TENSORS
+from simgym.language_models import TransformersLM
 from simgym.language_models.pooling import rendered
-from simgym.language_models.transformers_lm import TransformersLM
-from simgym.testing.checks import check_judge
+from simgym.testing import check_judge
 
 SCENARIO = Scenario(
     "s", "You are a user chatting with an assistant language model to get something done today", opening="hi"

@@ -11,10 +11,8 @@ from simgym.chat_template import add_end_token, render
 from simgym.conversation import END_OF_CONVERSATION, Message
 from simgym.engine.lora_bank import own_logits
 from simgym.errors import WeightsError
-from simgym.language_models.adapters import adapter_fingerprint
-from simgym.language_models.base import Request, SamplingParams
-from simgym.language_models.transformers_lm import TransformersLM
-from simgym.testing.tiny_models import save_tiny_adapter
+from simgym.language_models import Request, SamplingParams, TransformersLM, adapter_fingerprint
+from simgym.testing import save_tiny_adapter
 
 TALK = (Message("system", "ask about eggs"), Message("user", "hi"), Message("assistant", "hello"))
 

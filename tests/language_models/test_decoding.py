@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from simgym.conversation import Message
 from simgym.engine import Sequence
-from simgym.language_models.base import Request, SamplingParams
-from simgym.language_models.transformers_lm import TransformersLM
+from simgym.language_models import Request, SamplingParams, TransformersLM
 from simgym.seeding import derive_seed
 
 ROLES = ("user", "assistant")
@@ -196,7 +195,7 @@ def test_sliding_windows_see_what_transformers_shows_them(tmp_path, window):
     import torch
     from transformers import AutoModelForCausalLM
 
-    from simgym.testing.tiny_models import save_tiny_model
+    from simgym.testing import save_tiny_model
 
     folder = save_tiny_model(tmp_path / "model")
     path = folder / "config.json"

@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simgym.errors import ConfigurationError, UnknownName
-from simgym.language_models.loading import load_language_model
-from simgym.language_models.model_spec import AnswerCache, ModelSpec, check_named_model
-from simgym.language_models.scripted_lm import ScriptedLM
+from simgym.language_models import AnswerCache, ModelSpec, ScriptedLM, load_language_model
+from simgym.language_models.model_spec import check_named_model
 
 URL = "http://localhost:8000/v1"
 

@@ -22,9 +22,7 @@ import pytest
 
 from simgym.conversation import Message
 from simgym.errors import ConfigurationError
-from simgym.language_models.base import Generation, LanguageModel, Request, SamplingParams
-from simgym.language_models.openai_lm import OpenAILM
-from simgym.language_models.wrappers import CountingLM, Counts
+from simgym.language_models import CountingLM, Counts, Generation, LanguageModel, OpenAILM, Request, SamplingParams
 
 pytest.importorskip("openai")
 
@@ -465,7 +463,7 @@ def test_counting_adds_up_requests_tokens_and_faults(serve: Serve, connect: Conn
 def test_a_real_server_answers_the_same_at_temperature_zero(smollm: str, tmp_path: Path) -> None:
     pytest.importorskip("fastapi")
     pytest.importorskip("uvicorn")
-    from simgym.language_models.weights import resolve_weights
+    from simgym.language_models import resolve_weights
 
     folder, port = resolve_weights(smollm).path, free_port()
     command: list[str | Path] = [Path(sys.executable).with_name("transformers"), "serve", folder, "--device", "cpu"]

@@ -14,11 +14,11 @@ import simgym
 from simgym.conversation import Conversation, Message
 from simgym.errors import CacheError, ConfigurationError, UnknownRequest
 from simgym.judges import expected_score
-from simgym.language_models.base import Generation, Likelihood, PromptingModel, Request, SamplingParams
-from simgym.language_models.loading import load_language_model, unwrapped
-from simgym.language_models.response_cache import CachedLM
-from simgym.simulators.fine_tuned import FineTuned
-from simgym.testing.checks import check_language_model
+from simgym.language_models import CachedLM, Generation, Likelihood, Request, SamplingParams, load_language_model
+from simgym.language_models.base import PromptingModel
+from simgym.language_models.loading import unwrapped
+from simgym.simulators import FineTuned
+from simgym.testing import check_language_model
 
 
 class Counting:

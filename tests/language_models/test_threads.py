@@ -6,17 +6,18 @@ import sys
 
 import pytest
 
-from simgym.language_models.threads import _quota, usable_processors
+from simgym.language_models._threads import _quota, usable_processors
 
 REPORT = (
-    "import os; from simgym.language_models.threads import settle_threads; settle_threads(); import torch; "
+    "import os; from simgym.language_models._threads import settle_threads; settle_threads(); import torch; "
     "print(os.environ.get('OMP_WAIT_POLICY'), os.environ.get('GOMP_SPINCOUNT'), torch.get_num_threads())"
 )
 FORK = """
 import os, signal, sys
 import torch
-from simgym.language_models.base import Message, Request, SamplingParams
-from simgym.language_models.transformers_lm import TransformersLM
+from simgym.language_models import Request, SamplingParams
+from simgym.language_models.base import Message
+from simgym.language_models import TransformersLM
 torch.set_num_threads(2)
 model = TransformersLM(sys.argv[1])
 matrix = torch.randn(800, 800)

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from simgym.conversation import Message
 from simgym.errors import ConfigurationError, WeightsError
-from simgym.language_models.base import Request, SamplingParams
-from simgym.language_models.transformers_lm import TransformersLM
+from simgym.language_models import Request, SamplingParams, TransformersLM
 
 SCHEMA = {
     "type": "object",

@@ -157,7 +157,7 @@ def test_two_processes_convert_once_and_a_killed_one_leaves_nothing_half_made(tm
 
 def test_two_gguf_files_of_one_name_are_two_models(tmp_path):
     pytest.importorskip("torch", reason="the extra simgym[local] is not installed")
-    from simgym.language_models.transformers_lm import TransformersLM
+    from simgym.language_models import TransformersLM
 
     fingerprints = []
     for content in (b"GGUF first", b"GGUF other"):

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from simgym.report import MatrixResults
 from simgym.report.html import render_report
-from simgym.report.results import MatrixResults
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]

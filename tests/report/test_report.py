@@ -14,13 +14,13 @@ import pytest
 
 from simgym.conversation import INTENT_PREFIX, Conversation, Scenario
 from simgym.errors import ConfigurationError, TranscriptError
-from simgym.evaluation.comparisons import compare_cells
-from simgym.evaluation.contrasts import corrected, reward_contrasts, win_contrasts
-from simgym.evaluation.curves import Curve
-from simgym.evaluation.matrix import Matrix, summarise_cell
+from simgym.evaluation import Curve, Matrix, compare_cells, reward_contrasts, win_contrasts
+from simgym.evaluation.contrasts import corrected
+from simgym.evaluation.matrix import summarise_cell
+from simgym.report import MatrixResults, write_report
 from simgym.report.figures import difference_heatmap_svg, matrix_heatmap_svg
-from simgym.report.html import render_report, write_report
-from simgym.report.results import MatrixResults, short_name
+from simgym.report.html import render_report
+from simgym.report.results import short_name
 from simgym.statistics.intervals import format_p, format_p_equation
 from simgym.transcripts import ModelCall, Transcript
 

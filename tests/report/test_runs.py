@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from simgym.cli.main import app
 from simgym.errors import ConfigurationError, MalformedFile
-from simgym.report.runs import join_runs, read_runs
+from simgym.report import join_runs, read_runs
 
 COMMON = ["--env", "UserSim-Replay-v0", "--env", "UserSim-RolePlayOpening-v0", "--model", "scripted:seed",
           "--judge", "relevance", "--judge-model", "scripted:echo", "--max-turns", "2", "--scenarios", "chitchat",

@@ -10,12 +10,10 @@ import gymnasium as gym
 import pytest
 
 import simgym  # noqa: F401  # registers the environments
-from simgym.assistants.base import AssistantTurn
-from simgym.assistants.language_model_assistant import LanguageModelAssistant
+from simgym.assistants import AssistantTurn, LanguageModelAssistant
 from simgym.errors import BudgetReached, ConfigurationError, TranscriptError
-from simgym.language_models.base import SamplingParams
-from simgym.rollout._collect import collect, count_exclusions
-from simgym.rollout.budget import Budget
+from simgym.language_models import SamplingParams
+from simgym.rollout import Budget, collect, count_exclusions
 from simgym.transcripts import read_transcripts
 
 FEW = SamplingParams(max_new_tokens=8)

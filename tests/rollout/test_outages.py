@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from simgym.assistants.base import AssistantTurn
-from simgym.assistants.language_model_assistant import LanguageModelAssistant
+from simgym.assistants import AssistantTurn, LanguageModelAssistant
 from simgym.errors import ServerUnavailable, UnknownName
-from simgym.evaluation.matrix import evaluate_matrix, make_env
+from simgym.evaluation import evaluate_matrix
+from simgym.evaluation.matrix import make_env
 from simgym.evaluation.rescore import rescore
 from simgym.faults import Fault, FaultKind
-from simgym.judges.base import Judgement
-from simgym.rollout import outages
-from simgym.rollout._collect import collect
+from simgym.judges import Judgement
+from simgym.rollout import collect, outages
 from simgym.transcripts import TranscriptWriter, read_transcripts
 
 COLUMN = "UserSim-RolePlayOpening-v0"

@@ -8,14 +8,12 @@ from dataclasses import replace
 import pytest
 
 import simgym  # noqa: F401  # registers the environments
-from simgym.assistants.language_model_assistant import LanguageModelAssistant
+from simgym.assistants import LanguageModelAssistant
 from simgym.errors import BudgetReached, ConfigurationError
-from simgym.evaluation.matrix import evaluate_matrix, make_env
-from simgym.language_models.base import SamplingParams
-from simgym.rollout._collect import collect_jobs
-from simgym.rollout.budget import Budget
-from simgym.rollout.collection import Job
-from simgym.rollout.ray_collect import ray_collect_jobs
+from simgym.evaluation import evaluate_matrix
+from simgym.evaluation.matrix import make_env
+from simgym.language_models import SamplingParams
+from simgym.rollout import Budget, Job, collect_jobs, ray_collect_jobs
 
 ray = pytest.importorskip("ray", reason="needs the extra `ray`")
 
@@ -51,7 +49,7 @@ class KillsItsWorkerOnce:
         self.mark, self.word = str(mark), word
 
     def respond(self, conversations, *, seeds):
-        from simgym.assistants.base import AssistantTurn
+        from simgym.assistants import AssistantTurn
 
         if not os.path.exists(self.mark):
             with open(self.mark, "w"):

@@ -7,8 +7,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from simgym.conversation import END_OF_CONVERSATION, INTENT_PREFIX, Conversation, Scenario
-from simgym.language_models.transformers_lm import TransformersLM
-from simgym.simulators.fine_tuned import FineTuned
+from simgym.language_models import TransformersLM
+from simgym.simulators import FineTuned
 
 SCENARIO = Scenario("s", f"{INTENT_PREFIX}buy eggs", opening="hi")
 TALK = Conversation().add("user", "hi").add("assistant", "How many?")

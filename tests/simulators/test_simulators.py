@@ -6,15 +6,11 @@ import pytest
 
 from simgym.conversation import END_OF_CONVERSATION, INTENT_PREFIX, Conversation, Scenario
 from simgym.errors import ConfigurationError
-from simgym.language_models.scripted_lm import ScriptedLM
-from simgym.language_models.transformers_lm import TransformersLM
-from simgym.simulators._persona import PERSONAS, persona
+from simgym.language_models import ScriptedLM, TransformersLM
+from simgym.simulators import SHIPPED_ADAPTER, FineTuned, Human, Mixture, Replay, RolePlay, persona
+from simgym.simulators._persona import PERSONAS
 from simgym.simulators.faults import find_fault
-from simgym.simulators.fine_tuned import SHIPPED_ADAPTER, FineTuned
-from simgym.simulators.human import Human
-from simgym.simulators.mixture import Mixture
-from simgym.simulators.replay import Replay
-from simgym.simulators.role_play import RolePlay, read_reply
+from simgym.simulators.role_play import read_reply
 
 TALK = Conversation().add("user", "hello, can we rest?").add("assistant", "Of course. When?")
 

@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import cohen_kappa_score
 
-from simgym.statistics._agreement import agreement, cohen_kappa, krippendorff_alpha, spearman
+from simgym.statistics import agreement, cohen_kappa, krippendorff_alpha, spearman
 
 RNG = np.random.default_rng(2)
 FIRST = RNG.integers(1, 6, 90).astype(float)

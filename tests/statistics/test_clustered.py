@@ -3,9 +3,16 @@
 import numpy as np
 import pytest
 
-from simgym.statistics.clustered import equivalence, intraclass_correlation, naive_test, robust_win_rate
-from simgym.statistics.power import plan_tied_win_rate
-from simgym.statistics.votes import VoteDistribution, draw_votes, rejection_rate
+from simgym.statistics import (
+    draw_votes,
+    equivalence,
+    intraclass_correlation,
+    plan_tied_win_rate,
+    rejection_rate,
+    robust_win_rate,
+)
+from simgym.statistics.clustered import naive_test
+from simgym.statistics.votes import VoteDistribution
 
 
 @pytest.mark.parametrize(("icc", "people"), [(0, 51), (0.1, 71), (0.2, 91), (0.3, 112)])

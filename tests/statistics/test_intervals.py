@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simgym.statistics import Estimate, bootstrap_mean, clustered_bootstrap_mean
-from simgym.statistics.intervals import fewest_units, format_interval, format_p, format_p_equation
+from simgym.statistics import Estimate, bootstrap_mean, clustered_bootstrap_mean, format_interval
+from simgym.statistics.intervals import fewest_units, format_p, format_p_equation
 
 
 def ends(estimate: Estimate) -> tuple[float, float, float]:

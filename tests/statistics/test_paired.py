@@ -6,14 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from simgym.statistics.paired import (
-    bradley_terry,
-    correct_p_values,
-    mcnemar,
-    mean_difference,
-    wilson_interval,
-    win_rate,
-)
+from simgym.statistics import bradley_terry, correct_p_values, mcnemar, mean_difference, wilson_interval, win_rate
 
 
 @pytest.mark.parametrize(("wins", "n"), [(0, 5), (3, 10), (141, 283), (50, 50)])

@@ -3,9 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from simgym.statistics.intervals import clustered_bootstrap_mean
-from simgym.statistics.paired import correct_p_values
-from simgym.statistics.paired_matrix import MatrixLayout, compare_matrix
+from simgym.statistics import MatrixLayout, clustered_bootstrap_mean, compare_matrix, correct_p_values
 
 
 def made(rows=3, columns=3, scenarios=30, repeats=2, noise=0.1, seed=0):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simgym.statistics.plateau import plateau_onset
+from simgym.statistics import plateau_onset
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from simgym.statistics.power import design_effect, detectable_difference, detectable_win_rate, plan_win_rate
+from simgym.statistics import design_effect, detectable_difference, detectable_win_rate, plan_win_rate
 
 
 def test_a_plan_has_the_power_it_promises():

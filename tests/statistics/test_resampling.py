@@ -5,8 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from simgym.statistics.intervals import clustered_bootstrap_mean
-from simgym.statistics.resampling import bootstrap_statistic
+from simgym.statistics import bootstrap_statistic, clustered_bootstrap_mean
 
 RNG = np.random.default_rng(5)
 CLUSTERS = [f"c{n}" for n in RNG.integers(0, 25, 200)]

@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 from people import small_study
 
-from simgym.study.config import Study
+from simgym.study import Study
 from simgym.testing.postgresql import find_postgresql, temporary_postgresql
 
 

@@ -7,8 +7,9 @@ import re
 import time
 from html.parser import HTMLParser
 
+from simgym.study import Study, study_template
 from simgym.study.app import create_app
-from simgym.study.config import Study, read_study, study_template
+from simgym.study.config import read_study
 from simgym.study.scripted import ScriptedAssistant
 from simgym.study.store import Store
 

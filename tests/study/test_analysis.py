@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from simgym.errors import ConfigurationError, MalformedFile
-from simgym.report.study import write_study_report
-from simgym.statistics.votes import VoteDistribution, draw_votes
-from simgym.study.analysis import AnalysisPlan, analyse
+from simgym.report import write_study_report
+from simgym.statistics import draw_votes
+from simgym.statistics.votes import VoteDistribution
+from simgym.study import analyse, read_records, votes_of
+from simgym.study.analysis import AnalysisPlan
 from simgym.study.config import Rule
 from simgym.study.exclusions import BlindRecord, blind, exclude
-from simgym.study.records import read_records, votes_of
 
 
 def records(participants=80, *, win_rate=0.7, names=("new", "old"), seed=0, **more):

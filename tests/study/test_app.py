@@ -11,7 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 from people import Forms, Person, make_app, small_study
 
-from simgym.assistants.base import AssistantTurn
+from simgym.assistants import AssistantTurn
 from simgym.errors import ConfigurationError
 from simgym.study.design import after_tie
 from simgym.study.records import export

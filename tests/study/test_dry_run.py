@@ -6,7 +6,7 @@ import httpx2
 import pytest
 from people import Person
 
-from simgym.study.config import study_template
+from simgym.study import study_template
 from simgym.study.serving import served
 
 

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from people import Forms, Person, make_app, small_study
 from sqlalchemy.exc import OperationalError
 
-from simgym.assistants.base import AssistantTurn
+from simgym.assistants import AssistantTurn
 from simgym.errors import DatabaseUnavailable, MalformedFile
+from simgym.study import analyse, read_records
 from simgym.study import store as store_module
-from simgym.study.analysis import analyse
 from simgym.study.config import Recruitment
 from simgym.study.logs import Bounded, OneLine, escape
 from simgym.study.protection import Rates
-from simgym.study.records import as_json_lines, distinct, read_records
+from simgym.study.records import as_json_lines, distinct
 from simgym.study.recruitment import Unusable, canonical, recruit_of
 from simgym.study.rendering import to_html
 from simgym.study.store import Store

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from people import Forms, Person, make_app
 
-from simgym.assistants.base import AssistantTurn
+from simgym.assistants import AssistantTurn
 from simgym.errors import ConfigurationError
 from simgym.study.rendering import TAGS, clean_text, identity_flags, to_html
 

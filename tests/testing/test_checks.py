@@ -6,19 +6,10 @@ from dataclasses import replace
 import pytest
 
 from simgym.errors import ConfigurationError
-from simgym.judges.base import Judgement
-from simgym.judges.relevance import RelevanceJudge
-from simgym.judges.rubric import RubricJudge
-from simgym.language_models.base import Generation, Likelihood
-from simgym.language_models.scripted_lm import ScriptedLM
-from simgym.language_models.transformers_lm import TransformersLM
-from simgym.simulators._persona import persona
-from simgym.simulators.base import UserTurn
-from simgym.simulators.fine_tuned import FineTuned
-from simgym.simulators.mixture import Mixture
-from simgym.simulators.replay import Replay
-from simgym.simulators.role_play import RolePlay
-from simgym.testing.checks import check_judge, check_language_model, check_simulator
+from simgym.judges import Judgement, RelevanceJudge, RubricJudge
+from simgym.language_models import Generation, Likelihood, ScriptedLM, TransformersLM
+from simgym.simulators import FineTuned, Mixture, Replay, RolePlay, UserTurn, persona
+from simgym.testing import check_judge, check_language_model, check_simulator
 
 BY_SEED = ScriptedLM("seed")
 
