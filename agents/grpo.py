@@ -3,13 +3,14 @@
     python agents/grpo.py --config agents/configs/grpo_laptop.yaml
     accelerate launch agents/grpo.py --config agents/configs/grpo_paper_3b.yaml
 
-TRL's `GRPOTrainer` with simgym's rollout function: all conversations of a batch are stepped together, rollouts of
-a group meet the same user, what the user says is masked. Settings are those of TRL (`GRPOConfig`, `ModelConfig`) plus
-the ones of `UserSettings` below, in YAML, as flags, or both. Every `eval_steps` the policy meets the same validation
+TRL's `GRPOTrainer` with simgym's rollout function: all conversations of a batch are stepped together, rollouts of a
+group meet the same user, what the user says is masked. Settings are those of TRL (`GRPOConfig`, `ModelConfig`) plus the
+ones of `UserSettings` below, in YAML, as flags, or both. Every `eval_steps` the policy meets the same validation
 scenarios and users; `checkpoint.json` names the step at the onset of the plateau (`simgym.statistics.plateau`).
-`log.jsonl` gets every figure, `conversations.jsonl` a few conversations of every logged step. The same command again
-goes on from the last checkpoint, exactly as long as the first pass over the scenarios lasts: in later ones TRL's
-sampler begins its order anew.
+`log.jsonl` gets every figure, `conversations.jsonl` a few conversations of every logged step. `simgym.json` in `final`
+and in every checkpoint records the training: `simgym matrix --assistant FOLDER` names the row by it and knows its
+training simulator. The same command again continues from the last checkpoint, exactly as long as the first pass over
+the scenarios lasts: in later ones TRL's sampler begins its order anew.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from simgym.integrations import (
     last_complete_checkpoint,
     make_rollout_func,
     scenario_dataset,
+    training_record,
+    training_records,
 )
 from simgym.integrations.outages import WAITS
 from simgym.statistics import plateau_onset
@@ -94,6 +97,7 @@ def train(users: UserSettings, training: Any, options: Any) -> None:
         ) from error
     trainer.save_model(str(folder / "final"))
     if trainer.is_world_process_zero():
+        training_record(trainer, base_model(options)).save(folder / "final")
         write_summary(trainer, folder)
 
 
@@ -150,7 +154,14 @@ def make_trainer(users: UserSettings, training: Any, options: Any) -> Any:
         peft_config=get_peft_config(options),
     )
     trainer.add_callback(make_log(Path(training.output_dir), rollouts, users.sample_conversations))
+    trainer.add_callback(training_records(trainer, base_model(options)))
     return trainer
+
+
+def base_model(options: Any) -> str:
+    """The model as `ModelSpec` reads it."""
+    name, revision = options.model_name_or_path, options.model_revision
+    return f"{name}@{revision}" if revision not in (None, "main") else str(name)
 
 
 def split(users: UserSettings) -> tuple[list[Scenario], list[Scenario]]:

@@ -6,10 +6,9 @@ stable-baselines3's PPO over `TextVecEnv`: the actions choose among `SampledRepl
 sampled (or among `Strategies`, ways to answer that it then follows); the observations are hidden states. Afterwards the
 trained policy, the policy it started from, every fixed strategy and the longest and the shortest reply run the same
 conversations on held-out scenarios, and are compared in pairs. The output folder gets `log.jsonl` (a line per update),
-`policy/` (load it with `simgym.integrations.stable_baselines3.load_policy`), every conversation of the comparison,
-`result.json` and `curves.png`. The same command again continues after the last finished update, or conversation;
-updates derive all randomness from the seed and their number, so that an interrupted run gives what an undisturbed one
-gives.
+`policy/` (`simgym matrix --assistant FOLDER/policy`), every conversation of the comparison, `result.json` and
+`curves.png`. The same command again continues after the last finished update, or conversation; updates derive all
+randomness from the seed and their number, so that an interrupted run gives what an undisturbed one gives.
 """
 
 from __future__ import annotations
@@ -242,8 +241,14 @@ class Run:
 
     def assistant(self, *, initial: bool = False) -> PolicyAssistant:
         """The policy as an assistant: trained and at its most probable, or as it began and drawing."""
-        policy = self.initial if initial else self.model.policy
-        return PolicyAssistant(policy, self.action_set, self.env.features, deterministic=not initial)
+        if initial:
+            return PolicyAssistant(self.initial, self.action_set, self.env.features, deterministic=False)
+        return PolicyAssistant(
+            self.model.policy,
+            self.action_set,
+            self.env.features,
+            training=self.env.training_record(method="ppo", steps=self.done),
+        )
 
     def _stored_features(self, raw: ConversationFeatures) -> ConversationFeatures | None:
         """What the checkpoint was trained with, so that another machine goes on with the same observations."""

@@ -12,8 +12,8 @@ from typing import Any
 from simgym.assistants.base import AssistantTurn
 from simgym.conversation import Conversation, Message
 from simgym.errors import ConfigurationError
-from simgym.language_models.base import Request, SamplingParams, record_call
-from simgym.language_models.loading import LanguageModelSpec, check_language_model, load_language_model
+from simgym.language_models.base import LanguageModel, Request, SamplingParams, record_call
+from simgym.language_models.loading import LanguageModelSpec, check_language_model, load_language_model, unwrapped
 from simgym.language_models.weights import DEFAULT_MODEL
 from simgym.plugins import unknown
 from simgym.transcripts import text_hash
@@ -35,8 +35,9 @@ class LanguageModelAssistant:
         Args:
             model: A name, settings or instance; see `load_language_model`.
             system_prompt: Text of the system message; None: what the model's chat template does without one.
-            adapter: Name of a LoRA adapter loaded in the model.
-            sampling: How replies are drawn; default T = 1, up to 2,048 tokens (arXiv 2605.09808).
+            adapter: Folder of a LoRA adapter, which is put on the model on first use, or the name of one that the model
+                has already.
+            sampling: How replies are sampled; default T = 1, up to 2,048 tokens (arXiv 2605.09808).
         """
         self.model_spec = model
         self.system_prompt = system_prompt
@@ -50,7 +51,7 @@ class LanguageModelAssistant:
         self, conversations: Sequence[Conversation], system_prompts: Sequence[str | None], *, seeds: Sequence[int]
     ) -> list[AssistantTurn]:
         """As `respond`, each of the N conversations with a system prompt of its own; None: without one."""
-        model = load_language_model(self.model_spec)
+        model = self.language_model()
         requests = [
             Request(
                 (*((Message("system", prompt),) if prompt else ()), *conversation.messages),
@@ -68,17 +69,30 @@ class LanguageModelAssistant:
             turns.append(AssistantTurn("" if fault else text, fault, (call,)))
         return turns
 
+    def language_model(self) -> LanguageModel:
+        """The model, with the adapter loaded."""
+        model = load_language_model(self.model_spec)
+        if self.adapter and Path(self.adapter).is_dir():
+            from simgym.language_models.transformers_lm import TransformersLM
+
+            inner = unwrapped(model)
+            if isinstance(inner, TransformersLM) and self.adapter not in inner.adapters:
+                inner.load_adapter(self.adapter, self.adapter)
+        return model
+
     def check(self) -> None:
         """Load the model, or ask its server for a sign of life; see `check_ready`."""
-        check_language_model(self.model_spec, adapter=self.adapter)
+        check_language_model(self.language_model(), adapter=self.adapter)
 
     def fingerprint(self) -> dict[str, Any]:
+        from simgym.language_models.adapters import adapter_fingerprint
+
         return {
             "assistant": "language_model",
             "model": load_language_model(self.model_spec).fingerprint(),
             "system_prompt": self.system_prompt,
             "prompt_hash": text_hash(self.system_prompt or ""),
-            "adapter": self.adapter,
+            "adapter": adapter_fingerprint(self.adapter) if self.adapter else None,
             "temperature": self.sampling.temperature,
             "top_p": self.sampling.top_p,
             "max_new_tokens": self.sampling.max_new_tokens,

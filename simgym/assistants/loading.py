@@ -1,10 +1,11 @@
 """From what is typed on a command line to an assistant: `[NAME=]MODEL[+PROMPT]`.
 
 `MODEL` is anything that `ModelSpec` reads (a name, `openai:NAME@URL`, a JSON object). In its place may stand an
-assistant that is more than a model with a prompt: a plug-in's name, `{"assistant": NAME, ...}` with its options, or
-`py:module:Class`, a class or function that makes an assistant or a language model. `PROMPT` is a system prompt that is
-shipped, or a text file. Signs that mean something here may occur in JSON and addresses, too: a `+` begins a prompt only
-where a prompt of that name exists, and what holds an address or JSON is not taken for a NAME.
+assistant that is more than a model with a prompt: a plug-in's name, `{"assistant": NAME, ...}` with its options,
+`py:module:Class`, a class or function that makes an assistant or a language model, or the folder of a trained
+assistant, whose `simgym.json` names it. `PROMPT` is a system prompt that is shipped, or a text file. JSON and addresses
+may contain the same signs: a `+` begins a prompt only where a prompt of that name exists, and what contains an address
+or JSON is not taken for a NAME.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import Any
 
 from simgym.assistants.base import Assistant
 from simgym.assistants.language_model_assistant import LanguageModelAssistant, prompt_exists, read_prompt
+from simgym.assistants.trained import load_trained
+from simgym.assistants.training_record import read_training_record
 from simgym.errors import ConfigurationError
 from simgym.language_models.base import SamplingParams
 from simgym.language_models.model_spec import AnswerCache, ModelSpec, check_named_model, is_language_model
@@ -29,7 +32,7 @@ class NamedAssistant:
     """An assistant and what to call it in results."""
 
     name: str
-    """As given, or made of model and prompt."""
+    """As given, from the record of its training, or made of model and prompt."""
     assistant: Assistant
     """Who answers."""
 
@@ -39,25 +42,31 @@ def load_assistant(text: str, sampling: SamplingParams, *, cache: AnswerCache = 
 
     Args:
         text: As typed.
-        sampling: How the assistant's replies are drawn; a plug-in without an option `sampling` draws as it likes.
+        sampling: How the assistant's replies are sampled; a plug-in without an option `sampling`, and a trained
+            policy, sample in their own way.
         cache: Where responses of the model are kept; default: nowhere.
 
     Raises:
         UnknownName: there is no such prompt, assistant, kind of model, or setting; the message has the nearest name.
         ConfigurationError: there is no model, or the JSON is broken.
+        MalformedFile: the record of a trained assistant cannot be read.
     """
     name, rest = split_name(text)
     model, prompt = _split_prompt(rest)
     if not model or name == "":
         raise ConfigurationError(f"The assistant {text!r} has no model. {_EXPECTED}")
-    made = None
+    if not model.startswith("{") and (training := read_training_record(model)) is not None:
+        system_prompt = read_prompt(prompt) if prompt else None
+        trained = load_trained(model, training, sampling, system_prompt=system_prompt, cache=cache)
+        return NamedAssistant(name or "+".join(filter(None, (training.name, prompt))), trained)
+    own = None
     if (plugin := _read_plugin(model)) is not None:
-        made = _make_plugin(plugin, prompt, sampling, cache)
-        if isinstance(made, Assistant):
+        own = _make_plugin(plugin, prompt, sampling, cache)
+        if isinstance(own, Assistant):
             shown = text if model == plugin.name else "+".join(filter(None, (plugin.name, prompt)))
-            return NamedAssistant(name or shown, made)
-    check_named_model(made or model)
-    spec = ModelSpec.parse(made or model)
+            return NamedAssistant(name or shown, own)
+    check_named_model(own or model)
+    spec = ModelSpec.parse(own or model)
     assistant = LanguageModelAssistant(
         _plain(cache.around(spec)), system_prompt=read_prompt(prompt) if prompt else None, sampling=sampling
     )

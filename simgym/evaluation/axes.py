@@ -14,6 +14,7 @@ from typing import Any
 
 from simgym.assistants.base import Assistant
 from simgym.assistants.loading import load_assistant
+from simgym.assistants.trained import TrainedAssistant
 from simgym.errors import ConfigurationError, UnknownName
 from simgym.evaluation.matrix import CellCollector
 from simgym.language_models.base import SamplingParams
@@ -141,15 +142,27 @@ def fill_columns(
     return [Column(column.env_id, column.names, arguments[column.env_id]) for column in columns]
 
 
-def read_training_simulators(texts: Sequence[str], rows: Iterable[str], columns: Sequence[Column]) -> dict[str, str]:
-    """Environment id by assistant, of `ASSISTANT=COLUMN`.
+def read_training_simulators(
+    texts: Sequence[str], rows: Mapping[str, Assistant], columns: Sequence[Column], *, reference: str | None = None
+) -> dict[str, str]:
+    """Environment id by assistant: as the records of trained assistants say, or of `ASSISTANT=COLUMN`, which wins.
+
+    Args:
+        texts: As typed.
+        rows: Assistants by name.
+        columns: Simulators; a record that names another one is passed over.
+        reference: Assistant that gains are counted from, whose record is passed over; None: the first.
 
     Raises:
         ConfigurationError: there is no such row or column.
     """
     names = {name: column.env_id for column in columns for name in column.names}
-    rows = list(rows)
-    training: dict[str, str] = {}
+    reference = reference if reference is not None else next(iter(rows))
+    training = {
+        row: assistant.training.env_id
+        for row, assistant in rows.items()
+        if isinstance(assistant, TrainedAssistant) and row != reference and assistant.training.env_id in names.values()
+    }
     for text in texts:
         row, _, column = text.partition("=")
         if row not in rows or column not in names:

@@ -72,7 +72,8 @@ class ExperimentConfig:
     reference: str | None = None
     """The assistant that the others are compared with; None: the first."""
     trained_on: tuple[str, ...] = ()
-    """`ASSISTANT=ENV`, its training simulator, for the generalization gap; or a mapping."""
+    """`ASSISTANT=ENV`, its training simulator, for the generalization gap; or a mapping. By default what the
+    `simgym.json` of a trained assistant says."""
     batch_size: int = 32
     """Conversations that run at the same time, >= 1."""
     asynchronous: bool = False

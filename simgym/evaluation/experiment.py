@@ -56,7 +56,9 @@ class Experiment:
             max_new_tokens=config.user_max_new_tokens,
             cache=self._cache,
         )
-        self.training_simulators = axes.read_training_simulators(config.trained_on, self._assistants, self._columns)
+        self.training_simulators = axes.read_training_simulators(
+            config.trained_on, self._assistants, self._columns, reference=config.reference
+        )
         """Environment id by assistant."""
         if config.reference is not None and config.reference not in self._assistants:
             raise ConfigurationError(

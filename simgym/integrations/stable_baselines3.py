@@ -2,7 +2,7 @@
 
     vec_env = TextVecEnv("UserSim-Persona-v0", Strategies(), features, num_envs=16, seed=0, max_turns=2)
     model = PPO("MlpPolicy", vec_env, n_steps=4, batch_size=64).learn(2000)
-    assistant = PolicyAssistant(model.policy, vec_env.action_set, vec_env.features)
+    PolicyAssistant.from_model(model).save("policy")
 
 stable-baselines3 takes no text, so actions are numbers of an action set and observations are vectors of features (see
 `simgym.integrations.features`). `TextVecEnv` steps all conversations with one model call per role. stable-baselines3
@@ -25,6 +25,7 @@ import numpy as np
 
 from simgym.assistants.action_sets import ActionSet, Candidates, action_set_from_json
 from simgym.assistants.base import AssistantTurn
+from simgym.assistants.training_record import TrainingRecord, read_training_record
 from simgym.conversation import Conversation
 from simgym.envs.settings import describe
 from simgym.envs.vector_env import UserSimVectorEnv
@@ -34,6 +35,7 @@ from simgym.faults import fault_label
 from simgym.integrations.features import ConversationFeatures, Projection
 from simgym.integrations.outages import check_servers
 from simgym.language_models.loading import LanguageModelSpec
+from simgym.language_models.model_spec import ModelSpec
 from simgym.language_models.weights import DEFAULT_MODEL
 from simgym.seeding import derive_seed
 from simgym.simulation import Dialogue
@@ -87,7 +89,8 @@ class TextVecEnv(VecEnv):
         base = env.unwrapped
         if not isinstance(base, UserSimVectorEnv):
             raise ConfigurationError(f"{env_id} is a {type(base).__name__}, expected one of simgym's (UserSim-...).")
-        self.env, self.action_set, self.features, self.seed_ = base, action_set, features, seed
+        self.env_id, self.env = env_id, base
+        self.action_set, self.features, self.seed_ = action_set, features, seed
         self.conversations_begun = [0] * num_envs
         """Conversations that each row has begun."""
         self.faults: Counter[str] = Counter()
@@ -150,6 +153,25 @@ class TextVecEnv(VecEnv):
             return dialogue.reward
         self.faults[f"{dialogue.end_reason}: {fault_label(dialogue.fault)}"] += 1
         return float(np.mean(self._recent_rewards)) if self._recent_rewards else _UNKNOWN_REWARD
+
+    def training_record(self, *, method: str, steps: int) -> TrainingRecord:
+        """What a policy is trained with here.
+
+        Args:
+            method: What trains it, e.g. `ppo`.
+            steps: Assistant turns or updates so far, as the trainer counts them.
+        """
+        simulation = self.env.simulation
+        return TrainingRecord(
+            method=method,
+            env_id=self.env_id,
+            base_model=_as_json(self.features.model_spec),
+            seed=self.seed_,
+            steps=steps,
+            max_turns=simulation.max_turns,
+            simulator=simulation.simulator.fingerprint(),
+            judge=simulation.judge.fingerprint(),
+        )
 
     def state(self) -> dict[str, Any]:
         """The running conversations as JSON values, for a checkpoint; keys as in earlier versions."""
@@ -233,7 +255,13 @@ class PolicyAssistant:
     """A trained policy as an assistant; implements `Assistant`, so it goes wherever an assistant does."""
 
     def __init__(
-        self, policy: Any, action_set: ActionSet, features: ConversationFeatures, *, deterministic: bool = True
+        self,
+        policy: Any,
+        action_set: ActionSet,
+        features: ConversationFeatures,
+        *,
+        deterministic: bool = True,
+        training: TrainingRecord | None = None,
     ) -> None:
         """Wrap a trained policy.
 
@@ -242,8 +270,34 @@ class PolicyAssistant:
             action_set: What its actions mean.
             features: What it observes.
             deterministic: Take the most probable action; else sample one by the turn's seed.
+            training: How it was trained, to be saved with it; see `from_model`.
         """
-        self.policy, self.action_set, self.features, self.deterministic = policy, action_set, features, deterministic
+        self.policy, self.action_set, self.features = policy, action_set, features
+        self.deterministic = deterministic
+        self.training = training
+
+    @classmethod
+    def from_model(cls, model: Any, *, deterministic: bool = True) -> PolicyAssistant:
+        """The policy of a model of stable-baselines3 with the record of its training so far.
+
+        Args:
+            model: An actor-critic algorithm (`PPO`, `A2C`) on a `TextVecEnv`.
+            deterministic: As for the constructor.
+
+        Raises:
+            ConfigurationError: the model's environment is another one.
+        """
+        env = model.get_env()
+        base = getattr(env, "unwrapped", env)
+        if not isinstance(base, TextVecEnv):
+            raise ConfigurationError(f"The model was trained on a {type(base).__name__}, expected a TextVecEnv.")
+        return cls(
+            model.policy,
+            base.action_set,
+            base.features,
+            deterministic=deterministic,
+            training=base.training_record(method=type(model).__name__.lower(), steps=model.num_timesteps),
+        )
 
     def respond(self, conversations: Sequence[Conversation], *, seeds: Sequence[int]) -> list[AssistantTurn]:
         candidates_N = self.action_set.propose(conversations, seeds=seeds)
@@ -309,17 +363,21 @@ class PolicyAssistant:
             "deterministic": self.deterministic,
         }
         (folder / SETTINGS).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+        if self.training is not None:
+            self.training.save(folder)
 
 
-def load_policy(folder: str | Path, model: LanguageModelSpec = DEFAULT_MODEL) -> PolicyAssistant:
+def load_policy(folder: str | Path, model: LanguageModelSpec | None = None) -> PolicyAssistant:
     """The assistant that `PolicyAssistant.save` wrote.
 
     Args:
         folder: What was saved.
-        model: Who writes the replies and is read for observations; it has to be the model of the training.
+        model: Who writes the replies and is read for observations; it has to be the model of the training. None: the
+            one that the record of the training names, else the default model.
 
     Raises:
         WeightsError: the folder holds no policy.
+        MalformedFile: the record of the training cannot be read.
         ConfigurationError: a strategy's text has changed since, or the policy was trained on another model.
     """
     import gymnasium.spaces
@@ -330,6 +388,9 @@ def load_policy(folder: str | Path, model: LanguageModelSpec = DEFAULT_MODEL) ->
 
     from simgym.integrations.candidate_policy import CandidatePolicy
 
+    training = read_training_record(folder)
+    if model is None:
+        model = training.base_model if training is not None else DEFAULT_MODEL
     try:
         settings = json.loads((Path(folder) / SETTINGS).read_text(encoding="utf-8"))
         tensors = load_file(Path(folder) / POLICY)
@@ -361,4 +422,13 @@ def load_policy(folder: str | Path, model: LanguageModelSpec = DEFAULT_MODEL) ->
             raise
         raise WeightsError(f"{folder} holds no policy: {error!r}. Save one with PolicyAssistant.save.") from error
     policy.eval()
-    return PolicyAssistant(policy, action_set, features, deterministic=bool(settings["deterministic"]))
+    deterministic = bool(settings["deterministic"])
+    return PolicyAssistant(policy, action_set, features, deterministic=deterministic, training=training)
+
+
+def _as_json(model: LanguageModelSpec) -> str | dict[str, Any]:
+    """A model as a record can hold it; of one that was given as an object, its name."""
+    if isinstance(model, str):
+        return model
+    spec = ModelSpec.parse(model)
+    return spec.name if spec.instance is not None else spec.to_json()

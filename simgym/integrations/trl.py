@@ -5,6 +5,7 @@
         train_dataset=scenario_dataset(scenarios),
         rollout_func=make_rollout_func("UserSim-FineTuned-v0", scenarios=scenarios, max_turns=3),
     )
+    trainer.add_callback(training_records(trainer, "Qwen/Qwen2.5-3B-Instruct"))
 
 A prompt is the id of a scenario. The rollouts of a group meet the same user: they share scenario, persona, opening and
 all randomness of the user's side, so that they differ by what the policy says alone. The user speaks in the template's
@@ -21,9 +22,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from simgym.assistants.base import AssistantTurn
+from simgym.assistants.training_record import TrainingRecord
 from simgym.chat_template import defuse, render
 from simgym.conversation import Message, Scenario
 from simgym.envs.unwrapping import simulation_of
@@ -57,9 +60,16 @@ class Rollouts:
     """Plays the scenarios that TRL asks for; what `make_rollout_func` returns."""
 
     def __init__(
-        self, simulation: Simulation, *, seed: int, system_prompt: str | None, waits: Sequence[float] = WAITS
+        self,
+        simulation: Simulation,
+        *,
+        env_id: str,
+        seed: int,
+        system_prompt: str | None,
+        waits: Sequence[float] = WAITS,
     ) -> None:
         self.simulation = simulation
+        self.env_id = env_id
         self.waits = tuple(waits)
         self.seed = seed
         self.system_prompt = system_prompt
@@ -204,7 +214,50 @@ def make_rollout_func(
     import gymnasium
 
     simulation = simulation_of(gymnasium.make(env_id, scenarios=list(scenarios), **settings))
-    return Rollouts(simulation, seed=seed, system_prompt=system_prompt, waits=waits)
+    return Rollouts(simulation, env_id=env_id, seed=seed, system_prompt=system_prompt, waits=waits)
+
+
+def training_record(trainer: Any, base_model: str | Mapping[str, Any]) -> TrainingRecord:
+    """What the policy has been trained with so far.
+
+    Args:
+        trainer: A `GRPOTrainer` whose `rollout_func` is of `make_rollout_func`.
+        base_model: The model it began as: a name or settings, as `ModelSpec` reads them.
+
+    Raises:
+        ConfigurationError: the trainer has another rollout function.
+    """
+    rollouts = trainer.rollout_func
+    if not isinstance(rollouts, Rollouts):
+        raise ConfigurationError(
+            f"The trainer's rollout_func is a {type(rollouts).__name__}, expected that of make_rollout_func."
+        )
+    simulation = rollouts.simulation
+    return TrainingRecord(
+        method="grpo",
+        env_id=rollouts.env_id,
+        base_model=base_model,
+        seed=rollouts.seed,
+        steps=trainer.state.global_step,
+        max_turns=simulation.max_turns,
+        simulator=simulation.simulator.fingerprint(),
+        judge=simulation.judge.fingerprint(),
+        system_prompt=rollouts.system_prompt,
+    )
+
+
+def training_records(trainer: Any, base_model: str | Mapping[str, Any]) -> Any:
+    """A callback for `add_callback` that writes the record of the training beside every checkpoint; see
+    `training_record`."""
+    from transformers import TrainerCallback
+
+    class Records(TrainerCallback):  # type: ignore[misc]
+        def on_save(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            if state.is_world_process_zero and folder.is_dir():
+                training_record(trainer, base_model).save(folder)
+
+    return Records()
 
 
 def scenario_dataset(scenarios: Sequence[Scenario]) -> Any:

@@ -13,6 +13,11 @@ from safetensors.numpy import load_file
 
 pytest.importorskip("trl", reason="the extra simgym[train] is not installed")
 
+from simgym.assistants.loading import load_assistant
+from simgym.assistants.training_record import read_training_record
+from simgym.conversation import Conversation
+from simgym.language_models.base import SamplingParams
+
 RECIPE = Path(__file__).resolve().parents[2] / "agents" / "grpo.py"
 
 
@@ -126,3 +131,9 @@ def test_a_run_in_two_parts_is_a_run_in_one(tiny_model, scenarios, tmp_path):
     talks = [json.loads(line) for line in (tmp_path / "straight" / "conversations.jsonl").read_text().splitlines()]
     assert {talk["step"] for talk in talks} == {0, 1, 2, 3, 4, 5, 6}
     assert talks[0]["messages"][0]["role"] == "user"
+    records = [read_training_record(tmp_path / "parts" / name) for name in ("checkpoint-3", "final")]
+    assert [record.name for record in records] == ["grpo-FineTuned-seed42-step3", "grpo-FineTuned-seed42-step6"]
+    trained = load_assistant(str(tmp_path / "parts" / "final"), SamplingParams(max_new_tokens=4))
+    assert trained.name == records[1].name
+    (turn,) = trained.assistant.respond([Conversation().add("user", "hello")], seeds=[1])
+    assert turn.calls[0].completion_tokens > 0

@@ -12,6 +12,7 @@ from stable_baselines3.common.env_checker import check_env
 import simgym  # noqa: F401  # registers the environments
 from simgym.assistants.action_sets import STRATEGIES, SampledReplies, Strategies
 from simgym.assistants.base import Assistant
+from simgym.assistants.loading import load_assistant
 from simgym.conversation import INTENT_PREFIX, Conversation, Message, Scenario
 from simgym.errors import ConfigurationError, ServerUnavailable, WeightsError
 from simgym.integrations.features import ConversationFeatures, DiscreteReplies, EmbeddingObservation
@@ -137,6 +138,27 @@ def test_a_policy_that_was_saved_acts_as_before(tiny_model, features, tmp_path):
         talks = [Conversation().add("user", text) for text in ("AAAA", "zz z", "something else")]
         assert again.respond(talks, seeds=[1, 2, 3]) == assistant.respond(talks, seeds=[1, 2, 3])
         assert again.fingerprint() == assistant.fingerprint()
+
+
+def test_a_trained_policy_says_what_it_was_trained_with_and_is_an_assistant_by_its_folder(
+    tiny_model, features, tmp_path
+):
+    action_set = Strategies(tiny_model, names=("brief", "steps"), sampling=SHORT)
+    env = TextVecEnv(
+        "UserSim-Replay-v0", action_set, features, num_envs=2, seed=3, max_turns=1, scenarios=users(), judge=Fitting()
+    )
+    model = PPO("MlpPolicy", env, n_steps=4, batch_size=8, seed=3, device="cpu").learn(8)
+    assistant = PolicyAssistant.from_model(model)
+    assistant.save(tmp_path / "policy")
+    named = load_assistant(str(tmp_path / "policy"), SHORT)
+    assert named.name == "ppo-Replay-seed3-step8"
+    assert named.assistant.training == assistant.training
+    assert named.assistant.training.judge == {"judge": "fitting"}
+    assert named.assistant.fingerprint() == assistant.fingerprint()
+    talks = [Conversation().add("user", text) for text in ("AAAA", "zz z")]
+    assert named.assistant.respond(talks, seeds=[1, 2]) == assistant.respond(talks, seeds=[1, 2])
+    with pytest.raises(ConfigurationError, match=r"Leave \+PROMPT out"):
+        load_assistant(f"{tmp_path / 'policy'}+clarify", SHORT)
 
 
 def test_a_policy_whose_words_or_model_changed_is_refused(tiny_model, features, tmp_path):
