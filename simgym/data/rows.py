@@ -54,14 +54,14 @@ def _files(source: str) -> list[Path]:
     if path.is_file():
         return [path]
     if path.is_dir():
-        found = sorted(one for one in path.iterdir() if one.suffix in _ENDINGS)
+        files = sorted(file for file in path.iterdir() if file.suffix in _ENDINGS)
     else:
-        found = sorted(path.parent.glob(path.name))
-    if not found:
+        files = sorted(path.parent.glob(path.name))
+    if not files:
         raise ConfigurationError(f"There is no file {source}. Give a JSONL or Parquet file, or a Hugging Face id.")
-    if len({one.suffix for one in found}) > 1:
+    if len({file.suffix for file in files}) > 1:
         raise ConfigurationError(f"{source} holds JSONL and Parquet files. Give a pattern that matches one kind.")
-    return found
+    return files
 
 
 def _jsonl_rows(files: Sequence[Path], start: int) -> Iterator[tuple[int, Mapping[str, Any]]]:

@@ -125,7 +125,7 @@ def _task(identifier: str, row: Mapping[str, Any]) -> WildBenchTask | str:
     if not talk or talk[-1].role != "user" or not talk[-1].content.strip():
         return "does not end with a user turn"
     items = row["checklist"] if isinstance(row["checklist"], list | tuple) else ()
-    checklist = tuple(one for one in items if isinstance(one, str) and one.strip())
+    checklist = tuple(item for item in items if isinstance(item, str) and item.strip())
     if not checklist:
         return "no checklist"
     intent = str(row.get("intent") or "")

@@ -33,7 +33,7 @@ from simgym.envs.unwrapping import simulation_of
 from simgym.errors import ConfigurationError
 from simgym.extras import optional_import
 from simgym.faults import Fault, FaultKind, fault_label
-from simgym.integrations.outages import WAITS, check_servers, patiently, silent
+from simgym.integrations.outages import WAITS, check_servers, retry_on_outage, silent
 from simgym.seeding import derive_seed
 from simgym.simulation import Dialogue, Simulation
 
@@ -94,44 +94,44 @@ class Rollouts:
             ConfigurationError: there is no such scenario, or the chat template has no user role.
             ServerUnavailable: all conversations failed by a server's silence, and went on to after every pause.
         """
-        return patiently(lambda: self._play(prompts, trainer), waits=self.waits)
+        return retry_on_outage(lambda: self._play(prompts, trainer), waits=self.waits)
 
     def _play(self, prompts: Sequence[Sequence[Mapping[str, str]]], trainer: Any) -> dict[str, list[Any]]:
         tokenizer = getattr(trainer.processing_class, "tokenizer", trainer.processing_class)
         training = trainer.model.training
         step = trainer.state.global_step if training else "evaluation"
         rollouts = self._open(tokenizer, [prompt[-1]["content"] for prompt in prompts], step, trainer)
-        while _anybody(running := [one for one in rollouts if not one.dialogue.ended], trainer):
+        while _anybody(running := [rollout for rollout in rollouts if not rollout.dialogue.ended], trainer):
             # where generation is collective, a process whose conversations are over still takes part, for nothing
-            asked = [_so_far(one) for one in running] or [rollouts[0].prompt_ids]
+            asked = [_so_far(rollout) for rollout in running] or [rollouts[0].prompt_ids]
             ids_N, logprobs_N = trainer._generate_single_turn(asked, None, {}, 1)
             if not running:
                 continue
             turns = []
-            for number, (one, ids) in enumerate(zip(running, ids_N, strict=True)):
-                one.completion_ids += ids
-                one.env_mask += [1] * len(ids)
+            for number, (rollout, ids) in enumerate(zip(running, ids_N, strict=True)):
+                rollout.completion_ids += ids
+                rollout.env_mask += [1] * len(ids)
                 if logprobs_N is not None:
-                    one.logprobs += logprobs_N[number]
+                    rollout.logprobs += logprobs_N[number]
                 text = str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
                 turns.append(AssistantTurn(text, None if text else "empty"))
-            stepped = self.simulation.step([one.dialogue for one in running], turns)
-            for one, dialogue in zip(running, stepped, strict=True):
-                one.dialogue = dialogue
+            stepped = self.simulation.step([rollout.dialogue for rollout in running], turns)
+            for rollout, dialogue in zip(running, stepped, strict=True):
+                rollout.dialogue = dialogue
                 if not dialogue.ended:
-                    self._hear(tokenizer, one, trainer)
-        dialogues = [one.dialogue for one in rollouts]
+                    self._hear(tokenizer, rollout, trainer)
+        dialogues = [rollout.dialogue for rollout in rollouts]
         if all(_gathered(silent(dialogues) is not None, trainer)):  # processes try again together, or not at all
             check_servers(dialogues)
         return self._output(tokenizer, rollouts, trainer)
 
     def _open(self, tokenizer: Any, ids: Sequence[str], step: int | str, trainer: Any) -> list[Rollout]:
         """Conversations that begin, one opening for all rollouts of a scenario."""
-        seeds = {one: derive_seed(self.seed, "grpo", step, one) for one in ids}
+        seeds = {rollout_id: derive_seed(self.seed, "grpo", step, rollout_id) for rollout_id in ids}
         opened = dict(zip(seeds, self.simulation.open(list(seeds.values()), list(seeds)), strict=True))
         rollouts = []
-        for one in ids:
-            dialogue = opened[one]  # a fork: the same value begins every rollout of the group
+        for rollout_id in ids:
+            dialogue = opened[rollout_id]  # a fork: the same value begins every rollout of the group
             if dialogue.ended:  # the opening failed
                 rollouts.append(Rollout(dialogue=dialogue, prompt_ids=[tokenizer.eos_token_id]))
                 continue
@@ -145,46 +145,46 @@ class Rollouts:
     def _system(self) -> list[Message]:
         return [Message("system", self.system_prompt)] if self.system_prompt else []
 
-    def _hear(self, tokenizer: Any, one: Rollout, trainer: Any) -> None:
+    def _hear(self, tokenizer: Any, rollout: Rollout, trainer: Any) -> None:
         """Put the user's turn behind what was sampled, and what opens the policy's next turn."""
-        behind = _tokens_between(tokenizer, one.dialogue.user_reply)
-        written = one.completion_ids[-1]
+        behind = _tokens_between(tokenizer, rollout.dialogue.user_reply)
+        written = rollout.completion_ids[-1]
         if behind and written == behind[0]:  # the policy ended its turn itself
             behind = behind[1:]
-        self._check_room(one, behind, trainer)
-        if one.dialogue.ended:
+        self._check_room(rollout, behind, trainer)
+        if rollout.dialogue.ended:
             return
-        one.completion_ids += behind
-        one.env_mask += [0] * len(behind)
-        if one.logprobs:
-            one.logprobs += [0.0] * len(behind)
+        rollout.completion_ids += behind
+        rollout.env_mask += [0] * len(behind)
+        if rollout.logprobs:
+            rollout.logprobs += [0.0] * len(behind)
 
-    def _check_room(self, one: Rollout, behind: Sequence[int], trainer: Any) -> None:
+    def _check_room(self, rollout: Rollout, behind: Sequence[int], trainer: Any) -> None:
         """End a conversation in whose context another turn does not fit."""
         longest = getattr(trainer.model.config, "max_position_embeddings", None)
         room = trainer.args.max_completion_length
-        if longest is not None and len(_so_far(one)) + len(behind) + room > longest:
+        if longest is not None and len(_so_far(rollout)) + len(behind) + room > longest:
             full = Fault(FaultKind.CONTEXT_OVERFLOW, f"no room for {room} tokens in {longest}")
-            one.dialogue = self.simulation.step([one.dialogue], [AssistantTurn("", str(full))])[0]
+            rollout.dialogue = self.simulation.step([rollout.dialogue], [AssistantTurn("", str(full))])[0]
 
     def _output(self, tokenizer: Any, rollouts: Sequence[Rollout], trainer: Any) -> dict[str, list[Any]]:
-        self.latest = [one.dialogue for one in rollouts]
-        for one in rollouts:
-            if one.dialogue.reward is None:
-                self.faults[f"{one.dialogue.end_reason}: {fault_label(one.dialogue.fault)}"] += 1
-            if not one.completion_ids:  # the opening failed: nothing to learn from, and TRL wants a token
-                one.completion_ids, one.env_mask = [tokenizer.eos_token_id], [0]
-        told = trainer.use_vllm or any(one.logprobs for one in rollouts)
+        self.latest = [rollout.dialogue for rollout in rollouts]
+        for rollout in rollouts:
+            if rollout.dialogue.reward is None:
+                self.faults[f"{rollout.dialogue.end_reason}: {fault_label(rollout.dialogue.fault)}"] += 1
+            if not rollout.completion_ids:  # the opening failed: nothing to learn from, and TRL wants a token
+                rollout.completion_ids, rollout.env_mask = [tokenizer.eos_token_id], [0]
+        told = trainer.use_vllm or any(rollout.logprobs for rollout in rollouts)
         return {
-            "prompt_ids": [one.prompt_ids for one in rollouts],
-            "completion_ids": [one.completion_ids for one in rollouts],
-            "env_mask": [one.env_mask for one in rollouts],
-            "logprobs": [one.logprobs or [0.0] * len(one.env_mask) for one in rollouts] if told else None,  # type: ignore[dict-item]
-            "judge_reward": [one.dialogue.reward for one in rollouts],
-            "end_reason": [one.dialogue.end_reason for one in rollouts],
-            "turns": [one.dialogue.turn for one in rollouts],
-            "scenario_id": [one.dialogue.scenario.id for one in rollouts],
-            "conversation": [one.dialogue.conversation.to_json() for one in rollouts],
+            "prompt_ids": [rollout.prompt_ids for rollout in rollouts],
+            "completion_ids": [rollout.completion_ids for rollout in rollouts],
+            "env_mask": [rollout.env_mask for rollout in rollouts],
+            "logprobs": [rollout.logprobs or [0.0] * len(rollout.env_mask) for rollout in rollouts] if told else None,  # type: ignore[dict-item]
+            "judge_reward": [rollout.dialogue.reward for rollout in rollouts],
+            "end_reason": [rollout.dialogue.end_reason for rollout in rollouts],
+            "turns": [rollout.dialogue.turn for rollout in rollouts],
+            "scenario_id": [rollout.dialogue.scenario.id for rollout in rollouts],
+            "conversation": [rollout.dialogue.conversation.to_json() for rollout in rollouts],
         }
 
 
@@ -264,14 +264,14 @@ def scenario_dataset(scenarios: Sequence[Scenario]) -> Any:
     """A `datasets.Dataset` whose prompts are scenario ids, for `train_dataset` and `eval_dataset`."""
     from datasets import Dataset
 
-    return Dataset.from_list([{"prompt": [{"role": "user", "content": one.id}]} for one in scenarios])
+    return Dataset.from_list([{"prompt": [{"role": "user", "content": scenario.id}]} for scenario in scenarios])
 
 
 def judge_reward(judge_reward: Sequence[float | None], **columns: Any) -> list[float | None]:
     """TRL's reward function: what the judge said; None where there is no judgement."""
     log: Callable[[str, float], None] | None = columns.get("log_metric")
     if log is not None and judge_reward:
-        log("simgym/unjudged", sum(one is None for one in judge_reward) / len(judge_reward))
+        log("simgym/unjudged", sum(reward is None for reward in judge_reward) / len(judge_reward))
         turns = columns.get("turns") or [0]
         log("simgym/turns", sum(turns) / len(turns))
     return list(judge_reward)
@@ -289,14 +289,14 @@ def _gathered(value: bool, trainer: Any) -> list[bool]:
     return list(optional_import("accelerate.utils", "train").gather_object([value]))
 
 
-def _so_far(one: Rollout) -> list[int]:
-    return one.prompt_ids + one.completion_ids
+def _so_far(rollout: Rollout) -> list[int]:
+    return rollout.prompt_ids + rollout.completion_ids
 
 
 def _tokens_between(tokenizer: Any, said: str) -> list[int]:
     """The template's tokens from the end of one assistant turn to the beginning of the next, a user's turn between."""
     talk = [Message("user", "x"), Message("assistant", _REPLY), Message("user", defuse(tokenizer, said))]
-    _, found, behind = render(tokenizer, talk, "assistant").rpartition(_REPLY)
-    if not found:
+    _, marker, behind = render(tokenizer, talk, "assistant").rpartition(_REPLY)
+    if not marker:
         raise ConfigurationError("The model's chat template alters assistant turns, so no user turn can follow them.")
     return list(tokenizer(behind, add_special_tokens=False)["input_ids"])

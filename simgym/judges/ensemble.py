@@ -38,17 +38,17 @@ class EnsembleJudge:
             raise ConfigurationError("The ensemble needs a list of judges, expected at least one.")
         self.judges = [_load(judge) for judge in judges]
         self.weights = [float(weight) for weight in (weights or [1.0] * len(judges))]
-        if len(self.weights) != len(self.judges) or not all(0 < one < math.inf for one in self.weights):
+        if len(self.weights) != len(self.judges) or not all(0 < weight < math.inf for weight in self.weights):
             raise ConfigurationError(f"Got {len(self.weights)} weights, expected {len(self.judges)} positive ones.")
 
     def judge(
         self, scenarios: Sequence[Scenario], conversations: Sequence[Conversation], *, seeds: Sequence[int]
     ) -> list[Judgement]:
-        found = [
+        judgements_by_judge = [
             judge.judge(scenarios, conversations, seeds=[derive_seed(seed, "ensemble", number) for seed in seeds])
             for number, judge in enumerate(self.judges)
         ]
-        return [_mean(list(several), self.weights) for several in zip(*found, strict=True)]
+        return [_mean(list(judgements), self.weights) for judgements in zip(*judgements_by_judge, strict=True)]
 
     def check(self) -> None:
         """Check every judge; see `check_ready`."""
@@ -84,17 +84,19 @@ class PerTurnJudge:
             for index, message in enumerate(conversation.messages)
             if message.role == "assistant"
         ]
-        found = self.inner.judge(
+        judged = self.inner.judge(
             [scenarios[row] for row, _ in stages],
             [stage for _, stage in stages],
             seeds=[derive_seed(seeds[row], "turn", len(stage.messages)) for row, stage in stages],
         )
         of_row: list[list[Judgement]] = [[] for _ in conversations]
-        for (row, _), judgement in zip(stages, found, strict=True):
+        for (row, _), judgement in zip(stages, judged, strict=True):
             of_row[row].append(judgement)
         return [
-            _mean(several, [1.0] * len(several)) if several else Judgement(None, fault="no_turns: nothing to judge")
-            for several in of_row
+            _mean(judgements, [1.0] * len(judgements))
+            if judgements
+            else Judgement(None, fault="no_turns: nothing to judge")
+            for judgements in of_row
         ]
 
     def check(self) -> None:
@@ -114,9 +116,9 @@ def _load(judge: JudgeSpec) -> Judge:
     return load_judge(judge)
 
 
-def _mean(several: Sequence[Judgement], weights: Sequence[float]) -> Judgement:
-    values = [judgement.score for judgement in several if judgement.score is not None]
-    faults = [judgement.fault for judgement in several if judgement.fault]
+def _mean(judgements: Sequence[Judgement], weights: Sequence[float]) -> Judgement:
+    values = [judgement.score for judgement in judgements if judgement.score is not None]
+    faults = [judgement.fault for judgement in judgements if judgement.fault]
     mean = (
         sum(value * weight for value, weight in zip(values, weights, strict=True)) / sum(weights)
         if not faults
@@ -124,8 +126,8 @@ def _mean(several: Sequence[Judgement], weights: Sequence[float]) -> Judgement:
     )
     return Judgement(
         score=None if mean is None else min(1.0, max(0.0, mean)),
-        reasons=tuple(reason for judgement in several for reason in judgement.reasons),
+        reasons=tuple(reason for judgement in judgements for reason in judgement.reasons),
         fault="; ".join(faults) or None,
         components=() if faults else tuple(values),
-        calls=tuple(call for judgement in several for call in judgement.calls),
+        calls=tuple(call for judgement in judgements for call in judgement.calls),
     )

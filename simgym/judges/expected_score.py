@@ -58,7 +58,7 @@ class ExpectedScoreJudge:
         for conversation, request, logprobs in zip(
             conversations, requests, model.choose(requests, DIGITS), strict=True
         ):
-            chances = [math.exp(one) for one in logprobs]
+            chances = [math.exp(logprob) for logprob in logprobs]
             mass = sum(chances)
             value = sum(digit * chance for digit, chance in enumerate(chances)) / mass / 9 if mass else 0.0
             fault = None if mass >= LEAST_MASS else f"unparsable: the digits have {mass:.3f} of the probability"

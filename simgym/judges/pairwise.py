@@ -114,8 +114,8 @@ class PairwiseJudge:
             faults = [reply.fault or grade.fault for reply, grade in zip(said, read, strict=True)]
             turn = len(history.said_by("assistant"))
             calls = tuple(
-                record_call("judge", turn, one, reply, fault)
-                for one, reply, fault in zip(asked, said, faults, strict=True)
+                record_call("judge", turn, request, reply, fault)
+                for request, reply, fault in zip(asked, said, faults, strict=True)
             )
             reasons = tuple(grade.thought for grade in read)
             values = [grade.value for grade in read if grade.value is not None]
@@ -160,13 +160,17 @@ class PairwiseJudge:
         )
         judgements = []
         for index, (scenario, _, _) in enumerate(triples):
-            if (one := compared.get(index)) is None:
+            if (comparison := compared.get(index)) is None:
                 why = f"no_reference: none for scenario {scenario.id}" if answered[index] else "no_turns: no answer"
                 judgements.append(Judgement(None, fault=why))
             else:
                 judgements.append(
                     Judgement(
-                        one.outcome, reasons=one.reasons, fault=one.fault, components=one.verdicts, calls=one.calls
+                        comparison.outcome,
+                        reasons=comparison.reasons,
+                        fault=comparison.fault,
+                        components=comparison.verdicts,
+                        calls=comparison.calls,
                     )
                 )
         return judgements

@@ -68,8 +68,8 @@ class Head:
 
     def rewards(self, pooled: Floats, matched: Floats) -> Floats:
         """Rewards of N exchanges, shape (N,)."""
-        found: Floats = self.features(pooled, matched) @ self.weight
-        return found
+        rewards: Floats = self.features(pooled, matched) @ self.weight
+        return rewards
 
 
 def read_head(folder: str | Path) -> Head:
@@ -162,8 +162,10 @@ class RewardHeadJudge:
 
     def _judgement(self, head: Head, text: str, exchanges: list[Exchange], read: HiddenStates | None) -> Judgement:
         turn = len(exchanges)
-        found = [(pool(read, one, 0), match(read, one, 1)) for one in exchanges] if read is not None else []
-        kept = [(pooled, matched) for pooled, matched in found if pooled is not None and matched is not None]
+        features = (
+            [(pool(read, exchange, 0), match(read, exchange, 1)) for exchange in exchanges] if read is not None else []
+        )
+        kept = [(pooled, matched) for pooled, matched in features if pooled is not None and matched is not None]
         fault = None
         if read is None:
             fault = "unparsable: the assistant said nothing"

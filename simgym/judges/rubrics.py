@@ -53,7 +53,7 @@ def load_rubric(rubric: str, needed: Sequence[str], optional: Sequence[str] = ()
         text = file.read_text(encoding="utf-8")
         Template(text).substitute(dict.fromkeys((*needed, *optional), ""))
     except (OSError, UnicodeDecodeError) as error:
-        names = (one.name for one in folder.iterdir() if one.name.endswith(".txt"))
+        names = (file.name for file in folder.iterdir() if file.name.endswith(".txt"))
         known = ", ".join(sorted(name.removesuffix(".txt") for name in names))
         raise ConfigurationError(f"There is no rubric file {rubric} ({error}). Built-in rubrics: {known}.") from error
     except (KeyError, ValueError) as error:
