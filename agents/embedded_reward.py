@@ -117,13 +117,13 @@ def read_sources(path: Path) -> list[Source]:
 def sample(model: TransformersLM, sources: Sequence[Source], file: RunFile, batch_size: int = 40) -> None:
     """What the base model says itself: its own answer, a terse one, and a strong answer's start carried on."""
     for kind in ("own", "continued", "terse"):
-        todo = [one for one in sources if f"{one.key}:{kind}" not in file.rows]
-        todo.sort(key=lambda one: len(one.opening))
+        todo = [source for source in sources if f"{source.key}:{kind}" not in file.rows]
+        todo.sort(key=lambda source: len(source.opening))
         for start in range(0, len(todo), batch_size):
             batch = todo[start : start + batch_size]
             texts = carried_on(model, batch) if kind == "continued" else answered(model, batch, kind)
-            for one, text in zip(batch, texts, strict=True):
-                file.append({"key": f"{one.key}:{kind}", "text": text})
+            for source, text in zip(batch, texts, strict=True):
+                file.append({"key": f"{source.key}:{kind}", "text": text})
             print(f"{kind}: {start + len(batch)} of {len(todo)}", flush=True)
 
 
@@ -132,10 +132,10 @@ def answered(model: TransformersLM, batch: Sequence[Source], kind: str) -> list[
     sampling = SamplingParams(0.8, 0.95, 160 if kind == "own" else 60)
     head = (Message("system", TERSE),) if kind == "terse" else ()
     requests = [
-        Request((*head, Message("user", one.opening)), sampling, derive_seed(0, 0, f"{one.key}:{kind}"))
-        for one in batch
+        Request((*head, Message("user", source.opening)), sampling, derive_seed(0, 0, f"{source.key}:{kind}"))
+        for source in batch
     ]
-    return [one.text for one in model.generate(requests)]
+    return [generation.text for generation in model.generate(requests)]
 
 
 def carried_on(model: TransformersLM, batch: Sequence[Source]) -> list[str]:
@@ -144,12 +144,12 @@ def carried_on(model: TransformersLM, batch: Sequence[Source]) -> list[str]:
 
     tokenizer = model.tokenizer
     prompts, starts = [], []
-    for one in batch:
-        rng = np.random.default_rng(derive_seed(0, 0, f"{one.key}:continued"))
-        words = one.answers[int(rng.integers(len(one.answers)))]
+    for source in batch:
+        rng = np.random.default_rng(derive_seed(0, 0, f"{source.key}:continued"))
+        words = source.answers[int(rng.integers(len(source.answers)))]
         ids = tokenizer(words, add_special_tokens=False)["input_ids"][: int(rng.integers(25, 60))]
         starts.append(tokenizer.decode(ids).rpartition(" ")[0])
-        prompts.append(render(tokenizer, [Message("user", one.opening)], "assistant") + starts[-1])
+        prompts.append(render(tokenizer, [Message("user", source.opening)], "assistant") + starts[-1])
     tokenizer.padding_side = "left"
     inputs = tokenizer(prompts, add_special_tokens=False, return_tensors="pt", padding=True).to(model.model.device)
     torch.manual_seed(derive_seed(0, 0, batch[0].key))
@@ -182,8 +182,8 @@ def texts_of(source: Source, sources: Sequence[Source], samples: dict[str, dict[
         add(kind, said if rng.random() < 0.5 else said[: sentence_end(said, len(said))])
     for kind in rng.choice(list(CORRUPTIONS), size=2, replace=False):
         add(str(kind), CORRUPTIONS[str(kind)](excerpt(str(rng.choice(source.answers)), rng), source, rng))
-    others = [one for one in sources if one.key != source.key]
-    near = [one for one in others if one.topic == source.topic]
+    others = [other for other in sources if other.key != source.key]
+    near = [other for other in others if other.topic == source.topic]
     strangers = near if near and rng.random() < 0.5 else others
     stranger = strangers[int(rng.integers(len(strangers)))]
     add("off_topic", excerpt(str(rng.choice(stranger.answers)), rng))
@@ -222,8 +222,8 @@ def repeated(words: str, source: Source, rng: np.random.Generator) -> str:
 
 def padded(words: str, source: Source, rng: np.random.Generator) -> str:
     """A sentence or two of the answer among filler."""
-    parts = [one for one in re.split(r"(?<=[.!?])\s+|\n+", words) if one]
-    filler = [FILLER[int(one)] for one in rng.permutation(len(FILLER))]
+    parts = [part for part in re.split(r"(?<=[.!?])\s+|\n+", words) if part]
+    filler = [FILLER[int(number)] for number in rng.permutation(len(FILLER))]
     target, kept = len(words), [parts[0]] if rng.random() < 0.5 else []
     while sum(map(len, kept)) < target and filler:
         kept.insert(int(rng.integers(len(kept) + 1)), filler.pop())
@@ -232,10 +232,10 @@ def padded(words: str, source: Source, rng: np.random.Generator) -> str:
 
 def shuffled(words: str, source: Source, rng: np.random.Generator) -> str:
     """Sentences in another order; of three, one draw in six leaves them as they are, which is noise in the labels."""
-    parts = [one for one in re.split(r"(?<=[.!?])\s+|\n+", words) if one]
+    parts = [part for part in re.split(r"(?<=[.!?])\s+|\n+", words) if part]
     if len(parts) < 3:
         return garbled(words, source, rng)
-    return " ".join(parts[int(one)] for one in rng.permutation(len(parts)))
+    return " ".join(parts[int(number)] for number in rng.permutation(len(parts)))
 
 
 def garbled(words: str, source: Source, rng: np.random.Generator) -> str:
@@ -245,7 +245,7 @@ def garbled(words: str, source: Source, rng: np.random.Generator) -> str:
     for place in range(len(said) - 1):
         if rng.random() < rate:
             said[place], said[place + 1] = said[place + 1], said[place]
-    return " ".join(one for one in said if rng.random() > rate / 3)
+    return " ".join(word for word in said if rng.random() > rate / 3)
 
 
 CORRUPTIONS: dict[str, Callable[[str, Source, np.random.Generator], str]] = {
@@ -274,16 +274,16 @@ def read_texts(
     from safetensors.numpy import load_file, save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    openings = {one.key: one.opening for one in sources}
+    openings = {source.key: source.opening for source in sources}
     named = [
-        (folder / text_hash(repr((openings[one.source], one.words, one.ends, LAYERS, MATCH_LAYER))), one)
-        for one in texts
+        (folder / text_hash(repr((openings[text.source], text.words, text.ends, LAYERS, MATCH_LAYER))), text)
+        for text in texts
     ]
-    todo = [(path, one) for path, one in named if not path.is_file()]
+    todo = [(path, text) for path, text in named if not path.is_file()]
     for start in range(0, len(todo), chunk):
         part = todo[start : start + chunk]
-        found = read_chunk(model, [(openings[one.source], one) for _, one in part])
-        for (path, _), read in zip(part, found, strict=True):
+        states = read_chunk(model, [(openings[text.source], text) for _, text in part])
+        for (path, _), read in zip(part, states, strict=True):
             save_file({"pooled": read.pooled, "matched": read.matched}, folder / "part")
             os.replace(folder / "part", path)
         print(f"read: {min(start + chunk, len(todo))} of {len(todo)}", flush=True)
@@ -292,17 +292,17 @@ def read_texts(
 
 def read_chunk(model: TransformersLM, texts: Sequence[tuple[str, Text]]) -> list[Read]:
     """Read some texts after their openings."""
-    talks = [(Message("user", opening), Message("assistant", one.words)) for opening, one in texts]
-    made = [rendered(model.tokenizer, talk) for talk in talks]
-    states = model.hidden_states([text for text, _ in made], layers=[*LAYERS, MATCH_LAYER])
-    found = []
-    for (_, one), (_, (exchange,)), read in zip(texts, made, states, strict=True):
+    talks = [(Message("user", opening), Message("assistant", text.words)) for opening, text in texts]
+    renderings = [rendered(model.tokenizer, talk) for talk in talks]
+    states = model.hidden_states([text for text, _ in renderings], layers=[*LAYERS, MATCH_LAYER])
+    reads = []
+    for (_, text), (_, (exchange,)), read in zip(texts, renderings, states, strict=True):
         first = exchange.answer[0]
-        cuts = [Exchange(exchange.question, (first, first + end)) for end in one.ends]
+        cuts = [Exchange(exchange.question, (first, first + end)) for end in text.ends]
         pooled = [[pool(read, cut, layer)[0] for layer in range(len(LAYERS))] for cut in cuts]
         matched = [match(read, cut, len(LAYERS))[0] for cut in cuts]
-        found.append(Read(np.array(pooled, dtype=np.float32), np.array(matched, dtype=np.float32)))
-    return found
+        reads.append(Read(np.array(pooled, dtype=np.float32), np.array(matched, dtype=np.float32)))
+    return reads
 
 
 @dataclass(frozen=True)
@@ -320,7 +320,7 @@ class Pair:
 
 def make_pairs(sources: Sequence[Source], texts: Sequence[Text]) -> list[Pair]:
     """Every strong answer with every rejected one to the same opening, and the stronger model with the other."""
-    topics = {one.key: one.topic for one in sources}
+    topics = {source.key: source.topic for source in sources}
     by_source: dict[str, list[int]] = {}
     for number, text in enumerate(texts):
         by_source.setdefault(text.source, []).append(number)
@@ -329,8 +329,8 @@ def make_pairs(sources: Sequence[Source], texts: Sequence[Text]) -> list[Pair]:
         rejected = [number for number in numbers if texts[number].kind != "strong"]
         strong = [number for number in numbers if texts[number].kind == "strong"]
         pairs += [
-            Pair(topics[key], texts[other].kind, (one, end), (other, 0))
-            for one in strong
+            Pair(topics[key], texts[other].kind, (answer, end), (other, 0))
+            for answer in strong
             for end, other in enumerate(rejected)
         ]
         first, second = strong
@@ -364,7 +364,7 @@ def fitted(pairs: Sequence[Pair], read: Sequence[Read], layer: int, prior: float
     from sklearn.linear_model import LogisticRegression
 
     chosen, rejected = sides(pairs, read, layer)
-    pooled, matched = (np.concatenate(both) for both in zip(chosen, rejected, strict=True))
+    pooled, matched = (np.concatenate(halves) for halves in zip(chosen, rejected, strict=True))
     moments = {
         "mean": pooled.mean(0),
         "deviation": pooled.std(0) + 1e-6,
@@ -388,8 +388,8 @@ def cross_validated(pairs: Sequence[Pair], read: Sequence[Read], layer: int, pri
 
     right = np.zeros(len(pairs))
     for train, test in GroupKFold(4).split(pairs, groups=[pair.topic for pair in pairs]):
-        head = fitted([pairs[one] for one in train], read, layer, prior)
-        chosen, rejected = (head.rewards(*side) for side in sides([pairs[one] for one in test], read, layer))
+        head = fitted([pairs[row] for row in train], read, layer, prior)
+        chosen, rejected = (head.rewards(*side) for side in sides([pairs[row] for row in test], read, layer))
         right[test] = chosen > rejected
     return right
 
@@ -432,7 +432,7 @@ def accuracy_by_kind(pairs: Sequence[Pair], right: np.ndarray[Any, Any]) -> dict
     """Share of right decisions by what is wrong with the rejected answer, and their mean."""
     kinds = [pair.kind for pair in pairs]
     shares = {
-        kind: float(np.mean([hit for hit, one in zip(right, kinds, strict=True) if one == kind]))
+        kind: float(np.mean([hit for hit, own_kind in zip(right, kinds, strict=True) if own_kind == kind]))
         for kind in sorted(set(kinds))
     }
     return {**shares, "mean of kinds": float(np.mean(list(shares.values())))}

@@ -46,7 +46,9 @@ def package(source: Path, target: Path, base: str) -> None:
 
     target.mkdir(parents=True, exist_ok=True)
     weights = load_file(source / "adapter_model.safetensors")
-    save_file({name: one.to(torch.float16) for name, one in weights.items()}, target / "adapter_model.safetensors")
+    save_file(
+        {name: weight.to(torch.float16) for name, weight in weights.items()}, target / "adapter_model.safetensors"
+    )
     (target / "adapter_model.safetensors").chmod(0o644)
     config = json.loads((source / "adapter_config.json").read_text())
     config["base_model_name_or_path"] = base
@@ -95,8 +97,8 @@ def _training_seconds(history: list[dict[str, Any]]) -> float:
 def _realism(results: dict[str, Any] | None) -> str:
     if results is None:
         return "\n"
-    ours = next(one for one in results["scorecards"] if one["simulator"] == "FineTuned")
-    theirs = next(one for one in results["scorecards"] if one["simulator"] == "RolePlay")
+    ours = next(card for card in results["scorecards"] if card["simulator"] == "FineTuned")
+    theirs = next(card for card in results["scorecards"] if card["simulator"] == "RolePlay")
     rows = []
     for mine, other in zip(_metrics(ours), _metrics(theirs), strict=True):
         cells = [_format_estimate(estimate) for estimate in (mine["simulated"], other["simulated"], mine["human"])]

@@ -34,7 +34,7 @@ def main() -> None:
     log = json.loads((options.target / "training_log.json").read_text())
     validation = json.loads(VALIDATION.read_text()) if VALIDATION.is_file() else None
     (options.target / "README.md").write_text(card(log, validation, (options.target / FILES[0]).stat().st_size))
-    print(f"{options.target}: {sum(one.stat().st_size for one in options.target.iterdir()) / 1000:.0f} kB")
+    print(f"{options.target}: {sum(file.stat().st_size for file in options.target.iterdir()) / 1000:.0f} kB")
 
 
 def card(log: dict[str, Any], validation: dict[str, Any] | None, size: int) -> str:

@@ -30,7 +30,7 @@ from simgym.assistants import STRATEGIES, ActionSet, Candidates, SampledReplies,
 from simgym.conversation import Conversation, Scenario
 from simgym.errors import ServerUnavailable
 from simgym.integrations import ConversationFeatures, PolicyAssistant, Projection, TextVecEnv, as_mapping, as_model
-from simgym.integrations.outages import WAITS, patiently
+from simgym.integrations.outages import WAITS, retry_on_outage
 from simgym.language_models import SamplingParams
 from simgym.seeding import derive_seed
 
@@ -167,10 +167,10 @@ class Run:
             else Strategies(writer, names=settings.strategies, sampling=sampling)
         )
         raw = ConversationFeatures(writer, layer=settings.layer, max_turns=settings.max_turns)
-        openings = [Conversation().add("user", one.opening or one.goal) for one in scenarios]
+        openings = [Conversation().add("user", scenario.opening or scenario.goal) for scenario in scenarios]
         features = self._stored_features(raw)
         if features is None:
-            seeds = [derive_seed(0, one.id) for one in scenarios]
+            seeds = [derive_seed(0, scenario.id) for scenario in scenarios]
             candidates_N = self.action_set.propose(openings, seeds=seeds) if self.action_set.num_candidates else None
             features = raw.fitted(openings, candidates_N=candidates_N, size=settings.components)
         self.env = TextVecEnv(
@@ -205,7 +205,7 @@ class Run:
         """The updates that are missing; a checkpoint after each."""
         while self.done < self.settings.updates:
             try:
-                patiently(self._update, waits=self.settings.outage_waits)
+                retry_on_outage(self._update, waits=self.settings.outage_waits)
             except ServerUnavailable as error:
                 raise SystemExit(
                     f"{error} The run stops after update {self.done}; when the servers answer again, the same command "
@@ -257,7 +257,7 @@ class Run:
         path = self.folder / "checkpoint.pt"
         if not path.is_file() or "projection" not in (state := torch.load(path, weights_only=True)):
             return None
-        mean, components = (one.numpy() for one in state["projection"])
+        mean, components = (array.numpy() for array in state["projection"])
         settings = self.settings
         return ConversationFeatures(
             raw.model_spec, layer=settings.layer, max_turns=settings.max_turns, projection=Projection(mean, components)
@@ -268,7 +268,7 @@ class Run:
 
         projection = self.env.features.projection
         state = {
-            "projection": [torch.from_numpy(one) for one in (projection.mean, projection.components)],
+            "projection": [torch.from_numpy(array) for array in (projection.mean, projection.components)],
             "policy": self.model.policy.state_dict(),
             "optimizer": self.model.policy.optimizer.state_dict(),
             "env": json.dumps(self.env.state()),
@@ -342,7 +342,7 @@ def compare(run: Run, scenarios: list[Scenario]) -> None:
     env = gymnasium.make(settings.env_id, scenarios=scenarios, **environment(settings))
     assistants: dict[str, Any] = {"trained": run.assistant(), "initial": run.assistant(initial=True)}
     assistants |= rivals(run)
-    found = {}
+    transcripts = {}
     for name, assistant in assistants.items():
         # what is fixed does not depend on the run's seed, so runs one after the other share it
         base = run.folder if name in ("trained", "initial") else run.folder.parent / f"{settings.env_id}-fixed"
@@ -350,12 +350,17 @@ def compare(run: Run, scenarios: list[Scenario]) -> None:
         updates = f"_{settings.updates}" if name == "trained" else ""
         path = base / f"{name.replace(' ', '_')}{updates}.jsonl"
         n = len(scenarios) * settings.seeds
-        found[name] = collect(assistant, env, n=n, seed=1, path=path, batch_size=64)
-        print(name, summary(found[name]), flush=True)
-    result = {"settings": asdict(settings), "assistants": {name: summary(one) for name, one in found.items()}}
-    result["trained_minus"] = {name: difference(found["trained"], found[name]) for name in found if name != "trained"}
+        transcripts[name] = collect(assistant, env, n=n, seed=1, path=path, batch_size=64)
+        print(name, summary(transcripts[name]), flush=True)
+    result = {
+        "settings": asdict(settings),
+        "assistants": {name: summary(conversations) for name, conversations in transcripts.items()},
+    }
+    result["trained_minus"] = {
+        name: difference(transcripts["trained"], transcripts[name]) for name in transcripts if name != "trained"
+    }
     if not run.action_set.num_candidates:
-        result["chosen_by_trained"] = chosen_by_turn(run, found["trained"])
+        result["chosen_by_trained"] = chosen_by_turn(run, transcripts["trained"])
     (run.folder / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     plot(run.folder, result)
 
@@ -400,9 +405,12 @@ def summary(transcripts: list[Any]) -> dict[str, Any]:
     from simgym.rollout import count_exclusions
     from simgym.statistics import clustered_bootstrap_mean
 
-    counted = [one for one in transcripts if one.counts]
-    lengths = [sum(map(len, one.conversation.said_by("assistant"))) for one in counted]
-    rewards, clusters = [one.reward for one in counted], [one.scenario.id for one in counted]
+    counted = [transcript for transcript in transcripts if transcript.counts]
+    lengths = [sum(map(len, transcript.conversation.said_by("assistant"))) for transcript in counted]
+    rewards, clusters = (
+        [transcript.reward for transcript in counted],
+        [transcript.scenario.id for transcript in counted],
+    )
     return {
         "reward": asdict(clustered_bootstrap_mean(rewards, clusters, seed=0)),
         "conversations": len(counted),
@@ -415,8 +423,8 @@ def difference(first: list[Any], second: list[Any]) -> dict[str, Any]:
     """Mean of first - second over the conversations (scenario and seed) that count in both."""
     from simgym.statistics import clustered_bootstrap_mean
 
-    both = [(one, two) for one, two in zip(first, second, strict=True) if one.counts and two.counts]
-    gains, clusters = [one.reward - two.reward for one, two in both], [one.scenario.id for one, _ in both]
+    pairs = [(mine, theirs) for mine, theirs in zip(first, second, strict=True) if mine.counts and theirs.counts]
+    gains, clusters = [mine.reward - theirs.reward for mine, theirs in pairs], [mine.scenario.id for mine, _ in pairs]
     return asdict(clustered_bootstrap_mean(gains, clusters, seed=0))
 
 
@@ -426,11 +434,11 @@ def chosen_by_turn(run: Run, transcripts: list[Any]) -> list[list[int]]:
     assistant = run.assistant()
     for turn in range(run.settings.max_turns):
         talks = []
-        for one in transcripts:
-            messages = one.conversation.messages
+        for transcript in transcripts:
+            messages = transcript.conversation.messages
             at = [number for number, message in enumerate(messages) if message.role == "assistant"]
             if len(at) > turn:
-                talks.append(type(one.conversation)(messages[: at[turn]]))
+                talks.append(type(transcript.conversation)(messages[: at[turn]]))
         if talks:
             seen = assistant.features(talks, [()] * len(talks))
             counts[turn] += np.bincount(assistant.probabilities(seen).argmax(1), minlength=run.action_set.num_actions)

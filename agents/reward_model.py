@@ -90,17 +90,17 @@ def load_pairs(data: RewardData, seed: int) -> Any:
 
         rows = [
             {
-                "chosen": conversation(one.instruction, one.chosen),
-                "rejected": conversation(one.instruction, one.rejected),
+                "chosen": conversation(pair.instruction, pair.chosen),
+                "rejected": conversation(pair.instruction, pair.rejected),
             }
-            for one in read_pairs(data.train_data)
+            for pair in read_pairs(data.train_data)
         ]
         pairs = Dataset.from_list(rows)
     else:
         pairs = load_dataset(data.train_data, split="train").select_columns(["chosen", "rejected"])
     if data.limit is not None:
         pairs = pairs.select(range(min(data.limit, len(pairs))))
-    longer = [length(one["chosen"]) > length(one["rejected"]) for one in pairs]
+    longer = [length(pair["chosen"]) > length(pair["rejected"]) for pair in pairs]
     print(
         f"{len(pairs)} pairs; the chosen answer is the longer one in {100 * sum(longer) / len(pairs):.1f} %", flush=True
     )

@@ -266,7 +266,9 @@ def write_log(trainer: Any, data: UserData, options: Any, folder: Path, files: d
         "lora": {"r": options.lora_r, "alpha": options.lora_alpha, "targets": options.lora_target_modules}
         if options.use_peft
         else None,
-        "trainable_parameters": sum(one.numel() for one in trainer.model.parameters() if one.requires_grad),
+        "trainable_parameters": sum(
+            parameter.numel() for parameter in trainer.model.parameters() if parameter.requires_grad
+        ),
         "data": {
             key: json.loads(path.with_name(path.stem + ".summary.json").read_text()) for key, path in files.items()
         },
@@ -316,12 +318,12 @@ def describe(data: UserData, training: Any, options: Any) -> Plan:
         config = AutoConfig.from_pretrained(name, revision=options.model_revision)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
-    parameters = sum(one.numel() for one in model.parameters())
+    parameters = sum(parameter.numel() for parameter in model.parameters())
     if options.use_peft:
         from peft import get_peft_model
 
         model = get_peft_model(model, lora(options, config.vocab_size - 1))
-        trainable = sum(one.numel() for one in model.parameters() if one.requires_grad)
+        trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     else:
         trainable = parameters
     conversations, tokens = _size(data)
@@ -366,7 +368,7 @@ def _size(data: UserData) -> tuple[int, int]:
     if data.conversations is not None and data.train_data != "chitchat" and not Path(data.train_data).is_file():
         return data.conversations, data.conversations * data.tokens_per_conversation
     logged = load_conversations(data, "train")
-    lengths = [sum(len(one.content) for one in each.conversation.messages) // 4 for each in logged]
+    lengths = [sum(len(message.content) for message in each.conversation.messages) // 4 for each in logged]
     return len(logged), sum(min(data.max_tokens, length) for length in lengths)
 
 

@@ -163,9 +163,9 @@ def report(study: Study, results: Path, config: Path) -> None:
     """Compare, and write what is kept."""
     with timed(study, "report"):
         matrix, openings = completed(plan_matrix(study)), completed(plan_openings(study))
-        home = {row: study.column(simulator) for row, (simulator, _) in study.rows().items()}
+        trained_on = {row: study.column(simulator) for row, (simulator, _) in study.rows().items()}
         methods = {row: simulator for row, (simulator, _) in study.rows().items()}
-        found = contrasts_of(study, matrix, openings, methods)
+        contrasts = contrasts_of(study, matrix, openings, methods)
         times = [json.loads(line) for line in (Path(study.output_dir) / "times.jsonl").read_text().splitlines()]
         seconds = role_seconds(matrix)
         filled = describe_matrix(
@@ -179,8 +179,8 @@ def report(study: Study, results: Path, config: Path) -> None:
                 f"Assistants against each other: win rates are on {openings.cells[0].conversations} openings "
                 f"({where(study.openings)}), each answered once; differences are on the conversations of the matrix.",
             ),
-            comparisons=compare_cells(matrix, reference=INITIAL, trained_on=home, seed=study.seed),
-            contrasts=tuple(found),
+            comparisons=compare_cells(matrix, reference=INITIAL, trained_on=trained_on, seed=study.seed),
+            contrasts=tuple(contrasts),
             curves=tuple(
                 read_curve(folder, row)
                 for row, (simulator, seed) in study.rows().items()
@@ -240,10 +240,10 @@ def contrasts_of(study: Study, matrix: Matrix, openings: Matrix, methods: Mappin
     """Win rates on the openings, then differences with each held-out simulator."""
     pairs = [(first, second) for first, second in study.contrasts]
     column = study.openings.get("env_id", "UserSim-Replay-v0")
-    found = win_contrasts(openings, pairs, column, methods=methods, seed=study.seed)
+    contrasts = win_contrasts(openings, pairs, column, methods=methods, seed=study.seed)
     for name in study.held_out:
-        found += reward_contrasts(matrix, pairs, study.column(name), methods=methods, seed=study.seed)
-    return corrected(found)
+        contrasts += reward_contrasts(matrix, pairs, study.column(name), methods=methods, seed=study.seed)
+    return corrected(contrasts)
 
 
 def mean_rewards(openings: Matrix) -> dict[str, Any]:
@@ -271,7 +271,7 @@ def seconds_of(study: Study, times: Sequence[Mapping[str, Any]]) -> dict[str, An
         spent = sum(line.get("seconds", line.get("step_time", 0.0)) for line in lines)
         training[row] = round(spent, 1) if lines else None
     stages = {
-        stage: round(sum(one["seconds"] for one in times if one["stage"] == stage), 1)
+        stage: round(sum(entry["seconds"] for entry in times if entry["stage"] == stage), 1)
         for stage in ("matrix", "openings")
     }
     return {"training": training, **stages}
@@ -327,9 +327,15 @@ def say(row: str, column: str, transcript: Any) -> None:
 
 def show(contrasts: Sequence[Contrast], by_method: Any) -> None:
     """The answers, in a terminal."""
-    for one in contrasts:
-        unit = "win rate %" if one.kind == "win_rate" else "reward x 100"
-        print(f"{one.first} - {one.second}", short_name(one.simulator), unit, format_estimate(one.estimate), sep="\t")
+    for contrast in contrasts:
+        unit = "win rate %" if contrast.kind == "win_rate" else "reward x 100"
+        print(
+            f"{contrast.first} - {contrast.second}",
+            short_name(contrast.simulator),
+            unit,
+            format_estimate(contrast.estimate),
+            sep="\t",
+        )
     for name, gap in (by_method.gaps if by_method is not None else {}).items():
         print(f"generalization gap of {name}", format_estimate(gap), sep="\t")
 

@@ -70,7 +70,7 @@ def measure(step: str, source: Path) -> dict[str, Any]:
     from simgym.data import StepOutput, flip_conversations, preprocess, read_logged, split_conversations
     from simgym.language_models import DEFAULT_MODEL, resolve_weights
 
-    folder, found = source.parent, {}
+    folder, counts = source.parent, {}
     clean = folder / "clean.jsonl"
     if step == "flip":
         tokenizer = AutoTokenizer.from_pretrained(resolve_weights(DEFAULT_MODEL).path)
@@ -79,14 +79,14 @@ def measure(step: str, source: Path) -> dict[str, Any]:
     before, started = _peak_mib(), time.perf_counter()
     if step == "preprocess":
         summary = preprocess(str(source), clean)
-        found = {"read": summary.read, "kept": summary.kept, "skipped": dict(summary.skipped)}
+        counts = {"read": summary.read, "kept": summary.kept, "skipped": dict(summary.skipped)}
     elif step == "split":
         split_conversations(read_logged(clean), read_logged(clean), folder)
     else:
         with StepOutput(folder / "flipped.jsonl") as output:
             named = (replace(logged, intent="You are a user.") for logged in read_logged(folder / "train.jsonl"))
             flip_conversations(named, tokenizer, output, max_tokens=2048)
-    return {**found, "seconds": time.perf_counter() - started, "peak_mib": _peak_mib() - before, "base_mib": before}
+    return {**counts, "seconds": time.perf_counter() - started, "peak_mib": _peak_mib() - before, "base_mib": before}
 
 
 def main() -> None:

@@ -46,15 +46,15 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="use so many pairs of every kind")
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args()
-    seen, pairs, strangers = (one[: options.limit] for one in read(options.pairs or data_file("judge_pairs.jsonl")))
+    seen, pairs, strangers = (group[: options.limit] for group in read(options.pairs or data_file("judge_pairs.jsonl")))
     results = json.loads(options.output.read_text()) if options.output.is_file() else {}
     for part in options.parts:
         if part == "reward_head":
             judge = load_judge("reward_head", None, {"head": options.head} if options.head else {})
             results[part] = judged(judge, part, pairs, strangers)
         elif part == "relevance":
-            some = pairs[:: max(1, len(pairs) // RELEVANCE_PAIRS)][:RELEVANCE_PAIRS]
-            results[part] = judged(load_judge("relevance"), part, some, strangers[:RELEVANCE_PAIRS])
+            sample = pairs[:: max(1, len(pairs) // RELEVANCE_PAIRS)][:RELEVANCE_PAIRS]
+            results[part] = judged(load_judge("relevance"), part, sample, strangers[:RELEVANCE_PAIRS])
         else:
             results[part] = ceiling(seen, read_head(options.head or SHIPPED_HEAD))
         write_json(options.output, results)
@@ -63,21 +63,21 @@ def main() -> None:
 def read(path: Path) -> tuple[list[Pair], list[Pair], list[Pair]]:
     """Pairs that were looked at while the features were chosen; pairs and off-topic pairs of all other instructions."""
     seen = read_pairs(path, limit=LOOKED_AT)
-    instructions = {one.instruction for one in seen}
-    pairs = [one for one in read_pairs(path) if one.instruction not in instructions]
+    instructions = {pair.instruction for pair in seen}
+    pairs = [pair for pair in read_pairs(path) if pair.instruction not in instructions]
     return seen, pairs, off_topic(pairs)
 
 
 def off_topic(pairs: list[Pair]) -> list[Pair]:
     """One pair an instruction: its chosen answer, and another's of about the same length."""
-    unique = list({one.instruction: one for one in pairs}.values())
-    made = []
-    for one in unique:
-        drawn = generator(0, "off topic", one.id).permutation(len(unique))[:11]
-        others = [unique[row] for row in drawn if unique[row].instruction != one.instruction]
-        nearest = min(others, key=lambda other: abs(len(other.chosen) - len(one.chosen)))
-        made.append(Pair(one.id, one.instruction, one.chosen, nearest.chosen, "off_topic"))
-    return made
+    unique = list({pair.instruction: pair for pair in pairs}.values())
+    off_topic_pairs = []
+    for pair in unique:
+        drawn = generator(0, "off topic", pair.id).permutation(len(unique))[:11]
+        others = [unique[row] for row in drawn if unique[row].instruction != pair.instruction]
+        nearest = min(others, key=lambda other: abs(len(other.chosen) - len(pair.chosen)))
+        off_topic_pairs.append(Pair(pair.id, pair.instruction, pair.chosen, nearest.chosen, "off_topic"))
+    return off_topic_pairs
 
 
 def judged(judge: Any, name: str, pairs: list[Pair], strangers: list[Pair]) -> dict[str, Any]:
@@ -86,8 +86,8 @@ def judged(judge: Any, name: str, pairs: list[Pair], strangers: list[Pair]) -> d
     strange = judge_pairs(judge, strangers, batch_size=16)
     on_pairs = validate(name, judge.fingerprint(), verdicts)
     on_strangers = validate(name, judge.fingerprint(), strange)
-    lengths = [(one.pair.chosen, one.values[0]) for one in verdicts if one.values]
-    found = {
+    lengths = [(verdict.pair.chosen, verdict.values[0]) for verdict in verdicts if verdict.values]
+    result = {
         "pairs": on_pairs.to_json(),
         "off_topic": on_strangers.to_json(),
         "value_and_length": asdict(
@@ -97,8 +97,8 @@ def judged(judge: Any, name: str, pairs: list[Pair], strangers: list[Pair]) -> d
     }
     shares = {subset: estimate.value for subset, estimate in on_pairs.by_subset.items()}
     print(name, on_pairs.accuracy, shares, "off topic", on_strangers.accuracy, flush=True)
-    print(found["value_and_length"], found["mean_score"], on_pairs.length_alone, flush=True)
-    return found
+    print(result["value_and_length"], result["mean_score"], on_pairs.length_alone, flush=True)
+    return result
 
 
 def ceiling(pairs: list[Pair], head: Head) -> dict[str, Any]:
@@ -109,21 +109,21 @@ def ceiling(pairs: list[Pair], head: Head) -> dict[str, Any]:
 
     model = TransformersLM(head.base)
     chosen, rejected = (
-        np.concatenate([features(model, head, one.instruction, getattr(one, side)) for one in pairs])
+        np.concatenate([features(model, head, pair.instruction, getattr(pair, side)) for pair in pairs])
         for side in ("chosen", "rejected")
     )
     difference = chosen - rejected
     sign = np.where(np.arange(len(pairs)) % 2 == 0, 1, -1)
     verdicts: list[Verdict] = []
-    for train, test in GroupKFold(6).split(difference, groups=[one.instruction for one in pairs]):
+    for train, test in GroupKFold(6).split(difference, groups=[pair.instruction for pair in pairs]):
         spread = difference[train].std(0) + 1e-6
         fitted = LogisticRegression(C=0.001, fit_intercept=False, max_iter=2000)
         fitted.fit(difference[train] / spread * sign[train, None], sign[train])
         right = difference[test] / spread @ fitted.coef_[0] > 0
         verdicts += [Verdict(pairs[row], float(hit), None, None, None) for row, hit in zip(test, right, strict=True)]
-    found = validate("ceiling", {"fitted on": "pairs of this kind", "layer": head.layer}, verdicts)
-    print("ceiling", found.accuracy, found.length_balanced, flush=True)
-    return {"pairs": found.to_json()}
+    validation = validate("ceiling", {"fitted on": "pairs of this kind", "layer": head.layer}, verdicts)
+    print("ceiling", validation.accuracy, validation.length_balanced, flush=True)
+    return {"pairs": validation.to_json()}
 
 
 def features(model: TransformersLM, head: Head, instruction: str, answer: str) -> Any:
@@ -135,7 +135,7 @@ def features(model: TransformersLM, head: Head, instruction: str, answer: str) -
 
 def mean(verdicts: list[Verdict], side: int) -> float:
     """Mean score of the chosen (0) or rejected (1) answers."""
-    values = [one.values[side] for one in verdicts if one.values]
+    values = [verdict.values[side] for verdict in verdicts if verdict.values]
     return sum(values) / len(values)
 
 

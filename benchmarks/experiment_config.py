@@ -70,7 +70,7 @@ class Study:
         """
         try:
             value = yaml.safe_load(path.read_text(encoding="utf-8"))
-            if unknown := sorted(set(value) - {one.name for one in fields(cls)}):
+            if unknown := sorted(set(value) - {known.name for known in fields(cls)}):
                 raise TypeError(f"unknown setting {', '.join(unknown)}")
             return cls(**value)
         except (OSError, TypeError, yaml.YAMLError) as error:
@@ -112,8 +112,8 @@ class Study:
             raise ConfigurationError(
                 f"There is no recipe file {self.trainer['config']}. Run from the project's folder."
             )
-        if both := {*self.simulators, INITIAL} & {*self.held_out} or {INITIAL} & {*self.simulators}:
-            raise ConfigurationError(f"The name {', '.join(both)} stands for two things. Rename a simulator.")
+        if overlap := {*self.simulators, INITIAL} & {*self.held_out} or {INITIAL} & {*self.simulators}:
+            raise ConfigurationError(f"The name {', '.join(overlap)} stands for two things. Rename a simulator.")
         known = {INITIAL, *self.simulators}
         for pair in self.contrasts:
             if len(pair) != 2 or not set(pair) <= known:
@@ -124,9 +124,9 @@ class Study:
 
     def rows(self) -> dict[str, tuple[str, int]]:
         """Simulator and training seed by name of the trained assistant."""
-        several = len(self.training_seeds) > 1
+        numbered = len(self.training_seeds) > 1
         return {
-            f"{name} (seed {seed})" if several else name: (name, seed)
+            f"{name} (seed {seed})" if numbered else name: (name, seed)
             for name in self.simulators
             for seed in self.training_seeds
         }
@@ -151,6 +151,6 @@ class Study:
             return {**shared, **own, **models}
         if self.trainer["kind"] == "grpo":
             name = self.model["model"] if isinstance(self.model, Mapping) else self.model
-            texts = {key: json.dumps(one) if isinstance(one, Mapping) else one for key, one in models.items()}
+            texts = {key: json.dumps(value) if isinstance(value, Mapping) else value for key, value in models.items()}
             return {**shared, "model_name_or_path": name, "max_completion_length": self.max_new_tokens, **texts}
         raise ConfigurationError(f"trainer.kind is {self.trainer['kind']!r}, expected ppo or grpo.")

@@ -75,8 +75,8 @@ def all_settings(study: Study, simulator: str, seed: int) -> dict[str, Any]:
     """Of a training run: the recipe's file, the study, and its further options."""
     folder = training_folder(study, simulator, seed)
     base = yaml.safe_load(Path(study.trainer["config"]).read_text(encoding="utf-8"))
-    found = {**base, **study.recipe_settings(simulator, seed, folder), **study.trainer.get("options", {})}
-    return dict(yaml.safe_load(yaml.safe_dump(found)))
+    settings = {**base, **study.recipe_settings(simulator, seed, folder), **study.trainer.get("options", {})}
+    return dict(yaml.safe_load(yaml.safe_dump(settings)))
 
 
 def read_settings(path: Path) -> dict[str, Any] | None:
@@ -159,9 +159,9 @@ def _checkpoints(study: Study) -> dict[str, Any]:
         if path is not None and (path / "adapter_config.json").is_file()
     }
     shared = {**base, "adapters": {name: str(chosen[row]) for row, name in adapters.items()}} if adapters else base
-    found = {}
+    assistants = {}
     for row, path in chosen.items():
         whole = path is not None and row not in adapters
         model = {**base, "model": str(path)} if whole else shared
-        found[row] = simgym.LanguageModelAssistant(model, adapter=adapters.get(row), sampling=study.sampling)
-    return found
+        assistants[row] = simgym.LanguageModelAssistant(model, adapter=adapters.get(row), sampling=study.sampling)
+    return assistants

@@ -239,14 +239,14 @@ def measure_batch(setup: Setup, engine: Engine, size: int, settings: dict[str, f
     slots = engine.kv_cache.num_slots * engine.kv_cache.num_columns * engine.kv_cache.token_bytes
     row = {"tokens_per_s": round(tokens / seconds, 1), "seconds": round(seconds, 3), "kv_gib": round(slots / GIB, 2)}
     row["prefix_gib"] = round(engine.prefix_cache.size / GIB, 2)
-    few = setup.pick(24, 5)
+    short = setup.pick(24, 5)
     with watched(engine) as stages:
-        engine.generate(make_sequences(setup, engine, size, max_new_tokens=few, first=10_000, **settings))
+        engine.generate(make_sequences(setup, engine, size, max_new_tokens=short, first=10_000, **settings))
     row |= {f"ms_per_{name}": round(stages[name].mean * 1e3, 2) for name in ("decode", "sample")}
     row |= {f"s_{name}": round(stages[name].seconds, 3) for name in ("prefill", "retire")}
     recorded, engine.runner.recorded = engine.runner.recorded, None
     with watched(engine) as stages:
-        engine.generate(make_sequences(setup, engine, size, max_new_tokens=few // 2, first=10_000, **settings))
+        engine.generate(make_sequences(setup, engine, size, max_new_tokens=short // 2, first=10_000, **settings))
     engine.runner.recorded = recorded
     row["ms_per_decode_unrecorded"] = round(stages["decode"].mean * 1e3, 2)
     row["recordings"], row["refusal"] = (len(recorded.recordings), recorded.refusal) if recorded else (0, None)

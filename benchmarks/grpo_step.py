@@ -90,7 +90,9 @@ def main() -> None:
         "update": step - rollouts.seconds,
     }
     prompts = [
-        [{"role": "user", "content": one.id}] for one in scenarios for _ in range(options.rollouts // len(scenarios))
+        [{"role": "user", "content": scenario.id}]
+        for scenario in scenarios
+        for _ in range(options.rollouts // len(scenarios))
     ]
     together, alone = [], []
     for _ in range(options.repeats):

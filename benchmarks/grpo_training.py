@@ -102,12 +102,12 @@ def described(transcripts: list[Any]) -> dict[str, Any]:
     from simgym.rollout import count_exclusions
     from simgym.statistics import clustered_bootstrap_mean
 
-    counted = [one for one in transcripts if one.counts]
-    clusters = [one.scenario.id for one in counted]
+    counted = [transcript for transcript in transcripts if transcript.counts]
+    clusters = [transcript.scenario.id for transcript in counted]
     return {
-        "reward": asdict(clustered_bootstrap_mean([one.reward for one in counted], clusters, seed=0)),
-        "assistant_characters": float(np.mean([characters(one) for one in counted])),
-        "repeated_trigrams": float(np.mean([repeated(one) for one in counted])),
+        "reward": asdict(clustered_bootstrap_mean([transcript.reward for transcript in counted], clusters, seed=0)),
+        "assistant_characters": float(np.mean([characters(transcript) for transcript in counted])),
+        "repeated_trigrams": float(np.mean([repeated(transcript) for transcript in counted])),
         "excluded": count_exclusions(transcripts),
     }
 
@@ -117,41 +117,45 @@ def compared(first: list[Any], second: list[Any]) -> dict[str, Any]:
     from simgym.judges import load_judge
     from simgym.statistics import bootstrap_statistic, clustered_bootstrap_mean, length_controlled_win_rate
 
-    pairs = [(one, two) for one, two in zip(first, second, strict=True) if one.counts and two.counts]
+    pairs = [(before, after) for before, after in zip(first, second, strict=True) if before.counts and after.counts]
 
     def mean(values: list[float], of: list[tuple[Any, Any]]) -> dict[str, Any]:
-        return asdict(clustered_bootstrap_mean(values, [one.scenario.id for one, _ in of], seed=0))
+        return asdict(clustered_bootstrap_mean(values, [before.scenario.id for before, _ in of], seed=0))
 
     alike = [
-        (one, two)
-        for one, two in pairs
-        if abs(characters(one) - characters(two)) <= ABOUT * max(characters(one), characters(two))
+        (before, after)
+        for before, after in pairs
+        if abs(characters(before) - characters(after)) <= ABOUT * max(characters(before), characters(after))
     ]
-    gains = [one.reward - two.reward for one, two in pairs]
+    gains = [before.reward - after.reward for before, after in pairs]
     wins = [(np.sign(gain) + 1) / 2 for gain in gains]
-    lengths = np.array([[characters(one), characters(two)] for one, two in pairs])
+    lengths = np.array([[characters(before), characters(after)] for before, after in pairs])
 
     def at_equal_length(rows: Any) -> float:
-        found = length_controlled_win_rate(np.array(wins)[rows].tolist(), *lengths[rows].T.tolist()).value
-        return math.nan if found is None else found
+        rate = length_controlled_win_rate(np.array(wins)[rows].tolist(), *lengths[rows].T.tolist()).value
+        return math.nan if rate is None else rate
 
     judge = load_judge("relevance", model=BASE)
     judged = [
-        judge.judge([one.scenario for one in side], [one.conversation for one in side], seeds=[0] * len(side))
+        judge.judge(
+            [transcript.scenario for transcript in side],
+            [transcript.conversation for transcript in side],
+            seeds=[0] * len(side),
+        )
         for side in zip(*pairs, strict=True)
     ]
     relevance = [
-        (pair, one.score - two.score)
-        for pair, one, two in zip(pairs, *judged, strict=True)
-        if one.score is not None and two.score is not None
+        (pair, before.score - after.score)
+        for pair, before, after in zip(pairs, *judged, strict=True)
+        if before.score is not None and after.score is not None
     ]
     return {
         "reward": mean(gains, pairs),
-        "reward_about_same_length": mean([one.reward - two.reward for one, two in alike], alike),
+        "reward_about_same_length": mean([before.reward - after.reward for before, after in alike], alike),
         "pairs_about_same_length": len(alike),
         "win_rate": mean(wins, pairs),
         "win_rate_at_equal_length": asdict(
-            bootstrap_statistic(at_equal_length, [one.scenario.id for one, _ in pairs], seed=0, bounds=(0.0, 1.0))
+            bootstrap_statistic(at_equal_length, [before.scenario.id for before, _ in pairs], seed=0, bounds=(0.0, 1.0))
         ),
         "relevance": mean([gain for _, gain in relevance], [pair for pair, _ in relevance]),
     }
@@ -176,9 +180,12 @@ def side_by_side(played: dict[str, list[Any]]) -> str:
     for number in sorted(drawn):
         parts.append(f"\n## {played['initial'][number].scenario.id}\n")
         for name in ("initial", "trained"):
-            one = played[name][number]
-            parts.append(f"\n**{name}**, reward {one.reward if one.reward is None else round(one.reward, 2)}\n")
-            said = [f"{message.role}: " + " ".join(message.content.split()) for message in one.conversation.messages]
+            transcript = played[name][number]
+            reward = None if transcript.reward is None else round(transcript.reward, 2)
+            parts.append(f"\n**{name}**, reward {reward}\n")
+            said = [
+                f"{message.role}: " + " ".join(message.content.split()) for message in transcript.conversation.messages
+            ]
             parts.append("\n```text\n" + "\n".join(line.replace("```", "'''") for line in said) + "\n```\n")
     return "".join(parts)
 

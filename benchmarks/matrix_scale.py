@@ -32,7 +32,7 @@ def main() -> None:
     for side in SIDES:
         rewards = rng.random((side, side, CONVERSATIONS), dtype=np.float64)
         began = time.perf_counter()
-        found = compare_matrix(
+        compared = compare_matrix(
             rewards,
             range(CONVERSATIONS),
             seed=0,
@@ -41,7 +41,7 @@ def main() -> None:
         )
         seconds = time.perf_counter() - began
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        tested = int(np.isfinite(found.differences.p_value).sum())
+        tested = int(np.isfinite(compared.differences.p_value).sum())
         rows.append({"cells": side * side, "tests": tested, "seconds": round(seconds, 2), "peak_gib": round(peak, 2)})
         print(rows[-1], flush=True)
     cells, seconds_ = np.log([row["cells"] for row in rows]), np.log([row["seconds"] for row in rows])

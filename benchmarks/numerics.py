@@ -21,10 +21,10 @@ RESULTS = Path(__file__).with_name("results") / "numerics.json"
 
 def main() -> None:
     """Measure and keep."""
-    found = compare_numerics(repeats=5)
-    write_json(RESULTS, {"machine": platform.machine(), "repeats": 5, "dtypes": [asdict(one) for one in found]})
-    for one in found:
-        print(f"{one.dtype:15} {one.speed:5.2f} times float32's speed, KL {one.kl:.1e} nats a token")
+    rows = compare_numerics(repeats=5)
+    write_json(RESULTS, {"machine": platform.machine(), "repeats": 5, "dtypes": [asdict(row) for row in rows]})
+    for row in rows:
+        print(f"{row.dtype:15} {row.speed:5.2f} times float32's speed, KL {row.kl:.1e} nats a token")
 
 
 if __name__ == "__main__":

@@ -99,10 +99,10 @@ def train(base: Path, folder: Path, steps: int) -> Path:
 
 def bits_per_byte(simulator: Any, moments: Any) -> dict[str, Any]:
     """Of what the people said, with an interval over people."""
-    found = []
+    likelihoods = []
     for start in range(0, len(moments), 16):
-        found += human_likelihoods(simulator, moments[start : start + 16])
-    bits = np.array([-one.logprob / math.log(2) for one in found])
+        likelihoods += human_likelihoods(simulator, moments[start : start + 16])
+    bits = np.array([-likelihood.logprob / math.log(2) for likelihood in likelihoods])
     sizes = np.array([len(moment.said.strip().encode()) for moment in moments])
 
     def ratio(rows: Rows) -> float:

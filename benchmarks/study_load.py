@@ -92,11 +92,11 @@ def measure(name: str, url: str, file: Path, study: Study, args: argparse.Namesp
         "database": name,
         "think_seconds": think,
         "seconds": round(seconds, 1),
-        "requests": sum(len(one.times) for one in ledgers),
+        "requests": sum(len(ledger.times) for ledger in ledgers),
         "milliseconds": {kind: quantiles(ledgers, kind) for kind in ("page", "form", "state", None)},
-        "messages": sum(len(one.messages) for one in ledgers),
-        "choices": sum(len(one.outcomes) for one in ledgers),
-        "codes": sum(one.code is not None for one in ledgers),
+        "messages": sum(len(ledger.messages) for ledger in ledgers),
+        "choices": sum(len(ledger.outcomes) for ledger in ledgers),
+        "codes": sum(ledger.code is not None for ledger in ledgers),
         "disagreements": len(problems),
         "database_is_locked": errors.count("database is locked"),
         "errors_logged": errors.count("Traceback"),
@@ -127,8 +127,8 @@ def quantiles(ledgers: list[Ledger], kind: str | None) -> dict[str, float]:
     """Of the times of one kind of request, or of all, milliseconds."""
     times = [
         1000 * seconds
-        for one in ledgers
-        for what, seconds in one.times
+        for ledger in ledgers
+        for what, seconds in ledger.times
         if what == kind or (kind is None and what != "state")
     ]
     p50, p95, p99 = np.quantile(times, [0.5, 0.95, 0.99])

@@ -121,11 +121,11 @@ def main() -> None:
 def check(interpreter: str, packages: str) -> None:
     """Leave at once if an interpreter lacks a package: it is asked for after minutes of measuring."""
     try:
-        found = subprocess.run([interpreter, "-c", f"import {packages}"], capture_output=True, text=True, check=False)
+        probe = subprocess.run([interpreter, "-c", f"import {packages}"], capture_output=True, text=True, check=False)
     except OSError as error:
         raise SystemExit(f"{interpreter} cannot be run: {error.strerror}. See throughput_peers.py.") from error
-    if found.returncode:
-        last = found.stderr.strip().splitlines()[-1:]
+    if probe.returncode:
+        last = probe.stderr.strip().splitlines()[-1:]
         raise SystemExit(f"{interpreter} cannot import {packages}: {''.join(last)}. See throughput_peers.py.")
 
 
@@ -149,8 +149,8 @@ def measure_costs(store: Store, size: Size, given: argparse.Namespace) -> None:
 
 def peers_of(given: argparse.Namespace, environments: int) -> list[tuple[str, str]]:
     """Packages whose overhead is measured with so many environments, and their interpreters."""
-    several = [(name, given.peers) for name in ("SyncVectorEnv", "skyrl-gym", "gem-llm")] if given.peers else []
-    return [*several, *([("verifiers", given.verifiers)] if given.verifiers and environments <= MOST_PROCESSES else [])]
+    peers = [(name, given.peers) for name in ("SyncVectorEnv", "skyrl-gym", "gem-llm")] if given.peers else []
+    return [*peers, *([("verifiers", given.verifiers)] if given.verifiers and environments <= MOST_PROCESSES else [])]
 
 
 class Store:
@@ -170,13 +170,15 @@ class Store:
     def get(self, name: str, measured: Callable[[], Any]) -> Any:
         """What was measured under the name, or what is measured now."""
         if name not in self.found:
-            found = measured()
+            measurement = measured()
             if state(self.settings) != self.state:
                 raise SystemExit("The code has changed while it was measured. Measure from a copy that stays as it is.")
-            self.found[name] = found
+            self.found[name] = measurement
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps([name, found]) + "\n")
-            print(name, json.dumps({key: one for key, one in found.items() if key != "said"})[:300], flush=True)
+                file.write(json.dumps([name, measurement]) + "\n")
+            print(
+                name, json.dumps({key: value for key, value in measurement.items() if key != "said"})[:300], flush=True
+            )
         return self.found[name]
 
     def drop_unless_all(self, names: Iterable[str]) -> None:
@@ -208,13 +210,13 @@ def measure(name: str, size: Size, peers: str | None) -> dict[str, Any]:
             weights = str(resolve_weights(DEFAULT_MODEL).path)
             work = {"base_url": serving.address, "model": weights, "users": users(size.conversations)}
             limits = {"turns": size.turns, "max_new_tokens": NEW_TOKENS}
-            found = of_peer(peers or "", {"what": "conversations", **work, **limits})
-            found |= {"hash": hash_of(found["said"])}
+            measurement = of_peer(peers or "", {"what": "conversations", **work, **limits})
+            measurement |= {"hash": hash_of(measurement["said"])}
         else:
-            found = in_process({**job, "address": serving.address})
+            measurement = in_process({**job, "address": serving.address})
         if "--continuous-batching" in ON_SERVER[name]:
-            found["processed"] = None  # of a prompt's tokens it reads those that it does not know
-        return {**found, "peak_mb": found["peak_mb"] + serving.peak_mb()}
+            measurement["processed"] = None  # of a prompt's tokens it reads those that it does not know
+        return {**measurement, "peak_mb": measurement["peak_mb"] + serving.peak_mb()}
 
 
 def in_process(job: dict[str, Any]) -> dict[str, Any]:
@@ -238,8 +240,8 @@ def run_script(command: Sequence[str], job: dict[str, Any]) -> dict[str, Any]:
 
 def put_together(store: Store, size: Size, systems: Sequence[str], repeats: int) -> dict[str, Any]:
     """Ratios, tokens, growth, overhead, memory, and what they were measured on."""
-    found = store.found
-    runs = {name: [found[f"{name} {repeat}"] for repeat in range(repeats)] for name in systems}
+    measurements = store.found
+    runs = {name: [measurements[f"{name} {repeat}"] for repeat in range(repeats)] for name in systems}
     reference = runs["simgym"]
     least = reference[0]["distinct"]
     return {
@@ -253,64 +255,71 @@ def put_together(store: Store, size: Size, systems: Sequence[str], repeats: int)
             "distinct_tokens": least,
             "repeats": repeats,
         },
-        "systems": {name: row(several, reference, least) for name, several in runs.items()},
-        "growth": {system: growth(found, system, size) for system in ("simgym", "generate")},
+        "systems": {name: row(repetitions, reference, least) for name, repetitions in runs.items()},
+        "growth": {system: growth(measurements, system, size) for system in ("simgym", "generate")},
         "microseconds_a_turn": {
-            name.removeprefix("overhead "): round(statistics.median(one["microseconds"]), 1)
-            for name, one in found.items()
+            name.removeprefix("overhead "): round(statistics.median(measurement["microseconds"]), 1)
+            for name, measurement in measurements.items()
             if name.startswith("overhead ")
         },
         "process_with_all_roles_over_model_alone": round(
-            found["memory shared"]["peak_mb"] / found["memory alone"]["peak_mb"], 2
+            measurements["memory shared"]["peak_mb"] / measurements["memory alone"]["peak_mb"], 2
         ),
         "environment": {
             **describe_machine(),
             "platform": platform.platform(),
             "server_options": {name: list(options) for name, options in ON_SERVER.items()},
-            "versions": {name: one["version"] for one in found.values() if (name := one.get("package"))}
+            "versions": {
+                name: measurement["version"]
+                for measurement in measurements.values()
+                if (name := measurement.get("package"))
+            }
             | {name: version(name) for name in ("torch", "transformers", "gymnasium", "numpy", "openai")},
         },
     }
 
 
-def row(several: Sequence[dict[str, Any]], reference: Sequence[dict[str, Any]], least: int) -> dict[str, Any]:
+def row(repetitions: Sequence[dict[str, Any]], reference: Sequence[dict[str, Any]], least: int) -> dict[str, Any]:
     """One system in all repeats."""
-    ratios = [one["seconds"] / mine["seconds"] for one, mine in zip(several, reference, strict=True)]
+    ratios = [run["seconds"] / mine["seconds"] for run, mine in zip(repetitions, reference, strict=True)]
     differ = [
-        sum(one != other for one, other in zip(run["said"], mine["said"], strict=True))
-        for run, mine in zip(several, reference, strict=True)
+        sum(own != other for own, other in zip(run["said"], mine["said"], strict=True))
+        for run, mine in zip(repetitions, reference, strict=True)
     ]
-    distinct = several[0].get("distinct", least)  # of its own texts, where they are others
-    processed = None if several[0]["processed"] is None else max(one["processed"] for one in several)
+    distinct = repetitions[0].get("distinct", least)  # of its own texts, where they are others
+    processed = None if repetitions[0]["processed"] is None else max(run["processed"] for run in repetitions)
     return {
-        "seconds": [round(one["seconds"], 1) for one in several],
+        "seconds": [round(run["seconds"], 1) for run in repetitions],
         "times_as_long_as_simgym": {
             "median": round(statistics.median(ratios), 2),
             "lowest": round(min(ratios), 2),
             "highest": round(max(ratios), 2),
         },
-        "hashes": sorted({one["hash"] for one in several}),
+        "hashes": sorted({run["hash"] for run in repetitions}),
         "conversations_that_differ": max(differ),
         "tokens_processed": processed,
-        "padding": max(one.get("padding", 0) for one in several),
+        "padding": max(run.get("padding", 0) for run in repetitions),
         "processed_per_distinct": None if processed is None else round(processed / distinct, 3),
-        "faults": max(one.get("faults", 0) for one in several),
-        "peak_mb": max(one["peak_mb"] for one in several),
+        "faults": max(run.get("faults", 0) for run in repetitions),
+        "peak_mb": max(run["peak_mb"] for run in repetitions),
     }
 
 
-def growth(found: dict[str, Any], system: str, size: Size) -> dict[str, Any]:
+def growth(measurements: dict[str, Any], system: str, size: Size) -> dict[str, Any]:
     """Seconds by number of turns, of each further turn, and the exponent of a power law through them."""
-    runs = {n: [one for name, one in found.items() if name.startswith(f"growth {system} {n} ")] for n in size.growth}
-    seconds = [statistics.mean(one["seconds"] for one in several) for several in runs.values()]
+    runs = {
+        n: [measurement for name, measurement in measurements.items() if name.startswith(f"growth {system} {n} ")]
+        for n in size.growth
+    }
+    seconds = [statistics.mean(run["seconds"] for run in of_length) for of_length in runs.values()]
     further = np.diff(seconds) / np.diff(size.growth)
     return {
         "turns": list(size.growth),
-        "seconds": [round(one, 2) for one in seconds],
-        "seconds_a_further_turn": [round(float(one), 2) for one in further],
+        "seconds": [round(value, 2) for value in seconds],
+        "seconds_a_further_turn": [round(float(value), 2) for value in further],
         "exponent": round(float(np.polyfit(np.log(size.growth), np.log(seconds), 1)[0]), 2),
-        "tokens_written": [several[0].get("written") for several in runs.values()],
-        "faults": max(one.get("faults", 0) for several in runs.values() for one in several),
+        "tokens_written": [of_length[0].get("written") for of_length in runs.values()],
+        "faults": max(run.get("faults", 0) for of_length in runs.values() for run in of_length),
     }
 
 

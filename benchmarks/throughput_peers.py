@@ -68,7 +68,7 @@ def converse(base_url: str, model: str, users: list[dict[str, str]], turns: int,
             if self.turns >= self.max_turns:
                 return BaseTextEnvStepOutput(observations=[], reward=0.0, done=True, metadata={})
             swapped = {"user": "assistant", "assistant": "user"}
-            seen = [{"role": swapped[one["role"]], "content": one["content"]} for one in self.said]
+            seen = [{"role": swapped[message["role"]], "content": message["content"]} for message in self.said]
             reply = {"role": "user", "content": ask([{"role": "system", "content": self.goal}, *seen])}
             self.said.append(reply)
             return BaseTextEnvStepOutput(observations=[reply], reward=0.0, done=False, metadata={})
@@ -92,7 +92,7 @@ def converse(base_url: str, model: str, users: list[dict[str, str]], turns: int,
     return {
         "peak_mb": peak,
         "seconds": seconds,
-        "said": [[[m["role"], m["content"]] for m in one] for one in said],
+        "said": [[[m["role"], m["content"]] for m in conversation] for conversation in said],
         "written": tokens["written"],
         "processed": tokens["read"] + tokens["written"] - tokens["requests"],  # a reply's last token is not fed
         "package": "skyrl-gym",
@@ -138,8 +138,8 @@ def skyrl_step(environments: int) -> Any:
             )
 
     pool = ThreadPoolExecutor(POOL)
-    several = [Echo() for _ in range(environments)]
-    return lambda: [one.result() for one in [pool.submit(env.step, SAID) for env in several]]
+    echoes = [Echo() for _ in range(environments)]
+    return lambda: [future.result() for future in [pool.submit(env.step, SAID) for env in echoes]]
 
 
 def gem_step(environments: int) -> Any:

@@ -37,8 +37,8 @@ NOTHING = "..."
 def main() -> None:
     """One job; its result has the most memory that the process took once it was warm, MB."""
     job = json.load(sys.stdin)
-    found = {"converse": converse, "overhead": overhead, "memory": memory}[job.pop("kind")](**job)
-    print(json.dumps({"peak_mb": peak_mb(), **found}))
+    result = {"converse": converse, "overhead": overhead, "memory": memory}[job.pop("kind")](**job)
+    print(json.dumps({"peak_mb": peak_mb(), **result}))
 
 
 def reset_peak(process: int | str = "self") -> None:
@@ -69,7 +69,7 @@ class Echo:
         return [UserTurn("hello")] * len(scenarios)
 
     def reply(self, scenarios: Any, conversations: Any, *, seeds: Any) -> list[UserTurn]:
-        return [UserTurn(one.messages[-1].content) for one in conversations]
+        return [UserTurn(conversation.messages[-1].content) for conversation in conversations]
 
     def fingerprint(self) -> dict[str, Any]:
         return {"simulator": "echo"}
@@ -102,8 +102,11 @@ def users(count: int) -> list[dict[str, str]]:
     prompts = resources.files("simgym.simulators") / "prompts"
     persona_prompt = (prompts / "persona_default.txt").read_text(encoding="utf-8").strip()
     return [
-        {"system": f"{persona_prompt}\n\nYour goal in this chat: {one.goal}", "opening": one.opening or one.goal}
-        for one in simgym.load_scenarios("everyday", limit=count)
+        {
+            "system": f"{persona_prompt}\n\nYour goal in this chat: {scenario.goal}",
+            "opening": scenario.opening or scenario.goal,
+        }
+        for scenario in simgym.load_scenarios("everyday", limit=count)
     ]
 
 
@@ -114,7 +117,7 @@ def swapped(said: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
 
 def hash_of(said: Any) -> str:
     """Of all texts of all conversations."""
-    plain = [[list(message) for message in one] for one in said]
+    plain = [[list(message) for message in conversation] for conversation in said]
     return hashlib.sha256(json.dumps(plain).encode()).hexdigest()[:16]
 
 
@@ -144,13 +147,15 @@ def with_simgym(people: Sequence[dict[str, str]], turns: int, dtype: str) -> dic
         """The plain user."""
 
         def open(self, scenarios: Any, *, seeds: Any) -> list[UserTurn]:
-            return [UserTurn(one.opening) for one in scenarios]
+            return [UserTurn(scenario.opening) for scenario in scenarios]
 
         def reply(self, scenarios: Any, conversations: Any, *, seeds: Any) -> list[UserTurn]:
             asked = []
-            for one, talk in zip(scenarios, conversations, strict=True):
+            for scenario, talk in zip(scenarios, conversations, strict=True):
                 seen = swapped([(message.role, message.content) for message in talk.messages])
-                asked.append(Request((Message("system", goals[one.id]), *(Message(*pair) for pair in seen)), sampling))
+                asked.append(
+                    Request((Message("system", goals[scenario.id]), *(Message(*pair) for pair in seen)), sampling)
+                )
             answers = load_language_model(model).generate(asked)
             return [
                 UserTurn(answer.text.strip() or NOTHING, calls=(record_call("user", 0, request, answer),))
@@ -173,10 +178,12 @@ def with_simgym(people: Sequence[dict[str, str]], turns: int, dtype: str) -> dic
     before = dataclasses.replace(loaded.stats)
     reset_peak()
     started = time.perf_counter()
-    held = simgym.collect(simgym.LanguageModelAssistant(model, sampling=sampling), env, batch_size=len(people))
+    transcripts = simgym.collect(simgym.LanguageModelAssistant(model, sampling=sampling), env, batch_size=len(people))
     seconds = time.perf_counter() - started
-    calls = [call for one in held for call in one.calls]
-    said = [[(message.role, message.content) for message in one.conversation.messages] for one in held]
+    calls = [call for transcript in transcripts for call in transcript.calls]
+    said = [
+        [(message.role, message.content) for message in transcript.conversation.messages] for transcript in transcripts
+    ]
     return {
         "seconds": seconds,
         "hash": hash_of(said),
@@ -189,7 +196,7 @@ def with_simgym(people: Sequence[dict[str, str]], turns: int, dtype: str) -> dic
         - before.decode_tokens,
         "padding": loaded.stats.padding_tokens - before.padding_tokens,
         "distinct": distinct(loaded.tokenizer, calls),
-        "faults": sum(not one.counts for one in held),
+        "faults": sum(not transcript.counts for transcript in transcripts),
     }
 
 

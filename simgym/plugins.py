@@ -219,10 +219,10 @@ def _returned_class(factory: Any) -> type | None:
 def _documented(factory: Any) -> dict[str, str]:
     """Texts of the section `Args:` of a Google docstring, by argument."""
     documented = factory.__init__ if inspect.isclass(factory) else factory
-    _, heading, section = (inspect.getdoc(documented) or "").partition("Args:\n")
+    _, marker, section = (inspect.getdoc(documented) or "").partition("Args:\n")
     texts: dict[str, str] = {}
     name = ""
-    for line in section.splitlines() if heading else ():
+    for line in section.splitlines() if marker else ():
         if not line.strip() or not line.startswith("    "):
             break
         if entry := re.match(r" {4}(\w+)(?: \(.*?\))?: (.*)", line):

@@ -72,6 +72,16 @@ def is_package(package: str, name: str) -> bool:
     return (ROOT / package.replace(".", "/") / name).is_dir()
 
 
+def exported(package: str, name: str) -> object:
+    """The object; None if it needs a package that is not installed here."""
+    try:
+        return getattr(importlib.import_module(package), name)
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] == "simgym":
+            raise
+        return None
+
+
 def described(statement: ast.stmt) -> list[str]:
     """A public object's signature, and those of its public fields and methods."""
     if isinstance(statement, ast.FunctionDef):
@@ -121,12 +131,12 @@ def test_public_names_and_signatures_are_those_that_are_pinned():
 
 @pytest.mark.parametrize("package", [*PACKAGES, *MODULES])
 def test_every_public_name_exists_and_says_what_it_is(package):
-    exported, names = importlib.import_module(package), public_names(package)
+    names = public_names(package)
     assert len(names) == len(set(names))
-    assert set(names) <= set(dir(exported))
+    assert set(names) <= set(dir(importlib.import_module(package)))
     undocumented = []
     for name in names:
-        assert getattr(exported, name) is not None
+        exported(package, name)
         if not is_package(package, name):
             statement, after = definition(package, name)
             text = ast.get_docstring(statement) if isinstance(statement, ast.ClassDef | ast.FunctionDef) else None
@@ -137,11 +147,9 @@ def test_every_public_name_exists_and_says_what_it_is(package):
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_type_checkers_and_python_find_a_public_name_in_the_same_module(package):
-    exported = importlib.import_module(package)
     for name in public_names(package):
         if not is_package(package, name):
-            module = importlib.import_module(imports_of(package)[name])
-            assert getattr(exported, name) is getattr(module, name), name
+            assert exported(package, name) is exported(imports_of(package)[name], name), name
 
 
 @pytest.mark.parametrize("package", PACKAGES)

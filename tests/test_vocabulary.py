@@ -71,15 +71,12 @@ PHRASES = {
     r"\bspoilt\b": "invalid (turns) or corrupted (training answers)",
 }
 """What no text says, in docstrings, help and messages."""
-UNFINISHED = frozenset(
-    f"simgym/{folder}"
-    for folder in (
-        "assistants", "chat_template.py", "cli", "data", "evaluation", "integrations", "judges", "language_models",
-        "plugins.py", "rollout", "simulators", "testing",
-    )
-) | {"agents", "benchmarks"}  # fmt: skip
-"""Folders that still speak the old dialect; it only shrinks."""
-_TEXTS_OF_ENGLISH = re.compile(r"\s")
+OLD_FILES = {
+    "simgym/judges/reward_head.py": "spoilt",
+    "simgym/simulators/role_play.py": "guideline",
+}
+"""Words that plans and templates of earlier versions hold, and that are read or written for their sake."""
+_WORDS = re.compile(r"\s")
 
 
 def offences(tree: ast.AST) -> Iterator[tuple[int, str]]:
@@ -95,7 +92,7 @@ def offences(tree: ast.AST) -> Iterator[tuple[int, str]]:
                 yield node.lineno, f"{name} is called {now}"
             if name.endswith("_in_words"):
                 yield node.lineno, f"{name} is called format_{stem.removesuffix('_in_words')}"
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and _TEXTS_OF_ENGLISH.search(node.value):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and _WORDS.search(node.value):
             for pattern, now in PHRASES.items():
                 if phrase := re.search(pattern, node.value):
                     yield node.lineno, f"{phrase.group()!r} in a text; write {now}"
@@ -124,27 +121,15 @@ def _identifiers(node: ast.AST) -> list[str]:
     return [node.id] if isinstance(node, ast.Name) else _bound(node)
 
 
-def _folder(path: Path) -> str:
-    """`agents`, or `simgym/report`, or `simgym/simulation.py`."""
-    parts = path.relative_to(ROOT).parts
-    return "/".join(parts[: 2 if parts[0] == "simgym" else 1])
-
-
-def _offences_by_folder() -> dict[str, list[str]]:
-    by_folder: dict[str, list[str]] = {}
-    for path in sorted(path for folder in ("simgym", "agents", "benchmarks") for path in (ROOT / folder).rglob("*.py")):
-        for line, explanation in offences(ast.parse(path.read_text(encoding="utf-8"))):
-            by_folder.setdefault(_folder(path), []).append(f"{path.relative_to(ROOT)}:{line}: {explanation}")
-    return by_folder
-
-
 def test_variables_are_nouns_and_one_thing_has_one_name() -> None:
-    refused = [text for folder, texts in _offences_by_folder().items() if folder not in UNFINISHED for text in texts]
+    refused = [
+        f"{name}:{line}: {explanation}"
+        for folder in ("simgym", "agents", "benchmarks")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for line, explanation in offences(ast.parse(path.read_text(encoding="utf-8")))
+        if OLD_FILES.get(name := path.relative_to(ROOT).as_posix(), "\0") not in explanation
+    ]
     assert not refused, "\n" + "\n".join(refused)
-
-
-def test_what_is_finished_leaves_the_list_of_unfinished_folders() -> None:
-    assert set(_offences_by_folder()) >= UNFINISHED
 
 
 @pytest.mark.parametrize(

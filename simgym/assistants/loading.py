@@ -108,19 +108,19 @@ def _make_plugin(plugin: _Plugin, prompt: str, sampling: SamplingParams, cache: 
         arguments.setdefault("sampling", sampling)
     if prompt and "system_prompt" in taken:
         arguments["system_prompt"] = read_prompt(prompt)
-    own = make("assistants", plugin.name, arguments)
-    if is_language_model(own):
-        return own
-    if not isinstance(own, Assistant):
+    assistant = make("assistants", plugin.name, arguments)
+    if is_language_model(assistant):
+        return assistant
+    if not isinstance(assistant, Assistant):
         raise ConfigurationError(
-            f"{plugin.name} makes a {type(own).__name__}, expected an assistant (respond and fingerprint) or a "
+            f"{plugin.name} makes a {type(assistant).__name__}, expected an assistant (respond and fingerprint) or a "
             "language model (generate, loglikelihood and fingerprint)."
         )
     if prompt and "system_prompt" not in taken:
         raise ConfigurationError(
             f"{plugin.name} is an assistant of its own, which takes no prompt. Leave +{prompt} out."
         )
-    return own
+    return assistant
 
 
 def split_name(text: str) -> tuple[str | None, str]:

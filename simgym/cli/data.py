@@ -61,11 +61,11 @@ def chitchat(output: Output) -> None:
     from simgym.data.chitchat import chitchat_conversations
     from simgym.data.logged import StepOutput
 
-    found = chitchat_conversations()
+    conversations = chitchat_conversations()
     with StepOutput(output) as step:
-        for identifier, reason in found.skipped.items():
+        for identifier, reason in conversations.skipped.items():
             step.skip(identifier, reason)
-        for logged in found.conversations:
+        for logged in conversations.conversations:
             step.keep(logged.to_json())
     _print(step.summary(), output)
 

@@ -62,7 +62,7 @@ _FILE = Annotated[
     Path | None,
     typer.Option("--config", help="YAML file of settings, named as in Python; flags win.", show_default=False),
 ]
-_FREE_RUNNING = Annotated[bool, typer.Option("--free-running", hidden=True)]
+_OLD_SPELLING = Annotated[bool, typer.Option("--free-running", hidden=True)]
 
 
 def with_experiment(verb: Callable[..., None]) -> Callable[..., None]:
@@ -74,16 +74,16 @@ def with_experiment(verb: Callable[..., None]) -> Callable[..., None]:
         if name != "config"
     ]
     flags = [_parameter(entry) for entry in fields(ExperimentConfig)]
-    more = [("config_file", _FILE, None), ("free_running", _FREE_RUNNING, False)]
+    more = [("config_file", _FILE, None), ("old_spelling", _OLD_SPELLING, False)]
     flags += [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
         for name, annotation, default in more
     ]
 
     @functools.wraps(verb)
-    def unfolded(*, config_file: Path | None, free_running: bool, **typed: Any) -> None:
+    def unfolded(*, config_file: Path | None, old_spelling: bool, **typed: Any) -> None:
         given = {entry.name: typed.pop(entry.name) for entry in fields(ExperimentConfig)}
-        given["asynchronous"] = given["asynchronous"] or (True if free_running else None)
+        given["asynchronous"] = given["asynchronous"] or (True if old_spelling else None)
         verb(read_experiment(config_file, given), **typed)
 
     unfolded.__signature__ = signature.replace(parameters=[*flags, *own])  # type: ignore[attr-defined]

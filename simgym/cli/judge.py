@@ -1,4 +1,4 @@
-"""`simgym judge validate` and `simgym rejudge`: is a judge right, and what does another one say?"""
+"""`simgym judge validate` and `simgym rescore`: is a judge right, and what does another one say?"""
 
 from __future__ import annotations
 
@@ -65,12 +65,12 @@ def validate(
     chosen = read_pairs(pairs, limit=n, seed=seed)
     with stderr().status("Loading models"):
         check_all_ready((f"judge {name}", loaded) for name, loaded in judges.items())
-    verdicts, found = {}, []
+    verdicts, validations = {}, []
     for name, loaded in judges.items():
         with stderr().status(f"{plain(name)}: {len(chosen)} pairs"):
             verdicts[name] = judge_pairs(loaded, chosen, seed=seed, batch_size=batch_size)
             again = judge_pairs(loaded, chosen[:retest], seed=seed + 1, batch_size=batch_size) if retest else None
-        found.append(summarise(name, loaded.fingerprint(), verdicts[name], again, seed=seed))
+        validations.append(summarise(name, loaded.fingerprint(), verdicts[name], again, seed=seed))
     agreements = {
         f"{first} and {second}": judge_agreement(verdicts[first], verdicts[second], seed=seed)
         for number, first in enumerate(names)
@@ -78,30 +78,33 @@ def validate(
     }
     value = {
         "pairs": len(chosen),
-        "judges": [one.to_json() for one in found],
-        "agreement": {key: one.to_json() for key, one in agreements.items()},
+        "judges": [validation.to_json() for validation in validations],
+        "agreement": {key: agreement.to_json() for key, agreement in agreements.items()},
     }
     if output is not None:
         write_json(output, value)
     if json:
         print_json(value)
         return
-    for one in found:
+    for validation in validations:
         rows = [
-            ("accuracy", _format_estimate(one.accuracy)),
-            ("length-balanced", _format_estimate(one.length_balanced)),
+            ("accuracy", _format_estimate(validation.accuracy)),
+            ("length-balanced", _format_estimate(validation.length_balanced)),
         ]
-        for subset, estimate in one.by_subset.items():
+        for subset, estimate in validation.by_subset.items():
             rows.append(
-                (f"against {subset}", f"{_format_estimate(estimate)}; length alone {one.length_alone[subset]:.2f}")
+                (
+                    f"against {subset}",
+                    f"{_format_estimate(estimate)}; length alone {validation.length_alone[subset]:.2f}",
+                )
             )
-        rows.append(("length alone", f"{one.length_alone['all']:.2f}"))
-        if one.position_consistency is not None:
-            rows.append(("same in both orders", _format_estimate(one.position_consistency)))
-        if one.retest_same is not None:
-            rows.append(("same a second time", f"{one.retest_same:.2f}"))
-        rows.append(("failed", ", ".join(f"{count} {kind}" for kind, count in one.faults.items()) or "none"))
-        stdout().print(shown(one.judge, "bold"))
+        rows.append(("length alone", f"{validation.length_alone['all']:.2f}"))
+        if validation.position_consistency is not None:
+            rows.append(("same in both orders", _format_estimate(validation.position_consistency)))
+        if validation.retest_same is not None:
+            rows.append(("same a second time", f"{validation.retest_same:.2f}"))
+        rows.append(("failed", ", ".join(f"{count} {kind}" for kind, count in validation.faults.items()) or "none"))
+        stdout().print(shown(validation.judge, "bold"))
         stdout().print(facts(rows))
     for pair, figures in agreements.items():
         rows = [
@@ -114,7 +117,7 @@ def validate(
 
 
 @options.with_bundles
-def rejudge(
+def rescore(
     transcripts: Annotated[Path, typer.Argument(help="JSONL file of a rollout or a matrix.")],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="File of the new transcripts; continued if it exists.")
@@ -133,8 +136,8 @@ def rejudge(
 ) -> None:
     """Judge stored conversations again, only those that this judge version has not scored yet."""
     from simgym.evaluation.axes import read_pairs
-    from simgym.evaluation.rejudge import is_left
-    from simgym.evaluation.rejudge import rejudge as run
+    from simgym.evaluation.rescore import is_left
+    from simgym.evaluation.rescore import rescore as run
     from simgym.judges.loading import load_judge
     from simgym.rollout import count_exclusions
     from simgym.rollout.readiness import check_all_ready
@@ -149,12 +152,18 @@ def rejudge(
     else:
         say_nothing_to_do(len(list(read_transcripts(transcripts))), "judgements", output)
     with stderr().status("judging"):
-        found = run(transcripts, loaded, output, batch_size=batch_size)
-    before = {one.key: one.reward for one in read_transcripts(transcripts) if one.counts}
-    rewards = [100 * one.reward for one in found if one.counts and one.reward is not None]
-    both = [(before[one.key], one.reward) for one in found if one.counts and before.get(one.key) is not None]
-    ranks = spearman([a for a, _ in both], [b for _, b in both], seed=seed)
-    excluded = ", ".join(f"{count} {kind}" for kind, count in count_exclusions(found).items())
+        rescored = run(transcripts, loaded, output, batch_size=batch_size)
+    before = {transcript.key: transcript.reward for transcript in read_transcripts(transcripts) if transcript.counts}
+    rewards = [
+        100 * transcript.reward for transcript in rescored if transcript.counts and transcript.reward is not None
+    ]
+    pairs = [
+        (before[transcript.key], transcript.reward)
+        for transcript in rescored
+        if transcript.counts and before.get(transcript.key) is not None
+    ]
+    ranks = spearman([a for a, _ in pairs], [b for _, b in pairs], seed=seed)
+    excluded = ", ".join(f"{count} {kind}" for kind, count in count_exclusions(rescored).items())
     rows = [
         ("mean reward x 100", _format_estimate(bootstrap_mean(rewards, seed=seed))),
         ("rank correlation with the stored rewards", _format_estimate(ranks) if ranks.value is not None else ""),

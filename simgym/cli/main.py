@@ -28,7 +28,7 @@ from simgym.cli.chat import chat
 from simgym.cli.data import data
 from simgym.cli.doctor import doctor
 from simgym.cli.envs import envs
-from simgym.cli.judge import judge, rejudge
+from simgym.cli.judge import judge, rescore
 from simgym.cli.matrix import matrix
 from simgym.cli.realism import realism
 from simgym.cli.report import report
@@ -43,7 +43,7 @@ from simgym.errors import ServerUnavailable, SimgymError
 _SIGPIPE = 13
 _SERVER_AWAY = 3
 """Exit code: the same command goes on when the server is back."""
-_RESUMABLE = ("rollout", "matrix", "realism", "rejudge", "data", "wildbench")
+_RESUMABLE = ("rollout", "matrix", "realism", "rescore", "rejudge", "data", "wildbench")
 
 
 class CommandGroup(TyperGroup):
@@ -112,11 +112,12 @@ for verb in (
     matrix,
     report,
     realism,
-    rejudge,
+    rescore,
     view,
     doctor,
 ):
     app.command()(verb)
+app.command("rejudge", hidden=True)(rescore)  # its name in earlier versions
 app.add_typer(cache, name="cache")
 app.add_typer(data, name="data")
 app.add_typer(judge, name="judge")

@@ -48,7 +48,8 @@ def matrix(
         experiment.check_ready()
     with ConversationProgress(experiment.conversations) as progress:
         results = evaluate(
-            experiment, progress=lambda row, column, one: progress.advance(one, f"{row} / {short_name(column)}")
+            experiment,
+            progress=lambda row, column, transcript: progress.advance(transcript, f"{row} / {short_name(column)}"),
         )
     _show(results, show_conversation)
     if not any(cell.counted for cell in results.matrix.cells):
@@ -65,7 +66,9 @@ def _dry_run(experiment: Experiment, pilot: int) -> None:
         experiment.check_ready()
         scenarios = min(pilot, len(experiment.scenarios))
         with ConversationProgress(len(experiment.run.paths) * scenarios) as progress:
-            experiment.run_pilot(pilot, lambda row, column, one: progress.advance(one, f"{row} / {short_name(column)}"))
+            experiment.run_pilot(
+                pilot, lambda row, column, transcript: progress.advance(transcript, f"{row} / {short_name(column)}")
+            )
     expected = experiment.forecast()
     stdout().print(facts(forecast_rows(expected)))
     if expected.tokens is None:

@@ -66,12 +66,12 @@ def differences_table(compared: Comparisons) -> Table:
 
     rows = [
         [
-            plain(one.assistant),
-            short_name(one.simulator),
-            format_difference(one.estimate),
-            format_p(one.p_adjusted),
+            plain(difference.assistant),
+            short_name(difference.simulator),
+            format_difference(difference.estimate),
+            format_p(difference.p_adjusted),
         ]
-        for one in compared.differences
+        for difference in compared.differences
     ]
     if compared.gap is not None:
         rows.append(["generalization gap", "", format_difference(compared.gap), ""])
@@ -89,21 +89,23 @@ def format_difference(estimate: Estimate) -> str:
 
 def _reasons(mark: str, estimates: Sequence[Estimate]) -> str:
     """What a mark in the table means, with each reason once; empty if no interval is missing."""
-    doubts = dict.fromkeys(one.doubt for one in estimates if one.value is not None and one.doubt)
+    doubts = dict.fromkeys(estimate.doubt for estimate in estimates if estimate.value is not None and estimate.doubt)
     return f"{mark}: the interval cannot be told ({'; '.join(doubts)})" if doubts else ""
 
 
-def forecast_rows(found: Forecast) -> list[tuple[str, str]]:
+def forecast_rows(forecast: Forecast) -> list[tuple[str, str]]:
     """What is left to do, as names and values."""
-    rows = [("conversations", f"{found.planned:,} planned, {found.done:,} held, {found.missing:,} to go")]
-    for role, numbers in (found.tokens or {}).items():
+    rows = [("conversations", f"{forecast.planned:,} planned, {forecast.done:,} held, {forecast.missing:,} to go")]
+    for role, numbers in (forecast.tokens or {}).items():
         rows.append((f"tokens, {role}", f"about {numbers['prompt']:,.0f} read, {numbers['completion']:,.0f} written"))
-    if found.most_written is not None:
-        rows.append(("tokens written", f"at most {found.most_written:,} by assistants and simulators, without retries"))
-    if found.seconds is not None:
-        rows.append(("time", f"about {_duration(found.seconds)}, as long as those that were held"))
-    if found.cost is not None:
-        rows.append(("cost", f"about {found.cost:,.2f}"))
+    if forecast.most_written is not None:
+        rows.append(
+            ("tokens written", f"at most {forecast.most_written:,} by assistants and simulators, without retries")
+        )
+    if forecast.seconds is not None:
+        rows.append(("time", f"about {_duration(forecast.seconds)}, as long as those that were held"))
+    if forecast.cost is not None:
+        rows.append(("cost", f"about {forecast.cost:,.2f}"))
     return rows
 
 

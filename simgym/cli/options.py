@@ -230,7 +230,7 @@ class RunOptions:
         bool,
         typer.Option("--async/--no-async", help="Advance each conversation independently: faster behind servers."),
     ] = False
-    free_running: Annotated[bool, typer.Option("--free-running", hidden=True)] = False
+    old_spelling: Annotated[bool, typer.Option("--free-running", hidden=True)] = False
     retry_faults: Annotated[
         list[str] | None,
         typer.Option(
@@ -243,7 +243,7 @@ class RunOptions:
     @property
     def asynchronous(self) -> bool:
         """Either spelling."""
-        return self.run_async or self.free_running
+        return self.run_async or self.old_spelling
 
 
 def with_bundles(verb: Callable[..., None]) -> Callable[..., None]:

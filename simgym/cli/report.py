@@ -21,19 +21,19 @@ def report(
         bool, typer.Option(help="Write all conversations, too, to pages in a folder beside the report.")
     ] = False,
 ) -> None:
-    """Put finished runs into one report.
+    """Combine finished runs into one report.
 
-    Runs that share scenarios, seed, judge and simulators become one matrix and are compared; others stand below each
-    other, with a warning.
+    Runs that share scenarios, seed, judge and simulators become one matrix and are compared. Others are listed one
+    below the other, with a warning.
     """
     from simgym.report.html import write_report
     from simgym.report.runs import join_runs, read_runs
     from simgym.transcripts import write_json
 
-    found, curves = read_runs(runs)
-    joined = join_runs(found, curves)
+    stored, curves = read_runs(runs)
+    joined = join_runs(stored, curves)
     numbers = output.with_name("results.json" if output.name == "report.html" else f"{output.stem}.json")
-    if len(found) > 1 and any(numbers.resolve() == (run / "results.json").resolve() for run in runs):
+    if len(stored) > 1 and any(numbers.resolve() == (run / "results.json").resolve() for run in runs):
         raise ConfigurationError(f"{numbers} holds the numbers of one of the runs. Write the report to another folder.")
     write_json(numbers, joined.results.to_json())
     write_report(

@@ -73,7 +73,7 @@ def rollout(
             seed=running.seed,
             path=output,
             batch_size=running.batch_size,
-            free_running=running.asynchronous,
+            asynchronous=running.asynchronous,
             progress=progress.advance,
             retried_faults=retried,
         )

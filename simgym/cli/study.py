@@ -46,7 +46,7 @@ Icc = Annotated[float, typer.Option(min=0, max=1, help="Intraclass correlation o
 def init(
     path: Annotated[Path, typer.Argument(help="The YAML file to write.")] = Path("study.yaml"),
 ) -> None:
-    """Write a study to begin with; every line says what it is for."""
+    """Write a commented study file to start from."""
     config = _config()
     try:
         with path.open("x", encoding="utf-8") as file:
@@ -66,7 +66,11 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Try it: the default model answers, a database of its own, a banner.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Try it out: default model, separate database, a banner on each page.",
+        ),
     ] = False,
     synthetic: Annotated[
         bool, typer.Option("--synthetic", help="For scripted participants: scripted replies, no rate limits.")
@@ -81,11 +85,13 @@ def serve(
     connections: Annotated[
         int | None,
         typer.Option(
-            min=10, help="Connections at once; default: as many files as the process may open.", show_default=False
+            min=10,
+            help="Largest number of connections; default: as many as the process may open files.",
+            show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Serve a study until Ctrl-C; started again, everybody goes on where they were.
+    """Serve a study until Ctrl-C; after a restart, participants continue where they stopped.
 
     The environment variable SIMGYM_STUDY_ADMIN_TOKEN (16 characters or more) opens /admin with that password.
     """
@@ -113,7 +119,7 @@ def serve(
 
 @study.command()
 def status(file: File, database: Database = None, json: options.Json = False) -> None:
-    """How far participants have come."""
+    """Show how far participants have come."""
     from simgym.study.records import participant_flow
 
     records, withdrawn = _records(file, database, texts=False)
@@ -150,10 +156,10 @@ def analyse(
         Path | None,
         typer.Option("--study", help="The study: its exclusion rules, pairs and margin.", show_default=False),
     ] = None,
-    withdrawn: Annotated[int, typer.Option(min=0, help="How many have withdrawn (`simgym study status`).")] = 0,
+    withdrawn: Annotated[int, typer.Option(min=0, help="Withdrawn participants (see `simgym study status`).")] = 0,
     seed: options.Seed = 0,
 ) -> None:
-    """Win rates with clustered intervals, tests corrected for being many, and what a sceptic asks for."""
+    """Estimate win rates with clustered intervals, corrected tests and robustness checks."""
     config = _config()
     from simgym.report.study import write_study_report
     from simgym.study.analysis import AnalysisPlan
@@ -178,14 +184,14 @@ def power(
     turns: Annotated[int, typer.Option(min=1, help="Choices of a participant.")] = 5,
     tie_rate: TieRate = 0.15,
     icc: Icc = 0.1,
-    power: Annotated[float, typer.Option(help="Wanted probability of detecting it, in (0, 1).")] = 0.8,
+    power: Annotated[float, typer.Option(help="Desired probability of detecting the difference, in (0, 1).")] = 0.8,
     alpha: Annotated[float, typer.Option(help="Two-sided level, in (0, 1).")] = 0.05,
     pairs: Annotated[int, typer.Option(min=1, help="Pairs tested; alpha is divided by it (Bonferroni).")] = 1,
     simulations: Annotated[int, typer.Option(min=0, help="Studies simulated to check the formula; 0: none.")] = 2000,
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
-    """Participants per pair, by formula, and the power that the analysis' own test has with so many, by simulation."""
+    """Compute the participants needed per pair, and simulate the power of the test that `analyse` uses."""
     from simgym.statistics.power import plan_tied_win_rate
     from simgym.statistics.votes import VoteDistribution, rejection_rate
 
@@ -223,14 +229,14 @@ def simulate(
     win_rate: WinRate = 0.58,
     tie_rate: TieRate = 0.15,
     icc: Icc = 0.2,
-    at_once: Annotated[int, typer.Option(min=1, help="How many at the same time.")] = 10,
-    doubled: Annotated[float, typer.Option(min=0, max=1, help="Share of forms sent twice at once.")] = 0.1,
+    at_once: Annotated[int, typer.Option(min=1, help="Participants at the same time.")] = 10,
+    doubled: Annotated[float, typer.Option(min=0, max=1, help="Share of forms sent twice at the same time.")] = 0.1,
     database: Annotated[
         str | None, typer.Option(help="Database; default: SQLite in the folder.", show_default=False)
     ] = None,
     seed: options.Seed = 0,
 ) -> None:
-    """Let scripted participants with a known preference play the study through its pages. Synthetic, and says so."""
+    """Run scripted participants with known preferences through the pages; results are labelled synthetic."""
     config = _config()
     from simgym.statistics.votes import VoteDistribution
     from simgym.study.serving import served
@@ -270,7 +276,7 @@ def purge(
     drafts: Annotated[bool, typer.Option("--drafts", help="Delete drafts.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Delete what is not needed any more; answers stay."""
+    """Delete recruitment ids or drafts that are no longer needed; answers stay."""
     config = _config()
     if not (recruitment or drafts):
         raise ConfigurationError("There is nothing to delete. Give --recruitment, --drafts or both.")
@@ -313,9 +319,9 @@ def print_results(results: StudyResults) -> None:
         out.print(pair_table(pair))
     for name, estimate in results.ratings.items():
         out.print(shown(f"{name}: mean rating {_interval(estimate)} of {estimate.n}"))
-    for one in results.rating_differences:
-        test = format_p_equation(one.p_adjusted)
-        out.print(shown(f"{one.first} - {one.second}: {_interval(one.difference)}, {test} (Holm)"))
+    for difference in results.rating_differences:
+        test = format_p_equation(difference.p_adjusted)
+        out.print(shown(f"{difference.first} - {difference.second}: {_interval(difference.difference)}, {test} (Holm)"))
     for warning in results.warnings:
         out.print(shown(warning, "yellow"))
 

@@ -75,7 +75,7 @@ def run(
             batch_size=batch_size,
             advance=advance,
         )
-    failed, cut = sum(one.fault is not None for one in answers), sum(one.cut_off for one in answers)
+    failed, cut = sum(answer.fault is not None for answer in answers), sum(answer.cut_off for answer in answers)
     typer.echo(f"{plain(str(output))}: {len(answers)} tasks, {failed} without an answer, {cut} cut off")
 
 
@@ -133,22 +133,26 @@ def score(
             batch_size=batch_size,
             advance=advance,
         )
-    found: dict[str, Summary] = {}
+    summaries: dict[str, Summary] = {}
     if protocol == "checklist":
-        found["items satisfied"] = results.checklist_share(chosen, rows)
+        summaries["items satisfied"] = results.checklist_share(chosen, rows)
     elif protocol == "score":
-        found["WB-Score"] = results.wb_score(bench.graded(chosen, rows), official=official, seed=seed)
+        summaries["WB-Score"] = results.wb_score(bench.graded(chosen, rows), official=official, seed=seed)
     else:
         for penalty in results.PENALTIES:
             title = "WB-Reward" if penalty is None else f"WB-Reward, K = {penalty}"
             pairs = bench.compared(chosen, rows)
-            found[title] = results.wb_reward(pairs, penalty=penalty, official=official, seed=seed)
-    value = {"protocol": protocol, "official": official, "figures": {key: one.to_json() for key, one in found.items()}}
+            summaries[title] = results.wb_reward(pairs, penalty=penalty, official=official, seed=seed)
+    value = {
+        "protocol": protocol,
+        "official": official,
+        "figures": {key: summary.to_json() for key, summary in summaries.items()},
+    }
     write_json(folder / f"results-{protocol}{'-' + name if name else ''}.json", value)
     if json:
         print_json(value)
         return
-    for title, summary in found.items():
+    for title, summary in summaries.items():
         stdout().print(shown(title, "bold"))
         stdout().print(facts(_rows(summary)))
 
@@ -163,23 +167,23 @@ def compare(
     from simgym.evaluation.wildbench import read_judgements, satisfied
     from simgym.evaluation.wildbench_results import compare_checklists
 
-    (rows, header), (other_rows, other_header) = (read_judgements(one, "checklist") for one in (first, second))
+    (rows, header), (other_rows, other_header) = (read_judgements(path, "checklist") for path in (first, second))
     if differing := sorted(key for key in {*header, *other_header} if header.get(key) != other_header.get(key)):
         raise ConfigurationError(
             f"{first} and {second} were judged with another {', '.join(differing)}, so they cannot be compared. Judge "
             "both with the same model, prompt, tasks and seed."
         )
-    found = compare_checklists(satisfied(rows), satisfied(other_rows))
+    comparison = compare_checklists(satisfied(rows), satisfied(other_rows))
     if json:
-        print_json(found.to_json())
+        print_json(comparison.to_json())
         return
-    gap = found.mean_length_difference
+    gap = comparison.mean_length_difference
     stdout().print(
         facts([
-            ("win rate", _percent(found.adjusted_win_rate)),
-            ("at equal length", _percent(found.length_controlled)),
-            ("wins, ties, losses", f"{found.wins}, {found.ties}, {found.losses}"),
-            ("left out", f"{found.left_out} tasks without a judgement of both" if found.left_out else ""),
+            ("win rate", _percent(comparison.adjusted_win_rate)),
+            ("at equal length", _percent(comparison.length_controlled)),
+            ("wins, ties, losses", f"{comparison.wins}, {comparison.ties}, {comparison.losses}"),
+            ("left out", f"{comparison.left_out} tasks without a judgement of both" if comparison.left_out else ""),
             ("length", "" if gap is None else f"{gap:+.0f} characters against the other"),
         ])
     )  # fmt: skip
@@ -188,12 +192,12 @@ def compare(
 def _load(source: str, limit: int | None) -> Sequence[Any]:
     from simgym.data.wildbench import load_wildbench
 
-    found = load_wildbench(source, limit=limit)
-    for identifier, reason in list(found.skipped.items())[:5]:
+    tasks = load_wildbench(source, limit=limit)
+    for identifier, reason in list(tasks.skipped.items())[:5]:
         stderr().print(shown(f"left out {identifier}: {reason}", "dim"))
-    if len(found.skipped) > 5:
-        stderr().print(shown(f"left out {len(found.skipped) - 5} more tasks", "dim"))
-    return found.tasks
+    if len(tasks.skipped) > 5:
+        stderr().print(shown(f"left out {len(tasks.skipped) - 5} more tasks", "dim"))
+    return tasks.tasks
 
 
 def _rows(summary: Summary) -> list[tuple[str, str]]:

@@ -75,12 +75,12 @@ def chitchat_conversations(path: str | Path | None = None) -> ChitchatConversati
     path = Path(path) if path is not None else _installed()
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        outcomes = {identifier: _logged(identifier, value) for identifier, value in values.items()}
+        logged = {identifier: _logged(identifier, value) for identifier, value in values.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise MalformedFile(
             f"{path} is not the chitchat dataset: {error}. Reinstall chitchat-dataset==0.9.0."
         ) from error
-    ordered = sorted(outcomes.items(), key=lambda pair: hashlib.sha256(pair[0].encode()).digest())
+    ordered = sorted(logged.items(), key=lambda pair: hashlib.sha256(pair[0].encode()).digest())
     return ChitchatConversations(
         conversations=tuple(outcome for _, outcome in ordered if isinstance(outcome, LoggedConversation)),
         skipped={f"chitchat-{identifier}": outcome for identifier, outcome in ordered if isinstance(outcome, str)},

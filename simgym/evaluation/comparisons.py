@@ -60,7 +60,9 @@ class Comparisons:
 
     def difference(self, assistant: str, simulator: str) -> Difference | None:
         """The difference of a row and a column, or None."""
-        return next((one for one in self.differences if (one.assistant, one.simulator) == (assistant, simulator)), None)
+        return next(
+            (cell for cell in self.differences if (cell.assistant, cell.simulator) == (assistant, simulator)), None
+        )
 
 
 def compare_cells(
@@ -103,7 +105,7 @@ def compare_cells(
     first = reference or names[0]
     if first in trained_on:
         raise ConfigurationError(f"{first} is what others are compared with, so it has no gap itself.")
-    found = compare_matrix(
+    compared = compare_matrix(
         rewards_of(matrix, rows, columns),
         scenario_ids(matrix),
         seed=derive_seed(seed, PAIRED),
@@ -113,12 +115,12 @@ def compare_cells(
             trained_on={row: columns.index(column) for row, column in trained_on.items()},
         ),
     )
-    grid = found.differences
+    grid = compared.differences
     differences = [
         Difference(
             name,
             column,
-            found.difference(name, x),
+            compared.difference(name, x),
             finite(grid.p_adjusted[y, x]),
             finite(grid.detectable[y, x]),
         )
@@ -130,10 +132,10 @@ def compare_cells(
         reference=first,
         trained_on=trained_on,
         differences=tuple(differences),
-        gap=found.gap,
-        gaps={str(row): one for row, one in found.gaps.items()},
-        best={row: finite(share) for row, share in zip(names, found.best, strict=True)},
-        agreement=tuple(tuple(finite(one) for one in row) for row in found.agreement),
+        gap=compared.gap,
+        gaps={str(row): gap for row, gap in compared.gaps.items()},
+        best={row: finite(share) for row, share in zip(names, compared.best, strict=True)},
+        agreement=tuple(tuple(finite(value) for value in row) for row in compared.agreement),
     )
 
 
@@ -142,7 +144,8 @@ def rewards_of(matrix: Matrix, rows: Sequence[str], columns: Sequence[str]) -> F
 
     def of(cell: tuple[str, str]) -> list[float]:
         return [
-            100 * one.reward if one.counts and one.reward is not None else np.nan for one in matrix.transcripts[cell]
+            100 * transcript.reward if transcript.counts and transcript.reward is not None else np.nan
+            for transcript in matrix.transcripts[cell]
         ]
 
     return np.array([[of((row, column)) for column in columns] for row in rows])
@@ -150,4 +153,4 @@ def rewards_of(matrix: Matrix, rows: Sequence[str], columns: Sequence[str]) -> F
 
 def scenario_ids(matrix: Matrix) -> list[str]:
     """Ids of the scenarios of the C conversations of every cell."""
-    return [one.scenario.id for one in next(iter(matrix.transcripts.values()))]
+    return [transcript.scenario.id for transcript in next(iter(matrix.transcripts.values()))]

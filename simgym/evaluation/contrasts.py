@@ -74,7 +74,7 @@ def reward_contrasts(
     rows, labels = _labelled(matrix, simulator, pairs, methods)
     rewards = rewards_of(matrix, rows, [simulator])
     ids = scenario_ids(matrix)
-    found = []
+    contrasts = []
     for pair in pairs:
         kept = [at for at, label in enumerate(labels) if label in pair]
         crossed = compare_matrix(
@@ -84,8 +84,8 @@ def reward_contrasts(
             layout=MatrixLayout(rows=[labels[at] for at in kept], reference=pair[1]),
         )
         p = finite(crossed.differences.p_value[crossed.rows.index(pair[0]), 0])
-        found.append(Contrast(*pair, "difference", simulator, crossed.difference(pair[0], 0), p, None))
-    return corrected(found)
+        contrasts.append(Contrast(*pair, "difference", simulator, crossed.difference(pair[0], 0), p, None))
+    return corrected(contrasts)
 
 
 def win_contrasts(
@@ -95,7 +95,7 @@ def win_contrasts(
     rows, labels = _labelled(matrix, simulator, pairs, methods)
     rewards = rewards_of(matrix, rows, [simulator])[:, 0]
     ids = scenario_ids(matrix)
-    found = []
+    contrasts = []
     for pair in pairs:
         own, others = (rewards[[label == name for label in labels]] for name in pair)
         outcomes = _outcomes(own[:, None], others[None])
@@ -107,19 +107,19 @@ def win_contrasts(
             fewest = min([estimate.n, *(count for count in outcomes.shape[:2] if count > 1)])
             above = np.array([np.nan if estimate.value is None else estimate.value - 50])
             p = finite(two_sided_p_value(above, np.array([error]), fewest - 1)[0])
-        found.append(Contrast(*pair, "win_rate", simulator, estimate, p, None))
-    return corrected(found)
+        contrasts.append(Contrast(*pair, "win_rate", simulator, estimate, p, None))
+    return corrected(contrasts)
 
 
 def corrected(contrasts: Sequence[Contrast]) -> list[Contrast]:
     """The contrasts with p-values corrected for being so many (Holm)."""
-    tested = [number for number, one in enumerate(contrasts) if one.p_value is not None]
-    found = [replace(one, p_adjusted=None) for one in contrasts]
+    tested = [number for number, contrast in enumerate(contrasts) if contrast.p_value is not None]
+    results = [replace(contrast, p_adjusted=None) for contrast in contrasts]
     for number, p in zip(
         tested, correct_p_values([contrasts[number].p_value or 0.0 for number in tested]), strict=True
     ):
-        found[number] = replace(found[number], p_adjusted=p)
-    return found
+        results[number] = replace(results[number], p_adjusted=p)
+    return results
 
 
 def _outcomes(own: Floats, other: Floats) -> Floats:
@@ -129,7 +129,7 @@ def _outcomes(own: Floats, other: Floats) -> Floats:
 
 
 def _percent(estimate: Estimate) -> Estimate:
-    ends = [None if one is None else 100 * one for one in (estimate.value, estimate.low, estimate.high)]
+    ends = [None if value is None else 100 * value for value in (estimate.value, estimate.low, estimate.high)]
     return replace(estimate, value=ends[0], low=ends[1], high=ends[2])
 
 

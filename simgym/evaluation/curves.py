@@ -52,4 +52,4 @@ def read_curve(folder: str | Path, name: str | None = None) -> Curve:
             raise MalformedFile(f"{path}, line {number}: not the log of a training run ({error}).") from error
     if not points:
         raise MalformedFile(f"{path} holds no line with a reward.")
-    return Curve(name or Path(folder).name, unit, tuple(at for at, _ in points), tuple(one for _, one in points))
+    return Curve(name or Path(folder).name, unit, tuple(at for at, _ in points), tuple(value for _, value in points))

@@ -43,14 +43,18 @@ class Forecast:
 
 def forecast(run: MatrixRun, prices: Mapping[str, Price] | None = None) -> Forecast:
     """Look at what a run has held, and say what the rest will take."""
-    found = run.completed()
-    everything = [one for several in found.values() for one in several]
+    completed = run.completed()
+    everything = [transcript for of_cell in completed.values() for transcript in of_cell]
     tokens: dict[str, dict[str, float]] = {}
     seconds = 0.0
     most: int | None = 0
-    for (row, column), several in found.items():
-        missing = len(run.scenarios) - len(several)
-        alike = several or [one for (_, other), held in found.items() if other == column for one in held] or everything
+    for (row, column), of_cell in completed.items():
+        missing = len(run.scenarios) - len(of_cell)
+        alike = (
+            of_cell
+            or [transcript for (_, other), of_other in completed.items() if other == column for transcript in of_other]
+            or everything
+        )
         for role, numbers in _mean_tokens(alike).items():
             total = tokens.setdefault(role, {"prompt": 0.0, "completion": 0.0})
             for kind, mean in numbers.items():
@@ -64,7 +68,7 @@ def forecast(run: MatrixRun, prices: Mapping[str, Price] | None = None) -> Forec
         known = [limit for limit in limits if isinstance(limit, int)]
         most = None if most is None or len(known) < len(limits) else most + missing * run.plan.max_turns * sum(known)
     return Forecast(
-        planned=len(found) * len(run.scenarios),
+        planned=len(completed) * len(run.scenarios),
         done=len(everything),
         tokens=tokens if everything else None,
         seconds=seconds if everything else None,
@@ -75,8 +79,8 @@ def forecast(run: MatrixRun, prices: Mapping[str, Price] | None = None) -> Forec
 
 def _mean_tokens(transcripts: Sequence[Transcript]) -> dict[str, dict[str, float]]:
     means: dict[str, dict[str, float]] = {}
-    for one in transcripts:
-        for role, numbers in one.tokens().items():
+    for transcript in transcripts:
+        for role, numbers in transcript.tokens().items():
             mean = means.setdefault(role, {"prompt": 0.0, "completion": 0.0})
             for kind, number in numbers.items():
                 mean[kind] += number / len(transcripts)
@@ -84,4 +88,4 @@ def _mean_tokens(transcripts: Sequence[Transcript]) -> dict[str, dict[str, float
 
 
 def _mean_seconds(transcripts: Sequence[Transcript]) -> float:
-    return sum(sum(one.role_seconds.values()) for one in transcripts) / max(1, len(transcripts))
+    return sum(sum(transcript.role_seconds.values()) for transcript in transcripts) / max(1, len(transcripts))

@@ -145,24 +145,24 @@ def judge_pairs(
     for start in range(0, len(pairs), batch_size):
         batch = pairs[start : start + batch_size]
         scenarios = [
-            Scenario(one.id, INTENT_PREFIX + " ".join(one.instruction.split()), opening=one.instruction)
-            for one in batch
+            Scenario(pair.id, INTENT_PREFIX + " ".join(pair.instruction.split()), opening=pair.instruction)
+            for pair in batch
         ]
-        asked = [Conversation().add("user", one.instruction) for one in batch]
-        seeds = [derive_seed(seed, "validate", one.id) for one in batch]
+        asked = [Conversation().add("user", pair.instruction) for pair in batch]
+        seeds = [derive_seed(seed, "validate", pair.id) for pair in batch]
         if isinstance(judge, PairwiseJudge):
-            firsts, seconds = [one.chosen for one in batch], [one.rejected for one in batch]
-            for one, found in zip(batch, judge.compare(scenarios, asked, firsts, seconds, seeds=seeds), strict=True):
-                verdicts.append(Verdict(one, found.winner, None, found.consistent, found.fault))
+            firsts, seconds = [pair.chosen for pair in batch], [pair.rejected for pair in batch]
+            for pair, outcome in zip(batch, judge.compare(scenarios, asked, firsts, seconds, seeds=seeds), strict=True):
+                verdicts.append(Verdict(pair, outcome.winner, None, outcome.consistent, outcome.fault))
         else:
             talks = [
                 talk.add("assistant", text)
-                for talk, one in zip(asked, batch, strict=True)
-                for text in (one.chosen, one.rejected)
+                for talk, pair in zip(asked, batch, strict=True)
+                for text in (pair.chosen, pair.rejected)
             ]
             doubled = [scenario for scenario in scenarios for _ in (0, 1)]
             judged = judge.judge(doubled, talks, seeds=[value for value in seeds for _ in (0, 1)])
-            verdicts += [_graded(one, *judged[2 * i : 2 * i + 2]) for i, one in enumerate(batch)]
+            verdicts += [_graded(pair, *judged[2 * i : 2 * i + 2]) for i, pair in enumerate(batch)]
         advance(len(batch))
     return verdicts
 
@@ -186,10 +186,10 @@ def validate(
         seed: Of the intervals.
         resamples: Bootstrap samples per interval.
     """
-    decided = [one for one in verdicts if one.correct is not None]
-    correct = np.array([one.correct for one in decided], dtype=np.float64)
-    longer = np.array([np.sign(len(one.pair.chosen) - len(one.pair.rejected)) for one in decided])
-    clusters = [one.pair.instruction for one in decided]
+    decided = [verdict for verdict in verdicts if verdict.correct is not None]
+    correct = np.array([verdict.correct for verdict in decided], dtype=np.float64)
+    longer = np.array([np.sign(len(verdict.pair.chosen) - len(verdict.pair.rejected)) for verdict in decided])
+    clusters = [verdict.pair.instruction for verdict in decided]
 
     def mean(rows: Rows) -> float:
         return float(correct[rows].mean())
@@ -205,8 +205,8 @@ def validate(
             lambda drawn: statistic(rows[drawn]), labels, seed=seed, resamples=resamples, bounds=(0.0, 1.0)
         )
 
-    subsets = sorted({one.pair.subset for one in verdicts})
-    compared = [one.consistent for one in verdicts if one.consistent is not None]
+    subsets = sorted({verdict.pair.subset for verdict in verdicts})
+    compared = [verdict.consistent for verdict in verdicts if verdict.consistent is not None]
     consistency = (
         bootstrap_statistic(
             lambda rows: float(np.mean(np.array(compared)[rows])), range(len(compared)), seed=seed, resamples=resamples
@@ -219,13 +219,13 @@ def validate(
         accuracy=estimate(mean),
         length_balanced=estimate(balanced),
         by_subset={
-            subset: estimate(mean, [row for row, one in enumerate(decided) if one.pair.subset == subset])
+            subset: estimate(mean, [row for row, verdict in enumerate(decided) if verdict.pair.subset == subset])
             for subset in subsets
         },
         length_alone=_length_alone(verdicts, subsets),
         position_consistency=consistency,
         **_retest(verdicts, again, seed),
-        faults=count_faults(one.fault for one in verdicts if one.fault),
+        faults=count_faults(verdict.fault for verdict in verdicts if verdict.fault),
         pairs=len(verdicts),
         fingerprint=dict(fingerprint),
     )
@@ -236,9 +236,10 @@ def judge_agreement(
 ) -> Agreement:
     """Do two judges prefer the same answers? Of their verdicts on the same pairs (nominal: right, wrong, undecided)."""
     ours, theirs = (
-        [math.nan if one.correct is None else one.correct for one in several] for several in (first, second)
+        [math.nan if verdict.correct is None else verdict.correct for verdict in verdicts]
+        for verdicts in (first, second)
     )
-    clusters = [one.pair.instruction for one in first]
+    clusters = [verdict.pair.instruction for verdict in first]
     return agreement(ours, theirs, clusters, level_of_measurement="nominal", seed=seed, resamples=resamples)
 
 
@@ -251,19 +252,21 @@ def _graded(pair: Pair, chosen: Judgement, rejected: Judgement) -> Verdict:
 
 def _length_alone(verdicts: Sequence[Verdict], subsets: Sequence[str]) -> dict[str, float]:
     def accuracy(chosen: Sequence[Verdict]) -> float:
-        gaps = [len(one.pair.chosen) - len(one.pair.rejected) for one in chosen]
+        gaps = [len(verdict.pair.chosen) - len(verdict.pair.rejected) for verdict in chosen]
         return sum(0.5 if not gap else float(gap > 0) for gap in gaps) / len(gaps)
 
-    found = {subset: accuracy([one for one in verdicts if one.pair.subset == subset]) for subset in subsets}
-    return {"all": accuracy(verdicts), **found} if verdicts else {}
+    accuracies = {
+        subset: accuracy([verdict for verdict in verdicts if verdict.pair.subset == subset]) for subset in subsets
+    }
+    return {"all": accuracy(verdicts), **accuracies} if verdicts else {}
 
 
 def _retest(verdicts: Sequence[Verdict], again: Sequence[Verdict] | None, seed: int) -> dict[str, Any]:
     if not again:
         return {"retest": None, "retest_same": None}
-    first = {one.pair.id: one for one in verdicts}
-    pairs = [(first[one.pair.id], one) for one in again]
-    both = [(a.correct, b.correct) for a, b in pairs if a.correct is not None and b.correct is not None]
+    first = {verdict.pair.id: verdict for verdict in verdicts}
+    pairs = [(first[verdict.pair.id], verdict) for verdict in again]
+    decided = [(a.correct, b.correct) for a, b in pairs if a.correct is not None and b.correct is not None]
     values = [
         (x, y, a.pair.id) for a, b in pairs if a.values and b.values for x, y in zip(a.values, b.values, strict=True)
     ]
@@ -273,5 +276,5 @@ def _retest(verdicts: Sequence[Verdict], again: Sequence[Verdict] | None, seed: 
         )
         if values
         else None,
-        "retest_same": sum(a == b for a, b in both) / len(both) if both else None,
+        "retest_same": sum(a == b for a, b in decided) / len(decided) if decided else None,
     }

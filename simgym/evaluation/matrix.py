@@ -91,9 +91,9 @@ def summarise_cell(assistant: str, simulator: str, transcripts: Sequence[Transcr
             total = tokens.setdefault(role, {"prompt": 0, "completion": 0})
             for kind, number in numbers.items():
                 total[kind] += number
-    said = {role: [one.conversation.said_by(role) for one in counted] for role in ("assistant", "user")}
-    turns = [len(several) for several in said["assistant"]]
-    lengths = {role: [len(text) for several in texts for text in several] for role, texts in said.items()}
+    said = {role: [transcript.conversation.said_by(role) for transcript in counted] for role in ("assistant", "user")}
+    turns = [len(texts) for texts in said["assistant"]]
+    lengths = {role: [len(text) for turns_of in texts for text in turns_of] for role, texts in said.items()}
     calls = [call for transcript in transcripts for call in transcript.calls]
     seconds: Counter[str] = Counter()
     for transcript in transcripts:
@@ -111,8 +111,8 @@ def summarise_cell(assistant: str, simulator: str, transcripts: Sequence[Transcr
         tokens=tokens,
         mean_assistant_turns=sum(turns) / len(turns) if turns else None,
         transcripts=path,
-        end_reasons=dict(sorted(Counter(one.end_reason for one in transcripts).items())),
-        characters={role: sum(several) / len(several) for role, several in lengths.items() if several},
+        end_reasons=dict(sorted(Counter(ended.end_reason for ended in transcripts).items())),
+        characters={role: sum(counts) / len(counts) for role, counts in lengths.items() if counts},
         first_faults=dict(Counter(call.role for call in calls if call.fault is not None)),
         calls=dict(Counter(call.role for call in calls)),
         role_seconds={role: round(spent, 2) for role, spent in seconds.items()},
@@ -177,7 +177,7 @@ class MatrixRun:
             judge=first.judge.fingerprint(),
             assistants={name: assistant.fingerprint() for name, assistant in self.assistants.items()},
             simulators={env_id: simulation.simulator.fingerprint() for env_id, simulation in simulations.items()},
-            scenarios={one.id: short_hash(one.to_json()) for one in self.scenarios},
+            scenarios={scenario.id: short_hash(scenario.to_json()) for scenario in self.scenarios},
         )
 
     def stored(self) -> dict[tuple[str, str], list[Transcript]]:
@@ -185,14 +185,17 @@ class MatrixRun:
         keys = {(scenario.id, chosen) for scenario, chosen in plan_conversations(self.scenarios, None, self.seed)}
         paths = {cell: self.folder / path for cell, path in self.paths.items()}
         return {
-            cell: [one for one in read_transcripts(path) if one.key in keys] if path.is_file() else []
+            cell: [transcript for transcript in read_transcripts(path) if transcript.key in keys]
+            if path.is_file()
+            else []
             for cell, path in paths.items()
         }
 
     def completed(self) -> dict[tuple[str, str], list[Transcript]]:
         """Planned conversations that are finished; those that an outage ended will be run again."""
         return {
-            cell: [one for one in transcripts if not is_done_again(one)] for cell, transcripts in self.stored().items()
+            cell: [transcript for transcript in transcripts if not is_done_again(transcript)]
+            for cell, transcripts in self.stored().items()
         }
 
     def check_ready(self) -> None:
@@ -202,7 +205,7 @@ class MatrixRun:
             ConfigurationError: one lacks something, such as a tokenizer; nothing has been written.
             ServerUnavailable: the server of one does not answer; nothing has been written.
         """
-        missing = [cell for cell, several in self.completed().items() if len(several) < len(self.scenarios)]
+        missing = [cell for cell, of_cell in self.completed().items() if len(of_cell) < len(self.scenarios)]
         rows, columns = (list(dict.fromkeys(names)) for names in (zip(*missing, strict=True) if missing else ((), ())))
         simulations = {env_id: simulation_of(self.envs[env_id]) for env_id in columns}
         check_all_ready(

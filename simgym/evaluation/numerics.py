@@ -65,20 +65,20 @@ def compare_numerics(
     text = load_rubric("helpfulness", ("conversation",), ("intent",)).text
     expected = _log_probabilities(first, text)
     speeds: dict[str, list[float]] = {kind: [] for kind in models}
-    for one in models.values():
-        _work(one, text)
+    for language_model in models.values():
+        _work(language_model, text)
     for _ in range(repeats):
-        for kind, one in models.items():
-            began, before = time.perf_counter(), _tokens(one)
-            _work(one, text)
+        for kind, language_model in models.items():
+            began, before = time.perf_counter(), _tokens(language_model)
+            _work(language_model, text)
             # a reply may end sooner with other numbers, so tokens are counted
-            speeds[kind].append((_tokens(one) - before) / (time.perf_counter() - began))
-    found = []
-    for kind, one in models.items():
+            speeds[kind].append((_tokens(language_model) - before) / (time.perf_counter() - began))
+    rows = []
+    for kind, language_model in models.items():
         speed = statistics.median(speeds[kind])
-        divergence = (expected.exp() * (expected - _log_probabilities(one, text))).sum(-1).mean()
-        found.append(Numerics(kind, speed, speed / statistics.median(speeds["float32"]), float(divergence)))
-    return found
+        divergence = (expected.exp() * (expected - _log_probabilities(language_model, text))).sum(-1).mean()
+        rows.append(Numerics(kind, speed, speed / statistics.median(speeds["float32"]), float(divergence)))
+    return rows
 
 
 def _tokens(model: TransformersLM) -> int:

@@ -67,7 +67,7 @@ class Plan:
 
     def contradictions(self, other: Plan) -> list[str]:
         """What the plans have in common and differ in, in words; nothing if their conversations can be compared."""
-        found = [name for name in ("seed", "max_turns", "judge") if getattr(self, name) != getattr(other, name)]
+        differences = [name for name in ("seed", "max_turns", "judge") if getattr(self, name) != getattr(other, name)]
         for kind, ours, theirs in (
             ("assistant", self.assistants, other.assistants),
             ("simulator", self.simulators, other.simulators),
@@ -76,11 +76,13 @@ class Plan:
                 keys = {*ours[name], *theirs[name]}
                 differing = sorted(key for key in keys if ours[name].get(key) != theirs[name].get(key))
                 if differing:
-                    found.append(f"{kind} {name!r} ({', '.join(differing)})")
-        both = [name for name in other.scenarios if name in self.scenarios]
-        if changed := [name for name in both if self.scenarios[name] != other.scenarios[name]]:
-            found.append(f"scenario {changed[0]!r}" + (f" and {len(changed) - 1} more" if len(changed) > 1 else ""))
-        return found
+                    differences.append(f"{kind} {name!r} ({', '.join(differing)})")
+        shared = [name for name in other.scenarios if name in self.scenarios]
+        if changed := [name for name in shared if self.scenarios[name] != other.scenarios[name]]:
+            differences.append(
+                f"scenario {changed[0]!r}" + (f" and {len(changed) - 1} more" if len(changed) > 1 else "")
+            )
+        return differences
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Plan:

@@ -101,12 +101,15 @@ class _Comparison:
         # Simulated turns at moments where the person left are compared with nobody's, so they are left out.
         usable = [(moment, turn) for moment, turn in spoken if turn.asked and turn.text.strip() and not turn.fault]
         self.human_moments, self.moments = [moment for moment, _ in spoken], [moment for moment, _ in usable]
-        self.human = _Said([one.said or "" for one in self.human_moments], [one.person for one in self.human_moments])
-        self.simulated = _Said([turn.text for _, turn in usable], [one.person for one in self.moments])
+        self.human = _Said(
+            [human_moment.said or "" for human_moment in self.human_moments],
+            [human_moment.person for human_moment in self.human_moments],
+        )
+        self.simulated = _Said([turn.text for _, turn in usable], [moment.person for moment in self.moments])
         side = generator(seed, "halves").permutation(len(spoken)) % 2
         self.halves = tuple(self.human.pick(np.flatnonzero(side == half).tolist()) for half in (0, 1))
         second = {spoken[i][0].key for i in np.flatnonzero(side == 1)}
-        self.second_half = self.simulated.pick([i for i, one in enumerate(self.moments) if one.key in second])
+        self.second_half = self.simulated.pick([i for i, moment in enumerate(self.moments) if moment.key in second])
 
     def likelihood(self) -> tuple[MetricRow, ...]:
         """Bits per byte and perplexity of what the people said, teacher-forced under the simulator's own prompt."""
@@ -294,8 +297,8 @@ class _Comparison:
         human = [_kind(find_fault(moment.said or "", moment.scenario, moment.history)) for moment in spoken]
         human_people = [moment.person for moment in spoken]
 
-        def rate(title: str, found: Sequence[bool], whose: Sequence[str]) -> Estimate:
-            return self._mean(title, [float(one) for one in found], whose)
+        def rate(title: str, flags: Sequence[bool], whose: Sequence[str]) -> Estimate:
+            return self._mean(title, [float(flag) for flag in flags], whose)
 
         return (
             MetricRow(
@@ -351,14 +354,14 @@ class _Comparison:
 
     def _auc(self, what: str, first: _Said, second: _Said) -> Estimate:
         people = [*first.people, *second.people]
-        found = metrics.separability(first.texts, second.texts, people, seed=self._seed(what) % 2**32)
-        if found is None:
+        separation = metrics.separability(first.texts, second.texts, people, seed=self._seed(what) % 2**32)
+        if separation is None:
             return Estimate(value=None, low=None, high=None, n=len(set(people)), method="too few turns", seed=None)
-        return self._statistic(what, lambda rows: metrics.separation_auc(found, rows), people, bounds=(0.0, 1.0))
+        return self._statistic(what, lambda rows: metrics.separation_auc(separation, rows), people, bounds=(0.0, 1.0))
 
     def _auc_of_halves(self) -> Estimate:
         """People against people: mean AUC over random halvings of their turns, since one halving says little."""
-        found = []
+        separations = []
         for number in range(_HALVINGS):
             side = generator(self.seed, "auc halves", number).permutation(len(self.human.texts)) % 2
             order = np.argsort(side, kind="stable")
@@ -368,10 +371,10 @@ class _Comparison:
             separated = metrics.separability(halves[0].texts, halves[1].texts, people, seed=seed)
             if separated is None:
                 return Estimate(value=None, low=None, high=None, n=len(set(people)), method="too few turns", seed=None)
-            found.append(separated.pick(np.argsort(order)))
+            separations.append(separated.pick(np.argsort(order)))
 
         def statistic(rows: Rows) -> float:
-            return float(np.mean([metrics.separation_auc(one, rows) for one in found]))
+            return float(np.mean([metrics.separation_auc(separation, rows) for separation in separations]))
 
         # ten times the work of any other figure, so fewer resamples
         fewer = min(self.resamples, 199)

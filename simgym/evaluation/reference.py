@@ -80,7 +80,7 @@ class Reference:
 
     def content_hash(self) -> str:
         """Changes with anything a simulator is shown or compared with."""
-        rows = [[one.key, one.scenario.intent, one.history.to_json(), one.said] for one in self.moments]
+        rows = [[moment.key, moment.scenario.intent, moment.history.to_json(), moment.said] for moment in self.moments]
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
 
 
@@ -121,15 +121,17 @@ def make_reference(
 ) -> Reference:
     """The human reference of logged conversations with intents; arguments as for `load_reference`."""
     usable = [
-        one for one in logged if unusable(one.conversation, one.intent) is None and not unusable_intent(one.intent)
+        conversation
+        for conversation in logged
+        if unusable(conversation.conversation, conversation.intent) is None and not unusable_intent(conversation.intent)
     ]
     if not usable:
         raise ConfigurationError(
             f"{source} has no conversation with an intent. Run `simgym data intents` on it first, or give another file."
         )
     chosen = _by_turns(usable, generator(seed, "reference"))[:conversations]
-    moments = [moment for one in chosen for moment in _moments(one, source, later_turns, seed)]
-    people = len({one.user_key for one in chosen})
+    moments = [moment for conversation in chosen for moment in _moments(conversation, source, later_turns, seed)]
+    people = len({conversation.user_key for conversation in chosen})
     return Reference(source, tuple(moments), len(chosen), people, len(logged) - len(usable))
 
 
@@ -159,8 +161,8 @@ def _moments(logged: LoggedConversation, source: str, later_turns: int, seed: in
     turns = [i for i in range(2, min(shown + 1, len(messages)), 2) if len(messages[i].content) <= LONGEST_TURN]
     rng = generator(seed, "moments", logged.id)
     drawn = sorted(rng.permutation(len(turns))[:later_turns]) if turns else []
-    found = [moment(0, messages[0].content)] if len(messages[0].content) <= LONGEST_TURN else []
-    found += [moment(turns[i], messages[turns[i]].content, len(turns) / len(drawn)) for i in drawn]
+    moments = [moment(0, messages[0].content)] if len(messages[0].content) <= LONGEST_TURN else []
+    moments += [moment(turns[i], messages[turns[i]].content, len(turns) / len(drawn)) for i in drawn]
     if messages[-1].role == "assistant" and shown == len(messages):
-        found.append(moment(len(messages), None))
-    return found
+        moments.append(moment(len(messages), None))
+    return moments

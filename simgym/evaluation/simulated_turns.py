@@ -103,23 +103,27 @@ def _finished(file: RunFile) -> set[str]:
 
 
 def _simulate(simulator: UserSimulator, moments: Sequence[Moment], seed: int) -> Iterator[SimulatedTurn]:
-    first, later = ([one for one in moments if bool(one.history.messages) == kind] for kind in (False, True))
+    first, later = ([moment for moment in moments if bool(moment.history.messages) == kind] for kind in (False, True))
     turns: dict[str, UserTurn] = {}
 
-    def seeds(some: Sequence[Moment]) -> list[int]:
-        return [derive_seed(seed, "realism", one.key) for one in some]
+    def seeds(subset: Sequence[Moment]) -> list[int]:
+        return [derive_seed(seed, "realism", moment.key) for moment in subset]
 
     if later:
-        replies = simulator.reply([one.scenario for one in later], [one.history for one in later], seeds=seeds(later))
-        turns |= {one.key: turn for one, turn in zip(later, replies, strict=True)}
+        replies = simulator.reply(
+            [moment.scenario for moment in later], [moment.history for moment in later], seeds=seeds(later)
+        )
+        turns |= {moment.key: turn for moment, turn in zip(later, replies, strict=True)}
     if first:
-        blank = [replace(one.scenario, opening=None) for one in first]
+        blank = [replace(moment.scenario, opening=None) for moment in first]
         with contextlib.suppress(ConfigurationError):  # takes real openings only: has none of its own to look at
-            turns |= {one.key: turn for one, turn in zip(first, simulator.open(blank, seeds=seeds(first)), strict=True)}
-    spoken = [one for one in moments if one.said is not None]
-    forced = dict(zip([one.key for one in spoken], human_likelihoods(simulator, spoken), strict=True))
-    for one in moments:
-        yield _record(one, turns.get(one.key), forced.get(one.key))
+            turns |= {
+                moment.key: turn for moment, turn in zip(first, simulator.open(blank, seeds=seeds(first)), strict=True)
+            }
+    spoken = [moment for moment in moments if moment.said is not None]
+    forced = dict(zip([moment.key for moment in spoken], human_likelihoods(simulator, spoken), strict=True))
+    for moment in moments:
+        yield _record(moment, turns.get(moment.key), forced.get(moment.key))
 
 
 def human_likelihoods(simulator: UserSimulator, moments: Sequence[Moment]) -> list[Likelihood | None]:
@@ -138,18 +142,20 @@ def human_likelihoods(simulator: UserSimulator, moments: Sequence[Moment]) -> li
     prompting = unwrapped(model)
     if not isinstance(prompting, PromptingModel):
         return [None] * len(moments)
-    said = [(one.said or "").strip() for one in moments]
-    forced = [simulator.force(one.scenario, one.history, text) for one, text in zip(moments, said, strict=True)]
-    prompts = [prompting.prompt_text(one.request) + one.prefix for one in forced]
-    texts = [defuse(prompting.tokenizer, one.text) for one in forced]
-    adapters = {one.request.adapter for one in forced}
-    found: list[Likelihood | None] = [None] * len(moments)
+    said = [(moment.said or "").strip() for moment in moments]
+    forced = [
+        simulator.force(moment.scenario, moment.history, text) for moment, text in zip(moments, said, strict=True)
+    ]
+    prompts = [prompting.prompt_text(forced_turn.request) + forced_turn.prefix for forced_turn in forced]
+    texts = [defuse(prompting.tokenizer, forced_turn.text) for forced_turn in forced]
+    adapters = {forced_turn.request.adapter for forced_turn in forced}
+    likelihoods: list[Likelihood | None] = [None] * len(moments)
     for adapter in adapters:
-        chosen = [index for index, one in enumerate(forced) if one.request.adapter == adapter]
+        chosen = [index for index, forced_turn in enumerate(forced) if forced_turn.request.adapter == adapter]
         scored = model.loglikelihood([prompts[i] for i in chosen], [texts[i] for i in chosen], adapter=adapter)
         for index, likelihood in zip(chosen, scored, strict=True):
-            found[index] = likelihood
-    return found
+            likelihoods[index] = likelihood
+    return likelihoods
 
 
 def _record(moment: Moment, turn: UserTurn | None, forced: Likelihood | None) -> SimulatedTurn:

@@ -71,14 +71,16 @@ def jensen_shannon(first: Floats, second: Floats) -> float:
     p, q = first / first.sum(), second / second.sum()
     middle = (p + q) / 2
     with np.errstate(divide="ignore", invalid="ignore"):
-        parts = [np.where(one > 0, one * np.log2(one / middle), 0.0).sum() for one in (p, q)]
+        parts = [np.where(share > 0, share * np.log2(share / middle), 0.0).sum() for share in (p, q)]
     return float(sum(parts) / 2)
 
 
 def word_histograms(texts: Sequence[str], others: Sequence[str]) -> tuple[Floats, Floats]:
     """Word counts of each text of two lists over their common vocabulary: (N, V) and (M, V)."""
     counts = [Counter(words(text)) for text in (*texts, *others)]
-    vocabulary = {word: column for column, word in enumerate(dict.fromkeys(word for one in counts for word in one))}
+    vocabulary = {
+        word: column for column, word in enumerate(dict.fromkeys(word for of_text in counts for word in of_text))
+    }
     table = np.zeros((len(counts), len(vocabulary)))
     for row, count in enumerate(counts):
         for word, number in count.items():
@@ -109,10 +111,10 @@ def pairwise_differences(texts: Sequence[str]) -> Floats:
     """One minus the Jaccard overlap of the words of every two texts: (N, N), in [0, 1]; NaN on the diagonal."""
     sets = [frozenset(words(text)) for text in texts]
     table = np.full((len(sets), len(sets)), np.nan)
-    for i, one in enumerate(sets):
+    for i, own in enumerate(sets):
         for j in range(i):
-            union = len(one | sets[j])
-            table[i, j] = table[j, i] = 1 - len(one & sets[j]) / union if union else 0.0
+            union = len(own | sets[j])
+            table[i, j] = table[j, i] = 1 - len(own & sets[j]) / union if union else 0.0
     return table
 
 
@@ -197,19 +199,19 @@ def separability(
     return Separation(scores, labels, fold_of)
 
 
-def separation_auc(found: Separation, rows: npt.NDArray[np.intp]) -> float:
+def separation_auc(separation: Separation, rows: npt.NDArray[np.intp]) -> float:
     """Area under the ROC curve of some texts, compared within folds; NaN if no fold has both kinds.
 
     Pooling folds would bias it downwards: where a fold happens to hold more of a kind, its classifier has seen less of
     it and gives lower scores to all.
     """
     total = pairs = 0.0
-    for fold in np.unique(found.folds[rows]):
-        inside = rows[found.folds[rows] == fold]
-        positives = int(found.labels[inside].sum())
+    for fold in np.unique(separation.folds[rows]):
+        inside = rows[separation.folds[rows] == fold]
+        positives = int(separation.labels[inside].sum())
         weight = positives * (len(inside) - positives)
         if fold >= 0 and weight:
-            total += weight * auc(found.scores[inside], found.labels[inside])
+            total += weight * auc(separation.scores[inside], separation.labels[inside])
             pairs += weight
     return total / pairs if pairs else math.nan
 

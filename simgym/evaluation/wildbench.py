@@ -279,13 +279,13 @@ def graded(tasks: Sequence[WildBenchTask], rows: Mapping[str, Mapping[str, Any]]
 
 def compared(tasks: Sequence[WildBenchTask], rows: Mapping[str, Mapping[str, Any]]) -> list[Compared]:
     """Rows of the protocol `reward`, for `wb_reward`; a task counts once for each order."""
-    found = []
+    answers = []
     for task in tasks:
         row = rows[task.id]
         for outcome in row.get("outcomes") or (None,):
             length = row.get("reference_length", 0)
-            found.append(Compared(task.id, outcome, task.groups, row["length"], length, row["fault"]))
-    return found
+            answers.append(Compared(task.id, outcome, task.groups, row["length"], length, row["fault"]))
+    return answers
 
 
 def satisfied(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[int, int] | None]:
@@ -302,12 +302,12 @@ class _Checklist:
         return self._judge.fingerprint()
 
     def judge(self, pairs: Sequence[tuple[WildBenchTask, Answer]], seed: int) -> Iterator[dict[str, Any]]:
-        found = self._judge.judge(
+        judgements = self._judge.judge(
             [task.scenario for task, _ in pairs],
             [task.conversation.add("assistant", answer.text) for task, answer in pairs],
             seeds=[derive_seed(seed, "checklist", task.id) for task, _ in pairs],
         )
-        for judgement in found:
+        for judgement in judgements:
             items = [int(part) for part in judgement.components]
             yield {"items": items, "reasons": list(judgement.reasons), "fault": judgement.fault}
 
@@ -349,25 +349,28 @@ class _Reward:
     def judge(self, pairs: Sequence[tuple[WildBenchTask, Answer]], seed: int) -> Iterator[dict[str, Any]]:
         known = [pair for pair in pairs if not _unusable(pair[0], self._reference.get(pair[0].id))]
         others = [self._reference[task.id].text for task, _ in known]
-        found = self._judge.compare(
+        comparisons = self._judge.compare(
             [task.scenario for task, _ in known],
             [task.conversation for task, _ in known],
             [answer.text for _, answer in known],
             others,
             seeds=[derive_seed(seed, "reward", task.id) for task, _ in known],
         )
-        by_id = {task.id: (one, len(other)) for (task, _), one, other in zip(known, found, others, strict=True)}
+        by_id = {
+            task.id: (comparison, len(other))
+            for (task, _), comparison, other in zip(known, comparisons, others, strict=True)
+        }
         for task, _ in pairs:
             if task.id not in by_id:
                 yield {"outcomes": [], "fault": "no_reference"}
                 continue
-            one, length = by_id[task.id]
+            comparison, length = by_id[task.id]
             yield {
-                "outcomes": [_OUTCOMES[round(4 * verdict)] for verdict in one.verdicts],
-                "consistent": one.consistent,
-                "reasons": list(one.reasons),
+                "outcomes": [_OUTCOMES[round(4 * verdict)] for verdict in comparison.verdicts],
+                "consistent": comparison.consistent,
+                "reasons": list(comparison.reasons),
                 "reference_length": length,
-                "fault": one.fault,
+                "fault": comparison.fault,
             }
 
 

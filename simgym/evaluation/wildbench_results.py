@@ -111,16 +111,16 @@ def wb_score(graded: Sequence[Graded], *, official: bool = False, seed: int = 0,
             value=ends[0], low=ends[1], high=ends[2], n=raw.n, method=raw.method, seed=raw.seed, level=raw.level
         )
 
-    rated = [one for one in graded if one.grade is not None]
-    counted = rated if official else [one for one in rated if not one.cut_off]
-    failures = _failures([one.fault or "unknown" for one in graded if one.grade is None])
+    rated = [row for row in graded if row.grade is not None]
+    counted = rated if official else [row for row in rated if not row.cut_off]
+    failures = _failures([row.fault or "unknown" for row in graded if row.grade is None])
     if not official and (cut := len(rated) - len(counted)):
         failures["cut_off"] = cut
-    in_groups = [one for one in rated if not one.cut_off]
-    lengths = [one.length for one in rated if one.length > 0 and not one.cut_off]
+    in_groups = [row for row in rated if not row.cut_off]
+    lengths = [row.length for row in rated if row.length > 0 and not row.cut_off]
     return Summary(
-        overall=rescaled([one.grade for one in counted if one.grade is not None]),
-        **_grouped([(one.groups, one.grade) for one in in_groups if one.grade is not None], rescaled),
+        overall=rescaled([row.grade for row in counted if row.grade is not None]),
+        **_grouped([(row.groups, row.grade) for row in in_groups if row.grade is not None], rescaled),
         counted=len(counted),
         failures=failures,
         mean_length=sum(lengths) / len(lengths) if lengths else None,
@@ -145,28 +145,28 @@ def wb_reward(
         resamples: Bootstrap samples per interval.
     """
 
-    def mean(several: Sequence[float]) -> Estimate:
-        return bootstrap_mean(several, seed=seed, resamples=resamples)
+    def mean(values: Sequence[float]) -> Estimate:
+        return bootstrap_mean(values, seed=seed, resamples=resamples)
 
     of_task: dict[str, list[Compared]] = {}
-    for one in compared:
-        of_task.setdefault(one.task_id, []).append(one)
-    judged = {key: several for key, several in of_task.items() if all(one.outcome is not None for one in several)}
+    for row in compared:
+        of_task.setdefault(row.task_id, []).append(row)
+    judged = {key: rows for key, rows in of_task.items() if all(row.outcome is not None for row in rows)}
     rewards = [
         (
-            several[0].groups,
+            rows[0].groups,
             sum(
-                REWARDS[penalised(one.outcome, one.length, one.reference_length, penalty)]
-                for one in several
-                if one.outcome is not None
+                REWARDS[penalised(row.outcome, row.length, row.reference_length, penalty)]
+                for row in rows
+                if row.outcome is not None
             )
-            / len(several),
+            / len(rows),
         )
-        for several in judged.values()
+        for rows in judged.values()
     ]
-    missing = [several[0].fault or "no_reference" for key, several in of_task.items() if key not in judged]
+    missing = [rows[0].fault or "no_reference" for key, rows in of_task.items() if key not in judged]
     values = [reward for _, reward in rewards] + ([0.0] * len(missing) if official else [])
-    lengths = [several[0].length for several in judged.values() if several[0].length > 0]
+    lengths = [rows[0].length for rows in judged.values() if rows[0].length > 0]
     return Summary(
         overall=mean(values),
         **_grouped(rewards, mean),
@@ -197,8 +197,8 @@ def checklist_share(
         resamples: Bootstrap samples per interval.
     """
 
-    def mean(several: Sequence[float]) -> Estimate:
-        return bootstrap_mean(several, seed=seed, resamples=resamples)
+    def mean(values: Sequence[float]) -> Estimate:
+        return bootstrap_mean(values, seed=seed, resamples=resamples)
 
     known = [(task.groups, rows[task.id]) for task in tasks if rows[task.id].get("items")]
     shares = [(groups, sum(row["items"]) / len(row["items"])) for groups, row in known]
@@ -245,13 +245,13 @@ def compare_checklists(
         first: By task id: items satisfied and characters of the answer; None where there is no judgement.
         second: The same of the other assistant.
     """
-    both = [
+    pairs = [
         (mine, theirs)
         for task in first
         if (mine := first[task]) is not None and (theirs := second.get(task)) is not None
     ]
-    outcomes = [float(mine[0] > theirs[0]) if mine[0] != theirs[0] else 0.5 for mine, theirs in both]
-    lengths, others = [mine[1] for mine, _ in both], [theirs[1] for _, theirs in both]
+    outcomes = [float(mine[0] > theirs[0]) if mine[0] != theirs[0] else 0.5 for mine, theirs in pairs]
+    lengths, others = [mine[1] for mine, _ in pairs], [theirs[1] for _, theirs in pairs]
     counts = Counter(outcomes)
     return ChecklistComparison(
         adjusted_win_rate=win_rate(outcomes),
@@ -259,8 +259,8 @@ def compare_checklists(
         wins=counts[1.0],
         ties=counts[0.5],
         losses=counts[0.0],
-        left_out=len(set(first) | set(second)) - len(both),
-        mean_length_difference=(sum(lengths) - sum(others)) / len(both) if both else None,
+        left_out=len(set(first) | set(second)) - len(pairs),
+        mean_length_difference=(sum(lengths) - sum(others)) / len(pairs) if pairs else None,
     )
 
 
@@ -277,7 +277,7 @@ def _grouped(
 ) -> dict[str, Any]:
     of_group = {group: [value for groups, value in pairs if group in groups] for group in WEIGHTS}
     by_group = {group: estimate(values) for group, values in of_group.items() if values}
-    means = {group: one.value for group, one in by_group.items() if one.value is not None}
+    means = {group: estimate.value for group, estimate in by_group.items() if estimate.value is not None}
     return {"by_group": by_group, "macro": macro_mean(means)}
 
 

@@ -41,7 +41,7 @@ def check_servers(dialogues: Sequence[Dialogue]) -> None:
         raise ServerUnavailable(f"All {len(dialogues)} conversations failed, for want of a server: {fault}")
 
 
-def patiently(
+def retry_on_outage(
     attempt: Callable[[], Result], *, waits: Sequence[float] = WAITS, sleep: Callable[[float], None] = time.sleep
 ) -> Result:
     """What `attempt` gives, trying again after each of `waits` seconds while servers are down.

@@ -33,7 +33,7 @@ from simgym.envs.unwrapping import simulation_of
 from simgym.errors import ConfigurationError
 from simgym.extras import optional_import
 from simgym.faults import Fault, FaultKind, fault_label
-from simgym.integrations.outages import WAITS, check_servers, patiently, silent
+from simgym.integrations.outages import WAITS, check_servers, retry_on_outage, silent
 from simgym.seeding import derive_seed
 from simgym.simulation import Dialogue, Simulation
 
@@ -94,7 +94,7 @@ class Rollouts:
             ConfigurationError: there is no such scenario, or the chat template has no user role.
             ServerUnavailable: all conversations failed by a server's silence, and went on to after every pause.
         """
-        return patiently(lambda: self._play(prompts, trainer), waits=self.waits)
+        return retry_on_outage(lambda: self._play(prompts, trainer), waits=self.waits)
 
     def _play(self, prompts: Sequence[Sequence[Mapping[str, str]]], trainer: Any) -> dict[str, list[Any]]:
         tokenizer = getattr(trainer.processing_class, "tokenizer", trainer.processing_class)
@@ -127,11 +127,11 @@ class Rollouts:
 
     def _open(self, tokenizer: Any, ids: Sequence[str], step: int | str, trainer: Any) -> list[Rollout]:
         """Conversations that begin, one opening for all rollouts of a scenario."""
-        seeds = {id_: derive_seed(self.seed, "grpo", step, id_) for id_ in ids}
+        seeds = {rollout_id: derive_seed(self.seed, "grpo", step, rollout_id) for rollout_id in ids}
         opened = dict(zip(seeds, self.simulation.open(list(seeds.values()), list(seeds)), strict=True))
         rollouts = []
-        for id_ in ids:
-            dialogue = opened[id_]  # a fork: the same value begins every rollout of the group
+        for rollout_id in ids:
+            dialogue = opened[rollout_id]  # a fork: the same value begins every rollout of the group
             if dialogue.ended:  # the opening failed
                 rollouts.append(Rollout(dialogue=dialogue, prompt_ids=[tokenizer.eos_token_id]))
                 continue

@@ -44,11 +44,11 @@ class EnsembleJudge:
     def judge(
         self, scenarios: Sequence[Scenario], conversations: Sequence[Conversation], *, seeds: Sequence[int]
     ) -> list[Judgement]:
-        by_judge = [
+        judgements_by_judge = [
             judge.judge(scenarios, conversations, seeds=[derive_seed(seed, "ensemble", number) for seed in seeds])
             for number, judge in enumerate(self.judges)
         ]
-        return [_mean(judgements, self.weights) for judgements in zip(*by_judge, strict=True)]
+        return [_mean(list(judgements), self.weights) for judgements in zip(*judgements_by_judge, strict=True)]
 
     def check(self) -> None:
         """Check every judge; see `check_ready`."""
@@ -84,17 +84,19 @@ class PerTurnJudge:
             for index, message in enumerate(conversation.messages)
             if message.role == "assistant"
         ]
-        judgements = self.inner.judge(
+        judged = self.inner.judge(
             [scenarios[row] for row, _ in stages],
             [stage for _, stage in stages],
             seeds=[derive_seed(seeds[row], "turn", len(stage.messages)) for row, stage in stages],
         )
         of_row: list[list[Judgement]] = [[] for _ in conversations]
-        for (row, _), judgement in zip(stages, judgements, strict=True):
+        for (row, _), judgement in zip(stages, judged, strict=True):
             of_row[row].append(judgement)
         return [
-            _mean(turns, [1.0] * len(turns)) if turns else Judgement(None, fault="no_turns: nothing to judge")
-            for turns in of_row
+            _mean(judgements, [1.0] * len(judgements))
+            if judgements
+            else Judgement(None, fault="no_turns: nothing to judge")
+            for judgements in of_row
         ]
 
     def check(self) -> None:
@@ -115,10 +117,10 @@ def _load(judge: JudgeSpec) -> Judge:
 
 
 def _mean(judgements: Sequence[Judgement], weights: Sequence[float]) -> Judgement:
-    scores = [judgement.score for judgement in judgements if judgement.score is not None]
+    values = [judgement.score for judgement in judgements if judgement.score is not None]
     faults = [judgement.fault for judgement in judgements if judgement.fault]
     mean = (
-        sum(score * weight for score, weight in zip(scores, weights, strict=True)) / sum(weights)
+        sum(value * weight for value, weight in zip(values, weights, strict=True)) / sum(weights)
         if not faults
         else None
     )
@@ -126,6 +128,6 @@ def _mean(judgements: Sequence[Judgement], weights: Sequence[float]) -> Judgemen
         score=None if mean is None else min(1.0, max(0.0, mean)),
         reasons=tuple(reason for judgement in judgements for reason in judgement.reasons),
         fault="; ".join(faults) or None,
-        components=() if faults else tuple(scores),
+        components=() if faults else tuple(values),
         calls=tuple(call for judgement in judgements for call in judgement.calls),
     )

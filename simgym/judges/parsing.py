@@ -53,12 +53,12 @@ def read_grade(reply: str, *, lowest: float = LOWEST_GRADE, highest: float = HIG
 
     A score written as a text of digits counts as a number; anything else, or a number outside the range, is a fault.
     """
-    objects = [value for value in _objects(reply) if "score" in value]
-    if not objects:
+    values = [value for value in _objects(reply) if "score" in value]
+    if not values:
         return Grade(None, "", _unreadable(reply, "a score"))
-    if any(repr(value["score"]) != repr(objects[0]["score"]) for value in objects):
+    if any(repr(value["score"]) != repr(values[0]["score"]) for value in values):
         return Grade(None, "", "unparsable: several objects with different scores")
-    return _grade(objects[0]["score"], str(objects[0].get("thought", "")), lowest, highest)
+    return _grade(values[0]["score"], str(values[0].get("thought", "")), lowest, highest)
 
 
 def read_checklist(reply: str, count: int) -> Checked:
@@ -79,12 +79,12 @@ def read_checklist(reply: str, count: int) -> Checked:
 
 def read_verdict(reply: str) -> Grade:
     """How much better A is than B, in [0, 1]: the `choice` in the first JSON object that has one."""
-    objects = [value for value in _objects(reply) if "choice" in value]
-    if not objects:
+    values = [value for value in _objects(reply) if "choice" in value]
+    if not values:
         return Grade(None, "", _unreadable(reply, "a choice"))
-    if any(repr(value["choice"]) != repr(objects[0]["choice"]) for value in objects):
+    if any(repr(value["choice"]) != repr(values[0]["choice"]) for value in values):
         return Grade(None, "", "unparsable: several objects with different choices")
-    thought, choice = str(objects[0].get("reason", "")), str(objects[0]["choice"]).strip().upper()
+    thought, choice = str(values[0].get("reason", "")), str(values[0]["choice"]).strip().upper()
     if choice in VERDICTS:
         return Grade(VERDICTS[choice], thought, None)
     return Grade(None, thought, f"unparsable: choice is {choice[:20]!r}")

@@ -162,18 +162,16 @@ class RewardHeadJudge:
 
     def _judgement(self, head: Head, text: str, exchanges: list[Exchange], read: HiddenStates | None) -> Judgement:
         turn = len(exchanges)
-        matches = (
+        features = (
             [(pool(read, exchange, 0), match(read, exchange, 1)) for exchange in exchanges] if read is not None else []
         )
-        complete = [(pooled, matched) for pooled, matched in matches if pooled is not None and matched is not None]
+        kept = [(pooled, matched) for pooled, matched in features if pooled is not None and matched is not None]
         fault = None
         if read is None:
             fault = "unparsable: the assistant said nothing"
-        elif len(complete) < len(exchanges):
+        elif len(kept) < len(exchanges):
             fault = f"context_overflow: only the last {len(read.offsets)} tokens were read"
-        rewards = (
-            [] if fault else head.rewards(*(np.concatenate(side) for side in zip(*complete, strict=True))).tolist()
-        )
+        rewards = [] if fault else head.rewards(*(np.concatenate(side) for side in zip(*kept, strict=True))).tolist()
         if not all(map(math.isfinite, rewards)):
             fault = f"out_of_range: the rewards are {rewards}"
         tokens = len(read.offsets) if read is not None else 0

@@ -53,8 +53,8 @@ class RubricJudge:
             rubric: Built-in name, or path of a text file with the placeholders `$intent` and `$conversation`.
             max_new_tokens: Bound of one reply.
         """
-        are_many = isinstance(model, Sequence) and not isinstance(model, str)
-        self.models: list[LanguageModelSpec] = list(model) if are_many else [model]  # type: ignore[arg-type,list-item]
+        is_ensemble = isinstance(model, Sequence) and not isinstance(model, str)
+        self.models: list[LanguageModelSpec] = list(model) if is_ensemble else [model]  # type: ignore[arg-type,list-item]
         if not self.models:
             raise ConfigurationError("The rubric judge has no model, expected at least one.")
         self.rubric = load_rubric(rubric, ("conversation",), ("intent",))

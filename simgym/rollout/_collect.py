@@ -1,13 +1,11 @@
 """Assistants with simulated users: from an assistant and a simulation to transcripts on disk.
 
 Synchronous (the default), the conversations of a batch run together: one assistant call, one simulator call and one
-judge call per turn. Asynchronous (`free_running`), each runs in a thread of its own, as many at a time as a batch has:
-what one of them waits for delays no other, and one is judged while others are talking. Behind servers that is faster;
-a model in this process puts the requests of all threads in one batch (`simgym.engine`). The conversations
-are the same.
-
-A finished conversation is appended to the file at once; a run that was killed goes on where it stopped, and
-conversations in the file are not run again.
+judge call per turn. With `asynchronous`, each runs in a thread of its own, as many at a time as a batch has: none waits
+for another, and one is judged while others are talking. Behind servers that is faster; a model in this process puts the
+requests of all threads in one batch (`simgym.engine`). The conversations are the same. A finished conversation is
+appended to the file at once; a run that was killed goes on where it stopped, and conversations in the file are not run
+again.
 """
 
 from __future__ import annotations
@@ -38,7 +36,7 @@ def collect(
     seed: int = 0,
     path: str | Path | None = None,
     batch_size: int = 32,
-    free_running: bool = False,
+    asynchronous: bool = False,
     progress: Callable[[Transcript], None] | None = None,
     budget: Budget | None = None,
     retried_faults: Iterable[str] = (),
@@ -53,7 +51,7 @@ def collect(
         seed: Decides everything random.
         path: JSONL file to append to and to resume from; None: nothing is written.
         batch_size: Conversations at the same time, >= 1.
-        free_running: Run them asynchronously, each at its own pace; for models behind servers.
+        asynchronous: Run them asynchronously, each at its own pace; for models behind servers.
         progress: Called with each transcript as it is finished, and with those found in the file.
         budget: Counts what model calls cost, and ends the run before the turn that would begin at its limit.
         retried_faults: Kinds of faults (`unparsable`, `role_flip` ...) whose conversations in the file are run again.
@@ -74,10 +72,10 @@ def collect(
         assistant, env, n=n, seed=seed, path=path, progress=progress, retried_faults=retried_faults
     ) as collection:
         missing = collection.missing
-        size = 1 if free_running else max(1, batch_size)
+        size = 1 if asynchronous else max(1, batch_size)
         batches = [missing[start : start + size] for start in range(0, len(missing), size)]
         stopping = threading.Event()
-        if free_running:
+        if asynchronous:
             _in_threads(_Batches(collection, budget, stopping), batches, max(1, batch_size))
         else:
             work = _Batches(collection, budget, stopping)
@@ -91,7 +89,7 @@ def collect_jobs(
     *,
     seed: int = 0,
     batch_size: int = 32,
-    free_running: bool = False,
+    asynchronous: bool = False,
     budget: Budget | None = None,
 ) -> list[list[Transcript]]:
     """`collect`, one job after the other: each scenario once. `ray_collect_jobs` does the same on a cluster."""
@@ -102,7 +100,7 @@ def collect_jobs(
             seed=seed,
             path=job.path,
             batch_size=batch_size,
-            free_running=free_running,
+            asynchronous=asynchronous,
             progress=job.progress,
             budget=budget,
             retried_faults=job.retried_faults,

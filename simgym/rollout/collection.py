@@ -155,11 +155,13 @@ class Collection:
             self._check_same_run(transcript, writer.path)
             written[transcript.key] = transcript
         self._check_same_seed(written, writer.path)
-        self._done = {key: one for key, one in written.items() if not is_done_again(one, self._retried)}
+        self._done = {
+            key: transcript for key, transcript in written.items() if not is_done_again(transcript, self._retried)
+        }
         if self._progress is not None:
             for scenario, chosen in self.plan:
-                if (found := self._done.get((scenario.id, chosen))) is not None:
-                    self._progress(found)
+                if (stored := self._done.get((scenario.id, chosen))) is not None:
+                    self._progress(stored)
 
     def _check_same_run(self, transcript: Transcript, path: Path) -> None:
         if transcript.env_id != self.conditions.env_id:
@@ -184,7 +186,7 @@ class Collection:
         for scenario_id, chosen in done:
             of_scenario.setdefault(scenario_id, set()).add(chosen)
         for scenario_id, seeds in of_scenario.items():
-            if scenario_id not in planned or any((scenario_id, one) in self._planned_keys for one in seeds):
+            if scenario_id not in planned or any((scenario_id, seed) in self._planned_keys for seed in seeds):
                 continue
             if not any(conversation_seed(self._seed, scenario_id, around) in seeds for around in range(rounds)):
                 raise ConfigurationError(
@@ -226,7 +228,9 @@ def is_complete(
     planned = {(scenario.id, chosen) for scenario, chosen in plan_conversations(scenarios, n, seed)}
     if not path.is_file():
         return False
-    return planned <= {one.key for one in read_transcripts(path) if not is_done_again(one, retried_faults)}
+    return planned <= {
+        transcript.key for transcript in read_transcripts(path) if not is_done_again(transcript, retried_faults)
+    }
 
 
 def check_fault_kinds(kinds: Iterable[str]) -> frozenset[str]:

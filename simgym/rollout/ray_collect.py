@@ -29,8 +29,8 @@ _MAX_RETRIES = 3
 _QUEUED = 2
 """Tasks submitted for each that can run at a time: none waits for the driver, and a budget stops soon."""
 
-_Players = list[tuple[Assistant, Conditions]]
-_known: dict[str, _Players] = {}
+_Seats = list[tuple[Assistant, Conditions]]
+_known: dict[str, _Seats] = {}
 """In a worker: the jobs it has been sent; the last ones only."""
 
 
@@ -87,8 +87,8 @@ def _hold(
     budget: Budget | None,
     resources: dict[str, Any],
 ) -> None:
-    players: _Players = [(one.assistant, one.conditions) for one in collections]
-    sent = ray.put(players)
+    seats: _Seats = [(collection.assistant, collection.conditions) for collection in collections]
+    sent = ray.put(seats)
     task = ray.remote(max_retries=_MAX_RETRIES, **resources)(_hold_batch)
     waiting = _batches(collections, max(1, batch_size))
     patience = Patience([part for collection in collections for part in collection.parts])

@@ -209,9 +209,9 @@ def read_reply(text: str) -> UserTurn:
 
 def split_end(text: str, mark: str = END_OF_CONVERSATION) -> UserTurn:
     """Take the end-of-conversation mark off a user's text; whatever follows it is dropped."""
-    said, end, _ = text.partition(mark)
+    said, separator, _ = text.partition(mark)
     said = re.sub(r"[\ud800-\udfff]", "�", said).strip()
-    return UserTurn(said, ended=bool(end))
+    return UserTurn(said, ended=bool(separator))
 
 
 @functools.lru_cache(4096)

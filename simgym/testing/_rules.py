@@ -78,10 +78,10 @@ def check_fingerprint(name: str, fingerprint: Callable[[], Mapping[str, Any]]) -
         fail(f"{name}.fingerprint changes from call to call. A run could not be resumed")
 
 
-def check_protocol(thing: object, protocol: type, methods: str) -> str:
+def check_protocol(candidate: object, protocol: type, methods: str) -> str:
     """The object has the methods of its protocol; returns the name of its class."""
-    name = type(thing).__name__
-    if not isinstance(thing, protocol):
+    name = type(candidate).__name__
+    if not isinstance(candidate, protocol):
         fail(f"{name} is no {protocol.__name__}. Expected an object with {methods}")
     return name
 

@@ -122,8 +122,8 @@ def check_judge(judge: Judge, scenarios: Sequence[Scenario] | None = None) -> No
     chosen = at_least_two(scenarios)
     rows = [(scenario, made_up_conversation(scenario), seed) for seed, scenario in enumerate(chosen, 31)]
 
-    def grade(rows: Sequence[tuple[Scenario, Conversation, int]]) -> list[Judgement]:
-        return judge.judge([row[0] for row in rows], [row[1] for row in rows], seeds=[row[2] for row in rows])
+    def grade(items: Sequence[tuple[Scenario, Conversation, int]]) -> list[Judgement]:
+        return judge.judge([row[0] for row in items], [row[1] for row in items], seeds=[row[2] for row in items])
 
     for judgement in run_batch(f"{name}.judge", grade, rows, Judgement):
         _check_judgement(name, judgement)
@@ -206,11 +206,8 @@ def _check_json(name: str, generation: Generation) -> None:
 def _check_loglikelihoods(name: str, model: LanguageModel) -> None:
     pairs = [("The sky is", " blue."), ("One and one is", " two, as everybody knows."), ("", "Hello")]
 
-    def loglikelihood(prompts_and_continuations: Sequence[tuple[str, str]]) -> list[Likelihood]:
-        return model.loglikelihood(
-            [prompt for prompt, _ in prompts_and_continuations],
-            [continuation for _, continuation in prompts_and_continuations],
-        )
+    def loglikelihood(pairs: Sequence[tuple[str, str]]) -> list[Likelihood]:
+        return model.loglikelihood([prompt for prompt, _ in pairs], [continuation for _, continuation in pairs])
 
     try:
         model.loglikelihood(["a"], ["b"])

@@ -5,7 +5,7 @@ import pytest
 from simgym.conversation import Scenario
 from simgym.errors import ServerUnavailable
 from simgym.faults import parse_fault
-from simgym.integrations.outages import check_servers, patiently
+from simgym.integrations.outages import check_servers, retry_on_outage
 from simgym.simulation import Dialogue
 
 SCENARIO = Scenario(id="s", intent="You are a user chatting with an assistant language model to rest a while today")
@@ -36,9 +36,9 @@ def test_attempts_pause_longer_and_longer_and_then_give_up():
             raise ServerUnavailable("down.")
         return "done"
 
-    assert patiently(lambda: attempt(3), waits=(1, 2, 3), sleep=pauses.append) == "done"
+    assert retry_on_outage(lambda: attempt(3), waits=(1, 2, 3), sleep=pauses.append) == "done"
     assert pauses == [1, 2]
     calls.clear()
     with pytest.raises(ServerUnavailable):
-        patiently(lambda: attempt(9), waits=(1, 2), sleep=pauses.append)
+        retry_on_outage(lambda: attempt(9), waits=(1, 2), sleep=pauses.append)
     assert len(calls) == 3

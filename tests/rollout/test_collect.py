@@ -55,11 +55,11 @@ def test_batch_size_and_a_vector_environment_change_nothing(scenarios, tiny_mode
     assert hashes(collect(assistant, vector, seed=3)) == hashes(alone)
 
 
-def test_free_running_conversations_are_the_same(scenarios, tiny_model, tmp_path):
+def test_asynchronous_conversations_are_the_same(scenarios, tiny_model, tmp_path):
     assistant = LanguageModelAssistant(tiny_model, sampling=FEW)
     options = {"env_id": "UserSim-FineTuned-v0", "model": tiny_model, "simulator_options": {"max_new_tokens": 8}}
     in_step = collect(assistant, make(scenarios, **options), seed=3)
-    free = collect(assistant, make(scenarios, **options), seed=3, free_running=True, path=tmp_path / "free.jsonl")
+    free = collect(assistant, make(scenarios, **options), seed=3, asynchronous=True, path=tmp_path / "free.jsonl")
     assert hashes(free) == hashes(in_step)
     assert sorted(hashes(read_transcripts(tmp_path / "free.jsonl"))) == sorted(hashes(in_step))
 
@@ -85,14 +85,14 @@ class WaitsForTheOthers:
         return {"assistant": "slow"}
 
 
-def test_a_slow_conversation_holds_up_no_free_running_one(scenarios):
+def test_a_slow_conversation_holds_up_no_asynchronous_one(scenarios):
     slow = WaitsForTheOthers()
-    held = collect(slow, make(scenarios), free_running=True, batch_size=2, progress=slow.note)
+    held = collect(slow, make(scenarios), asynchronous=True, batch_size=2, progress=slow.note)
     assert slow.ended[-1] == "s0"
     assert [one.scenario.id for one in held] == [one.id for one in scenarios]
 
 
-def test_an_interrupt_does_not_wait_for_free_running_conversations_to_end(scenarios):
+def test_an_interrupt_does_not_wait_for_asynchronous_conversations_to_end(scenarios):
     turns = []
 
     class Interrupted(WaitsForTheOthers):
@@ -106,18 +106,18 @@ def test_an_interrupt_does_not_wait_for_free_running_conversations_to_end(scenar
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a run in the background may ignore it
     try:
         with pytest.raises(KeyboardInterrupt):
-            collect(Interrupted(), make(scenarios, max_turns=2), free_running=True, batch_size=2)
+            collect(Interrupted(), make(scenarios, max_turns=2), asynchronous=True, batch_size=2)
     finally:
         signal.signal(signal.SIGINT, before)
     assert len(turns) <= 3  # both conversations were in their first turn
 
 
-@pytest.mark.parametrize("free_running", [False, True])
-def test_a_budget_binds_within_one_turn(scenarios, tmp_path, free_running):
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_budget_binds_within_one_turn(scenarios, tmp_path, asynchronous):
     assistant, whole = LanguageModelAssistant("scripted:seed"), Budget()
     collect(assistant, make(scenarios, max_turns=8), budget=whole)
     limited = Budget(max_tokens=1)
-    options = {"path": tmp_path / "some.jsonl", "batch_size": 99, "free_running": free_running}
+    options = {"path": tmp_path / "some.jsonl", "batch_size": 99, "asynchronous": asynchronous}
     with pytest.raises(BudgetReached, match=f"limit is {limited.max_tokens:,}"):
         collect(assistant, make(scenarios, max_turns=8), budget=limited, **options)
     assert 1 <= limited.tokens <= 0.6 * whole.tokens  # the first of two turns

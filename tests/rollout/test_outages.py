@@ -8,7 +8,7 @@ from simgym.assistants import AssistantTurn, LanguageModelAssistant
 from simgym.errors import ServerUnavailable, UnknownName
 from simgym.evaluation import evaluate_matrix
 from simgym.evaluation.matrix import make_env
-from simgym.evaluation.rejudge import rejudge
+from simgym.evaluation.rescore import rescore
 from simgym.faults import Fault, FaultKind
 from simgym.judges import Judgement
 from simgym.rollout import collect, outages
@@ -53,10 +53,10 @@ def test_a_short_outage_changes_nothing(scenarios, tmp_path):
     assert len(path.read_text().splitlines()) == len(scenarios)
 
 
-@pytest.mark.parametrize("free_running", [False, True])
-def test_a_long_one_ends_the_run_without_a_stored_fault_and_the_same_call_goes_on(scenarios, tmp_path, free_running):
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_long_one_ends_the_run_without_a_stored_fault_and_the_same_call_goes_on(scenarios, tmp_path, asynchronous):
     path, env = tmp_path / "talks.jsonl", make_env(COLUMN, scenarios, OPTIONS)
-    options = {"path": path, "batch_size": 2, "free_running": free_running}
+    options = {"path": path, "batch_size": 2, "asynchronous": asynchronous}
     with pytest.raises(ServerUnavailable, match=r"no connection.*of 6 conversations are finished and kept"):
         collect(Served(lambda call: call >= 4), env, **options)
     kept = list(read_transcripts(path))
@@ -134,7 +134,7 @@ def test_a_matrix_and_new_judgements_pause_likewise(scenarios, tmp_path):
 
     judge = Judge()
     with pytest.raises(ServerUnavailable, match="0 of 6 judgements"):
-        rejudge(source, judge, tmp_path / "new.jsonl")
+        rescore(source, judge, tmp_path / "new.jsonl")
     assert not (tmp_path / "new.jsonl").exists()
     judge.away = False
-    assert [one.reward for one in rejudge(source, judge, tmp_path / "new.jsonl")] == [0.5] * 6
+    assert [one.reward for one in rescore(source, judge, tmp_path / "new.jsonl")] == [0.5] * 6

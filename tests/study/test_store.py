@@ -1,7 +1,10 @@
 """Both databases: events once, races with one winner, deletion."""
 
 import asyncio
+import contextlib
 import random
+import sqlite3
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -9,8 +12,10 @@ from hypothesis import strategies as st
 from people import small_study
 
 from simgym.errors import ConfigurationError
+from simgym.study.analysis import analyse
 from simgym.study.design import assign
 from simgym.study.journey import Event
+from simgym.study.records import export
 from simgym.study.recruitment import Recruit
 from simgym.study.store import AlreadyTakesPart, Store
 
@@ -143,3 +148,22 @@ def test_a_draft_that_comes_behind_a_withdrawal_is_not_kept(database):
     before, after = run(database, scenario)
     assert before == {"document": "what I wrote"}
     assert after == {}
+
+
+def test_the_database_of_an_earlier_version_is_exported(tmp_path):
+    path = tmp_path / "study.db"
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executescript((Path(__file__).parents[1] / "earlier_files" / "study.sql").read_text("utf-8"))
+
+    async def exported():
+        store = Store(f"sqlite:///{path}")
+        try:
+            return await export(store)
+        finally:
+            await store.close()
+
+    (record,) = asyncio.run(exported())
+    (turn,) = record["conversations"][0]["turns"]
+    assert list(record["steps"]) == ["opened", "consented", "instructed", "task"]
+    assert (turn["message"], turn["preference"], turn["left"]) == ("hello", "model1", "model1")
+    assert analyse([record], resamples=99).kind == "real"

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from simgym.cli.main import app
 from simgym.conversation import INTENT_PREFIX, Conversation, Scenario
 from simgym.errors import ConfigurationError
-from simgym.evaluation.rejudge import rejudge
+from simgym.evaluation.rescore import rescore
 from simgym.judges import Judgement
 from simgym.transcripts import ModelCall, Transcript, TranscriptWriter, read_transcripts
 
@@ -59,7 +59,7 @@ def source(tmp_path):
 
 def test_conversations_are_judged_again_and_nothing_else_changes(source, tmp_path):
     judge = Fixed(0.9)
-    found = rejudge(source, judge, tmp_path / "new.jsonl", batch_size=2)
+    found = rescore(source, judge, tmp_path / "new.jsonl", batch_size=2)
     assert judge.asked == ["s0", "s1", "s2", "s4"]
     assert [one.reward for one in found] == [0.9, 0.9, 0.9, None, 0.9]
     assert [one.end_reason for one in found] == ["user_end", "turn_limit", "user_end", "simulator_fault", "turn_limit"]
@@ -71,45 +71,45 @@ def test_conversations_are_judged_again_and_nothing_else_changes(source, tmp_pat
 
 def test_a_second_run_judges_only_what_is_missing(source, tmp_path):
     first = Fixed(0.9)
-    found = rejudge(source, first, tmp_path / "new.jsonl")
+    found = rescore(source, first, tmp_path / "new.jsonl")
     lines = (tmp_path / "new.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "new.jsonl").write_text("".join(lines[:2]) + lines[2][:30])
     second = Fixed(0.9)
-    assert rejudge(source, second, tmp_path / "new.jsonl") == found
+    assert rescore(source, second, tmp_path / "new.jsonl") == found
     assert second.asked == ["s2", "s4"]
     third = Fixed(0.9)
-    rejudge(tmp_path / "new.jsonl", third, tmp_path / "same.jsonl")
+    rescore(tmp_path / "new.jsonl", third, tmp_path / "same.jsonl")
     assert third.asked == []
     with pytest.raises(ConfigurationError, match="another judge"):
-        rejudge(source, Fixed(0.9, version=2), tmp_path / "new.jsonl")
+        rescore(source, Fixed(0.9, version=2), tmp_path / "new.jsonl")
     with pytest.raises(ConfigurationError, match="overwrite itself"):
-        rejudge(source, Fixed(0.9), source)
+        rescore(source, Fixed(0.9), source)
 
 
 def test_two_runs_are_not_mixed(source, tmp_path):
-    rejudge(source, Fixed(0.9), tmp_path / "new.jsonl")
+    rescore(source, Fixed(0.9), tmp_path / "new.jsonl")
     other = tmp_path / "other.jsonl"
     with TranscriptWriter(other) as writer:
         for one in read_transcripts(source):
             writer.append(replace(one, conversation=TALK.add("user", "and?")))
     with pytest.raises(ConfigurationError, match="other conversations"):
-        rejudge(other, Fixed(0.9), tmp_path / "new.jsonl")
+        rescore(other, Fixed(0.9), tmp_path / "new.jsonl")
     other.write_text(source.read_text() + other.read_text())
     with pytest.raises(ConfigurationError, match="Two runs were mixed"):
-        rejudge(other, Fixed(0.9), tmp_path / "both.jsonl")
+        rescore(other, Fixed(0.9), tmp_path / "both.jsonl")
 
 
 def test_what_the_judge_failed_on_is_judged_again(source, tmp_path):
-    rejudge(source, Fixed(None), tmp_path / "new.jsonl")
+    rescore(source, Fixed(None), tmp_path / "new.jsonl")
     second = Fixed(0.5)
-    found = rejudge(source, second, tmp_path / "new.jsonl")
+    found = rescore(source, second, tmp_path / "new.jsonl")
     assert second.asked == ["s0", "s1", "s2", "s4"]
     assert [one.reward for one in found] == [0.5, 0.5, 0.5, None, 0.5]
     assert len(list(read_transcripts(tmp_path / "new.jsonl"))) == 5
 
 
 def test_a_judge_that_fails_is_marked(source, tmp_path):
-    found = rejudge(source, Fixed(None), tmp_path / "new.jsonl")
+    found = rescore(source, Fixed(None), tmp_path / "new.jsonl")
     assert {one.end_reason for one in found} == {"judge_fault", "simulator_fault"}
     assert all(one.reward is None for one in found)
     assert str(found[0].fault) == "refused: no"
@@ -117,7 +117,7 @@ def test_a_judge_that_fails_is_marked(source, tmp_path):
 
 def test_the_command_says_what_changed(source, tmp_path):
     words = [
-        "rejudge",
+        "rescore",
         str(source),
         "-o",
         str(tmp_path / "new.jsonl"),

@@ -22,7 +22,7 @@ from simgym.seeding import derive_seed
 from simgym.transcripts import COMPLETE, Transcript, TranscriptWriter, read_transcripts
 
 
-def rejudge(
+def rescore(
     source: str | Path,
     judge: Judge,
     path: str | Path,
@@ -66,11 +66,16 @@ def _complete(
     with TranscriptWriter(path) as writer:
 
         def ask(batch: Sequence[Transcript]) -> list[Transcript]:
-            again = [one for one in batch if _has_an_end(one) and not _has_judged(fingerprint, one)]
-            judged = dict(zip([one.key for one in again], _judged(again, judge), strict=True))
+            again = [
+                transcript
+                for transcript in batch
+                if _has_an_end(transcript) and not _has_judged(fingerprint, transcript)
+            ]
+            judged = dict(zip([transcript.key for transcript in again], _judged(again, judge), strict=True))
             return [
-                judged.get(one.key) or replace(one, fingerprints={**one.fingerprints, "judge": fingerprint})
-                for one in batch
+                judged.get(transcript.key)
+                or replace(transcript, fingerprints={**transcript.fingerprints, "judge": fingerprint})
+                for transcript in batch
             ]
 
         for _, new in ask_in_batches(ask, missing, batch_size=batch_size, noun="judgements", parts=[("judge", judge)]):
@@ -135,12 +140,14 @@ def _judged(transcripts: Sequence[Transcript], judge: Judge) -> list[Transcript]
     if not transcripts:
         return []
     judgements = judge.judge(
-        [one.scenario for one in transcripts],
-        [one.conversation for one in transcripts],
-        seeds=[derive_seed(one.seed, "judge") for one in transcripts],
+        [transcript.scenario for transcript in transcripts],
+        [transcript.conversation for transcript in transcripts],
+        seeds=[derive_seed(transcript.seed, "judge") for transcript in transcripts],
     )
     fingerprint = json.loads(json.dumps(judge.fingerprint()))
-    return [_with(one, judgement, fingerprint) for one, judgement in zip(transcripts, judgements, strict=True)]
+    return [
+        _with(transcript, judgement, fingerprint) for transcript, judgement in zip(transcripts, judgements, strict=True)
+    ]
 
 
 def _with(transcript: Transcript, judgement: Judgement, fingerprint: Mapping[str, Any]) -> Transcript:
