@@ -1,4 +1,4 @@
-"""Servers that stop answering in the middle of a training: pause, try again, and only then stop.
+"""Servers that stop answering during training: pause, retry, and only then stop.
 
 One request that fails is a fault of its conversation (`OpenAILM` has tried it several times by then). When *all*
 conversations of a batch fail, most of them by a server's silence, no more is to be learned until somebody sees to it,

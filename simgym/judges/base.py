@@ -16,13 +16,13 @@ from simgym.transcripts import ModelCall
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What a judge says of one conversation."""
+    """A judge's verdict on one conversation."""
 
     score: float | None
     """In [0, 1], higher is better; None when the judge failed."""
     _: KW_ONLY
     reasons: tuple[str, ...] = ()
-    """What the judge said in its own words, one text a judge."""
+    """The judge's reasons in its own words, one text per judge."""
     fault: str | None = None
     """`refused: ...`, `unparsable: ...`, `out_of_range: ...`, `timeout: ...`, `server: ...`; None when judged."""
     components: tuple[float, ...] = ()

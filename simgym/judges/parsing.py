@@ -1,6 +1,6 @@
-"""From a judge's reply to what it says, or a fault; there is no default grade, verdict or item.
+"""Reads a judge's reply into a grade, a verdict or checklist items, or a fault; nothing has a default.
 
-Replies are JSON objects where the backend can be held to a schema, and read tolerantly where it cannot: text before
+Replies are JSON objects where the backend can enforce a schema, and are read tolerantly where it cannot: text before
 and after the object (such as a code fence) is ignored. Two objects that disagree, one of which may be a quotation of
 what an assistant wrote, are a fault. Faults begin with a type: `refused: ...` (the model will not judge), `unparsable:
 ...` or `out_of_range: ...`; those of the model itself (`timeout: ...`, `server: ...`) come with the reply.

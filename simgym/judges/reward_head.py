@@ -1,12 +1,12 @@
 """The default reward model: a linear head on what the shared base model makes of question and answer.
 
-One forward pass over the conversation, ended before the last layers, gives hidden states; those of each assistant turn,
-of its last tokens, and of the user turn before it are averaged, an early layer's tell how well the words of both turns
-fit (`pooling.match`), and a linear head reads off a reward. The value is the mean over the assistant turns of the
-reward squashed to [0, 1]. The head was trained by `agents/embedded_reward.py` to
-prefer strong models' answers to a small model's and to corrupted ones (Bradley-Terry, lengths balanced); its card, with
-what it gets right and wrong on pairs by people's and other models' hands, lies beside the weights. It adds nothing to
-the memory of a simulator or assistant that runs on the same base.
+One forward pass over the conversation, which skips the last layers, gives hidden states. Averages over each assistant
+turn, over its last tokens and over the user turn before it, and how well the words of both turns match in an early
+layer (`pooling.match`), are the features from which a linear head reads a reward. The score is the mean over the
+assistant turns of the reward squashed to [0, 1]. `agents/embedded_reward.py` trained the head to prefer strong models'
+answers to a small model's and to corrupted ones (Bradley-Terry, balanced for length); the model card beside the weights
+says what it gets right and wrong on pairs from people and other models. The head needs no further memory where a
+simulator or assistant runs on the same base.
 """
 
 from __future__ import annotations

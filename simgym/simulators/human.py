@@ -1,4 +1,4 @@
-"""A person at the terminal plays the user: for `simgym chat --as user`, and for a feel of what an assistant is like.
+"""A person at the terminal plays the user: for `simgym chat --as user`, and to get a feel for an assistant.
 
 The person sees the intent (it is theirs) and the assistant's replies. An empty line is asked again; `/end` leaves.
 """

@@ -1,7 +1,7 @@
-"""Real human turns played back: what the person of the recorded conversation said, whatever the assistant answers.
+"""Plays back real human turns: what the person in the recorded conversation said, whatever the assistant answers.
 
-The turns do not react to the assistant, so a reply may not fit; what replay gives is a user whose words are certainly
-human, as a yardstick beside the simulated ones. When the recording is used up, the user leaves.
+The turns do not react to the assistant, so they may not fit its replies; in return every word is certainly human, which
+makes replay a yardstick for simulated users. When the recording is used up, the user leaves.
 """
 
 from __future__ import annotations
