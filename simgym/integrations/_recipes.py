@@ -15,12 +15,12 @@ from typing import Any
 
 def last_complete_checkpoint(folder: str | Path) -> str | None:
     """The folder `checkpoint-N` with the highest N that was written to its end; None if there is none."""
-    recipes = {
+    checkpoints = {
         int(match.group(1)): path
         for path in Path(folder).glob("checkpoint-*")
         if (match := re.fullmatch(r"checkpoint-(\d+)", path.name)) and (path / "trainer_state.json").is_file()
     }
-    return str(recipes[max(recipes)]) if recipes else None
+    return str(checkpoints[max(checkpoints)]) if checkpoints else None
 
 
 def device_flags() -> list[str]:
