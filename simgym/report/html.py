@@ -1,8 +1,8 @@
 """One self-contained HTML file: no network, no script, everything escaped.
 
 Autoescape is on for the whole template; only the SVG made by `figures` goes in as it is. A content security policy in
-the page forbids scripts and outside requests, whatever a model may have said. The template lays out; what needs
-counting or matching (totals, which attempt failed at which turn) is prepared here.
+the page forbids scripts and outside requests, whatever a model may have said. Templates only lay out; whatever has to
+be counted or matched (totals, which attempt failed at which turn) is prepared here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The schema of `results.json`: what a matrix run found, with everything needed to say how.
+"""The schema of `results.json`: the numbers of a matrix run, with everything needed to reproduce them.
 
 Written once at the end of a run, read by the HTML report and by scripts. Numbers that do not exist are null.
 """
@@ -70,7 +70,7 @@ class MatrixResults:
     curves: tuple[Curve, ...] = ()
     """How the assistants were trained."""
     notes: tuple[str, ...] = ()
-    """What a reader has to know before believing a number."""
+    """Caveats for the reader."""
     schema_version: int = SCHEMA_VERSION
     """Version of this schema."""
 
@@ -134,7 +134,7 @@ def describe_matrix(filled: Matrix, *, question: str, scenarios: str, seed: int,
 
 
 def what_to_know(fingerprints: Mapping[str, Any]) -> list[str]:
-    """What a reader has to know before believing a number."""
+    """Caveats for the reader."""
     notes = []
     if fingerprints["judge"].get("judge") == "relevance":
         notes.append(

@@ -1,10 +1,10 @@
-"""Win rates whose votes come in clusters (participants): robust tests, equivalence, and how alike such votes are.
+"""Win rates of clustered votes (by participant): robust tests, equivalence, and intraclass correlation.
 
-Votes of one person resemble each other, so a test that takes them for independent rejects too often: with five votes of
-intraclass correlation 0.2 about three times as often as it says. Cluster-robust errors (Liang & Zeger 1986) of a
-binomial GLM by statsmodels, with t quantiles of (clusters - 1) degrees of freedom, keep the level; ties are half a win,
-for which the robust errors need no distribution. Equivalence: two one-sided tests (Schuirmann 1987). Correlation: the
-analysis-of-variance estimator for clusters of unequal size (Donner 1986).
+Votes of one person resemble each other, so a test that treats them as independent rejects too often: with five votes of
+intraclass correlation 0.2, about three times as often as its nominal level. Cluster-robust errors (Liang & Zeger 1986)
+of a binomial GLM by statsmodels, with t quantiles of (clusters - 1) degrees of freedom, keep the level; ties are half a
+win, for which the robust errors need no distribution. Equivalence: two one-sided tests (Schuirmann 1987). Correlation:
+the analysis-of-variance estimator for clusters of unequal size (Donner 1986).
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def robust_win_rate(
 
 
 def naive_test(outcomes: _Numbers) -> Test:
-    """z-test of a win rate of one half as if all votes were independent; for comparison only."""
+    """z-test against a win rate of one half that treats votes as independent; for comparison only."""
     values = np.asarray(outcomes, dtype=np.float64)
     from scipy.stats import norm
 

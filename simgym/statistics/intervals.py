@@ -1,10 +1,10 @@
-"""Intervals for means, by bootstrap: a value never travels without its uncertainty.
+"""Bootstrap intervals for means: a value never travels without its uncertainty.
 
 Percentile bootstrap (Efron & Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13) with scipy; clusters are
 resampled whole. Every interval names its seed, so it can be computed again. Pure numbers: imports nothing of simgym.
 
-A bootstrap knows only the values it was given. Where they are all equal, or fewer than `fewest_units`, its interval
-would claim more than they tell, so there is none, and `Estimate.note` says why.
+A bootstrap sees only the values it was given. Where they are all equal, or fewer than `fewest_units`, its interval
+would claim more than the data support, so there is none, and `Estimate.note` says why.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _Numbers = Sequence[float] | npt.NDArray[Any]
 ROUNDING = 1e-12
 """Intervals shorter than this, relative to their ends, are none: their data are equal but for rounding."""
 _BATCH = 1000
-"""Resamples held in memory at once."""
+"""Resamples in memory at the same time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""How many, and how small: sample sizes and minimum detectable effects, with clustering.
+"""Sample sizes and minimum detectable effects, with clustering.
 
 Dependent observations count less: m observations of one person with intraclass correlation rho are worth
 m / (1 + (m - 1) rho) independent ones (design effect of Kish 1965). Power is that of statsmodels:
@@ -20,7 +20,7 @@ class Plan:
     per_cluster: float
     """Observations of each."""
     design_effect: float
-    """By which factor clustering enlarges the variance, >= 1."""
+    """Factor by which clustering enlarges the variance, >= 1."""
     effect: float
     """Smallest effect that is detected with that power, in the units asked for."""
     power: float
@@ -45,7 +45,7 @@ def design_effect(per_cluster: float, icc: float) -> float:
 def plan_win_rate(
     rate: float, *, per_cluster: float = 1, icc: float = 0.0, power: float = 0.8, alpha: float = 0.05
 ) -> Plan:
-    """People needed to tell a win rate from one half.
+    """Participants needed to detect that a win rate differs from one half.
 
     Args:
         rate: True win rate, in (0, 1) and not 0.5; ties count as half.
@@ -86,7 +86,7 @@ def plan_tied_win_rate(
     power: float = 0.8,
     alpha: float = 0.05,
 ) -> Plan:
-    """People needed to tell a win rate from one half where some votes are ties, which count as half a win.
+    """Participants needed to detect that a win rate differs from one half, where ties count as half a win.
 
     (z(1 - alpha/2) + z(power))^2 v D / ((rate - 0.5)^2 m), with v = rate - tie_rate / 4 - rate^2 the variance of a vote
     that is 1, 0.5 or 0, and D the design effect of m votes a person: a z-test of the mean with its variance at `rate`.
@@ -129,7 +129,7 @@ def plan_tied_win_rate(
 def detectable_win_rate(
     clusters: int, *, per_cluster: float = 1, icc: float = 0.0, power: float = 0.8, alpha: float = 0.05
 ) -> Plan:
-    """Smallest win rate above one half that so many people tell from it; arguments as for `plan_win_rate`."""
+    """Smallest win rate above one half that this many clusters can detect; arguments as for `plan_win_rate`."""
     from statsmodels.stats.power import NormalIndPower  # takes long to import
 
     inflation = design_effect(per_cluster, icc)
@@ -152,7 +152,7 @@ def detectable_win_rate(
 def detectable_difference(
     n: int, deviation: float, *, per_cluster: float = 1, icc: float = 0.0, power: float = 0.8, alpha: float = 0.05
 ) -> Plan:
-    """Smallest mean of paired differences that is told from zero.
+    """Smallest mean of paired differences that can be detected.
 
     Args:
         n: Clusters (scenarios, people).

@@ -1,7 +1,7 @@
 """Intervals for any statistic of clustered rows, by bootstrap over whole clusters.
 
-`intervals` covers means; this is for what is not one: ratios, F1, areas under curves, divergences. The statistic is
-given the numbers of the rows that a resample holds. Percentile interval (Efron & Tibshirani 1993, chapter 13) by
+`intervals` covers means; this is for everything else: ratios, F1, areas under curves, divergences. The statistic is
+given the row numbers of a resample. Percentile interval (Efron & Tibshirani 1993, chapter 13) by
 default; for statistics that are biased upwards by small samples, such as plug-in divergences, the basic interval
 (Davison & Hinkley 1997, section 5.2.1), which turns the bootstrap distribution round the estimate.
 """

@@ -1,6 +1,6 @@
-"""What participants can do: a form and a journey in, events out, or a sentence about what is missing.
+"""What participants can do: from a form and a journey to events, or to a sentence about what is missing.
 
-Pure but for the journey's study; the app checks who asks and stores what comes out. An action belongs to a stage of the
+Pure functions; the app checks who sends a form and stores the events. An action belongs to a stage of the
 journey; at any other stage the form is out of date.
 """
 

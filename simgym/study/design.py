@@ -1,7 +1,7 @@
-"""Who meets whom, and on which side: pure functions of the study and its seed.
+"""Random assignment of assistants and sides: pure functions of the study and its seed.
 
 Participants choose their task, so tasks are strata. Within a task, arm (pair, or assistant) and the side of the first
-exchange come in permuted blocks that hold every combination once: after every full block they are balanced exactly.
+exchange are assigned in permuted blocks that contain every combination once: each full block is exactly balanced.
 Sides of later exchanges are drawn, and so is the reply that goes on after a tie. All draws depend on the study's seed
 and on what they are for, not on what else was drawn.
 """

@@ -1,4 +1,4 @@
-"""Taking what was deleted off the disk, in the background, until nothing is left.
+"""Erases deleted data from the disk, in the background, until nothing is left.
 
 Somebody who reads the database can hold up an attempt; it is tried again, soon at first and then less often, and after
 a restart. Nobody who wants to write waits for it.

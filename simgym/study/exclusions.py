@@ -1,4 +1,4 @@
-"""Who is left out of the main analysis: rules that see what a participant did, and cannot see whom they preferred.
+"""Exclusion rules of the main analysis: they see what a participant did, and cannot see whom they preferred.
 
 `blind` drops names, the order of the assistants and preferences before a rule looks: a rule gets sides, times, lengths
 and texts. All analyses are given with and without exclusions.

@@ -105,7 +105,7 @@ class Pages:
         )
 
     def admin(self, flow: Mapping[str, int], records: Sequence[Mapping[str, Any]]) -> str:
-        """Figures for whoever runs the study: flow, balance, failures; no text of a participant."""
+        """Numbers for whoever runs the study: flow, balance, failures; nothing that a participant wrote."""
         balance: dict[tuple[str, str], int] = {}
         failures = 0
         for record in records:

@@ -36,7 +36,7 @@ _STARTED = time.time() - time.monotonic()
 
 
 class AlreadyTakesPart(Exception):
-    """Somebody with the same recruitment id has consented before."""
+    """Someone with the same recruitment id has already consented."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
