@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -51,3 +52,16 @@ def test_a_module_that_begins_with_an_underscore_is_imported_in_its_own_package_
 def test_recipes_and_experiments_do_without_the_command_line():
     for path in [*(ROOT / "agents").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]:
         assert "simgym.cli" not in path.read_text(encoding="utf-8"), path
+
+
+def test_recipes_and_experiments_import_names_that_exist():
+    """They are run by path, where no type checker looks, and some only by tests that take minutes."""
+    for path in [*(ROOT / "agents").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "simgym":
+                file = ROOT.joinpath(*node.module.split("."))
+                source = file / "__init__.py" if file.is_dir() else file.with_suffix(".py")
+                defined = source.read_text(encoding="utf-8")
+                for alias in node.names:
+                    known = (file / alias.name).is_dir() or (file / f"{alias.name}.py").is_file()
+                    assert known or re.search(rf"\b{alias.name}\b", defined), f"{path.name}: {node.module}.{alias.name}"

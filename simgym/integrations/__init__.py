@@ -12,13 +12,21 @@ if TYPE_CHECKING:
     from simgym.integrations.candidate_policy import CandidatePolicy
     from simgym.integrations.features import ConversationFeatures, DiscreteReplies, EmbeddingObservation, Projection
     from simgym.integrations.stable_baselines3 import PolicyAssistant, TextVecEnv, load_policy
-    from simgym.integrations.trl import judge_reward, make_rollout_func, scenario_dataset
+    from simgym.integrations.trl import (
+        judge_reward,
+        make_rollout_func,
+        scenario_dataset,
+        training_record,
+        training_records,
+    )
 
 __all__ = [
     # TRL
     "make_rollout_func",
     "scenario_dataset",
     "judge_reward",
+    "training_record",
+    "training_records",
     # numbers instead of texts, for any library
     "ConversationFeatures",
     "DiscreteReplies",
@@ -46,6 +54,6 @@ __getattr__, __dir__ = lazy_exports(
         "_recipe_runs": ("RecipeRun", "run_recipes"),
         "_recipes": ("as_mapping", "as_model", "device_flags", "last_complete_checkpoint"),
         "stable_baselines3": ("TextVecEnv", "PolicyAssistant", "load_policy"),
-        "trl": ("make_rollout_func", "scenario_dataset", "judge_reward"),
+        "trl": ("make_rollout_func", "scenario_dataset", "judge_reward", "training_record", "training_records"),
     },
 )
