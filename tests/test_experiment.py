@@ -63,6 +63,19 @@ def test_the_settings_are_kept_beside_the_results_and_run_again(tmp_path):
     assert Experiment(again).complete
 
 
+def test_a_whole_number_is_the_same_temperature_as_a_decimal_one(tmp_path):
+    plans = [Experiment(config(tmp_path / "run", temperature=zero)).run.plan for zero in (0, 0.0)]
+    assert plans[0].hash == plans[1].hash
+
+
+def test_models_are_asked_once_however_often_readiness_is_checked(tmp_path, monkeypatch):
+    experiment, asked = Experiment(config(tmp_path / "run")), []
+    monkeypatch.setattr(experiment.run, "check_ready", lambda: asked.append(1))
+    experiment.check_ready()
+    evaluate(experiment)
+    assert len(asked) == 1
+
+
 def test_a_flag_wins_over_the_file(tmp_path):
     (tmp_path / "file.yaml").write_text(config(tmp_path / "run").to_yaml())
     changed = read_experiment(tmp_path / "file.yaml", {"seed": 3, "n": None, "retry_faults": []})

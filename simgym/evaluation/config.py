@@ -102,6 +102,8 @@ class ExperimentConfig:
             _check_number(name, getattr(self, name), int, 1)
         for name in ("temperature", "max_cost"):
             _check_number(name, getattr(self, name), (int, float), 0)
+            if getattr(self, name) is not None:  # 0 and 0.0 are one setting, and must not be two hashes
+                object.__setattr__(self, name, float(getattr(self, name)))
         _check_number("seed", self.seed, int, None)
         if not isinstance(self.asynchronous, bool):
             raise ConfigurationError(f"asynchronous is {self.asynchronous!r}, expected true or false.")

@@ -71,6 +71,7 @@ class Experiment:
         """In the order in which they are run."""
         self.run = self._plan(self.scenarios)
         """The planned matrix."""
+        self._ready = False
 
     @property
     def conversations(self) -> int:
@@ -93,14 +94,15 @@ class Experiment:
         return forecast(self.run, self.prices)
 
     def check_ready(self) -> None:
-        """Load or ask the models that are needed; those on a cluster are not here.
+        """Load or ask the models that are needed, once; those on a cluster are not here.
 
         Raises:
             ConfigurationError: one lacks something; nothing has been written.
             ServerUnavailable: the server of one does not answer; nothing has been written.
         """
-        if self.config.ray is None:
+        if self.config.ray is None and not self._ready:
             self.run.check_ready()
+        self._ready = True
 
     def run_matrix(self, progress: Progress | None = None) -> Matrix:
         """Run what is missing, and put the matrix together.
