@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import itertools
 import tempfile
 import time
@@ -84,9 +85,19 @@ def describe_device(setup: Setup) -> dict[str, Any]:
     return {
         "name": torch.cuda.get_device_name() if cuda else "cpu",
         "memory_gib": round(torch.cuda.mem_get_info()[1] / GIB, 1) if cuda else None,
+        "flash_decoding": flash_attention_takes(),
         "tf32": torch.backends.cuda.matmul.allow_tf32,
         "copy_tb_per_s": round(copy_bandwidth(setup) / 1e12, 3),
     }
+
+
+def flash_attention_takes() -> list[str]:
+    """Arguments of this torch's attention over sequences of different lengths."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return []
+    return list(inspect.signature(varlen_attn).parameters)
 
 
 def compare_with_cpu(setup: Setup) -> dict[str, Any]:
@@ -242,14 +253,21 @@ def measure_batch(setup: Setup, engine: Engine, size: int, settings: dict[str, f
     short = setup.pick(24, 5)
     with watched(engine) as stages:
         engine.generate(make_sequences(setup, engine, size, max_new_tokens=short, first=10_000, **settings))
-    row |= {f"ms_per_{name}": round(stages[name].mean * 1e3, 2) for name in ("decode", "sample")}
+    row |= {f"ms_per_{name}": round(stages[name].last_mean * 1e3, 2) for name in ("decode", "sample")}
     row |= {f"s_{name}": round(stages[name].seconds, 3) for name in ("prefill", "retire")}
     recorded, engine.runner.recorded = engine.runner.recorded, None
+    row["recordings"], row["refusal"] = (len(recorded.recordings), recorded.refusal) if recorded else (0, None)
     with watched(engine) as stages:
         engine.generate(make_sequences(setup, engine, size, max_new_tokens=short // 2, first=10_000, **settings))
     engine.runner.recorded = recorded
     row["ms_per_decode_unrecorded"] = round(stages["decode"].mean * 1e3, 2)
-    row["recordings"], row["refusal"] = (len(recorded.recordings), recorded.refusal) if recorded else (0, None)
+    fused, engine.runner.fused = engine.runner.fused, None
+    engine.runner.clear()
+    with watched(engine) as stages:  # the last passes are of recordings
+        engine.generate(make_sequences(setup, engine, size, max_new_tokens=short, first=10_000, **settings))
+    engine.runner.fused = fused
+    engine.runner.clear()
+    row["ms_per_decode_unfused"] = round(stages["decode"].last_mean * 1e3, 2)
     return row
 
 
@@ -278,11 +296,19 @@ class Stage:
     """Of all calls."""
     calls: int = 0
     """How often."""
+    last: list[float] = field(default_factory=list)
+    """Seconds of each call."""
 
     @property
     def mean(self) -> float:
         """Seconds of a call."""
         return self.seconds / self.calls if self.calls else 0.0
+
+    @property
+    def last_mean(self) -> float:
+        """Mean of the later half, when everything has been prepared."""
+        later = self.last[len(self.last) // 2 :]
+        return sum(later) / len(later) if later else 0.0
 
 
 @dataclass(slots=True)
@@ -299,6 +325,7 @@ class Clock:
         seconds, value = timed(lambda: self.method(*args))
         self.stage.seconds += seconds
         self.stage.calls += 1
+        self.stage.last.append(seconds)
         return value
 
 
