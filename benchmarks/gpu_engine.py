@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import itertools
 import tempfile
 import time
@@ -85,19 +84,9 @@ def describe_device(setup: Setup) -> dict[str, Any]:
     return {
         "name": torch.cuda.get_device_name() if cuda else "cpu",
         "memory_gib": round(torch.cuda.mem_get_info()[1] / GIB, 1) if cuda else None,
-        "flash_decoding": flash_attention_takes(),
         "tf32": torch.backends.cuda.matmul.allow_tf32,
         "copy_tb_per_s": round(copy_bandwidth(setup) / 1e12, 3),
     }
-
-
-def flash_attention_takes() -> list[str]:
-    """Arguments of this torch's attention over sequences of different lengths."""
-    try:
-        from torch.nn.attention.varlen import varlen_attn
-    except ImportError:
-        return []
-    return list(inspect.signature(varlen_attn).parameters)
 
 
 def compare_with_cpu(setup: Setup) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Decoding passes of fewer and faster kernels, from torch: flash attention over the slots, and compiled small pieces.
 
 Recorded decoding leaves a step of many small kernels and of an attention kernel that reads a mask. Where torch has the
-means, attention reads each slot up to its own length instead (`torch.nn.attention.varlen`, half precision and full
+means, attention reads each slot up to its own length instead (torch's flash attention, half precision and full
 attention only), and norms and rotary positions, which stand between the matrix products, are compiled: the same
 functions of the model's own code, each a kernel or two instead of a dozen. Both happen in recorded passes alone.
 Results are those of the model up to the rounding of its dtype; float32 is left as it is, since there the same seed has
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import inspect
 import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -75,7 +74,7 @@ class FusedDecoding:
         return self._compiled[function]
 
 
-def _flash_attention(config: Any, dtype: Any) -> Callable[..., Tensor] | None:
+def _flash_attention(config: Any, dtype: Any) -> Callable[..., Any] | None:
     """torch's attention over sequences of different lengths; None where it, or this model, cannot do it."""
     import torch
 
@@ -83,20 +82,16 @@ def _flash_attention(config: Any, dtype: Any) -> Callable[..., Tensor] | None:
     windowed = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
     if dtype not in (torch.bfloat16, torch.float16) or kinds != {"full_attention"} or windowed:
         return None
-    try:
-        from torch.nn.attention.varlen import varlen_attn
-    except ImportError:  # before torch 2.10
+    operator = torch.ops.aten._flash_attention_forward.default  # its public name cannot be told lengths in 2.11
+    if "seqused_k" not in {argument.name for argument in operator._schema.arguments}:
         return None
-    if not {"seqused_k", "enable_gqa"} <= set(inspect.signature(varlen_attn).parameters):
-        return None
-    attend: Callable[..., Any] = varlen_attn
-    return attend
+    return operator
 
 
 class _FlashAttention:
     """Attention of one new token a slot; what transformers calls an attention function."""
 
-    def __init__(self, attend: Callable[..., Tensor], lengths: Tensor) -> None:
+    def __init__(self, attend: Callable[..., Any], lengths: Tensor) -> None:
         import torch
 
         self._attend = attend
@@ -113,8 +108,8 @@ class _FlashAttention:
         columns = key.stride(0) // key.stride(2)
         attended = self._attend(
             query[:, :, 0], _in_one_row(key), _in_one_row(value), self._slots, self._slots * columns, 1, key.shape[2],
-            scale=settings.get("scaling"), enable_gqa=True, seqused_k=self._lengths,
-        )  # fmt: skip
+            0.0, False, False, scale=settings.get("scaling"), seqused_k=self._lengths,
+        )[0]  # fmt: skip
         return attended[:, None], None
 
 

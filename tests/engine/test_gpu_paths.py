@@ -145,26 +145,25 @@ def test_heads_that_share_keys_see_what_they_see_when_keys_are_repeated(tiny_mod
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
 
 
-class VarlenAttention:
-    """What `torch.nn.attention.varlen.varlen_attn` promises, which a CPU has not."""
+class FlashAttention:
+    """What torch's operator of this name does on a GPU; a CPU has none."""
 
     def __init__(self):
         self.calls = 0
 
-    def __call__(self, query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale, enable_gqa, seqused_k):
+    def __call__(self, query, key, value, first_queries, first_keys, most_queries, most_keys, *flags, scale, seqused_k):
         self.calls += 1
-        assert max_q == 1
-        assert cu_seq_q.tolist() == list(range(len(query) + 1))
+        assert most_queries == 1
+        assert flags == (0.0, False, False)  # no dropout, no causal mask, no debugging
+        assert first_queries.tolist() == list(range(len(query) + 1))
         rows = []
-        for number, (first, length) in enumerate(zip(cu_seq_k.tolist(), seqused_k.tolist(), strict=False)):
-            assert length <= max_k
+        for number, (first, length) in enumerate(zip(first_keys.tolist(), seqused_k.tolist(), strict=False)):
+            assert length <= most_keys
             seen = [memory[first : first + length].transpose(0, 1)[None] for memory in (key, value)]
-            rows.append(
-                torch.nn.functional.scaled_dot_product_attention(
-                    query[number][None, :, None], *seen, scale=scale, enable_gqa=enable_gqa
-                )[0, :, 0]
-            )
-        return torch.stack(rows)
+            new = query[number][None, :, None]
+            attended = torch.nn.functional.scaled_dot_product_attention(new, *seen, scale=scale, enable_gqa=True)
+            rows.append(attended[0, :, 0])
+        return torch.stack(rows), None, None, None, None
 
 
 @pytest.mark.parametrize("adapter", [None, "other"])
@@ -174,7 +173,7 @@ def test_fused_passes_give_the_same_tokens(tiny_model, tiny_adapter, tokenizer, 
     fused = FusedDecoding(model, backend="eager")
     assert len(fused._norms) > model.config.num_hidden_layers
     assert fused._rotary
-    fused._flash = attention = VarlenAttention()
+    fused._flash = attention = FlashAttention()
     engine.runner.fused = fused
     expected = tokens(make_engine(tiny_model, tokenizer, tiny_adapter), sequences(9, adapter=adapter))
     assert tokens(engine, sequences(9, adapter=adapter)) == expected
