@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import threading
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -61,3 +62,28 @@ def outcome_of(dialogue: Dialogue) -> dict[str, Any]:
 def system_messages(prompt: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]]:
     """The system messages at the beginning of a row's prompt; what else it holds makes room for the simulated user."""
     return [dict(message) for message in prompt or () if message.get("role") == "system"]
+
+
+class RecentRewards:
+    """For trainers that know no missing reward: a conversation without one gets the mean of recent rewards."""
+
+    def __init__(self, number: int = 256, unknown: float = 0.5) -> None:
+        """Choose what is remembered.
+
+        Args:
+            number: How many rewards are averaged.
+            unknown: What is given before there is any, in [0, 1].
+        """
+        self._rewards: deque[float] = deque(maxlen=number)
+        self._unknown = unknown
+        self._guard = threading.Lock()
+
+    def reward_of(self, dialogue: Dialogue) -> tuple[float, bool]:
+        """0 while it runs, then its reward; and whether that was made up because the conversation was not judged."""
+        if not dialogue.ended:
+            return 0.0, False
+        with self._guard:
+            if dialogue.reward is not None:
+                self._rewards.append(dialogue.reward)
+                return dialogue.reward, False
+            return (sum(self._rewards) / len(self._rewards) if self._rewards else self._unknown), True
