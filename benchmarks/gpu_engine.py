@@ -242,14 +242,21 @@ def measure_batch(setup: Setup, engine: Engine, size: int, settings: dict[str, f
     short = setup.pick(24, 5)
     with watched(engine) as stages:
         engine.generate(make_sequences(setup, engine, size, max_new_tokens=short, first=10_000, **settings))
-    row |= {f"ms_per_{name}": round(stages[name].mean * 1e3, 2) for name in ("decode", "sample")}
+    row |= {f"ms_per_{name}": round(stages[name].last_mean * 1e3, 2) for name in ("decode", "sample")}
     row |= {f"s_{name}": round(stages[name].seconds, 3) for name in ("prefill", "retire")}
     recorded, engine.runner.recorded = engine.runner.recorded, None
+    row["recordings"], row["refusal"] = (len(recorded.recordings), recorded.refusal) if recorded else (0, None)
     with watched(engine) as stages:
         engine.generate(make_sequences(setup, engine, size, max_new_tokens=short // 2, first=10_000, **settings))
     engine.runner.recorded = recorded
     row["ms_per_decode_unrecorded"] = round(stages["decode"].mean * 1e3, 2)
-    row["recordings"], row["refusal"] = (len(recorded.recordings), recorded.refusal) if recorded else (0, None)
+    fused, engine.runner.fused = engine.runner.fused, None
+    engine.runner.clear()
+    with watched(engine) as stages:  # the last passes are of recordings
+        engine.generate(make_sequences(setup, engine, size, max_new_tokens=short, first=10_000, **settings))
+    engine.runner.fused = fused
+    engine.runner.clear()
+    row["ms_per_decode_unfused"] = round(stages["decode"].last_mean * 1e3, 2)
     return row
 
 
@@ -278,11 +285,19 @@ class Stage:
     """Of all calls."""
     calls: int = 0
     """How often."""
+    last: list[float] = field(default_factory=list)
+    """Seconds of each call."""
 
     @property
     def mean(self) -> float:
         """Seconds of a call."""
         return self.seconds / self.calls if self.calls else 0.0
+
+    @property
+    def last_mean(self) -> float:
+        """Mean of the later half, when everything has been prepared."""
+        later = self.last[len(self.last) // 2 :]
+        return sum(later) / len(later) if later else 0.0
 
 
 @dataclass(slots=True)
@@ -299,6 +314,7 @@ class Clock:
         seconds, value = timed(lambda: self.method(*args))
         self.stage.seconds += seconds
         self.stage.calls += 1
+        self.stage.last.append(seconds)
         return value
 
 

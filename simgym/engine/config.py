@@ -43,6 +43,9 @@ class EngineConfig:
     cuda_graphs: bool = True
     """Whether decoding passes are recorded and replayed where `gpu_paths` are taken, so that a step costs one launch
     instead of hundreds; on other devices than CUDA they are repeated in the same manner without a gain."""
+    fused_decoding: bool = True
+    """Whether recorded decoding passes in half precision use flash attention and compiled pieces, see
+    `simgym.engine.fused_decoding`; on CUDA devices only."""
     pad_token_id: int = 0
     """Any token of the vocabulary; padded positions are masked out."""
 

@@ -79,7 +79,7 @@ class Engine:
             model.device,
             max_bytes=config.max_kv_bytes or free_bytes // 2,
             token_bytes=token_bytes(model.config.get_text_config(), model.dtype),
-            coarse=gpu_paths,
+            for_gpu=gpu_paths,
         )
         self.scheduler = Scheduler(self.config, self.kv_cache)
         self.grammar = Grammar(tokenizer, self.runner.lora_bank.vocabulary_size)

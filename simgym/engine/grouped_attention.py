@@ -19,20 +19,29 @@ _NAME = "simgym_grouped"
 
 
 @contextlib.contextmanager
-def grouped_attention(config: Any) -> Iterator[None]:
-    """Within it, a model of this configuration that would use torch's attention uses that of this module."""
-    if getattr(config, "_attn_implementation", None) != "sdpa":
+def attention_function(config: Any, function: Any) -> Iterator[None]:
+    """Within it, a model of this configuration that would use torch's attention uses another function."""
+    before = getattr(config, "_attn_implementation", None)
+    if before not in ("sdpa", _NAME):
         yield
         return
     from transformers import AttentionInterface
 
-    AttentionInterface.register(_NAME, _attend)
+    outer = AttentionInterface().get(_NAME)
+    AttentionInterface.register(_NAME, function)
     config._attn_implementation = _NAME
     try:
         with _kernels():
             yield
     finally:
-        config._attn_implementation = "sdpa"
+        config._attn_implementation = before
+        if outer is not None:
+            AttentionInterface.register(_NAME, outer)
+
+
+def grouped_attention(config: Any) -> contextlib.AbstractContextManager[None]:
+    """Within it, a model of this configuration that would use torch's attention uses that of this module."""
+    return attention_function(config, attend_grouped)
 
 
 def _kernels() -> contextlib.AbstractContextManager[None]:
@@ -42,7 +51,7 @@ def _kernels() -> contextlib.AbstractContextManager[None]:
     return sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
 
 
-def _attend(
+def attend_grouped(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **settings: Any
 ) -> tuple[Tensor, None]:
     """What transformers calls an attention function; the result has shape (N, Q, heads, head size)."""
@@ -53,7 +62,7 @@ def _attend(
         attention_mask = attention_mask.to(query.dtype)
     count, heads, length, size = query.shape
     shared = key.shape[1]
-    if length > 1 or heads == shared or attention_mask is None or attention_mask.shape[1] != 1 or _unusual(settings):
+    if length > 1 or heads == shared or attention_mask is None or attention_mask.shape[1] != 1 or is_unusual(settings):
         output: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
         return output
     folded = query.reshape(count, shared, heads // shared, size)
@@ -61,7 +70,8 @@ def _attend(
     return attended.reshape(count, 1, heads, value.shape[-1]), None
 
 
-def _unusual(settings: dict[str, Any]) -> bool:
+def is_unusual(settings: dict[str, Any]) -> bool:
+    """Whether a model wants of its attention what torch's fast functions do not have."""
     return bool(settings.get("dropout")) or any(
         settings.get(name) is not None for name in ("softcap", "position_bias", "s_aux", "cache")
     )

@@ -57,7 +57,7 @@ class KVCache:
     is_compileable = False
     is_sliding: tuple[bool, ...] = ()
 
-    def __init__(self, device: Any, *, max_bytes: int, token_bytes: int, coarse: bool = False) -> None:
+    def __init__(self, device: Any, *, max_bytes: int, token_bytes: int, for_gpu: bool = False) -> None:
         """Allocate nothing yet.
 
         Args:
@@ -65,12 +65,13 @@ class KVCache:
             max_bytes: Of all slots together.
             token_bytes: Of one token in all layers, as the model's configuration suggests; corrected by the first
                 forward pass.
-            coarse: Grow in large steps where there is room, so that the memory seldom moves.
+            for_gpu: Grow in large steps where there is room, so that the memory seldom moves; and let the heads of a
+                token stand side by side in memory, as flash attention wants them, instead of the tokens of a head.
         """
         self.device = device
         self.max_bytes = max_bytes
         self.token_bytes = token_bytes
-        self._coarse = coarse
+        self._for_gpu = for_gpu
         self.lengths: list[int] = []
         """Tokens in each slot that is in use, slots 0, 1, ... in order."""
         self.num_slots = self.num_columns = 0
@@ -95,7 +96,7 @@ class KVCache:
         if slots <= self.num_slots and columns < self.num_columns:
             self._join()
             return
-        wanted = rounded_up(_with_slack(columns), 256) if self._coarse else _with_slack(columns)
+        wanted = rounded_up(_with_slack(columns), 256) if self._for_gpu else _with_slack(columns)
         grown = max(slots, self.num_slots), max(wanted, self.num_columns)
         if grown[0] * grown[1] * self.token_bytes > self.max_bytes:
             grown = slots, _with_slack(columns)  # what earlier sequences needed is no longer needed
@@ -117,7 +118,7 @@ class KVCache:
 
         old_N = self.lengths[first : first + len(new_N)]
         self._first, self._visible = first, max(old + new for old, new in zip(old_N, new_N, strict=True))
-        if self._coarse:  # masks of such sizes are used as they are, others are copied in every layer
+        if self._for_gpu:  # masks of such sizes are used as they are, others are copied in every layer
             self._visible = min(-(-self._visible // 16) * 16, self.num_columns)
         old, new = to_device([old_N, new_N], self.device)
         width = max(new_N)
@@ -233,8 +234,9 @@ class KVCache:
         import torch
 
         # zeros, for what is masked must still be a number
-        shape = (count, self.num_slots, kind.heads, self.num_columns, kind.size)
-        return torch.zeros(shape, dtype=kind.dtype, device=kind.device)
+        sides = (self.num_columns, kind.heads) if self._for_gpu else (kind.heads, self.num_columns)
+        memory = torch.zeros((count, self.num_slots, *sides, kind.size), dtype=kind.dtype, device=kind.device)
+        return memory.transpose(2, 3) if self._for_gpu else memory
 
 
 def _with_slack(columns: int) -> int:

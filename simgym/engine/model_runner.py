@@ -7,6 +7,7 @@ pass, so that whoever else uses the model (a trainer, say) can keep the engine a
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ import numpy as np
 
 from simgym.engine.attention import attention_masks
 from simgym.engine.config import EngineConfig
+from simgym.engine.fused_decoding import FusedDecoding
 from simgym.engine.grouped_attention import grouped_attention
 from simgym.engine.kv_cache import KVCache, Placement
 from simgym.engine.lora_bank import LoraBank
@@ -52,6 +54,9 @@ class ModelRunner:
         self.recorded: RecordedDecoding | None = None
         if config.gpu_paths and config.cuda_graphs and _can_be_recorded(model):
             self.recorded = RecordedDecoding(self)
+        self.fused: FusedDecoding | None = None
+        if self.recorded is not None and config.fused_decoding and _is_half_on_cuda(model):
+            self.fused = FusedDecoding(model)
         self._config = config
 
     def forward(self, tokens: Tensor, kv_cache: KVCache, first: int, new_N: list[int], adapters: Any) -> Tensor:
@@ -92,10 +97,30 @@ class ModelRunner:
         """See `DecodingModel`."""
         tokens, positions, columns = inputs.unbind()
         placement = kv_cache.direct(positions, columns, size.columns)
+        arguments = self._inputs(tokens[:, None], placement, kv_cache)
         with self._attention():
-            output = self.lora_bank.forward_alike(size.adapter, **self._inputs(tokens[:, None], placement, kv_cache))
+            output = self._fused_pass(positions + 1, size.adapter, arguments)
+            if output is None:
+                output = self.lora_bank.forward_alike(size.adapter, **arguments)
         logits: Tensor = output.logits
         return logits[:, -1]
+
+    def _fused_pass(self, lengths: Tensor, adapter: str | None, arguments: dict[str, Any]) -> Any:
+        """The pass with fused pieces; None where there are none."""
+        import torch
+
+        if self.fused is None:
+            return None
+        try:
+            with self.fused(lengths):
+                return self.lora_bank.forward_alike(adapter, **arguments)
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, TypeError) as error:  # there is no compiler, or torch's kernels refuse the model
+            self.fused = None
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            warnings.warn(f"Decoding is slower than it could be, without fused pieces: {reason}", stacklevel=2)
+            return None
 
     def _inputs(self, tokens: Tensor, placement: Placement, kv_cache: KVCache) -> dict[str, Any]:
         base = self.lora_bank.base
@@ -224,3 +249,9 @@ def _can_be_recorded(model: Any) -> bool:
     config = model.config.get_text_config()
     experts = any(getattr(config, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts"))
     return not experts and len({parameter.device for parameter in model.parameters()}) == 1
+
+
+def _is_half_on_cuda(model: Any) -> bool:
+    import torch
+
+    return model.device.type == "cuda" and model.dtype in (torch.bfloat16, torch.float16)

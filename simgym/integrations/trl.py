@@ -101,14 +101,16 @@ class Rollouts:
         training = trainer.model.training
         step = trainer.state.global_step if training else "evaluation"
         rollouts = self._open(tokenizer, [prompt[-1]["content"] for prompt in prompts], step, trainer)
-        while _anybody(running := [rollout for rollout in rollouts if not rollout.dialogue.ended], trainer):
-            # where generation is collective, a process whose conversations are over still takes part, for nothing
-            asked = [_so_far(rollout) for rollout in running] or [rollouts[0].prompt_ids]
-            ids_N, logprobs_N = trainer._generate_single_turn(asked, None, {}, 1)
+        while wanted := max(_gathered(len(running := _not_ended(rollouts)), trainer)):
+            # vLLM behind a server, or over several GPUs, deals replies out in equal shares: all processes ask for as
+            # many, a process whose conversations are over for nothing but padding, which is dropped
+            padding = [min((rollout.prompt_ids for rollout in rollouts), key=len)] * (wanted - len(running))
+            asked = [_so_far(rollout) for rollout in running]
+            ids_N, logprobs_N = trainer._generate_single_turn([*asked, *padding], None, {}, 1)
             if not running:
                 continue
             turns = []
-            for number, (rollout, ids) in enumerate(zip(running, ids_N, strict=True)):
+            for number, (rollout, ids) in enumerate(zip(running, ids_N[: len(running)], strict=True)):
                 rollout.completion_ids += ids
                 rollout.env_mask += [1] * len(ids)
                 if logprobs_N is not None:
@@ -277,12 +279,11 @@ def judge_reward(judge_reward: Sequence[float | None], **columns: Any) -> list[f
     return list(judge_reward)
 
 
-def _anybody(running: Sequence[Rollout], trainer: Any) -> bool:
-    """Whether a conversation goes on in this process or another."""
-    return any(_gathered(bool(running), trainer))
+def _not_ended(rollouts: Sequence[Rollout]) -> list[Rollout]:
+    return [rollout for rollout in rollouts if not rollout.dialogue.ended]
 
 
-def _gathered(value: bool, trainer: Any) -> list[bool]:
+def _gathered(value: int, trainer: Any) -> list[int]:
     """What every process says."""
     if trainer.accelerator.num_processes == 1:
         return [value]

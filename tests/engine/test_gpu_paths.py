@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from simgym.engine import Engine, EngineConfig, KVCache, Sequence
+from simgym.engine.fused_decoding import FusedDecoding
 from simgym.engine.kv_cache import rounded_up
 from simgym.engine.recorded_decoding import RecordedDecoding, Size
 from simgym.language_models.adapters import read_adapter
@@ -142,3 +143,54 @@ def test_heads_that_share_keys_see_what_they_see_when_keys_are_repeated(tiny_mod
             actual = model(**inputs, attention_mask=mask, use_cache=False).logits
     assert model.config._attn_implementation == "sdpa"
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
+
+
+class FlashAttention:
+    """What torch's operator of this name does on a GPU; a CPU has none."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, query, key, value, first_queries, first_keys, most_queries, most_keys, *flags, scale, seqused_k):
+        self.calls += 1
+        assert most_queries == 1
+        assert flags == (0.0, False, False)  # no dropout, no causal mask, no debugging
+        assert first_queries.tolist() == list(range(len(query) + 1))
+        rows = []
+        for number, (first, length) in enumerate(zip(first_keys.tolist(), seqused_k.tolist(), strict=False)):
+            assert length <= most_keys
+            seen = [memory[first : first + length].transpose(0, 1)[None] for memory in (key, value)]
+            new = query[number][None, :, None]
+            attended = torch.nn.functional.scaled_dot_product_attention(new, *seen, scale=scale, enable_gqa=True)
+            rows.append(attended[0, :, 0])
+        return torch.stack(rows), None, None, None, None
+
+
+@pytest.mark.parametrize("adapter", [None, "other"])
+def test_fused_passes_give_the_same_tokens(tiny_model, tiny_adapter, tokenizer, adapter):
+    engine = make_engine(tiny_model, tokenizer, tiny_adapter, gpu_paths=True)
+    model = engine.runner.lora_bank.base
+    fused = FusedDecoding(model, backend="eager")
+    assert len(fused._norms) > model.config.num_hidden_layers
+    assert fused._rotary
+    fused._flash = attention = FlashAttention()
+    engine.runner.fused = fused
+    expected = tokens(make_engine(tiny_model, tokenizer, tiny_adapter), sequences(9, adapter=adapter))
+    assert tokens(engine, sequences(9, adapter=adapter)) == expected
+    assert attention.calls > 20
+    assert not any("forward" in norm.__dict__ for norm in fused._norms)  # only recorded passes are changed
+
+
+def test_without_a_compiler_decoding_goes_on_and_says_so_once(tiny_model, tokenizer):
+    engine = make_engine(tiny_model, tokenizer, gpu_paths=True)
+
+    def no_compiler(graph, inputs):
+        raise RuntimeError("Failed to find a C compiler")
+
+    engine.runner.fused = FusedDecoding(engine.runner.lora_bank.base, backend=no_compiler)
+    with pytest.warns(UserWarning, match="without fused pieces: .*C compiler"):
+        actual = tokens(engine, sequences(3))
+    assert actual == tokens(make_engine(tiny_model, tokenizer), sequences(3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tokens(engine, sequences(3))

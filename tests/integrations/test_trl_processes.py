@@ -1,0 +1,37 @@
+"""Rollouts in two processes: each trains on the replies to its own conversations."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("trl", reason="the extra simgym[train] is not installed")
+WORKER = Path(__file__).with_name("two_processes.py")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("turns", [[[1, 3, 2], [4, 1, 1]], [[1, 1, 1], [2, 3, 3]]])
+def test_each_process_gets_the_replies_to_its_own_conversations(tiny_model, tmp_path, turns):
+    """TRL's vLLM server mode deals replies out in equal shares; numbers of running conversations differ."""
+    out = tmp_path / "conversations.json"
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
+        str(WORKER), str(tiny_model), json.dumps(turns), str(out),
+    ]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    outcome = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment, check=False)
+    assert outcome.returncode == 0, outcome.stderr[:3000]
+    for rank in (0, 1):
+        conversations = json.loads(out.with_suffix(f".{rank}").read_text())
+        assert len(conversations) == 3
+        for number, messages in enumerate(conversations):
+            said = [message["content"] for message in messages]
+            assert said[0] == f"p{rank}c{number} 0"
+            assert len(said) >= 2 * turns[rank][number]
+            for question, reply in zip(said[::2], said[1::2], strict=False):
+                assert reply == f"echo {question}"
