@@ -33,7 +33,9 @@ from simgym.plugins import PYTHON_PREFIX, available, check_options, unknown
 
 _ADDRESS = re.compile(r"@(?=https?://)")
 _BARE_ADDRESS = re.compile(r"@(?P<address>[\w.-]+:\d+(?:/\S*)?|[\w.-]+/v1/?)$")
-_SECRETS = re.compile(r"(?:api|access|secret|auth)[_-]?(?:key|token)|authorization|password|secret|token", re.IGNORECASE)
+_SECRETS = re.compile(
+    r"(?:api|access|secret|auth)[_-]?(?:key|token)|authorization|password|secret|token", re.IGNORECASE
+)
 _SECRET_IN_TEXT = re.compile(rf"((?:{_SECRETS.pattern})[\"']?\s*[:=]\s*)([\"']?)[^\"',}}\s]+", re.IGNORECASE)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from simgym.errors import ConfigurationError, UnknownName
 from simgym.language_models import AnswerCache, ModelSpec, ScriptedLM, load_language_model
 from simgym.language_models.model_spec import check_named_model
+from simgym.language_models.secret import Secret
 
 URL = "http://localhost:8000/v1"
 

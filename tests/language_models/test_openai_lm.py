@@ -415,9 +415,7 @@ def test_one_flagged_input_or_odd_reply_is_a_fault_of_its_request_alone(serve: S
     assert SECRET not in repr(replies)
 
 
-@pytest.mark.parametrize(
-    "answer", [fails(402, "Insufficient Balance"), fails(429, "quota", code="insufficient_quota")]
-)
+@pytest.mark.parametrize("answer", [fails(402, "Insufficient Balance"), fails(429, "quota", code="insufficient_quota")])
 def test_no_credit_ends_the_run_at_once(serve: Serve, connect: Connect, answer: Answer) -> None:
     server = serve(lambda path, body: answer)
     with pytest.raises(ConfigurationError, match="no credit"):
