@@ -29,6 +29,7 @@ _CONSEQUENCES = {
     "max_completion_tokens": "Only its own bound ends a reply.",
     "stop": "Replies are cut at stop texts here, after they were paid for in full.",
     "logprobs": "Replies come without log-probabilities.",
+    "chat_template_kwargs": "The defaults of its chat template apply.",
 }
 """What follows when a field is left out."""
 _jitter = random.Random()  # noqa: S311 - spreads repeated requests in time, and decides nothing else

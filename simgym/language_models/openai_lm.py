@@ -22,11 +22,11 @@ import os
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from simgym.chat_template import render, without_special_tokens
+from simgym.chat_template import render, without_control_tokens
 from simgym.errors import ConfigurationError, ServerUnavailable
 from simgym.extras import require_extra
 from simgym.language_models._server_check import check_server
@@ -37,6 +37,8 @@ from simgym.language_models._server_replies import Reply, read_likelihood, read_
 from simgym.language_models._server_requests import ServerRequests, Unanswered
 from simgym.language_models.base import Generation, Likelihood, Purpose, Request
 from simgym.language_models.secret import Secret
+from simgym.language_models.thoughts import without_reasoning
+from simgym.tokenization import encode_around
 
 _CHAT: Literal["/chat/completions"] = "/chat/completions"
 _RAW: Literal["/completions"] = "/completions"
@@ -71,6 +73,7 @@ class OpenAILM:
         timeout: float = 120.0,
         max_retries: int = 4,
         tokenizer: Any = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
         extra_body: Mapping[str, Any] | None = None,
         logprobs: bool = False,
     ) -> None:
@@ -88,6 +91,8 @@ class OpenAILM:
                 `max_retries + 1` of them.
             max_retries: Further attempts after the first, >= 0.
             tokenizer: The served model's tokenizer, or the name or folder to load it from; for user turns, likelihoods.
+            chat_template_kwargs: Variables for the server's chat template, as models that reason have
+                (`{"enable_thinking": False}`); vLLM, SGLang and llama.cpp know the field.
             extra_body: More JSON fields for every request; they win, and a value of None leaves a field out.
             logprobs: Also ask for log-probabilities. `token_ids` stay empty all the same: the protocol has none.
         """
@@ -101,6 +106,7 @@ class OpenAILM:
         self.timeout = timeout
         self.max_retries = max_retries
         self.tokenizer = tokenizer
+        self.chat_template_kwargs = dict(chat_template_kwargs or {})
         self.extra_body = dict(extra_body or {})
         self.logprobs = logprobs
         address = base_url or os.environ.get("OPENAI_BASE_URL")
@@ -152,8 +158,9 @@ class OpenAILM:
     ) -> list[Likelihood]:
         """Log-likelihood of each continuation after its prompt; see `LanguageModel.loglikelihood`.
 
-        Prompt and continuation are tokenized here, separately, and sent as token ids with `echo`. vLLM and SGLang can
-        do this, most others cannot. An empty prompt stands for the start token.
+        Prompt and continuation are tokenized here, together, and sent as token ids with `echo`; a token that stands in
+        both counts towards the continuation. vLLM and SGLang can do this, most others cannot. An empty prompt stands
+        for the start token.
 
         Raises:
             ConfigurationError: as the protocol says; also when there is no tokenizer.
@@ -166,8 +173,9 @@ class OpenAILM:
             return []
         tokenizer = self._ready_tokenizer("Scoring texts")
         start = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
-        heads = [_encode(tokenizer, prompt) or [start] for prompt in prompts]
-        tails = [_encode(tokenizer, continuation) for continuation in continuations]
+        encoded = [encode_around(tokenizer, *pair) for pair in zip(prompts, continuations, strict=True)]
+        heads = [head or [start] for head, _ in encoded]
+        tails = [tail for _, tail in encoded]
         if empty := [index for index, tail in enumerate(tails) if not tail]:
             raise ConfigurationError(f"Continuation {empty[0]} is empty. There is nothing to score.")
         connection = self._ready()
@@ -185,7 +193,12 @@ class OpenAILM:
     def fingerprint(self) -> dict[str, Any]:
         """Model name, address without scheme and credentials, and further fields; what the server runs is not known."""
         tokenizer = self.tokenizer if isinstance(self.tokenizer, str) else None
-        more = {"extra_body": self.extra_body, "logprobs": self.logprobs, "tokenizer": tokenizer}
+        more: dict[str, Any] = {
+            "chat_template_kwargs": self.chat_template_kwargs,
+            "extra_body": self.extra_body,
+            "logprobs": self.logprobs,
+            "tokenizer": tokenizer,
+        }
         given = {key: value for key, value in more.items() if value}
         return {"kind": "openai", "model": self.name, "base_url": self._address, **given}
 
@@ -211,11 +224,15 @@ class OpenAILM:
         if request.kept_tokens:
             body["skip_special_tokens"] = False  # vLLM and SGLang
         if request.next_role == "user":
-            prompt = body["prompt"] = _raw_prompt(self._ready_tokenizer("A user turn"), request)
+            prompt = body["prompt"] = _raw_prompt(
+                self._ready_tokenizer("A user turn"), request, self.chat_template_kwargs
+            )
             if self.logprobs:
                 body["logprobs"] = 1
             return _Call(request, _RAW, prompt, body)
         messages = body["messages"] = [message.to_json() for message in request.messages]
+        if self.chat_template_kwargs:
+            body["chat_template_kwargs"] = self.chat_template_kwargs
         if self.logprobs:
             body["logprobs"] = True
         return _Call(request, _CHAT, json.dumps(messages, ensure_ascii=False), body)
@@ -231,24 +248,31 @@ class OpenAILM:
             except Unanswered as reason:
                 if reason.problem.scope is Scope.RUN:
                     raise ConfigurationError(reason.problem.text) from None
-                return Generation("", finish_reason="fault", prompt=call.prompt, fault=reason.problem.text)
+                return _fault(call, reason.problem.text)
         return self._generation(call, read_reply(answer, logprobs=self.logprobs))
 
     def _generation(self, call: _Call, reply: Reply) -> Generation:
-        text, key = reply.text, self._secret.reveal()
-        if reply.fault is None and call.request.kept_tokens:
+        key = self._secret.reveal()
+        if reply.fault is not None:
+            fault = without_key(reply.fault, key)
+            return replace(
+                _fault(call, fault), prompt_tokens=reply.prompt_tokens, completion_tokens=reply.completion_tokens
+            )
+        text = reply.text
+        if call.request.kept_tokens:
             text = self._with_stop_token(text, reply.stop_token, call.request.kept_tokens)
         for stop in call.request.sampling.stop:  # some servers leave it in
             text = text.partition(stop)[0]
-        return Generation(
-            text="" if reply.fault else without_key(text, key),
+        generation = Generation(
+            text=without_key(text, key),
+            reasoning=without_key(reply.reasoning, key),
             logprobs=reply.logprobs,
-            finish_reason="fault" if reply.fault else "length" if reply.cut else "stop",
+            finish_reason="length" if reply.cut else "stop",
             prompt=call.prompt,
             prompt_tokens=reply.prompt_tokens,
             completion_tokens=reply.completion_tokens,
-            fault=None if reply.fault is None else without_key(reply.fault, key),
         )
+        return without_reasoning(generation)
 
     def _with_stop_token(self, text: str, token: int | None, kept: tuple[str, ...]) -> str:
         """Put back the token that ended the reply (vLLM and SGLang give its id alone); drop special ones not `kept`."""
@@ -257,7 +281,7 @@ class OpenAILM:
         tokenizer = self._ready_tokenizer("A user turn")
         known = token is not None and token < len(tokenizer)
         mark = str(tokenizer.decode([token])) if known else ""
-        return without_special_tokens(tokenizer, text if text.endswith(mark) else text + mark, kept)
+        return without_control_tokens(tokenizer, text if text.endswith(mark) else text + mark, kept)
 
     async def _likelihood(
         self, connection: ServerConnection, model: str, head: list[int], tail: list[int]
@@ -320,13 +344,13 @@ class OpenAILM:
             return self._connection
 
 
-def _encode(tokenizer: Any, text: str) -> list[int]:
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+def _fault(call: _Call, fault: str) -> Generation:
+    return Generation("", finish_reason="fault", prompt=call.prompt, fault=fault)
 
 
-def _raw_prompt(tokenizer: Any, request: Request) -> str:
+def _raw_prompt(tokenizer: Any, request: Request, variables: Mapping[str, Any]) -> str:
     """The open user turn, without the start token if the server's tokenizer is going to add one itself."""
-    prompt = render(tokenizer, request.messages, request.next_role)
+    prompt = render(tokenizer, request.messages, request.next_role, variables=variables)
     start = tokenizer.bos_token
     if start and prompt.startswith(start) and list(tokenizer(prompt)["input_ids"][:2]) == [tokenizer.bos_token_id] * 2:
         return prompt.removeprefix(start)
