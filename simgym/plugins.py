@@ -1,10 +1,10 @@
 """Names to objects: whatever can be exchanged is found through entry points, or imported by `py:`.
 
 Built-ins are declared in simgym's own `pyproject.toml` in the groups `simgym.language_models`, `simgym.simulators`,
-`simgym.judges`, `simgym.assistants`, `simgym.scenario_sets` and `simgym.environments`; another package adds its own by
-declaring the same groups. `py:module:Class` names a class or function without any declaration; its module may lie in
-the working directory. Nothing is imported until its name is asked for. The constructor's signature and docstring say
-which options there are, so that an unknown one is an error before any work begins.
+`simgym.judges`, `simgym.assistants`, `simgym.scenario_sets`, `simgym.environments` and `simgym.exporters`; another
+package adds its own by declaring the same groups. `py:module:Class` names a class or function without any declaration;
+its module may lie in the working directory. Nothing is imported until its name is asked for. The constructor's
+signature and docstring say which options there are, so that an unknown one is an error before any work begins.
 """
 
 from __future__ import annotations

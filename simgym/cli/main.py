@@ -28,6 +28,7 @@ from simgym.cli.chat import chat
 from simgym.cli.data import data
 from simgym.cli.doctor import doctor
 from simgym.cli.envs import envs
+from simgym.cli.export import export
 from simgym.cli.judge import judge, rescore
 from simgym.cli.matrix import matrix
 from simgym.cli.realism import realism
@@ -114,6 +115,7 @@ for verb in (
     realism,
     rescore,
     view,
+    export,
     doctor,
 ):
     app.command()(verb)

@@ -11,12 +11,14 @@ from simgym.data.chitchat import (
 )
 from simgym.data.flipped import flip_conversations
 from simgym.data.intents import write_intents
+from simgym.data.log_formats import LOG_FORMATS, import_log
 from simgym.data.logged import LoggedConversation, StepOutput, StepSummary, read_logged
 from simgym.data.openings import write_scenarios
 from simgym.data.rows import is_file_name, read_rows
 from simgym.data.scenario_sets import ScenarioSet, find_scenario_set, hold_out, load_scenarios
 from simgym.data.sources import SOURCES, DataSource, data_file
 from simgym.data.splits import SplitSummary, split_conversations
+from simgym.data.training_files import ExportOptions, read_run
 from simgym.data.wildbench import WildBenchTask, WildBenchTasks, load_wildbench
 from simgym.data.wildchat import WildchatScenarios, wildchat_scenarios
 
@@ -34,6 +36,8 @@ __all__ = [
     "WildBenchTasks",
     "load_wildbench",
     # logs
+    "LOG_FORMATS",
+    "import_log",
     "read_rows",
     "is_file_name",
     "LoggedConversation",
@@ -55,4 +59,7 @@ __all__ = [
     "DataSource",
     "SOURCES",
     "data_file",
+    # runs, for other tools
+    "ExportOptions",
+    "read_run",
 ]
