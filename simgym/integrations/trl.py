@@ -28,13 +28,15 @@ from typing import Any, TypeVar
 
 from simgym.assistants.base import AssistantTurn
 from simgym.assistants.training_record import TrainingRecord
-from simgym.chat_template import defuse, render
+from simgym.chat_template import defuse, render, without_control_tokens
 from simgym.conversation import Message, Scenario
 from simgym.envs.unwrapping import simulation_of
 from simgym.errors import ConfigurationError, MissingDependency
 from simgym.extras import describe, install_command, missing_packages, optional_import
 from simgym.faults import Fault, FaultKind, fault_label
 from simgym.integrations.outages import WAITS, check_servers, retry_on_outage, silent
+from simgym.language_models.base import FinishReason, Generation
+from simgym.language_models.thoughts import without_reasoning
 from simgym.seeding import derive_seed
 from simgym.simulation import Dialogue, Simulation
 
@@ -119,8 +121,7 @@ class Rollouts:
                 rollout.env_mask += [1] * len(ids)
                 if logprobs_N is not None:
                     rollout.logprobs += logprobs_N[number]
-                text = str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
-                turns.append(AssistantTurn(text, None if text else "empty"))
+                turns.append(_spoken(tokenizer, asked[number], ids))
             stepped = self.simulation.step([rollout.dialogue for rollout in running], turns)
             for rollout, dialogue in zip(running, stepped, strict=True):
                 rollout.dialogue = dialogue
@@ -140,7 +141,8 @@ class Rollouts:
             if dialogue.ended:  # the opening failed
                 rollouts.append(Rollout(dialogue=dialogue, prompt_ids=[tokenizer.eos_token_id]))
                 continue
-            text = render(tokenizer, [*self._system(), *dialogue.conversation.messages], "assistant")
+            said = [*self._system(), *dialogue.conversation.messages]
+            text = render(tokenizer, said, "assistant", variables=trainer.chat_template_kwargs)
             rollouts.append(
                 Rollout(dialogue=dialogue, prompt_ids=list(tokenizer(text, add_special_tokens=False)["input_ids"]))
             )
@@ -167,7 +169,7 @@ class Rollouts:
 
     def _hear(self, tokenizer: Any, rollout: Rollout, trainer: Any) -> None:
         """Put the user's turn behind what was sampled, and what opens the policy's next turn."""
-        behind = _tokens_between(tokenizer, rollout.dialogue.user_reply)
+        behind = _tokens_between(tokenizer, rollout.dialogue.user_reply, trainer.chat_template_kwargs)
         written = rollout.completion_ids[-1]
         if behind and written == behind[0]:  # the policy ended its turn itself
             behind = behind[1:]
@@ -326,14 +328,24 @@ def _gathered(value: Value, trainer: Any) -> list[Value]:
     return list(optional_import("accelerate.utils", "train").gather_object([value]))
 
 
+def _spoken(tokenizer: Any, prompt_ids: Sequence[int], ids: Sequence[int]) -> AssistantTurn:
+    """What the policy says for others to hear; it is trained on its thoughts, too."""
+    raw, text = str(tokenizer.decode(ids)), str(tokenizer.decode(ids, skip_special_tokens=True))
+    prompt = str(tokenizer.decode(prompt_ids[-16:]))
+    ended: FinishReason = "stop" if ids and ids[-1] == tokenizer.eos_token_id else "length"
+    generation = without_reasoning(Generation(text=text, prompt=prompt, finish_reason=ended), raw=raw)
+    said = without_control_tokens(tokenizer, generation.text) if generation.reasoning else generation.text
+    return AssistantTurn(said.strip(), generation.fault or (None if said.strip() else "empty"))
+
+
 def _so_far(rollout: Rollout) -> list[int]:
     return rollout.prompt_ids + rollout.completion_ids
 
 
-def _tokens_between(tokenizer: Any, said: str) -> list[int]:
+def _tokens_between(tokenizer: Any, said: str, variables: Mapping[str, Any] | None) -> list[int]:
     """The template's tokens from the end of one assistant turn to the beginning of the next, a user's turn between."""
     talk = [Message("user", "x"), Message("assistant", _REPLY), Message("user", defuse(tokenizer, said))]
-    _, marker, behind = render(tokenizer, talk, "assistant").rpartition(_REPLY)
+    _, marker, behind = render(tokenizer, talk, "assistant", variables=variables).rpartition(_REPLY)
     if not marker:
         raise ConfigurationError("The model's chat template alters assistant turns, so no user turn can follow them.")
     return list(tokenizer(behind, add_special_tokens=False)["input_ids"])

@@ -27,12 +27,15 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from simgym.chat_template import render, without_special_tokens
+from simgym.chat_template import render, without_control_tokens
 from simgym.errors import ConfigurationError
 from simgym.extras import require_extra
+from simgym.language_models._server_answers import logprobs, storable, text_of, used
 from simgym.language_models._server_check import check_server
 from simgym.language_models._server_connection import ServerConnection
 from simgym.language_models.base import Generation, Likelihood, Purpose, Request
+from simgym.language_models.thoughts import without_reasoning
+from simgym.tokenization import encode_around
 
 _CHAT: Literal["/chat/completions"] = "/chat/completions"
 _RAW: Literal["/completions"] = "/completions"
@@ -76,6 +79,7 @@ class OpenAILM:
         timeout: float = 120.0,
         max_retries: int = 4,
         tokenizer: Any = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
         extra_body: Mapping[str, Any] | None = None,
         logprobs: bool = False,
     ) -> None:
@@ -92,6 +96,8 @@ class OpenAILM:
             timeout: Seconds one attempt may wait for the server, > 0; a dead server costs `max_retries + 1` of them.
             max_retries: Further attempts after the first, >= 0.
             tokenizer: The served model's tokenizer, or the name or folder to load it from; for user turns, likelihoods.
+            chat_template_kwargs: Variables for the server's chat template, as models that reason have
+                (`{"enable_thinking": False}`); vLLM, SGLang and llama.cpp know the field.
             extra_body: More JSON fields for every request; they win, and a value of None leaves a field out.
             logprobs: Also ask for log-probabilities. `token_ids` stay empty all the same: the protocol has none.
         """
@@ -105,6 +111,7 @@ class OpenAILM:
         self.timeout = timeout
         self.max_retries = max_retries
         self.tokenizer = tokenizer
+        self.chat_template_kwargs = dict(chat_template_kwargs or {})
         self.extra_body = dict(extra_body or {})
         self.logprobs = logprobs
         address = base_url or os.environ.get("OPENAI_BASE_URL")
@@ -152,8 +159,9 @@ class OpenAILM:
     ) -> list[Likelihood]:
         """Log-likelihood of each continuation after its prompt; see `LanguageModel.loglikelihood`.
 
-        Prompt and continuation are tokenized here, separately, and sent as token ids with `echo`. vLLM and SGLang can
-        do this, most others cannot. An empty prompt stands for the start token.
+        Prompt and continuation are tokenized here, together, and sent as token ids with `echo`; a token that stands in
+        both counts towards the continuation. vLLM and SGLang can do this, most others cannot. An empty prompt stands
+        for the start token.
 
         Raises:
             ConfigurationError: as the protocol says; also when there is no tokenizer or the server does not answer,
@@ -166,8 +174,9 @@ class OpenAILM:
             return []
         tokenizer = self._ready_tokenizer("Scoring texts")
         start = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
-        heads = [_encode(tokenizer, prompt) or [start] for prompt in prompts]
-        tails = [_encode(tokenizer, continuation) for continuation in continuations]
+        encoded = [encode_around(tokenizer, *pair) for pair in zip(prompts, continuations, strict=True)]
+        heads = [head or [start] for head, _ in encoded]
+        tails = [tail for _, tail in encoded]
         if empty := [index for index, tail in enumerate(tails) if not tail]:
             raise ConfigurationError(f"Continuation {empty[0]} is empty. There is nothing to score.")
         connection = self._ready()
@@ -184,7 +193,12 @@ class OpenAILM:
     def fingerprint(self) -> dict[str, Any]:
         """Model name, address without scheme and credentials, and further fields; what the server runs is not known."""
         tokenizer = self.tokenizer if isinstance(self.tokenizer, str) else None
-        more = {"extra_body": self.extra_body, "logprobs": self.logprobs, "tokenizer": tokenizer}
+        more: dict[str, Any] = {
+            "chat_template_kwargs": self.chat_template_kwargs,
+            "extra_body": self.extra_body,
+            "logprobs": self.logprobs,
+            "tokenizer": tokenizer,
+        }
         given = {key: value for key, value in more.items() if value}
         return {"kind": "openai", "model": self.name, "base_url": self._address, **given}
 
@@ -210,11 +224,15 @@ class OpenAILM:
         if request.kept_tokens:
             body["skip_special_tokens"] = False  # vLLM and SGLang
         if request.next_role == "user":
-            prompt = body["prompt"] = _raw_prompt(self._ready_tokenizer("A user turn"), request)
+            prompt = body["prompt"] = _raw_prompt(
+                self._ready_tokenizer("A user turn"), request, self.chat_template_kwargs
+            )
             if self.logprobs:
                 body["logprobs"] = 1
             return _Call(request, _RAW, prompt, body)
         messages = body["messages"] = [message.to_json() for message in request.messages]
+        if self.chat_template_kwargs:
+            body["chat_template_kwargs"] = self.chat_template_kwargs
         if self.logprobs:
             body["logprobs"] = True
         return _Call(request, _CHAT, json.dumps(messages, ensure_ascii=False), body)
@@ -301,7 +319,7 @@ class OpenAILM:
         try:
             choice = answer["choices"][0]
             message = choice["message"] if call.path == _CHAT else {"content": choice["text"]}
-            text = message.get("content") or ""
+            text, reasoning = text_of(message)
         except (KeyError, IndexError, TypeError, AttributeError):
             return _failed(call, f"server: {self._host} answered with something that is not a completion.")
         ended = choice.get("finish_reason")
@@ -312,14 +330,16 @@ class OpenAILM:
             text = self._with_stop_token(text, choice, call.request.kept_tokens)
         for stop in call.request.sampling.stop:  # some servers leave it in
             text = text.partition(stop)[0]
-        return Generation(
-            text=text.encode("utf-8", "replace").decode("utf-8"),  # lone surrogates could never be written to a file
-            logprobs=_logprobs(choice) if self.logprobs else (),
+        generation = Generation(
+            text=storable(text),
+            reasoning=storable(reasoning),
+            logprobs=logprobs(choice) if self.logprobs else (),
             finish_reason="length" if ended == "length" else "stop",
             prompt=call.prompt,
-            prompt_tokens=_used(answer, "prompt_tokens"),
-            completion_tokens=_used(answer, "completion_tokens"),
+            prompt_tokens=used(answer, "prompt_tokens"),
+            completion_tokens=used(answer, "completion_tokens"),
         )
+        return without_reasoning(generation)
 
     def _with_stop_token(self, text: str, choice: Mapping[str, Any], kept: tuple[str, ...]) -> str:
         """Put back the token that ended the reply (vLLM and SGLang give its id alone); drop special ones not `kept`."""
@@ -327,7 +347,7 @@ class OpenAILM:
             return text
         token, tokenizer = choice.get("stop_reason", choice.get("matched_stop")), self._ready_tokenizer("A user turn")
         mark = str(tokenizer.decode([token])) if isinstance(token, int) else ""
-        return without_special_tokens(tokenizer, text if text.endswith(mark) else text + mark, kept)
+        return without_control_tokens(tokenizer, text if text.endswith(mark) else text + mark, kept)
 
     async def _likelihood(
         self, connection: ServerConnection, model: str, head: list[int], tail: list[int]
@@ -421,31 +441,15 @@ def _failed(call: _Call, fault: str, answer: Any = None) -> Generation:
         text="",
         finish_reason="fault",
         prompt=call.prompt,
-        prompt_tokens=_used(answer, "prompt_tokens"),
-        completion_tokens=_used(answer, "completion_tokens"),
+        prompt_tokens=used(answer, "prompt_tokens"),
+        completion_tokens=used(answer, "completion_tokens"),
         fault=fault,
     )
 
 
-def _used(answer: Any, kind: Literal["prompt_tokens", "completion_tokens"]) -> int:
-    usage = answer.get("usage") if isinstance(answer, Mapping) else None
-    return int((usage or {}).get(kind) or 0)
-
-
-def _logprobs(choice: Mapping[str, Any]) -> tuple[float, ...]:
-    logprobs = choice.get("logprobs") or {}
-    if "token_logprobs" in logprobs:
-        return tuple(float(value) for value in logprobs["token_logprobs"] or ())
-    return tuple(float(token["logprob"]) for token in logprobs.get("content") or ())
-
-
-def _encode(tokenizer: Any, text: str) -> list[int]:
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
-
-
-def _raw_prompt(tokenizer: Any, request: Request) -> str:
+def _raw_prompt(tokenizer: Any, request: Request, variables: Mapping[str, Any]) -> str:
     """The open user turn, without the start token if the server's tokenizer is going to add one itself."""
-    prompt = render(tokenizer, request.messages, request.next_role)
+    prompt = render(tokenizer, request.messages, request.next_role, variables=variables)
     start = tokenizer.bos_token
     if start and prompt.startswith(start) and list(tokenizer(prompt)["input_ids"][:2]) == [tokenizer.bos_token_id] * 2:
         return prompt.removeprefix(start)

@@ -70,7 +70,8 @@ def main():
         return completions, [[values[0] for values in row] for row in logprobs]
 
     trainer = SimpleNamespace(
-        processing_class=tokenizer, accelerator=accelerator, use_vllm=True, _generate_single_turn=generate,
+        processing_class=tokenizer, accelerator=accelerator, use_vllm=True, chat_template_kwargs={},
+        _generate_single_turn=generate,
         model=SimpleNamespace(training=True, config=SimpleNamespace(max_position_embeddings=4096)),
         state=SimpleNamespace(global_step=0), vllm_generation=generation,
         args=SimpleNamespace(max_completion_length=20, vllm_max_model_length=None),

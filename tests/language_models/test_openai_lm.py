@@ -276,6 +276,44 @@ def test_an_answer_that_cannot_be_read_is_a_fault(serve: Serve, connect: Connect
     assert fault.startswith("server: ")
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"content": "<think>hm</think>\n\nHello"},
+        {"content": "hm</think>\n\nHello"},  # the server's template opens the block
+        {"content": "Hello", "reasoning_content": "hm"},  # vLLM and SGLang with a reasoning parser
+        {"content": "Hello", "reasoning": "hm"},  # newer vLLM, OpenRouter
+        {
+            "content": [
+                {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]},
+                {"type": "text", "text": "Hello"},
+            ]
+        },
+        {"content": [{"type": "text", "text": "Hel"}, {"type": "text", "text": "lo"}], "reasoning": "hm"},
+    ],
+)
+def test_thoughts_are_told_from_what_is_said(serve: Serve, connect: Connect, message: dict[str, Any]) -> None:
+    """Sources: vllm#13375, vllm#19839; lists of parts as Magistral and mistral-large-2512 send them."""
+    (generation,) = connect(serve(lambda path, body: says(None, message=message))).generate([ask()])
+    assert (generation.text, generation.reasoning, generation.fault) == ("Hello", "hm", None)
+
+
+def test_a_bound_that_went_on_thoughts_is_named(serve: Serve, connect: Connect) -> None:
+    """`content` is null, with `reasoning_content` beside it."""
+    message = {"content": None, "reasoning_content": "hm"}
+    cut = says(None, message=message, finish_reason="length")
+    (generation,) = connect(serve(lambda path, body: cut)).generate([ask()])
+    assert generation.fault is not None
+    assert generation.fault.startswith("cut_while_thinking: ")
+    assert generation.reasoning == "hm"
+
+
+def test_variables_of_the_chat_template_are_sent(serve: Serve, connect: Connect) -> None:
+    server = serve(echo)
+    connect(server, chat_template_kwargs={"enable_thinking": False}).generate([ask()])
+    assert server.bodies[0]["chat_template_kwargs"] == {"enable_thinking": False}
+
+
 def test_a_reply_can_always_be_written_to_a_file(serve: Serve, connect: Connect) -> None:
     assert connect(serve(lambda path, body: says("a\ud800b"))).generate([ask()])[0].text.encode()
 
