@@ -9,11 +9,11 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-from simgym.conversation import INTENT_PREFIX, Conversation, Scenario
+from simgym.conversation import INTENT_PREFIX, Conversation, Message, Scenario
 from simgym.errors import ConfigurationError, WeightsError
 from simgym.judges import ExpectedScoreJudge, RewardModelJudge, load_judge
 from simgym.judges.expected_score import DIGITS
-from simgym.language_models import ScriptedLM, TransformersLM
+from simgym.language_models import Request, ScriptedLM, TransformersLM
 
 SCENARIO = Scenario("x", f"{INTENT_PREFIX}rest", opening="hi")
 TALKS = [
@@ -65,9 +65,10 @@ def test_a_model_that_was_not_about_to_grade_is_a_fault(tiny_model, monkeypatch)
 
 def test_choices_are_single_tokens(tiny_model):
     model = TransformersLM(tiny_model)
-    with pytest.raises(ConfigurationError, match="not one token"):
-        model.choose([], ["10"])
-    assert model.choose([], ["1"]) == []
+    asked = [Request((Message("user", "How good, 0 to 9?"),))]
+    with pytest.raises(ConfigurationError, match="'10' is not one token"):
+        model.choose(asked, ["10"])
+    assert len(model.choose(asked, ["1", "2"])[0]) == 2
 
 
 def test_a_reward_becomes_a_value_the_same_alone_and_in_a_batch(reward_model):
