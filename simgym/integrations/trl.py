@@ -14,8 +14,13 @@ earlier tokens with the user's turn behind them, and nothing is decoded and toke
 not write have 0 in `env_mask`. A rollout without a judgement has the reward None, which TRL leaves out of the group's
 mean and gives no advantage; `Rollouts.faults` counts them.
 
+<<<<<<< HEAD
 Generation is TRL's own (`transformers` here; its vLLM modes take the same path, and were not run by us), or with
 `generation="engine"` that of simgym's engine on the same weights.
+=======
+Generation is TRL's own (`transformers`, or one of its vLLM modes). With several processes the rollouts of a group may
+be spread over them: each scenario is opened by one process, for all, and every process asks for equally many replies.
+>>>>>>> main
 """
 
 from __future__ import annotations
@@ -25,15 +30,19 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+<<<<<<< HEAD
 from typing import Any, Literal
+=======
+from typing import Any, TypeVar
+>>>>>>> main
 
 from simgym.assistants.base import AssistantTurn
 from simgym.assistants.training_record import TrainingRecord
 from simgym.chat_template import defuse, render, without_control_tokens
 from simgym.conversation import Message, Scenario
 from simgym.envs.unwrapping import simulation_of
-from simgym.errors import ConfigurationError
-from simgym.extras import optional_import
+from simgym.errors import ConfigurationError, MissingDependency
+from simgym.extras import describe, install_command, missing_packages, optional_import
 from simgym.faults import Fault, FaultKind, fault_label
 from simgym.integrations.outages import WAITS, check_servers, retry_on_outage, silent
 from simgym.integrations.policy_engine import PolicyEngine
@@ -42,6 +51,7 @@ from simgym.language_models.thoughts import without_reasoning
 from simgym.seeding import derive_seed
 from simgym.simulation import Dialogue, Simulation
 
+Value = TypeVar("Value")
 _REPLY = "AssistantReplyMarkerZq7"
 
 
@@ -82,9 +92,10 @@ class Rollouts:
         self.seed = seed
         self.system_prompt = system_prompt
         self.faults: Counter[str] = Counter()
-        """Rollouts without a reward, by kind of fault, since the beginning."""
+        """Rollouts without a reward, of all processes, by kind of fault, since the beginning."""
+        self._longest: int | None = None
         self.latest: list[Dialogue] = []
-        """The conversations of the latest call, in order; for logs."""
+        """This process's conversations of the latest call, in order; for logs."""
 
     def __call__(self, prompts: Sequence[Sequence[Mapping[str, str]]], trainer: Any) -> dict[str, list[Any]]:
         """Run one conversation a prompt.
@@ -102,12 +113,13 @@ class Rollouts:
             ConfigurationError: there is no such scenario, or the chat template has no user role.
             ServerUnavailable: all conversations failed by a server's silence, and went on to after every pause.
         """
-        return retry_on_outage(lambda: self._play(prompts, trainer), waits=self.waits)
+        return retry_on_outage(self._play, prompts, trainer, waits=self.waits)
 
     def _play(self, prompts: Sequence[Sequence[Mapping[str, str]]], trainer: Any) -> dict[str, list[Any]]:
         tokenizer = getattr(trainer.processing_class, "tokenizer", trainer.processing_class)
         training = trainer.model.training
         step = trainer.state.global_step if training else "evaluation"
+        self._longest = _context_length(trainer)
         rollouts = self._open(tokenizer, [prompt[-1]["content"] for prompt in prompts], step, trainer)
         with self._engine.rollout(trainer) if self._engine else nullcontext():
             self._talk(tokenizer, rollouts, step, trainer)
@@ -145,8 +157,7 @@ class Rollouts:
 
     def _open(self, tokenizer: Any, ids: Sequence[str], step: int | str, trainer: Any) -> list[Rollout]:
         """Conversations that begin, one opening for all rollouts of a scenario."""
-        seeds = {rollout_id: derive_seed(self.seed, "grpo", step, rollout_id) for rollout_id in ids}
-        opened = dict(zip(seeds, self.simulation.open(list(seeds.values()), list(seeds)), strict=True))
+        opened = self._openings(ids, step, trainer)
         rollouts = []
         for rollout_id in ids:
             dialogue = opened[rollout_id]  # a fork: the same value begins every rollout of the group
@@ -160,6 +171,21 @@ class Rollouts:
             )
             self._check_room(rollouts[-1], [], trainer)
         return rollouts
+
+    def _openings(self, ids: Sequence[str], step: int | str, trainer: Any) -> dict[str, Dialogue]:
+        """The opening of every scenario by its id; of one that several processes play, that of the first of them.
+
+        A group may span processes, and a served user, or one in bfloat16, need not open alike twice.
+        """
+        first: dict[str, int] = {}
+        for process, theirs in enumerate(_gathered(list(ids), trainer)):
+            for rollout_id in theirs:
+                first.setdefault(rollout_id, process)
+        ours = [rollout_id for rollout_id, process in first.items() if process == trainer.accelerator.process_index]
+        seeds = [derive_seed(self.seed, "grpo", step, rollout_id) for rollout_id in ours]
+        dialogues = self.simulation.open(seeds, ours) if ours else []
+        opened = _gathered(dict(zip(ours, dialogues, strict=True)), trainer)
+        return {rollout_id: dialogue for theirs in opened for rollout_id, dialogue in theirs.items()}
 
     def _system(self) -> list[Message]:
         return [Message("system", self.system_prompt)] if self.system_prompt else []
@@ -180,17 +206,21 @@ class Rollouts:
 
     def _check_room(self, rollout: Rollout, behind: Sequence[int], trainer: Any) -> None:
         """End a conversation in whose context another turn does not fit."""
-        longest = getattr(trainer.model.config, "max_position_embeddings", None)
-        room = trainer.args.max_completion_length
+        longest, room = self._longest, trainer.args.max_completion_length
         if longest is not None and len(_so_far(rollout)) + len(behind) + room > longest:
             full = Fault(FaultKind.CONTEXT_OVERFLOW, f"no room for {room} tokens in {longest}")
             rollout.dialogue = self.simulation.step([rollout.dialogue], [AssistantTurn("", str(full))])[0]
 
     def _output(self, tokenizer: Any, rollouts: Sequence[Rollout], trainer: Any) -> dict[str, list[Any]]:
         self.latest = [rollout.dialogue for rollout in rollouts]
+        faults = [
+            f"{dialogue.end_reason}: {fault_label(dialogue.fault)}"
+            for dialogue in self.latest
+            if dialogue.reward is None
+        ]
+        for theirs in _gathered(faults, trainer):
+            self.faults.update(theirs)
         for rollout in rollouts:
-            if rollout.dialogue.reward is None:
-                self.faults[f"{rollout.dialogue.end_reason}: {fault_label(rollout.dialogue.fault)}"] += 1
             if not rollout.completion_ids:  # the opening failed: nothing to learn from, and TRL wants a token
                 rollout.completion_ids, rollout.env_mask = [tokenizer.eos_token_id], [0]
         told = trainer.use_vllm or any(rollout.logprobs for rollout in rollouts)
@@ -231,10 +261,13 @@ def make_rollout_func(
         settings: Arguments of the environment: `judge`, `max_turns`, `model` (of the user), and so on.
 
     Raises:
+        MissingDependency: TRL is absent, or of a version whose trainer calls rollout functions otherwise.
         ConfigurationError: `env_id` is no simgym environment, or an argument is wrong.
     """
     import gymnasium
 
+    if unfit := [package for package in missing_packages("train") if package.name == "trl"]:
+        raise MissingDependency(f"A rollout function needs TRL: {describe(unfit)} Run: {install_command('train')}")
     simulation = simulation_of(gymnasium.make(env_id, scenarios=list(scenarios), **settings))
     return Rollouts(
         simulation, env_id=env_id, seed=seed, system_prompt=system_prompt, waits=waits, generation=generation
@@ -305,8 +338,19 @@ def _not_ended(rollouts: Sequence[Rollout]) -> list[Rollout]:
     return [rollout for rollout in rollouts if not rollout.dialogue.ended]
 
 
-def _gathered(value: int, trainer: Any) -> list[int]:
-    """What every process says."""
+def _context_length(trainer: Any) -> int | None:
+    """Tokens that a conversation may have: what the model takes, and vLLM's own limit if it is lower."""
+    limits = [getattr(trainer.model.config, "max_position_embeddings", None)]
+    if trainer.use_vllm:
+        limits.append(trainer.args.vllm_max_model_length)
+        # one process alone talks to a server
+        client = getattr(trainer.vllm_generation, "vllm_client", None)
+        limits += _gathered(client.get_server_info()["model_config"]["max_model_len"] if client else None, trainer)
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _gathered(value: Value, trainer: Any) -> list[Value]:
+    """What every process says, in their order; all of them have to ask."""
     if trainer.accelerator.num_processes == 1:
         return [value]
     return list(optional_import("accelerate.utils", "train").gather_object([value]))

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import warnings
+from types import SimpleNamespace
 
 import pytest
 
 from simgym.conversation import Conversation
-from simgym.errors import ConfigurationError, ServerUnavailable
+from simgym.errors import ConfigurationError, MissingDependency, ServerUnavailable
+from simgym.extras import PackageStatus
 from simgym.integrations import judge_reward, make_rollout_func, scenario_dataset
 from simgym.judges import Judgement
 from simgym.simulators import UserTurn
@@ -197,6 +199,28 @@ def test_a_context_that_is_full_ends_a_conversation(tiny_model, scenarios, tmp_p
     assert output["end_reason"] == ["context_overflow"]
     assert output["judge_reward"] == [None]
     assert set(output["env_mask"][0]) == {1}
+
+
+def test_room_is_what_vllm_was_given_where_that_is_less_than_the_model_takes(tiny_model, scenarios, tmp_path):
+    rollouts = make_rollout_func("UserSim-Replay-v0", scenarios=scenarios, judge=Vowels(), max_turns=2)
+    trainer = make_trainer(tiny_model, scenarios, tmp_path, rollouts=rollouts, vllm_max_model_length=60)
+    trainer.use_vllm = True
+    client = SimpleNamespace(get_server_info=lambda: {"model_config": {"max_model_len": 512}})
+    trainer.vllm_generation = SimpleNamespace(vllm_client=client)
+    trainer._generate_single_turn = lambda ids_N, *more: ([[5] * 4] * len(ids_N), [[0.0] * 4] * len(ids_N))
+    prompt = [[{"role": "user", "content": "s0"}]]
+    assert rollouts(prompt, trainer)["end_reason"] == ["context_overflow"]
+    trainer.args.vllm_max_model_length = None
+    assert rollouts(prompt, trainer)["end_reason"] != ["context_overflow"]
+    client.get_server_info = lambda: {"model_config": {"max_model_len": 60}}
+    assert rollouts(prompt, trainer)["end_reason"] == ["context_overflow"]
+
+
+def test_a_trl_that_calls_rollout_functions_otherwise_is_refused_at_once(scenarios, monkeypatch):
+    old = PackageStatus("trl", ">=1.16,<2", "train", "1.8.0")
+    monkeypatch.setattr("simgym.integrations.trl.missing_packages", lambda extra: [old])
+    with pytest.raises(MissingDependency, match=r"trl 1\.8\.0 is installed, simgym works with >=1\.16,<2"):
+        make_rollout_func("UserSim-Replay-v0", scenarios=scenarios, judge=Vowels())
 
 
 def test_wrong_input_is_a_sentence(tiny_model, scenarios, tmp_path):

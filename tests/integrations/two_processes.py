@@ -32,6 +32,9 @@ class Echo:
     def __init__(self, tokenizer):
         self.tokenizer = tokenizer
 
+    def get_server_info(self):
+        return {"model_config": {"max_model_len": 4096}}
+
     def generate(self, prompts, features, **sampling):
         assert sampling["n"] == 1
         replies = []
@@ -70,7 +73,8 @@ def main():
         processing_class=tokenizer, accelerator=accelerator, use_vllm=True, chat_template_kwargs={},
         _generate_single_turn=generate,
         model=SimpleNamespace(training=True, config=SimpleNamespace(max_position_embeddings=4096)),
-        state=SimpleNamespace(global_step=0), args=SimpleNamespace(max_completion_length=20),
+        state=SimpleNamespace(global_step=0), vllm_generation=generation,
+        args=SimpleNamespace(max_completion_length=20, vllm_max_model_length=None),
     )  # fmt: skip
     scenarios = [scenario(f"p{rank}c{number}", count) for number, count in enumerate(turns[rank])]
     rollouts = make_rollout_func("UserSim-Replay-v0", scenarios=scenarios, judge=Constant(), max_turns=9)
