@@ -14,13 +14,9 @@ earlier tokens with the user's turn behind them, and nothing is decoded and toke
 not write have 0 in `env_mask`. A rollout without a judgement has the reward None, which TRL leaves out of the group's
 mean and gives no advantage; `Rollouts.faults` counts them.
 
-<<<<<<< HEAD
-Generation is TRL's own (`transformers` here; its vLLM modes take the same path, and were not run by us), or with
-`generation="engine"` that of simgym's engine on the same weights.
-=======
-Generation is TRL's own (`transformers`, or one of its vLLM modes). With several processes the rollouts of a group may
-be spread over them: each scenario is opened by one process, for all, and every process asks for equally many replies.
->>>>>>> main
+Generation is TRL's own (`transformers`, or one of its vLLM modes), or with `generation="engine"` that of simgym's
+engine on the same weights. With several processes the rollouts of a group may be spread over them: each scenario is
+opened by one process, for all, and every process asks TRL for equally many replies.
 """
 
 from __future__ import annotations
@@ -30,11 +26,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-<<<<<<< HEAD
-from typing import Any, Literal
-=======
-from typing import Any, TypeVar
->>>>>>> main
+from typing import Any, Literal, TypeVar
 
 from simgym.assistants.base import AssistantTurn
 from simgym.assistants.training_record import TrainingRecord
