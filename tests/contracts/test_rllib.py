@@ -3,8 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-ray = pytest.importorskip("ray", reason="ray[rllib] has an environment of its own")
-pytest.importorskip("ray.rllib", reason="ray[rllib] has an environment of its own")
+pytest.importorskip("ormsgpack", reason="ray[rllib] has an environment of its own")
 pytest.importorskip("torch", reason="the features are hidden states of a model in this process")
 
 

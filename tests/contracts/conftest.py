@@ -1,4 +1,7 @@
-"""What the assertions share. They run in an environment that has the package they are about; see `run.py`."""
+"""What the contracts share: a simulated user and a judge that are rules, so that no contract needs a model.
+
+Each test module needs the package that it is about and runs in an environment of its own; elsewhere it is skipped.
+"""
 
 from __future__ import annotations
 
