@@ -50,3 +50,7 @@ def test_equal_seeds_give_equal_users_and_the_end_reason_arrives(env_config):
         users.append([dialogue.conversation.said_by("user") for dialogue in env.unwrapped.dialogues])
     assert users[0] == users[1] != users[2]
     assert set(ends) == {"turn_limit"}
+
+
+def test_the_documented_block_runs(documented, smollm):
+    assert 0 < float(documented("RLlib")) < 1
