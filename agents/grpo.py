@@ -20,16 +20,18 @@ import math
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from simgym.conversation import Scenario
 from simgym.errors import ServerUnavailable
 from simgym.integrations import (
     as_mapping,
+    batch_flags,
     device_flags,
     judge_reward,
     last_complete_checkpoint,
     make_rollout_func,
+    plan_training,
     scenario_dataset,
     training_record,
     training_records,
@@ -50,6 +52,9 @@ class UserSettings:
     """Held-out scenarios that every validation uses."""
     max_turns: int = 2
     """Assistant turns of a conversation."""
+    effective_batch: int | None = None
+    """Rollouts of one update, shared by all processes; `per_device_train_batch_size` is then the most that fits a
+    device, and gradient accumulation follows. None: TRL's settings as they are."""
     user_model: str | None = None
     """Model of the user: a name, `openai:NAME`, or JSON; none: the environment's own."""
     judge: str = "reward_head"
@@ -62,6 +67,8 @@ class UserSettings:
     """Further arguments of the simulator, as `judge_options`."""
     numerics: str | None = None
     """`bfloat16-mixed`: of the policy's frozen linear layers; see `simgym.engine.numerics`."""
+    generation: Literal["trl", "engine"] = "trl"
+    """Who writes the policy's turns: TRL, or simgym's engine on the same weights."""
     system_prompt: str | None = None
     """Of the policy; none: what its chat template does without one."""
     outage_waits: list[float] = field(default_factory=lambda: list(WAITS))
@@ -74,7 +81,7 @@ def main() -> None:
     """Parse the settings, then train."""
     from trl import GRPOConfig, ModelConfig, TrlParser
 
-    arguments = [*device_flags(), *sys.argv[1:]]
+    arguments = [*device_flags(), *sys.argv[1:], *batch_flags(sys.argv[1:])]
     users, training, model = TrlParser((UserSettings, GRPOConfig, ModelConfig)).parse_args_and_config(arguments)
     train(users, training, model)
 
@@ -86,6 +93,9 @@ def train(users: UserSettings, training: Any, options: Any) -> None:
     # the initial model, which the plateau is measured from; once, for it draws random numbers
     training.eval_on_start = last is None and training.eval_strategy != "no"
     trainer = make_trainer(users, training, options)
+    plan = plan_training(trainer, effective_batch=users.effective_batch, longest=longest_conversation(users, trainer))
+    if trainer.is_world_process_zero():
+        print(plan.describe(), flush=True)
     try:
         trainer.train(resume_from_checkpoint=last)
     except ServerUnavailable as error:
@@ -137,6 +147,7 @@ def make_trainer(users: UserSettings, training: Any, options: Any) -> Any:
         seed=training.seed,
         system_prompt=users.system_prompt,
         waits=users.outage_waits,
+        generation=users.generation,
         max_turns=users.max_turns,
         judge=users.judge,
         judge_options=as_mapping(users.judge_options),
@@ -156,6 +167,13 @@ def make_trainer(users: UserSettings, training: Any, options: Any) -> Any:
     trainer.add_callback(make_log(Path(training.output_dir), rollouts, users.sample_conversations))
     trainer.add_callback(training_records(trainer, base_model(options)))
     return trainer
+
+
+def longest_conversation(users: UserSettings, trainer: Any) -> int:
+    """Tokens of a conversation of the longest turns, if the user's are as long as the assistant's."""
+    context = getattr(trainer.model.config, "max_position_embeddings", None)
+    tokens = 2 * users.max_turns * trainer.args.max_completion_length
+    return min(tokens, context) if context else tokens
 
 
 def base_model(options: Any) -> str:
@@ -193,6 +211,8 @@ def make_log(folder: Path, rollouts: Any, sampled: int) -> Any:
     class Log(TrainerCallback):
         def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
             """What was logged behind the checkpoint is done, and logged, again."""
+            if not state.is_world_process_zero:  # one process writes, and counts the faults of all
+                return
             for name in ("log.jsonl", "conversations.jsonl"):
                 if (folder / name).is_file():
                     rows = kept_rows(folder / name, state.global_step)

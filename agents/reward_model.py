@@ -49,7 +49,7 @@ def train(data: RewardData, training: Any, options: Any) -> None:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
     from trl import RewardTrainer, get_peft_config
 
-    from simgym.integrations import last_complete_checkpoint
+    from simgym.integrations import last_complete_checkpoint, plan_training
     from simgym.language_models import resolve_weights
 
     weights = resolve_weights(options.model_name_or_path, revision=options.model_revision)
@@ -73,6 +73,9 @@ def train(data: RewardData, training: Any, options: Any) -> None:
         peft_config=get_peft_config(options),
     )
     folder = Path(training.output_dir)
+    plan = plan_training(trainer, longest=training.max_length)
+    if trainer.is_world_process_zero():
+        print(plan.describe(), flush=True)
     trainer.train(resume_from_checkpoint=last_complete_checkpoint(folder))
     if options.use_peft:
         trainer.model = trainer.model.merge_and_unload()  # a judge loads one folder

@@ -25,7 +25,8 @@ from typing import Any
 
 from simgym.chat_template import add_end_token
 from simgym.data import LoggedConversation, StepOutput, flip_conversations, read_logged
-from simgym.integrations import last_complete_checkpoint
+from simgym.integrations import batch_flags, last_complete_checkpoint, plan_training
+from simgym.integrations.training_plan import estimate_activations, estimate_state
 
 
 @dataclass
@@ -40,6 +41,9 @@ class UserData:
     """Take the first so many conversations of it."""
     max_tokens: int = 2048
     """Longest example; longer conversations are cut at a turn boundary."""
+    effective_batch: int | None = None
+    """Conversations of one update, shared by all processes; `per_device_train_batch_size` is then the most that fits
+    a device, and gradient accumulation follows. None: the settings as they are."""
     dry_run: bool = False
     """Print steps, tokens and an estimate of memory, and train nothing."""
     architecture: str | None = None
@@ -56,7 +60,11 @@ def main() -> None:
     """Parse the settings, then train or describe."""
     from trl import ModelConfig, SFTConfig, TrlParser
 
-    arguments = [*device_flags(), *sys.argv[1:]]  # the reader's own flags come later, and win
+    arguments = [
+        *device_flags(),
+        *sys.argv[1:],
+        *batch_flags(sys.argv[1:]),
+    ]  # the reader's own flags come later, and win
     data, training, model = TrlParser((UserData, SFTConfig, ModelConfig)).parse_args_and_config(arguments)
     if data.dry_run:
         describe(data, training, model)
@@ -78,13 +86,15 @@ def device_flags() -> list[str]:
 
 def train(data: UserData, training: Any, options: Any) -> None:
     """Fine-tune; resumes from the last checkpoint in the output folder."""
-
     folder = Path(training.output_dir)
     trainer, files = make_trainer(data, training, options)
     last = last_complete_checkpoint(folder)
     if last and (folder / "training_log.json").is_file() and int(last.rpartition("-")[2]) >= training.max_steps > 0:
         print(f"{folder} is finished: {training.max_steps} steps. Give another output_dir to train again.", flush=True)
         return
+    plan = plan_training(trainer, effective_batch=data.effective_batch, longest=data.max_tokens)
+    if trainer.is_world_process_zero():
+        print(plan.describe(), flush=True)
     trainer.train(resume_from_checkpoint=last)
     trainer.save_model(str(folder / "final"))
     if trainer.is_world_process_zero():
@@ -109,7 +119,9 @@ def make_trainer(data: UserData, training: Any, options: Any) -> tuple[Any, dict
     # Examples are ready for the collator; TRL would only look at them again (and cut them in the middle of a turn).
     training.dataset_kwargs = {**(training.dataset_kwargs or {}), "skip_prepare_dataset": True}
     training.max_length = None
-    frozen_head = options.use_peft and training.use_cpu and has_plain_tied_head(model)
+    # with several processes gradients meet in DistributedDataParallel's forward pass, which the cheaper loss goes round
+    alone = training.world_size == 1 and training.use_cpu
+    frozen_head = options.use_peft and alone and has_plain_tied_head(model)
     trainer = trainer_class(frozen_head=frozen_head)(
         model=model,
         args=training,
@@ -302,10 +314,7 @@ class Plan:
 def describe(data: UserData, training: Any, options: Any) -> Plan:
     """Print what a run would take; nothing is trained and no weights are read.
 
-    Memory: AdamW keeps weight, gradient and two moments in the dtype of the weights; frozen weights keep themselves
-    alone. Activations with checkpointing: one hidden state a layer and the inside of one layer; without: the inside of
-    every layer, 34 bytes at 16 bits per token and unit of hidden width (Korthikanti et al. 2022, without attention
-    scores, which fused attention does not store). Logits: a float32 copy and its gradient over the vocabulary.
+    Memory is estimated as in `simgym.integrations.training_plan`, all of it spread over `devices`.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -327,27 +336,32 @@ def describe(data: UserData, training: Any, options: Any) -> Plan:
     else:
         trainable = parameters
     conversations, tokens = _size(data)
-    batch = training.per_device_train_batch_size * training.gradient_accumulation_steps * data.devices
+    each = training.per_device_train_batch_size
+    batch = data.effective_batch or each * training.gradient_accumulation_steps * data.devices
     steps = training.max_steps
     if steps <= 0:
         steps = math.ceil(math.ceil(conversations / batch) * training.num_train_epochs)
     width = 2 if options.dtype in ("bfloat16", "float16") else 4
-    shape = config.get_text_config()
-    examples = training.per_device_train_batch_size * data.max_tokens
-    inner = 2 if training.bf16 or training.fp16 else width
-    inside = 34 * shape.hidden_size * examples * inner / 2
-    layers = shape.num_hidden_layers
-    kept = (
-        layers * shape.hidden_size * examples * inner + inside if training.gradient_checkpointing else layers * inside
-    )
     plan = Plan(
         conversations=conversations,
         tokens=tokens,
         steps=steps,
         parameters=parameters,
         trainable=trainable,
-        state_gib=(parameters * width + trainable * 3 * width) / data.devices / 2**30,
-        activation_gib=(kept + 2 * 4 * shape.vocab_size * examples) / 2**30,
+        state_gib=estimate_state(
+            frozen_bytes=(parameters - trainable) * width,
+            trainable=trainable,
+            width=width,
+            shards=data.devices,
+            stage=3,
+        ),
+        activation_gib=estimate_activations(
+            config.get_text_config(),
+            tokens=each * data.max_tokens,
+            width=2 if training.bf16 or training.fp16 else width,
+            checkpointing=training.gradient_checkpointing,
+            logits=True,
+        ),
     )
     seen = min(tokens * training.num_train_epochs, steps * batch * tokens / max(1, conversations))
     learned, schedule = f"{trainable / 1e9:.3f} B learned", f"warm-up {training.warmup_steps:g}"

@@ -5,22 +5,26 @@ chat template, with the hidden intent as system message ("flipping the dialogue"
 inference prompt both come from here. No template is known by name: the open user turn is found by rendering the
 conversation with a marker as next user message and cutting at the marker, and a user turn's end is the first special
 token that the template writes behind it. A template that refuses a system message, or moves it to the latest turn, gets
-it at the head of the first user message instead.
+it at the head of the first user message instead. One that asks for today's date is told a fixed one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from simgym.conversation import END_OF_CONVERSATION, Message
 from simgym.errors import ConfigurationError
+from simgym.reasoning import is_reasoning_mark
+from simgym.template_date import needs_date, with_date
+from simgym.tokenization import begin_within, encode_with_offsets
 
 MASKED = -100
 """Label of a token that takes no part in the loss, as torch and transformers have it."""
 _MARKER = "OpenUserTurnMarkerZq7"
 _keeps_system: dict[str, bool] = {}
+_reads_parts: dict[str, bool] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +42,11 @@ class FlippedExample:
 
 
 def render(
-    tokenizer: Any, messages: Sequence[Message], next_role: Literal["assistant", "user"] | None = "assistant"
+    tokenizer: Any,
+    messages: Sequence[Message],
+    next_role: Literal["assistant", "user"] | None = "assistant",
+    *,
+    variables: Mapping[str, Any] | None = None,
 ) -> str:
     """The prompt text that ends where the next turn of `next_role` begins.
 
@@ -46,6 +54,7 @@ def render(
         tokenizer: A transformers tokenizer with a chat template.
         messages: System message first, if there is one.
         next_role: Whose turn is left open; None: nobody's, the conversation is finished.
+        variables: More variables for the template, such as `{"enable_thinking": False}`.
 
     Returns:
         Text with the template's special tokens written out; encode it with `add_special_tokens=False`.
@@ -53,8 +62,8 @@ def render(
     Raises:
         ConfigurationError: the tokenizer has no chat template, or its template refuses or alters the messages.
     """
-    special = _special_tokens(tokenizer)
-    return _rendered(tokenizer, [_plain(message, special) for message in messages], next_role)
+    special = control_tokens(tokenizer)
+    return _rendered(tokenizer, [_plain(message, special) for message in messages], next_role, variables)
 
 
 def turn_end(tokenizer: Any) -> str:
@@ -66,7 +75,7 @@ def turn_end(tokenizer: Any) -> str:
     """
     message = Message("user", _MARKER)
     after = render(tokenizer, [message], "assistant").rpartition(_MARKER)[2]
-    special = [token for token in _special_tokens(tokenizer) if token in after]
+    special = [token for token in control_tokens(tokenizer) if token in after]
     if not special:
         return after.rstrip()
     first = min(special, key=lambda token: (after.index(token), -len(token)))
@@ -76,7 +85,7 @@ def turn_end(tokenizer: Any) -> str:
 def turn_end_token(tokenizer: Any) -> int | None:
     """The special token that `turn_end` ends with, or None if the template ends a user turn by plain text."""
     end = turn_end(tokenizer)
-    special = [token for token in _special_tokens(tokenizer) if end.endswith(token)]
+    special = [token for token in control_tokens(tokenizer) if end.endswith(token)]
     return token_id(tokenizer, max(special, key=len)) if special else None
 
 
@@ -84,7 +93,8 @@ def flip(tokenizer: Any, intent: str, messages: Sequence[Message], *, max_tokens
     """Make a training example of a conversation, seen from the user's seat.
 
     The intent is the system message. A conversation that ends with the assistant gets a closing user turn that holds
-    the end-of-conversation token alone. Loss falls on user turns only, each with the token that ends it.
+    the end-of-conversation token alone. Loss falls on user turns only, each with the token that ends it. Tokens are
+    those of the whole text; one that begins in the template's words and ends in the user's is not learned.
 
     Args:
         tokenizer: Has a chat template, and `<|endconversation|>` as special token (`add_end_token`).
@@ -98,33 +108,33 @@ def flip(tokenizer: Any, intent: str, messages: Sequence[Message], *, max_tokens
     """
     if token_id(tokenizer, END_OF_CONVERSATION) is None:
         raise ConfigurationError(f"The tokenizer has no token {END_OF_CONVERSATION}. Call add_end_token first.")
-    special = _special_tokens(tokenizer)
+    special = control_tokens(tokenizer)
     system = _plain(Message("system", intent), special)
     talk = [_plain(Message(message.role, message.content.strip()), special) for message in messages]
     end = turn_end(tokenizer)
     spoken = [(index, message["content"] + end) for index, message in enumerate(talk) if message["role"] == "user"]
     if talk and talk[-1]["role"] == "assistant":
         spoken.append((len(talk), END_OF_CONVERSATION))
-    ids: list[int] = []
-    labels: list[int] = []
-    written, turns = "", 0
+    text, spans = "", []
     for index, words in spoken:
         head = _rendered(tokenizer, [system, *talk[:index]], "user")
-        if not head.startswith(written):
+        if not head.startswith(text):
             raise ConfigurationError(
                 "The model's chat template writes earlier turns differently once the conversation goes on, so that a "
                 "conversation cannot be one training example. Use a template that only appends."
             )
-        before = tokenizer(head[len(written) :], add_special_tokens=False)["input_ids"]
-        said = tokenizer(words, add_special_tokens=False)["input_ids"]
-        if max_tokens is not None and len(ids) + len(before) + len(said) > max_tokens:
-            break
-        ids += [*before, *said]
-        labels += [*[MASKED] * len(before), *said]
-        written, turns = head + words, turns + 1
+        text = head + words
+        spans.append((len(head), len(text)))
+    ids, offsets = encode_with_offsets(tokenizer, text)
+    learned = begin_within(offsets, spans)
+    # where each spoken turn ends, in tokens
+    ends = [sum(begin < end for begin, _ in offsets) for _, end in spans]
+    turns = sum(max_tokens is None or end <= max_tokens for end in ends)
     if not turns:
         raise ConfigurationError(f"The first user turn alone is longer than {max_tokens} tokens.")
-    return FlippedExample(tuple(ids), tuple(labels), turns, len(spoken) - turns)
+    length = ends[turns - 1]
+    labels = [token if said else MASKED for token, said in zip(ids, learned, strict=True)]
+    return FlippedExample(tuple(ids[:length]), tuple(labels[:length]), turns, len(spoken) - turns)
 
 
 def add_end_token(tokenizer: Any, model: Any | None = None) -> int:
@@ -174,14 +184,17 @@ def defuse(tokenizer: Any, text: str) -> str:
 
     A zero-width space goes behind the first character of each; people see no difference, the tokenizer does.
     """
-    return _defused(text, _special_tokens(tokenizer))
+    return _defused(text, control_tokens(tokenizer))
 
 
-def without_special_tokens(tokenizer: Any, text: str, kept: Sequence[str] = ()) -> str:
-    """Drop the special tokens in a model's output, but for those that carry meaning, such as the end of a talk."""
-    for token in _special_tokens(tokenizer):
-        if token not in kept:
-            text = text.replace(token, "")
+def without_control_tokens(tokenizer: Any, text: str, kept: Sequence[str] = ()) -> str:
+    """Drop the control tokens in a model's output, but for those that carry meaning, such as the end of a talk.
+
+    Marks round a model's thoughts stay, too, where they are quoted and the tokenizer does not call them special.
+    """
+    for token in _control_tokens(tokenizer):
+        if token.content not in kept and (token.special or not is_reasoning_mark(token.content)):
+            text = text.replace(token.content, "")
     return text
 
 
@@ -196,7 +209,12 @@ def _plain(message: Message, special: Sequence[str]) -> dict[str, str]:
     return {"role": message.role, "content": _defused(message.content, special)}
 
 
-def _rendered(tokenizer: Any, plain: Sequence[dict[str, str]], next_role: str | None) -> str:
+def _rendered(
+    tokenizer: Any,
+    plain: Sequence[dict[str, str]],
+    next_role: str | None,
+    variables: Mapping[str, Any] | None = None,
+) -> str:
     """`render` for messages that are defused already."""
     if not getattr(tokenizer, "chat_template", None):
         raise ConfigurationError(
@@ -208,7 +226,7 @@ def _rendered(tokenizer: Any, plain: Sequence[dict[str, str]], next_role: str | 
     if roles and roles[0] == "system" and not _system_stays_in_front(tokenizer):
         plain = _folded(plain)
     try:
-        text = str(tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=next_role == "assistant"))
+        text = _applied(tokenizer, plain, add_generation_prompt=next_role == "assistant", **(variables or {}))
     except Exception as error:  # jinja2 templates raise what they like
         raise ConfigurationError(f"The model's chat template refuses the roles {roles}: {error}.") from error
     if next_role != "user":
@@ -219,10 +237,18 @@ def _rendered(tokenizer: Any, plain: Sequence[dict[str, str]], next_role: str | 
     return head
 
 
-def _special_tokens(tokenizer: Any) -> list[str]:
-    return [
-        token.content for token in tokenizer.added_tokens_decoder.values() if token.special and len(token.content) > 1
-    ]
+def control_tokens(tokenizer: Any) -> list[str]:
+    """Tokens that mean something other than their letters: special ones, and those that the chat template writes.
+
+    Some models (DeepSeek-R1-Distill) have role marks that their tokenizer does not call special.
+    """
+    return [token.content for token in _control_tokens(tokenizer)]
+
+
+def _control_tokens(tokenizer: Any) -> list[Any]:
+    template = str(getattr(tokenizer, "chat_template", None) or "")
+    added = tokenizer.added_tokens_decoder.values()
+    return [token for token in added if len(token.content) > 1 and (token.special or token.content in template)]
 
 
 def _system_stays_in_front(tokenizer: Any) -> bool:
@@ -232,11 +258,37 @@ def _system_stays_in_front(tokenizer: Any) -> bool:
         talk = [("system", "SystemZq7"), ("user", "FirstZq7"), ("assistant", "ReplyZq7"), ("user", "SecondZq7")]
         plain = [{"role": role, "content": content} for role, content in talk]
         try:
-            texts = [tokenizer.apply_chat_template(plain[:length], tokenize=False) for length in (2, 4)]
+            texts = [_applied(tokenizer, plain[:length]) for length in (2, 4)]
         except Exception:  # refused: fold, and if the template refuses that too, `render` says so
             texts = [""]
         _keeps_system[template] = all(-1 < text.find("SystemZq7") < text.find("FirstZq7") for text in texts)
     return _keeps_system[template]
+
+
+def _applied(tokenizer: Any, plain: Sequence[dict[str, str]], **variables: Any) -> str:
+    messages: Sequence[dict[str, Any]] = plain
+    if _wants_parts(tokenizer):
+        messages = [{**message, "content": [{"type": "text", "text": message["content"]}]} for message in plain]
+    if needs_date(str(tokenizer.chat_template)):
+        variables["chat_template"] = with_date(tokenizer.get_chat_template())
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, **variables))
+
+
+def _wants_parts(tokenizer: Any) -> bool:
+    """Whether the template reads contents as lists of parts only, as those of some models that see images do."""
+    template = str(tokenizer.chat_template)
+    if template not in _reads_parts:
+        message: dict[str, Any] = {"role": "user", "content": _MARKER}
+        parts = {"role": "user", "content": [{"type": "text", "text": _MARKER}]}
+        _reads_parts[template] = not _shows(tokenizer, message) and _shows(tokenizer, parts)
+    return _reads_parts[template]
+
+
+def _shows(tokenizer: Any, message: dict[str, Any]) -> bool:
+    try:
+        return _MARKER in str(tokenizer.apply_chat_template([message], tokenize=False))
+    except Exception:  # jinja2 templates raise what they like
+        return False
 
 
 def _folded(plain: Sequence[dict[str, str]]) -> list[dict[str, str]]:

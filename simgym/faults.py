@@ -38,6 +38,10 @@ class FaultKind(StrEnum):
     """The reply is not in the form that was asked for."""
     OUT_OF_RANGE = "out_of_range"
     """A judge's number is outside its scale."""
+    THOUGHTS_ONLY = "thoughts_only"
+    """A reasoning model thought and said nothing."""
+    CUT_WHILE_THINKING = "cut_while_thinking"
+    """The bound of new tokens was reached before a reasoning model began to speak."""
     SERVER = "server"
     """The server cannot be reached, or answers with an error of its own."""
     TIMEOUT = "timeout"
@@ -73,6 +77,8 @@ _SCOPES = {
     FaultKind.CONTEXT_OVERFLOW: FaultScope.REQUEST,
     FaultKind.UNPARSABLE: FaultScope.REQUEST,
     FaultKind.OUT_OF_RANGE: FaultScope.REQUEST,
+    FaultKind.THOUGHTS_ONLY: FaultScope.REQUEST,
+    FaultKind.CUT_WHILE_THINKING: FaultScope.REQUEST,
     FaultKind.OTHER: FaultScope.REQUEST,
 }
 """The scope of a kind unless a fault says otherwise; a kind that is not listed concerns its conversation."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from simgym.assistants.base import AssistantTurn
@@ -105,7 +105,7 @@ class Dialogue:
             "fault": None if self.fault is None else str(self.fault),
             "reasons": list(self.reasons),
             "judge_values": list(self.components),
-            "calls": [asdict(call) for call in self.calls],
+            "calls": [call.to_json() for call in self.calls],
             "role_seconds": dict(self.role_seconds),
         }
 

@@ -49,7 +49,7 @@ class ModelCall:
     prompt: str
     """The exact text sent (messages as JSON where the server applies the template)."""
     output: str
-    """The exact text returned, before any parsing."""
+    """The exact text returned, before any parsing, without the model's thoughts."""
     prompt_tokens: int
     """Tokens read."""
     completion_tokens: int
@@ -58,6 +58,14 @@ class ModelCall:
     """Why the output was not used, or None."""
     finish_reason: str | None = None
     """`stop`: the model ended; `length`: cut at its token limit; `fault`; None in older files and for judges."""
+    reasoning: str = ""
+    """What a reasoning model thought before `output`; nobody in the conversation saw it."""
+
+    def to_json(self) -> dict[str, Any]:
+        value = asdict(self)
+        if not self.reasoning:  # as with models that do not reason, and in older files
+            del value["reasoning"]
+        return value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +141,7 @@ class Transcript:
             "judge_values": list(self.components),
             "tokens": self.tokens(),
             "fingerprints": {role: dict(value) for role, value in self.fingerprints.items()},
-            "calls": [asdict(call) for call in self.calls],
+            "calls": [call.to_json() for call in self.calls],
             "seconds": self.seconds,
             "role_seconds": dict(self.role_seconds),
         }

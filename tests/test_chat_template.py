@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AddedToken, AutoModelForCausalLM, AutoTokenizer
 
-from simgym.chat_template import MASKED, add_end_token, flip, render, turn_end
+from simgym.chat_template import MASKED, add_end_token, control_tokens, flip, render, turn_end, without_control_tokens
 from simgym.conversation import END_OF_CONVERSATION, Message
 from simgym.errors import ConfigurationError
+from simgym.reasoning import is_reasoning_mark
 
 TALK = (Message("system", "be brief"), Message("user", "hi"), Message("assistant", "hello"))
 
@@ -37,23 +39,31 @@ def test_the_open_user_turn_is_a_prefix_of_the_finished_one_in_any_template(tiny
     assert len(prompt) > len(render(tokenizer, TALK[:2], "assistant")) - len("assistant")
 
 
-REAL_TEMPLATES = ("qwen2_5", "llama3_1", "gemma", "phi3", "cohere", "deepseekv3", "gptoss")
+def shipped_templates():
+    """Chat templates of well-known models, as the package trl ships them."""
+    spec = importlib.util.find_spec("trl")
+    folders = [Path(place) / "chat_templates" for place in (spec and spec.submodule_search_locations) or []]
+    names = [path.stem for folder in folders for path in folder.glob("*.jinja")]
+    return sorted(name for name in names if not name.endswith("_training"))
+
+
+REAL_TEMPLATES = shipped_templates() or [pytest.param("", marks=pytest.mark.skip(reason="trl is not installed"))]
 SAID = ("Hi there, 12 eggs?", 'and then\n"so" é')
 TALKED = tuple(
     message for said in SAID for message in (Message("user", f" {said} "), Message("assistant", "Yes.\n\n- one"))
 )
 
 
-def real_tokenizer(tiny_model, name):
+def real_tokenizer(tiny_model, name, *, special=True):
     """The tiny byte-level tokenizer with a template as its authors publish it, and the special tokens it writes."""
     trl = pytest.importorskip("trl", reason="the templates of well-known models come with the package trl")
     template = (Path(trl.__file__).parent / "chat_templates" / f"{name}.jinja").read_text(encoding="utf-8")
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     tokenizer.chat_template = template
-    tokenizer.add_special_tokens(
-        {"additional_special_tokens": sorted(set(re.findall(r"<[|｜]?[\w▁]+[|｜]?>", template)))},
-        replace_extra_special_tokens=False,
-    )
+    tokenizer.bos_token = "<s>"
+    marks = sorted(set(re.findall(r"<[|｜]?[\w▁]+[|｜]?>", template)))
+    # as DeepSeek-R1-Distill's tokenizer has them: added, and not called special
+    tokenizer.add_tokens([AddedToken(mark, special=special, normalized=False) for mark in marks])
     add_end_token(tokenizer)
     return tokenizer
 
@@ -65,9 +75,25 @@ def test_the_unmasked_tokens_are_the_user_turns_and_nothing_else(tiny_model, nam
     unmasked = [token for token, label in zip(example.input_ids, example.labels, strict=True) if label != MASKED]
     assert all(label in (MASKED, token) for token, label in zip(example.input_ids, example.labels, strict=True))
     end = turn_end(tokenizer)
-    assert end in tokenizer.all_special_tokens
+    assert end.strip() in (*control_tokens(tokenizer), "[/INST]")
     assert tokenizer.decode(unmasked) == f"{SAID[0]}{end}{SAID[1]}{end}{END_OF_CONVERSATION}"
     assert (example.turns, example.turns_cut) == (3, 0)
+
+
+@pytest.mark.parametrize("special", [True, False])
+@pytest.mark.parametrize("name", REAL_TEMPLATES)
+def test_nobody_forges_a_turn_by_spelling_its_marks_out(tiny_model, name, special):
+    """DeepSeek-R1-Distill lists its role marks with `"special": false`."""
+    tokenizer = real_tokenizer(tiny_model, name, special=special)
+    marks = control_tokens(tokenizer)
+    honest = tokenizer(render(tokenizer, TALKED, "assistant"), add_special_tokens=False)["input_ids"]
+    forged = (*TALKED[:-1], Message("assistant", "Yes." + "".join(marks) + "- one"))
+    ids = tokenizer(render(tokenizer, forged, "assistant"), add_special_tokens=False)["input_ids"]
+    for mark in marks:
+        token = tokenizer.convert_tokens_to_ids(mark)
+        assert ids.count(token) == honest.count(token), mark
+    role_marks = [mark for mark in marks if special or not is_reasoning_mark(mark)]
+    assert without_control_tokens(tokenizer, "a" + "".join(role_marks) + "b") == "ab"
 
 
 @pytest.mark.parametrize("name", REAL_TEMPLATES)

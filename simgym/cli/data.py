@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 data = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Prepare logged conversations: preprocess (or chitchat), split, intents, flip, scenarios.",
+    help="Prepare logged conversations: preprocess (or import, or chitchat), split, intents, flip, scenarios.",
 )
 
 Conversations = Annotated[Path, typer.Argument(help="A file of an earlier step.")]
@@ -52,6 +52,24 @@ def preprocess(
             revision=revision,
             advance=advance,
         )
+    _print(summary, output)
+
+
+@data.command("import")
+def import_(
+    source: Annotated[
+        str, typer.Argument(help="JSONL, JSON or Parquet files (a pattern, a folder), or a Hugging Face id.")
+    ],
+    output: Output,
+    format: Annotated[Literal["openai", "sharegpt", "lmsys", "oasst", "otel"], typer.Option(help="Format of the log.")],
+    split: Annotated[str, typer.Option(help="Split of a dataset on the Hub.")] = "train",
+    revision: Annotated[str | None, typer.Option(help="Revision on the Hub.", show_default=False)] = None,
+) -> None:
+    """Read a log in another format. What cannot be used is counted by reason, and listed beside the file."""
+    from simgym.data.log_formats import import_log
+
+    with _progress() as advance:
+        summary = import_log(source, output, format=format, split=split, revision=revision, advance=advance)
     _print(summary, output)
 
 

@@ -11,6 +11,7 @@ from simgym.data.chitchat import (
 )
 from simgym.data.flipped import flip_conversations
 from simgym.data.intents import write_intents
+from simgym.data.log_formats import LOG_FORMATS, import_log
 from simgym.data.logged import LoggedConversation, StepOutput, StepSummary, read_logged
 from simgym.data.openings import write_scenarios
 from simgym.data.rows import is_file_name, read_rows
@@ -35,6 +36,8 @@ __all__ = [
     "WildBenchTasks",
     "load_wildbench",
     # logs
+    "LOG_FORMATS",
+    "import_log",
     "read_rows",
     "is_file_name",
     "LoggedConversation",

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 from simgym._exports import lazy_exports
 
 if TYPE_CHECKING:
+    from simgym.integrations._batches import batch_flags
     from simgym.integrations._recipe_runs import RecipeRun, run_recipes
     from simgym.integrations._recipes import as_mapping, as_model, device_flags, last_complete_checkpoint
     from simgym.integrations.candidate_policy import CandidatePolicy
     from simgym.integrations.features import ConversationFeatures, DiscreteReplies, EmbeddingObservation, Projection
     from simgym.integrations.stable_baselines3 import PolicyAssistant, TextVecEnv, load_policy
+    from simgym.integrations.training_plan import TrainingPlan, plan_training
     from simgym.integrations.trl import (
         judge_reward,
         make_rollout_func,
@@ -42,6 +44,9 @@ __all__ = [
     "as_model",
     "device_flags",
     "last_complete_checkpoint",
+    "batch_flags",
+    "plan_training",
+    "TrainingPlan",
     "RecipeRun",
     "run_recipes",
 ]
@@ -49,11 +54,13 @@ __all__ = [
 __getattr__, __dir__ = lazy_exports(
     __name__,
     {
+        "_batches": ("batch_flags",),
         "candidate_policy": ("CandidatePolicy",),
         "features": ("ConversationFeatures", "DiscreteReplies", "EmbeddingObservation", "Projection"),
         "_recipe_runs": ("RecipeRun", "run_recipes"),
         "_recipes": ("as_mapping", "as_model", "device_flags", "last_complete_checkpoint"),
         "stable_baselines3": ("TextVecEnv", "PolicyAssistant", "load_policy"),
         "trl": ("make_rollout_func", "scenario_dataset", "judge_reward", "training_record", "training_records"),
+        "training_plan": ("TrainingPlan", "plan_training"),
     },
 )

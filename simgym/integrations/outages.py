@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from simgym.errors import ServerUnavailable
 from simgym.faults import Fault
@@ -42,17 +42,20 @@ def check_servers(dialogues: Sequence[Dialogue]) -> None:
 
 
 def retry_on_outage(
-    attempt: Callable[[], Result], *, waits: Sequence[float] = WAITS, sleep: Callable[[float], None] = time.sleep
+    attempt: Callable[..., Result],
+    *arguments: Any,
+    waits: Sequence[float] = WAITS,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> Result:
-    """What `attempt` gives, trying again after each of `waits` seconds while servers are down.
+    """What `attempt(*arguments)` gives, trying again after each of `waits` seconds while servers are down.
 
     Raises:
         ServerUnavailable: the last attempt failed, too.
     """
     for wait in waits:
         try:
-            return attempt()
+            return attempt(*arguments)
         except ServerUnavailable as error:
             _log.warning("%s Trying again in %g s.", error, wait)
             sleep(wait)
-    return attempt()
+    return attempt(*arguments)

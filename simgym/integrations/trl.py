@@ -14,29 +14,36 @@ earlier tokens with the user's turn behind them, and nothing is decoded and toke
 not write have 0 in `env_mask`. A rollout without a judgement has the reward None, which TRL leaves out of the group's
 mean and gives no advantage; `Rollouts.faults` counts them.
 
-Generation is TRL's own (`transformers` here; its vLLM modes take the same path, and were not run by us).
+Generation is TRL's own (`transformers`, or one of its vLLM modes), or with `generation="engine"` that of simgym's
+engine on the same weights. With several processes the rollouts of a group may be spread over them: each scenario is
+opened by one process, for all, and every process asks TRL for equally many replies.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 from simgym.assistants.base import AssistantTurn
 from simgym.assistants.training_record import TrainingRecord
-from simgym.chat_template import defuse, render
+from simgym.chat_template import defuse, render, without_control_tokens
 from simgym.conversation import Message, Scenario
 from simgym.envs.unwrapping import simulation_of
-from simgym.errors import ConfigurationError
-from simgym.extras import optional_import
+from simgym.errors import ConfigurationError, MissingDependency
+from simgym.extras import describe, install_command, missing_packages, optional_import
 from simgym.faults import Fault, FaultKind, fault_label
 from simgym.integrations.outages import WAITS, check_servers, retry_on_outage, silent
+from simgym.integrations.policy_engine import PolicyEngine
+from simgym.language_models.base import FinishReason, Generation
+from simgym.language_models.thoughts import without_reasoning
 from simgym.seeding import derive_seed
 from simgym.simulation import Dialogue, Simulation
 
+Value = TypeVar("Value")
 _REPLY = "AssistantReplyMarkerZq7"
 
 
@@ -67,16 +74,20 @@ class Rollouts:
         seed: int,
         system_prompt: str | None,
         waits: Sequence[float] = WAITS,
+        generation: Literal["trl", "engine"] = "trl",
     ) -> None:
         self.simulation = simulation
+        self.generation = generation
+        self._engine = PolicyEngine(seed) if generation == "engine" else None
         self.env_id = env_id
         self.waits = tuple(waits)
         self.seed = seed
         self.system_prompt = system_prompt
         self.faults: Counter[str] = Counter()
-        """Rollouts without a reward, by kind of fault, since the beginning."""
+        """Rollouts without a reward, of all processes, by kind of fault, since the beginning."""
+        self._longest: int | None = None
         self.latest: list[Dialogue] = []
-        """The conversations of the latest call, in order; for logs."""
+        """This process's conversations of the latest call, in order; for logs."""
 
     def __call__(self, prompts: Sequence[Sequence[Mapping[str, str]]], trainer: Any) -> dict[str, list[Any]]:
         """Run one conversation a prompt.
@@ -94,19 +105,33 @@ class Rollouts:
             ConfigurationError: there is no such scenario, or the chat template has no user role.
             ServerUnavailable: all conversations failed by a server's silence, and went on to after every pause.
         """
-        return retry_on_outage(lambda: self._play(prompts, trainer), waits=self.waits)
+        return retry_on_outage(self._play, prompts, trainer, waits=self.waits)
 
     def _play(self, prompts: Sequence[Sequence[Mapping[str, str]]], trainer: Any) -> dict[str, list[Any]]:
         tokenizer = getattr(trainer.processing_class, "tokenizer", trainer.processing_class)
         training = trainer.model.training
         step = trainer.state.global_step if training else "evaluation"
+        self._longest = _context_length(trainer)
         rollouts = self._open(tokenizer, [prompt[-1]["content"] for prompt in prompts], step, trainer)
+        with self._engine.rollout(trainer) if self._engine else nullcontext():
+            self._talk(tokenizer, rollouts, step, trainer)
+        dialogues = [rollout.dialogue for rollout in rollouts]
+        if all(_gathered(silent(dialogues) is not None, trainer)):  # processes try again together, or not at all
+            check_servers(dialogues)
+        return self._output(tokenizer, rollouts, trainer)
+
+    def _talk(self, tokenizer: Any, rollouts: list[Rollout], step: int | str, trainer: Any) -> None:
+        """Play the conversations to their ends, turn by turn."""
         while wanted := max(_gathered(len(running := _not_ended(rollouts)), trainer)):
-            # vLLM behind a server, or over several GPUs, deals replies out in equal shares: all processes ask for as
-            # many, a process whose conversations are over for nothing but padding, which is dropped
-            padding = [min((rollout.prompt_ids for rollout in rollouts), key=len)] * (wanted - len(running))
             asked = [_so_far(rollout) for rollout in running]
-            ids_N, logprobs_N = trainer._generate_single_turn([*asked, *padding], None, {}, 1)
+            if self._engine:
+                places = [place for place, rollout in enumerate(rollouts) if not rollout.dialogue.ended]
+                ids_N, logprobs_N = self._engine.generate(asked, places, step, trainer), None
+            else:
+                # vLLM behind a server, or over several GPUs, deals replies out in equal shares: all processes ask for
+                # as many, a process whose conversations are over for nothing but padding, which is dropped
+                padding = [min((rollout.prompt_ids for rollout in rollouts), key=len)] * (wanted - len(running))
+                ids_N, logprobs_N = trainer._generate_single_turn([*asked, *padding], None, {}, 1)
             if not running:
                 continue
             turns = []
@@ -115,41 +140,51 @@ class Rollouts:
                 rollout.env_mask += [1] * len(ids)
                 if logprobs_N is not None:
                     rollout.logprobs += logprobs_N[number]
-                text = str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
-                turns.append(AssistantTurn(text, None if text else "empty"))
+                turns.append(_spoken(tokenizer, asked[number], ids))
             stepped = self.simulation.step([rollout.dialogue for rollout in running], turns)
             for rollout, dialogue in zip(running, stepped, strict=True):
                 rollout.dialogue = dialogue
                 if not dialogue.ended:
                     self._hear(tokenizer, rollout, trainer)
-        dialogues = [rollout.dialogue for rollout in rollouts]
-        if all(_gathered(silent(dialogues) is not None, trainer)):  # processes try again together, or not at all
-            check_servers(dialogues)
-        return self._output(tokenizer, rollouts, trainer)
 
     def _open(self, tokenizer: Any, ids: Sequence[str], step: int | str, trainer: Any) -> list[Rollout]:
         """Conversations that begin, one opening for all rollouts of a scenario."""
-        seeds = {rollout_id: derive_seed(self.seed, "grpo", step, rollout_id) for rollout_id in ids}
-        opened = dict(zip(seeds, self.simulation.open(list(seeds.values()), list(seeds)), strict=True))
+        opened = self._openings(ids, step, trainer)
         rollouts = []
         for rollout_id in ids:
             dialogue = opened[rollout_id]  # a fork: the same value begins every rollout of the group
             if dialogue.ended:  # the opening failed
                 rollouts.append(Rollout(dialogue=dialogue, prompt_ids=[tokenizer.eos_token_id]))
                 continue
-            text = render(tokenizer, [*self._system(), *dialogue.conversation.messages], "assistant")
+            said = [*self._system(), *dialogue.conversation.messages]
+            text = render(tokenizer, said, "assistant", variables=trainer.chat_template_kwargs)
             rollouts.append(
                 Rollout(dialogue=dialogue, prompt_ids=list(tokenizer(text, add_special_tokens=False)["input_ids"]))
             )
             self._check_room(rollouts[-1], [], trainer)
         return rollouts
 
+    def _openings(self, ids: Sequence[str], step: int | str, trainer: Any) -> dict[str, Dialogue]:
+        """The opening of every scenario by its id; of one that several processes play, that of the first of them.
+
+        A group may span processes, and a served user, or one in bfloat16, need not open alike twice.
+        """
+        first: dict[str, int] = {}
+        for process, theirs in enumerate(_gathered(list(ids), trainer)):
+            for rollout_id in theirs:
+                first.setdefault(rollout_id, process)
+        ours = [rollout_id for rollout_id, process in first.items() if process == trainer.accelerator.process_index]
+        seeds = [derive_seed(self.seed, "grpo", step, rollout_id) for rollout_id in ours]
+        dialogues = self.simulation.open(seeds, ours) if ours else []
+        opened = _gathered(dict(zip(ours, dialogues, strict=True)), trainer)
+        return {rollout_id: dialogue for theirs in opened for rollout_id, dialogue in theirs.items()}
+
     def _system(self) -> list[Message]:
         return [Message("system", self.system_prompt)] if self.system_prompt else []
 
     def _hear(self, tokenizer: Any, rollout: Rollout, trainer: Any) -> None:
         """Put the user's turn behind what was sampled, and what opens the policy's next turn."""
-        behind = _tokens_between(tokenizer, rollout.dialogue.user_reply)
+        behind = _tokens_between(tokenizer, rollout.dialogue.user_reply, trainer.chat_template_kwargs)
         written = rollout.completion_ids[-1]
         if behind and written == behind[0]:  # the policy ended its turn itself
             behind = behind[1:]
@@ -163,17 +198,21 @@ class Rollouts:
 
     def _check_room(self, rollout: Rollout, behind: Sequence[int], trainer: Any) -> None:
         """End a conversation in whose context another turn does not fit."""
-        longest = getattr(trainer.model.config, "max_position_embeddings", None)
-        room = trainer.args.max_completion_length
+        longest, room = self._longest, trainer.args.max_completion_length
         if longest is not None and len(_so_far(rollout)) + len(behind) + room > longest:
             full = Fault(FaultKind.CONTEXT_OVERFLOW, f"no room for {room} tokens in {longest}")
             rollout.dialogue = self.simulation.step([rollout.dialogue], [AssistantTurn("", str(full))])[0]
 
     def _output(self, tokenizer: Any, rollouts: Sequence[Rollout], trainer: Any) -> dict[str, list[Any]]:
         self.latest = [rollout.dialogue for rollout in rollouts]
+        faults = [
+            f"{dialogue.end_reason}: {fault_label(dialogue.fault)}"
+            for dialogue in self.latest
+            if dialogue.reward is None
+        ]
+        for theirs in _gathered(faults, trainer):
+            self.faults.update(theirs)
         for rollout in rollouts:
-            if rollout.dialogue.reward is None:
-                self.faults[f"{rollout.dialogue.end_reason}: {fault_label(rollout.dialogue.fault)}"] += 1
             if not rollout.completion_ids:  # the opening failed: nothing to learn from, and TRL wants a token
                 rollout.completion_ids, rollout.env_mask = [tokenizer.eos_token_id], [0]
         told = trainer.use_vllm or any(rollout.logprobs for rollout in rollouts)
@@ -197,6 +236,7 @@ def make_rollout_func(
     seed: int = 0,
     system_prompt: str | None = None,
     waits: Sequence[float] = WAITS,
+    generation: Literal["trl", "engine"] = "trl",
     **settings: Any,
 ) -> Rollouts:
     """A `rollout_func` for TRL's `GRPOTrainer`.
@@ -208,15 +248,22 @@ def make_rollout_func(
             count, so that every evaluation meets the same users. The policy's own sampling follows TRL's seed.
         system_prompt: Of the policy; None: what its chat template does without one.
         waits: Seconds before each new attempt when servers do not answer.
+        generation: Who writes the policy's turns: `trl` (its `generate`, or vLLM), or `engine`, simgym's own on the
+            same weights; see `simgym.integrations.policy_engine`.
         settings: Arguments of the environment: `judge`, `max_turns`, `model` (of the user), and so on.
 
     Raises:
+        MissingDependency: TRL is absent, or of a version whose trainer calls rollout functions otherwise.
         ConfigurationError: `env_id` is no simgym environment, or an argument is wrong.
     """
     import gymnasium
 
+    if unfit := [package for package in missing_packages("train") if package.name == "trl"]:
+        raise MissingDependency(f"A rollout function needs TRL: {describe(unfit)} Run: {install_command('train')}")
     simulation = simulation_of(gymnasium.make(env_id, scenarios=list(scenarios), **settings))
-    return Rollouts(simulation, env_id=env_id, seed=seed, system_prompt=system_prompt, waits=waits)
+    return Rollouts(
+        simulation, env_id=env_id, seed=seed, system_prompt=system_prompt, waits=waits, generation=generation
+    )
 
 
 def training_record(trainer: Any, base_model: str | Mapping[str, Any]) -> TrainingRecord:
@@ -283,21 +330,42 @@ def _not_ended(rollouts: Sequence[Rollout]) -> list[Rollout]:
     return [rollout for rollout in rollouts if not rollout.dialogue.ended]
 
 
-def _gathered(value: int, trainer: Any) -> list[int]:
-    """What every process says."""
+def _context_length(trainer: Any) -> int | None:
+    """Tokens that a conversation may have: what the model takes, and vLLM's own limit if it is lower."""
+    limits = [getattr(trainer.model.config, "max_position_embeddings", None)]
+    if trainer.use_vllm:
+        limits.append(trainer.args.vllm_max_model_length)
+        # one process alone talks to a server
+        client = getattr(trainer.vllm_generation, "vllm_client", None)
+        limits += _gathered(client.get_server_info()["model_config"]["max_model_len"] if client else None, trainer)
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _gathered(value: Value, trainer: Any) -> list[Value]:
+    """What every process says, in their order; all of them have to ask."""
     if trainer.accelerator.num_processes == 1:
         return [value]
     return list(optional_import("accelerate.utils", "train").gather_object([value]))
+
+
+def _spoken(tokenizer: Any, prompt_ids: Sequence[int], ids: Sequence[int]) -> AssistantTurn:
+    """What the policy says for others to hear; it is trained on its thoughts, too."""
+    raw, text = str(tokenizer.decode(ids)), str(tokenizer.decode(ids, skip_special_tokens=True))
+    prompt = str(tokenizer.decode(prompt_ids[-16:]))
+    ended: FinishReason = "stop" if ids and ids[-1] == tokenizer.eos_token_id else "length"
+    generation = without_reasoning(Generation(text=text, prompt=prompt, finish_reason=ended), raw=raw)
+    said = without_control_tokens(tokenizer, generation.text) if generation.reasoning else generation.text
+    return AssistantTurn(said.strip(), generation.fault or (None if said.strip() else "empty"))
 
 
 def _so_far(rollout: Rollout) -> list[int]:
     return rollout.prompt_ids + rollout.completion_ids
 
 
-def _tokens_between(tokenizer: Any, said: str) -> list[int]:
+def _tokens_between(tokenizer: Any, said: str, variables: Mapping[str, Any] | None) -> list[int]:
     """The template's tokens from the end of one assistant turn to the beginning of the next, a user's turn between."""
     talk = [Message("user", "x"), Message("assistant", _REPLY), Message("user", defuse(tokenizer, said))]
-    _, marker, behind = render(tokenizer, talk, "assistant").rpartition(_REPLY)
+    _, marker, behind = render(tokenizer, talk, "assistant", variables=variables).rpartition(_REPLY)
     if not marker:
         raise ConfigurationError("The model's chat template alters assistant turns, so no user turn can follow them.")
     return list(tokenizer(behind, add_special_tokens=False)["input_ids"])

@@ -9,12 +9,13 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from simgym.chat_template import render, token_id, turn_end, turn_end_token, without_special_tokens
+from simgym.chat_template import control_tokens, render, token_id, turn_end, turn_end_token, without_control_tokens
 from simgym.conversation import END_OF_CONVERSATION
 from simgym.engine import (
     AdapterMismatch,
@@ -30,8 +31,11 @@ from simgym.engine.numerics import MIXED, convert, converted
 from simgym.errors import ConfigurationError, WeightsError
 from simgym.language_models.adapters import read_adapter
 from simgym.language_models.base import Generation, Request
+from simgym.language_models.thoughts import without_reasoning
 from simgym.language_models.weights import Weights, resolve_weights
 from simgym.seeding import derive_seed
+from simgym.template_date import needs_date, with_date
+from simgym.tokenization import encode, encode_with_offsets
 
 if TYPE_CHECKING:
     from simgym.language_models.transformers_lm import TransformersLM
@@ -48,6 +52,11 @@ class LoadedModel:
         self.context_length = options.context_length or longest
         if options.chat_template is not None:
             self.tokenizer.chat_template = options.chat_template
+        if needs_date(str(self.tokenizer.chat_template)):
+            self.tokenizer.chat_template = with_date(self.tokenizer.get_chat_template(), options.date)
+        # role marks that the tokenizer does not know for special tokens, and that decoding therefore leaves in a text
+        self._writes_plain_marks = bool(set(control_tokens(self.tokenizer)) - set(self.tokenizer.all_special_tokens))
+        self._template_variables = options.chat_template_kwargs
         self._turn_end = turn_end(self.tokenizer) if self.tokenizer.chat_template else ""
         self._turn_end_token = turn_end_token(self.tokenizer) if self.tokenizer.chat_template else None
         self.end_token_ids = _end_token_ids(model, self.tokenizer)
@@ -77,17 +86,19 @@ class LoadedModel:
 
     def encode(self, text: str, adapter: str | None = None) -> list[int]:
         """Token ids of a text in which special tokens are written out."""
-        return list(self.tokenizer_of(adapter)(text, add_special_tokens=False)["input_ids"])
+        return encode(self.tokenizer_of(adapter), text)
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], np.ndarray[Any, np.dtype[np.int64]]]:
         """Token ids that fit the context, the beginning cut off, and the characters each stands for, shape (L, 2)."""
-        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        token_ids, offsets = encode_with_offsets(self.tokenizer, text)
         kept = slice(-self.context_length, None)
-        return list(encoded["input_ids"][kept]), np.array(encoded["offset_mapping"][kept], dtype=np.int64)
+        return token_ids[kept], np.array(offsets[kept], dtype=np.int64)
 
     def prompt(self, request: Request) -> str:
         """The text that the model reads for a request."""
-        return render(self.tokenizer_of(request.adapter), request.messages, request.next_role)
+        return render(
+            self.tokenizer_of(request.adapter), request.messages, request.next_role, variables=self._template_variables
+        )
 
     def stop_token_ids(self, role: Literal["assistant", "user"], adapter: str | None = None) -> frozenset[int]:
         """Tokens that end a turn of a role.
@@ -135,12 +146,11 @@ class LoadedModel:
         if completion.error is not None:
             raise completion.error
         tokenizer = self.tokenizer_of(request.adapter)
-        text = str(tokenizer.decode(list(completion.token_ids), skip_special_tokens=not request.kept_tokens))
-        if request.kept_tokens:
-            text = without_special_tokens(tokenizer, text, request.kept_tokens)
-        for stop in sequence.stop_texts:
-            text = text.split(stop)[0]
-        return Generation(
+        raw = str(tokenizer.decode(list(completion.token_ids), skip_special_tokens=False))
+        text = raw
+        if not request.kept_tokens:
+            text = str(tokenizer.decode(list(completion.token_ids), skip_special_tokens=True))
+        generation = Generation(
             text=text,
             token_ids=completion.token_ids,
             logprobs=completion.logprobs,
@@ -150,6 +160,13 @@ class LoadedModel:
             prompt_tokens=len(sequence.prompt),
             completion_tokens=len(completion.token_ids),
         )
+        generation = without_reasoning(generation, raw=raw)
+        said = generation.text
+        if request.kept_tokens or generation.reasoning or self._writes_plain_marks:
+            said = without_control_tokens(tokenizer, said, request.kept_tokens)
+        for stop in sequence.stop_texts:
+            said = said.split(stop)[0]
+        return replace(generation, text=said)
 
     def add_adapter(self, name: str, path: str) -> None:
         """Put an adapter on the model; if it does not fit, the model stays as it was for everybody else."""

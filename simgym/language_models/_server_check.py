@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from simgym.errors import ConfigurationError, ServerUnavailable
-from simgym.extras import optional_import
+from simgym.language_models._server_connection import ServerConnection
+from simgym.language_models._server_exchange import Exchange, NoAnswer
+from simgym.language_models._server_problems import Scope, classify, message_of, quote
+from simgym.language_models._server_replies import parse_json
+from simgym.language_models._server_requests import ServerRequests
 from simgym.language_models.base import Purpose
-
-if TYPE_CHECKING:
-    from simgym.language_models.openai_lm import OpenAILM
 
 _TIMEOUT = 30.0
 """Seconds a server may take to say that it is there."""
+_ADVICE = "Start the server, or check its address."
 
 
-def check_server(model: OpenAILM, name: str, purpose: Purpose) -> None:
-    """Ask the server of `model` for a sign of life of the model (or adapter) called `name`.
+async def check_server(requests: ServerRequests, connection: ServerConnection, name: str, purpose: Purpose) -> None:
+    """Ask the server for a sign of life of the model (or adapter) called `name`.
 
     A server that lists the name is believed. Otherwise (some list nothing, some serve any name) one token is asked
     for; a refusal of that token is a sign of life, too.
@@ -26,48 +29,50 @@ def check_server(model: OpenAILM, name: str, purpose: Purpose) -> None:
         ServerUnavailable: no connection, no answer in time, or an error of the server.
         ConfigurationError: the key or the model's name is not accepted.
     """
-    openai = optional_import("openai", "openai")
-    client = openai.OpenAI(
-        api_key=model._key(), base_url=model._base_url, timeout=min(model.timeout, _TIMEOUT), max_retries=1
-    )
-    with client:
-        listed = _asked(model, lambda: client.get("/models", cast_to=object), about_name=False)
-        if name in _names(listed):
-            return
-        chat = purpose == "chat"
-        said: dict[str, Any] = {"messages": [{"role": "user", "content": "Hello"}]} if chat else {"prompt": "Hello"}
-        body = {"model": name, **said, "max_tokens": 1, **model.extra_body}
-        fields = {key: value for key, value in body.items() if value is not None}
-        path = "/chat/completions" if chat else "/completions"
-        _asked(model, lambda: client.post(path, body=fields, cast_to=object), about_name=True)
+    listed = await _exchange(requests, connection, "/models", None)
+    if listed.status in (401, 403):
+        raise ConfigurationError(classify(401, parse_json(listed.content), requests.asked({"model": name})).text)
+    if listed.status < 300 and name in _names(parse_json(listed.content)):
+        return
+    chat = purpose == "chat"
+    said: dict[str, Any] = {"messages": [{"role": "user", "content": "Hello"}]} if chat else {"prompt": "Hello"}
+    body = {"model": name, **said, "max_tokens": 1, **requests.extra_body}
+    fields = {key: value for key, value in body.items() if value is not None}
+    reply = await _exchange(requests, connection, "/chat/completions" if chat else "/completions", fields)
+    if reply.status < 300:
+        requests.answered = True
+        return
+    answer = parse_json(reply.content)
+    problem = classify(reply.status, answer, requests.asked(fields))
+    if problem.scope is Scope.RUN:
+        raise ConfigurationError(problem.text)
+    if problem.scope is Scope.SERVER and reply.status >= 500:
+        said_why = quote(message_of(answer), requests.secret.reveal())
+        raise ServerUnavailable(f"{requests.host} answered {reply.status}: {said_why} {_ADVICE}")
 
 
-def _asked(model: OpenAILM, ask: Any, *, about_name: bool) -> Any:
-    """The answer; None for a refusal that says nothing about key and name."""
-    openai = optional_import("openai", "openai")
-    advice = "Start the server, or check its address."
-    try:
-        return ask()
-    except openai.APITimeoutError:
-        raise ServerUnavailable(
-            f"{model._host} did not answer within {min(model.timeout, _TIMEOUT):g} s. {advice}"
-        ) from None
-    except openai.APIConnectionError as error:
-        # the class name alone: texts of transport errors can quote headers
-        reason = type(error.__cause__ or error).__name__
-        raise ServerUnavailable(f"No connection to {model._host} ({reason}). {advice}") from None
-    except ValueError:  # no JSON
-        return None
-    except openai.APIStatusError as error:
-        if error.status_code in (401, 403) or (about_name and error.status_code in (404, 405)):
-            raise ConfigurationError(str(model._status_problem(error))) from None
-        if about_name and error.status_code >= 500 and error.status_code != 501:
-            raise ServerUnavailable(
-                f"{model._host} answered {error.status_code}: {model._said(error)} {advice}"
-            ) from None
-        return None
+async def _exchange(
+    requests: ServerRequests, connection: ServerConnection, path: str, body: Mapping[str, Any] | None
+) -> Exchange:
+    timeout = min(requests.timeout, _TIMEOUT)
+    for attempt in range(2):
+        try:
+            answer: Exchange = await connection.client.exchange(path, body, timeout=timeout)
+            return answer
+        except NoAnswer as reason:
+            if reason.kind == "connection" and attempt == 0:
+                await asyncio.sleep(0.5)
+                continue
+            if reason.kind == "timeout":
+                raise ServerUnavailable(f"{requests.host} did not answer within {timeout:g} s. {_ADVICE}") from None
+            if reason.kind == "connection":
+                raise ServerUnavailable(f"No connection to {requests.host} ({reason}). {_ADVICE}") from None
+            if reason.kind == "redirect":
+                raise ConfigurationError(requests.silence(reason).text) from None
+            return Exchange(200, b"")  # there is a server; what it lists cannot be read
+    raise AssertionError("unreachable: the second attempt returns or raises")
 
 
 def _names(listed: Any) -> set[str]:
     rows = listed.get("data") if isinstance(listed, Mapping) else None
-    return {str(row.get("id")) for row in rows if isinstance(row, Mapping)} if isinstance(rows, list) else set()
+    return {str(row.get("id"))[:1000] for row in rows if isinstance(row, Mapping)} if isinstance(rows, list) else set()

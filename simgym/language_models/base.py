@@ -71,7 +71,7 @@ class Generation:
     """One generated reply, or the reason why there is none."""
 
     text: str
-    """The reply without stop text; empty if there is a fault."""
+    """What is said: the reply without stop text and without the model's thoughts; empty if there is a fault."""
     token_ids: tuple[int, ...] = ()
     """Sampled token ids, the end token included if it was drawn; empty if the server does not tell."""
     logprobs: tuple[float, ...] = ()
@@ -87,7 +87,10 @@ class Generation:
     completion_tokens: int = 0
     """Tokens written."""
     fault: str | None = None
-    """`context_overflow: ...`, `timeout: ...`, `server: ...` or `refused: ...`; None if all went well."""
+    """`context_overflow: ...`, `timeout: ...`, `server: ...`, `refused: ...`, `thoughts_only: ...` or
+    `cut_while_thinking: ...`; None if all went well."""
+    reasoning: str = ""
+    """What a reasoning model thought before it spoke; for transcripts alone. See `simgym.reasoning`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,4 +194,5 @@ def record_call(
         completion_tokens=generation.completion_tokens,
         fault=fault or generation.fault,
         finish_reason=generation.finish_reason,
+        reasoning=generation.reasoning,
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 from simgym.language_models.base import LanguageModel, Purpose
 from simgym.language_models.model_spec import ModelSpec, is_language_model
+from simgym.language_models.secret import Secret
 from simgym.plugins import make
 
 LanguageModelSpec = LanguageModel | str | Mapping[str, Any] | ModelSpec
@@ -35,11 +36,15 @@ def load_language_model(spec: LanguageModelSpec, **options: Any) -> LanguageMode
     if parsed.instance is not None:
         return parsed.instance
     arguments = {**parsed.arguments, **options}
-    key = json.dumps([parsed.kind, arguments], sort_keys=True, default=repr)
+    key = json.dumps([parsed.kind, arguments], sort_keys=True, default=_identity)
     with _lock:
         if key not in _loaded:
             _loaded[key] = make("language_models", parsed.kind, arguments)
         return _loaded[key]
+
+
+def _identity(value: Any) -> str:
+    return f"secret {id(value)}" if isinstance(value, Secret) else repr(value)  # all secrets look alike
 
 
 def check_language_model(spec: LanguageModelSpec, purpose: Purpose = "chat", *, adapter: str | None = None) -> None:

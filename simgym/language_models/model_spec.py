@@ -28,13 +28,15 @@ from urllib.parse import urlsplit
 from simgym.errors import ConfigurationError, UnknownName
 from simgym.jsonl import parse_json
 from simgym.language_models.base import LanguageModel
+from simgym.language_models.secret import NO_SECRETS, Secret
 from simgym.plugins import PYTHON_PREFIX, available, check_options, unknown
 
 _ADDRESS = re.compile(r"@(?=https?://)")
 _BARE_ADDRESS = re.compile(r"@(?P<address>[\w.-]+:\d+(?:/\S*)?|[\w.-]+/v1/?)$")
-_NO_SECRETS = ("", "none", "empty", "dummy")
-"""Keys that stand for no key; servers of one's own are often told such."""
-_SECRETS = ("api_key", "password", "token", "access_token")
+_SECRETS = re.compile(
+    r"(?:api|access|secret|auth)[_-]?(?:key|token)|authorization|password|secret|token", re.IGNORECASE
+)
+_SECRET_IN_TEXT = re.compile(rf"((?:{_SECRETS.pattern})[\"']?\s*[:=]\s*)([\"']?)[^\"',}}\s]+", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +49,9 @@ class ModelSpec:
     """Its constructor arguments; JSON values unless they were given in Python."""
     instance: LanguageModel | None = None
     """The model itself, if one was given; then the other fields say nothing."""
+
+    def __post_init__(self) -> None:
+        _refuse_secrets(self.arguments)
 
     @classmethod
     def parse(cls, value: Any) -> ModelSpec:
@@ -92,10 +97,13 @@ class ModelSpec:
             raise ConfigurationError(
                 f"A {type(self.instance).__name__} cannot be written as JSON. Name the model, or give its settings."
             )
-        plain = {
-            key: value.to_json() if isinstance(value, ModelSpec) else value for key, value in self.arguments.items()
-        }
-        return {"kind": self.kind, **plain}
+        plain: dict[str, Any] = {"kind": self.kind}
+        for key, value in self.arguments.items():
+            if isinstance(value, Secret):
+                plain[f"{key}_env"] = value.to_json()
+            else:
+                plain[key] = value.to_json() if isinstance(value, ModelSpec) else value
+        return plain
 
     def check_arguments(self) -> None:
         """Compare the arguments with what the kind takes; nothing is loaded.
@@ -223,7 +231,9 @@ def _located(kind: str, name: str) -> dict[str, Any]:
 
 def _refuse_secrets(arguments: Mapping[str, Any]) -> None:
     for key, value in arguments.items():
-        if key in _SECRETS and value is not None and str(value).lower() not in _NO_SECRETS:
+        if isinstance(value, Secret):
+            continue  # written as the name of its variable
+        if _SECRETS.fullmatch(str(key)) and value is not None and str(value).lower() not in NO_SECRETS:
             raise ConfigurationError(
                 f"The model's settings hold {key!r}, and settings are stored in plans and shell histories. Set "
                 "OPENAI_API_KEY, or name another environment variable with api_key_env."
@@ -239,4 +249,4 @@ def _refuse_secrets(arguments: Mapping[str, Any]) -> None:
 
 def _shown(text: str) -> str:
     """A text as a message may quote it: short, and without credentials of an address."""
-    return repr(re.sub(r"//[^/@\s]*@", "//", text[:120]))
+    return repr(_SECRET_IN_TEXT.sub(r"\1\2••••••", re.sub(r"//[^/@\s]*@", "//", text))[:120])

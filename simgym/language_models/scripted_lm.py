@@ -13,6 +13,7 @@ from typing import Any
 
 from simgym.errors import ConfigurationError
 from simgym.language_models.base import Generation, Likelihood, Request
+from simgym.language_models.thoughts import without_reasoning
 
 
 class ScriptedLM:
@@ -60,8 +61,8 @@ class ScriptedLM:
             text = built_in.get(self.rule, self.rule)
         if request.json_schema is not None:
             text = json.dumps(_fill(request.json_schema, text))
-        return Generation(
-            text=text, prompt=prompt, prompt_tokens=len(prompt.split()), completion_tokens=len(text.split())
+        return without_reasoning(
+            Generation(text=text, prompt=prompt, prompt_tokens=len(prompt.split()), completion_tokens=len(text.split()))
         )
 
 

@@ -20,6 +20,7 @@ from typing import Any
 from simgym.assistants.base import Assistant
 from simgym.conversation import Scenario
 from simgym.errors import ServerUnavailable
+from simgym.language_models import interrupt_requests
 from simgym.rollout.budget import Budget
 from simgym.rollout.collection import Collection, Conditions, Job, count_exclusions, plan_conversations
 from simgym.rollout.outages import Patience
@@ -189,7 +190,7 @@ def converse(
 
 def _in_threads(work: _Batches, batches: Sequence[Sequence[tuple[Scenario, int]]], threads: int) -> None:
     """The first error ends the run: what has not begun does not begin, what has is finished. An interrupt does not wait
-    for that, nor does a server that is away."""
+    for that, nor for servers; nor does a server that is away."""
     with ThreadPoolExecutor(threads, thread_name_prefix="simgym-conversation") as pool:
         futures: list[Future[None]] = []
         try:
@@ -198,8 +199,9 @@ def _in_threads(work: _Batches, batches: Sequence[Sequence[tuple[Scenario, int]]
             finished, _ = wait(futures, return_when=FIRST_EXCEPTION)
             if any(isinstance(future.exception(), ServerUnavailable) for future in finished):
                 work.stopping.set()
-        except BaseException:  # Ctrl-C: each thread ends with the turn it is in
+        except BaseException:  # Ctrl-C: each thread ends with the turn it is in, without waiting for a server
             work.stopping.set()
+            interrupt_requests()
             raise
         finally:
             for future in futures:

@@ -1,9 +1,10 @@
 """The conversations of many jobs on a Ray cluster: the same as `collect_jobs`, on other processes and machines.
 
-A task holds one batch of one job; it declares its CPUs and GPUs, and Ray does the scheduling. All jobs travel in one
-object, so that models they share are shared in each worker, too, which keeps them from task to task. The driver alone
-writes the files. A batch whose worker or machine dies is held again elsewhere by Ray; its conversations depend on their
-seeds alone, so they are the same.
+As many workers are started as the cluster has room for; each is one process (a Ray actor) that declares its CPUs and
+GPUs and stays until all is done, so that a model is loaded once, and not for every batch. All jobs travel to a worker
+together, so that models they share are shared there, too. An idle worker gets the next batch of any job. The driver
+alone writes the files. A worker that dies is begun again, elsewhere if its machine is gone, with the batch it had; its
+conversations depend on their seeds alone, so they are the same.
 
 Workers need this package, the same models and the same versions; names of folders must mean the same to them.
 """
@@ -25,13 +26,9 @@ from simgym.rollout.ray_cluster import ray_cluster
 from simgym.transcripts import Transcript
 
 _MAX_RETRIES = 3
-"""Further attempts at a batch whose worker died."""
-_QUEUED = 2
-"""Tasks submitted for each that can run at a time: none waits for the driver, and a budget stops soon."""
+"""Further attempts at a batch whose worker died, and further lives of a worker."""
 
 _Seats = list[tuple[Assistant, Conditions]]
-_known: dict[str, _Seats] = {}
-"""In a worker: the jobs it has been sent; the last ones only."""
 
 
 def ray_collect_jobs(
@@ -43,15 +40,15 @@ def ray_collect_jobs(
     address: str = "auto",
     resources: Mapping[str, float] | None = None,
 ) -> list[list[Transcript]]:
-    """Hold the conversations of all jobs, each scenario once.
+    """Run the conversations of all jobs, each scenario once.
 
     Args:
-        jobs: What to hold; assistants, simulators and judges are pickled.
+        jobs: What to run; assistants, simulators and judges are pickled.
         seed: Decides everything random.
-        batch_size: Conversations per task, held in step.
+        batch_size: Conversations that a worker runs at a time.
         budget: Counts what conversations cost when they come back, and is checked before a batch is submitted.
         address: Of the cluster, as `ray.init` takes it; `local` starts one here. A running connection is used.
-        resources: What a task needs, e.g. `{"num_cpus": 2, "num_gpus": 1}`; default: one CPU.
+        resources: What a worker needs, e.g. `{"num_cpus": 2, "num_gpus": 1}`; default: one CPU.
 
     Returns:
         Transcripts of each job, in the order of the scenarios.
@@ -76,60 +73,112 @@ def ray_collect_jobs(
             )
             for job in jobs
         ]
-        _hold(ray, collections, batch_size, budget, dict(resources or {"num_cpus": 1}))
+        with _Workers(ray, collections, dict(resources or {"num_cpus": 1})) as workers:
+            _run(workers, collections, max(1, batch_size), budget)
         return [collection.transcripts() for collection in collections]
 
 
-def _hold(
-    ray: Any,
-    collections: Sequence[Collection],
-    batch_size: int,
-    budget: Budget | None,
-    resources: dict[str, Any],
-) -> None:
-    seats: _Seats = [(collection.assistant, collection.conditions) for collection in collections]
-    sent = ray.put(seats)
-    task = ray.remote(max_retries=_MAX_RETRIES, **resources)(_hold_batch)
-    waiting = _batches(collections, max(1, batch_size))
+def _run(workers: _Workers, collections: Sequence[Collection], size: int, budget: Budget | None) -> None:
+    waiting = _batches(collections, size)
     patience = Patience([part for collection in collections for part in collection.parts])
     before = sum(collection.count for collection in collections)
-    running: dict[Any, int] = {}
     lost: list[tuple[int, Transcript]] = []
     stopped: BudgetReached | None = None
-    try:
-        while True:
-            while stopped is None and not lost and len(running) < _room(ray, resources):
-                if (following := next(waiting, None)) is None:
-                    break
-                try:
-                    if budget is not None:
-                        budget.check()
-                except BudgetReached as error:  # raised again below, when what was begun has been kept
-                    stopped = error
-                    break
-                number, batch = following
-                running[task.remote([sent], sent.hex(), number, batch)] = number
-            if not running:
-                if stopped is not None or not lost:
-                    break
-                others_answered = sum(collection.count for collection in collections) > before
-                waiting = _again(patience, collections, lost, max(1, batch_size), others_answered=others_answered)
-                lost, before = [], sum(collection.count for collection in collections)
-                continue
-            (finished, *_), _ = ray.wait(list(running), num_returns=1)
-            number = running.pop(finished)
-            for transcript in ray.get(finished):
+    while True:
+        while stopped is None and not lost and workers.have_room():
+            if (following := next(waiting, None)) is None:
+                break
+            try:
                 if budget is not None:
-                    budget.count(transcript.calls)
-                if transcript.fault is not None and transcript.fault.is_outage:
-                    lost.append((number, transcript))
-                else:
-                    collections[number].add(transcript)
-    finally:
-        for left in running:
-            ray.cancel(left)
-    if stopped is not None:
-        raise stopped
+                    budget.check()
+            except BudgetReached as error:  # raised again below, when what was begun has been kept
+                stopped = error
+                break
+            workers.submit(*following)
+        if not workers.busy:
+            if stopped is not None:
+                raise stopped
+            if not lost:
+                return
+            others_answered = sum(collection.count for collection in collections) > before
+            waiting = _again(patience, collections, lost, size, others_answered=others_answered)
+            lost, before = [], sum(collection.count for collection in collections)
+            continue
+        number, transcripts = workers.next_result()
+        for transcript in transcripts:
+            if budget is not None:
+                budget.count(transcript.calls)
+            if transcript.fault is not None and transcript.fault.is_outage:
+                lost.append((number, transcript))
+            else:
+                collections[number].add(transcript)
+
+
+class _Workers:
+    """Processes on the cluster, each with one batch at a time; started when there is room for them and work."""
+
+    def __init__(self, ray: Any, collections: Sequence[Collection], resources: dict[str, Any]) -> None:
+        self.ray, self.resources = ray, resources
+        self.busy: dict[Any, int] = {}
+        """Batches in progress, and the number of each one's job."""
+        self._seats = ray.put([(collection.assistant, collection.conditions) for collection in collections])
+        self._actors: list[Any] = []
+        self._starting: dict[Any, Any] = {}
+        self._idle: list[Any] = []
+        self._running: dict[Any, Any] = {}
+
+    def __enter__(self) -> _Workers:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for actor in self._actors:  # with whatever they were doing
+            self.ray.kill(actor)
+
+    def have_room(self) -> bool:
+        """Whether a batch can be begun; waits for the first worker, for nobody else."""
+        if not self._idle and len(self._actors) < _room(self.ray, self.resources):
+            options = {**self.resources, "max_restarts": _MAX_RETRIES, "max_task_retries": _MAX_RETRIES}
+            actor = self.ray.remote(**options)(_Worker).remote(self._seats)
+            self._actors.append(actor)
+            self._starting[actor.ready.remote()] = actor
+        self._welcome(timeout=0 if self.busy else None)
+        return bool(self._idle)
+
+    def submit(self, number: int, batch: Sequence[tuple[Scenario, int]]) -> None:
+        """Give an idle worker a batch of the job of this number."""
+        actor = self._idle.pop()
+        task = actor.converse.remote(number, batch)
+        self.busy[task], self._running[task] = number, actor
+
+    def next_result(self) -> tuple[int, list[Transcript]]:
+        """The number of the job, and the transcripts, of the batch that is finished next."""
+        (finished, *_), _ = self.ray.wait(list(self.busy), num_returns=1)
+        self._idle.append(self._running.pop(finished))
+        return self.busy.pop(finished), self.ray.get(finished)
+
+    def _welcome(self, timeout: float | None) -> None:
+        """Workers that have started since are idle. One for which others leave no room keeps nobody waiting."""
+        if not self._starting or self._idle:
+            return
+        started, _ = self.ray.wait(list(self._starting), num_returns=1, timeout=timeout)
+        for task in started:
+            self.ray.get(task)
+            self._idle.append(self._starting.pop(task))
+
+
+class _Worker:
+    """On the cluster: a process that keeps what it has loaded."""
+
+    def __init__(self, seats: _Seats) -> None:
+        self.seats = seats
+
+    def ready(self) -> None:
+        """Answers when the process is there."""
+
+    def converse(self, number: int, batch: Sequence[tuple[Scenario, int]]) -> list[Transcript]:
+        """One batch of the job of this number."""
+        assistant, conditions = self.seats[number]
+        return list(converse(assistant, conditions, batch))
 
 
 def _again(
@@ -156,19 +205,8 @@ def _batches(collections: Sequence[Collection], size: int) -> Iterator[tuple[int
 
 
 def _room(ray: Any, resources: Mapping[str, float]) -> int:
-    """Tasks that may be submitted at a time, by what the cluster has now."""
+    """Workers that the cluster has room for, as large as it is now."""
     cluster = ray.cluster_resources()
     names = {"num_cpus": "CPU", "num_gpus": "GPU"}
     fitting = [cluster.get(names[name], 0) / need for name, need in resources.items() if name in names and need]
-    return max(1, int(min(fitting, default=1))) * _QUEUED
-
-
-def _hold_batch(sent: list[Any], name: str, number: int, batch: Sequence[tuple[Scenario, int]]) -> list[Transcript]:
-    """In a worker: one batch of one job."""
-    import ray
-
-    if name not in _known:
-        _known.clear()
-        _known[name] = ray.get(sent[0])
-    assistant, conditions = _known[name][number]
-    return list(converse(assistant, conditions, batch))
+    return max(1, int(min(fitting, default=1)))

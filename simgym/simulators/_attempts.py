@@ -9,11 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from simgym.conversation import Conversation, Scenario
+from simgym.faults import Fault, FaultKind
 from simgym.language_models.base import LanguageModel, Request, record_call
 from simgym.seeding import derive_seed
 from simgym.simulators.base import UserTurn
 from simgym.simulators.faults import find_fault
 from simgym.transcripts import ModelCall
+
+_WORTH_ANOTHER_TRY = frozenset({FaultKind.THOUGHTS_ONLY, FaultKind.CUT_WHILE_THINKING})
+"""Faults of a reply that another seed may not have."""
 
 
 def attempt_turns(
@@ -38,7 +42,8 @@ def attempt_turns(
         max_attempts: Tries per turn, >= 1.
 
     Returns:
-        N turns; the last fault stays on those that never succeeded. Faults of the model itself are not retried.
+        N turns; the last fault stays on those that never succeeded. Faults of the model itself are not retried, but for
+        replies that consist of thoughts.
     """
     turns: list[UserTurn] = [UserTurn("", fault="not_attempted")] * len(scenarios)
     calls_N: list[list[ModelCall]] = [[] for _ in scenarios]
@@ -52,6 +57,8 @@ def attempt_turns(
         for i, asked, generation in zip(pending, requests, generations, strict=True):
             if generation.fault:
                 turns[i] = UserTurn("", fault=generation.fault)
+                if Fault.parse(generation.fault).kind in _WORTH_ANOTHER_TRY:
+                    missing.append(i)
             else:
                 turn = read(generation.text)
                 if turn.fault is None and not (turn.ended and not turn.text.strip()):

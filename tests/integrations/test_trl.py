@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import warnings
+from types import SimpleNamespace
 
 import pytest
 
 from simgym.conversation import Conversation
-from simgym.errors import ConfigurationError, ServerUnavailable
+from simgym.errors import ConfigurationError, MissingDependency, ServerUnavailable
+from simgym.extras import PackageStatus
 from simgym.integrations import judge_reward, make_rollout_func, scenario_dataset
 from simgym.judges import Judgement
 from simgym.simulators import UserTurn
@@ -199,6 +201,28 @@ def test_a_context_that_is_full_ends_a_conversation(tiny_model, scenarios, tmp_p
     assert set(output["env_mask"][0]) == {1}
 
 
+def test_room_is_what_vllm_was_given_where_that_is_less_than_the_model_takes(tiny_model, scenarios, tmp_path):
+    rollouts = make_rollout_func("UserSim-Replay-v0", scenarios=scenarios, judge=Vowels(), max_turns=2)
+    trainer = make_trainer(tiny_model, scenarios, tmp_path, rollouts=rollouts, vllm_max_model_length=60)
+    trainer.use_vllm = True
+    client = SimpleNamespace(get_server_info=lambda: {"model_config": {"max_model_len": 512}})
+    trainer.vllm_generation = SimpleNamespace(vllm_client=client)
+    trainer._generate_single_turn = lambda ids_N, *more: ([[5] * 4] * len(ids_N), [[0.0] * 4] * len(ids_N))
+    prompt = [[{"role": "user", "content": "s0"}]]
+    assert rollouts(prompt, trainer)["end_reason"] == ["context_overflow"]
+    trainer.args.vllm_max_model_length = None
+    assert rollouts(prompt, trainer)["end_reason"] != ["context_overflow"]
+    client.get_server_info = lambda: {"model_config": {"max_model_len": 60}}
+    assert rollouts(prompt, trainer)["end_reason"] == ["context_overflow"]
+
+
+def test_a_trl_that_calls_rollout_functions_otherwise_is_refused_at_once(scenarios, monkeypatch):
+    old = PackageStatus("trl", ">=1.16,<2", "train", "1.8.0")
+    monkeypatch.setattr("simgym.integrations.trl.missing_packages", lambda extra: [old])
+    with pytest.raises(MissingDependency, match=r"trl 1\.8\.0 is installed, simgym works with >=1\.16,<2"):
+        make_rollout_func("UserSim-Replay-v0", scenarios=scenarios, judge=Vowels())
+
+
 def test_wrong_input_is_a_sentence(tiny_model, scenarios, tmp_path):
     rollouts = make_rollout_func("UserSim-Replay-v0", scenarios=scenarios, judge=Vowels(), max_turns=1)
     trainer = make_trainer(tiny_model, scenarios, tmp_path, rollouts=rollouts)
@@ -212,3 +236,42 @@ def test_wrong_input_is_a_sentence(tiny_model, scenarios, tmp_path):
     with pytest.raises(ConfigurationError, match="refuses the roles"):
         two([[{"role": "user", "content": "s0"}]], trainer)
     assert Conversation().messages == ()
+
+
+THINKING = (
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>"
+    "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
+
+
+@pytest.mark.parametrize("thinks", [True, False])
+def test_variables_of_the_chat_template_are_those_of_the_trainer(tiny_model, scenarios, tmp_path, watched, thinks):
+    """Source: trl#4350, which added `chat_template_kwargs` to switch thinking off."""
+    rollouts = make_rollout_func("UserSim-Replay-v0", scenarios=scenarios, judge=Vowels(), max_turns=2)
+    trainer = make_trainer(
+        tiny_model, scenarios, tmp_path, rollouts=rollouts, chat_template_kwargs={"enable_thinking": thinks}
+    )
+    trainer.processing_class.chat_template = THINKING
+    rollouts([[{"role": "user", "content": scenarios[0].id}]] * 4, trainer)
+    prompts = [trainer.processing_class.decode(ids) for asked, _ in watched for ids in asked]
+    assert len(prompts) == 8
+    assert all(prompt.endswith("<|assistant|>" if thinks else "</think>\n\n") for prompt in prompts)
+
+
+def test_the_user_and_the_judge_do_not_hear_what_the_policy_thinks(tiny_model, scenarios, tmp_path, monkeypatch):
+    rollouts = make_rollout_func("UserSim-Replay-v0", scenarios=scenarios, judge=Vowels(), max_turns=2)
+    trainer = make_trainer(tiny_model, scenarios, tmp_path, rollouts=rollouts)
+    written = iter(["<think>secret</think>\nHello", "<think>secret again"])
+
+    def generate(self, prompt_ids, *more):
+        ids = self.processing_class(next(written), add_special_tokens=False)["input_ids"]
+        return [ids] * len(prompt_ids), None
+
+    monkeypatch.setattr(trl.GRPOTrainer, "_generate_single_turn", generate)
+    output = rollouts([[{"role": "user", "content": scenarios[0].id}]] * 4, trainer)
+    (dialogue, *_) = rollouts.latest
+    assert dialogue.conversation.said_by("assistant") == ["Hello"]
+    assert str(dialogue.fault).startswith("cut_while_thinking: ")
+    trained = [token for token, ours in zip(output["completion_ids"][0], output["env_mask"][0], strict=True) if ours]
+    assert trainer.processing_class.decode(trained) == "<think>secret</think>\nHello<think>secret again"

@@ -9,11 +9,11 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-from simgym.conversation import INTENT_PREFIX, Conversation, Scenario
+from simgym.conversation import INTENT_PREFIX, Conversation, Message, Scenario
 from simgym.errors import ConfigurationError, WeightsError
 from simgym.judges import ExpectedScoreJudge, RewardModelJudge, load_judge
 from simgym.judges.expected_score import DIGITS
-from simgym.language_models import ScriptedLM, TransformersLM
+from simgym.language_models import Request, ScriptedLM, TransformersLM
 
 SCENARIO = Scenario("x", f"{INTENT_PREFIX}rest", opening="hi")
 TALKS = [
@@ -65,9 +65,10 @@ def test_a_model_that_was_not_about_to_grade_is_a_fault(tiny_model, monkeypatch)
 
 def test_choices_are_single_tokens(tiny_model):
     model = TransformersLM(tiny_model)
-    with pytest.raises(ConfigurationError, match="not one token"):
-        model.choose([], ["10"])
-    assert model.choose([], ["1"]) == []
+    asked = [Request((Message("user", "How good, 0 to 9?"),))]
+    with pytest.raises(ConfigurationError, match="'10' is not one token"):
+        model.choose(asked, ["10"])
+    assert len(model.choose(asked, ["1", "2"])[0]) == 2
 
 
 def test_a_reward_becomes_a_value_the_same_alone_and_in_a_batch(reward_model):
@@ -89,6 +90,12 @@ def test_a_reward_becomes_a_value_the_same_alone_and_in_a_batch(reward_model):
     assert judged(pickle.loads(pickle.dumps(judge)))[0].score == pytest.approx(together[0].score)
 
 
+def test_a_reward_model_computes_in_the_number_format_that_was_asked_for(reward_model):
+    exact, rounded = judged(RewardModelJudge(reward_model)), judged(RewardModelJudge(reward_model, dtype="bfloat16"))
+    assert [each.score for each in rounded] == pytest.approx([each.score for each in exact], abs=0.05)
+    assert [each.score for each in rounded] != [each.score for each in exact]
+
+
 def test_what_is_no_reward_model_is_refused(tiny_model, reward_model, tmp_path):
     with pytest.raises(ConfigurationError, match="Is it a reward model"):
         judged(RewardModelJudge(tiny_model))
@@ -97,6 +104,8 @@ def test_what_is_no_reward_model_is_refused(tiny_model, reward_model, tmp_path):
         judged(RewardModelJudge(str(tmp_path)))
     with pytest.raises(ConfigurationError, match="scale"):
         RewardModelJudge(reward_model, scale=0)
+    with pytest.raises(ConfigurationError, match="dtype is 'int8', expected auto, float32"):
+        RewardModelJudge(reward_model, dtype="int8")
     long = Conversation().add("user", "x" * 5000).add("assistant", "y")
     found = judged(RewardModelJudge(reward_model), [TALKS[0], long])
     assert found[0].score is not None

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from simgym.errors import ConfigurationError, UnknownName
 from simgym.language_models import AnswerCache, ModelSpec, ScriptedLM, load_language_model
 from simgym.language_models.model_spec import check_named_model
+from simgym.language_models.secret import Secret
 
 URL = "http://localhost:8000/v1"
 
@@ -76,6 +78,18 @@ def test_a_key_is_refused_where_it_would_be_stored_and_never_repeated(settings):
         with pytest.raises(ConfigurationError, match="OPENAI_") as refusal:
             ModelSpec.parse(written)
         assert "sk-secret" not in str(refusal.value)
+
+
+def test_no_form_of_a_specification_shows_a_key() -> None:
+    with pytest.raises(ConfigurationError) as refusal:
+        ModelSpec(kind="openai", arguments={"model": "m", "api_key": "sk-secret"})
+    with pytest.raises(ConfigurationError) as broken:
+        ModelSpec.parse('{"model": "openai:m", "api_key": "sk-secret",')
+    assert "sk-secret" not in f"{refusal.value}{broken.value}"
+    spec = ModelSpec(kind="openai", arguments={"model": "m", "api_key": Secret("JUDGE_KEY", "sk-secret")})
+    assert "sk-secret" not in repr(spec)
+    assert spec.to_json() == {"kind": "openai", "model": "m", "api_key_env": "JUDGE_KEY"}
+    assert b"sk-secret" not in pickle.dumps(spec)
 
 
 def test_a_key_that_stands_for_none_is_no_secret():

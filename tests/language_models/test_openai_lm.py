@@ -124,7 +124,7 @@ Serve = Callable[[Reply], Server]
 Connect = Callable[..., OpenAILM]
 
 
-def says(text: str | None, **choice: Any) -> Answer:
+def says(text: Any, **choice: Any) -> Answer:
     message = {"role": "assistant", "content": text, **choice.pop("message", {})}
     usage = {"prompt_tokens": 3, "completion_tokens": 2}
     return 200, {"choices": [{"message": message, "finish_reason": "stop", **choice}], "usage": usage}, {}
@@ -276,6 +276,44 @@ def test_an_answer_that_cannot_be_read_is_a_fault(serve: Serve, connect: Connect
     assert fault.startswith("server: ")
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"content": "<think>hm</think>\n\nHello"},
+        {"content": "hm</think>\n\nHello"},  # the server's template opens the block
+        {"content": "Hello", "reasoning_content": "hm"},  # vLLM and SGLang with a reasoning parser
+        {"content": "Hello", "reasoning": "hm"},  # newer vLLM, OpenRouter
+        {
+            "content": [
+                {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]},
+                {"type": "text", "text": "Hello"},
+            ]
+        },
+        {"content": [{"type": "text", "text": "Hel"}, {"type": "text", "text": "lo"}], "reasoning": "hm"},
+    ],
+)
+def test_thoughts_are_told_from_what_is_said(serve: Serve, connect: Connect, message: dict[str, Any]) -> None:
+    """Sources: vllm#13375, vllm#19839; lists of parts as Magistral and mistral-large-2512 send them."""
+    (generation,) = connect(serve(lambda path, body: says(None, message=message))).generate([ask()])
+    assert (generation.text, generation.reasoning, generation.fault) == ("Hello", "hm", None)
+
+
+def test_a_bound_that_went_on_thoughts_is_named(serve: Serve, connect: Connect) -> None:
+    """`content` is null, with `reasoning_content` beside it."""
+    message = {"content": None, "reasoning_content": "hm"}
+    cut = says(None, message=message, finish_reason="length")
+    (generation,) = connect(serve(lambda path, body: cut)).generate([ask()])
+    assert generation.fault is not None
+    assert generation.fault.startswith("cut_while_thinking: ")
+    assert generation.reasoning == "hm"
+
+
+def test_variables_of_the_chat_template_are_sent(serve: Serve, connect: Connect) -> None:
+    server = serve(echo)
+    connect(server, chat_template_kwargs={"enable_thinking": False}).generate([ask()])
+    assert server.bodies[0]["chat_template_kwargs"] == {"enable_thinking": False}
+
+
 def test_a_reply_can_always_be_written_to_a_file(serve: Serve, connect: Connect) -> None:
     assert connect(serve(lambda path, body: says("a\ud800b"))).generate([ask()])[0].text.encode()
 
@@ -358,6 +396,71 @@ def test_a_model_that_wants_max_completion_tokens_gets_them(serve: Serve, connec
     assert len(server.bodies) == 3
 
 
+def test_a_refused_field_is_left_out_from_then_on_with_one_warning(
+    serve: Serve, connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    def modern(path: str, body: dict[str, Any]) -> Answer:
+        for field in ("temperature", "seed"):
+            if field in body:
+                return fails(400, f"Unsupported value: '{field}' is not supported with this model.", param=field)
+        return says("fine")
+
+    server = serve(modern)
+    model = connect(server)
+    assert [model.generate([ask(json_schema=SCHEMA)])[0].text for _ in range(2)] == ["fine", "fine"]
+    assert len(server.bodies) == 4
+    assert all(body["response_format"]["type"] == "json_schema" for body in server.bodies)
+    warnings = [record.getMessage() for record in caplog.records]
+    assert len(warnings) == 2
+    assert "are drawn at its own temperature" in warnings[0]
+    assert "not seeded" in warnings[1]
+
+
+def test_content_that_is_refused_first_does_not_settle_the_form(serve: Serve, connect: Connect) -> None:
+    server = serve(lambda path, body: fails(400, "I do not like it") if len(server.bodies) == 1 else says("{}"))
+    model = connect(server)
+    first = model.generate([ask(json_schema=SCHEMA)])[0]
+    model.generate([ask(json_schema=SCHEMA)])
+    assert str(first.fault).startswith("refused: ")
+    assert [body["response_format"]["type"] for body in server.bodies] == ["json_schema", "json_schema"]
+
+
+def test_an_error_inside_a_200_counts_as_its_code(serve: Serve, connect: Connect) -> None:
+    busy: Answer = (200, {"choices": None, "error": {"code": 429, "message": "slow down"}}, SOON)
+    broken_off = says("Half a sent", finish_reason="error")
+    answers = iter([busy, (*broken_off[:2], SOON)])
+    server = serve(lambda path, body: next(answers, None) or echo(path, body))
+    assert connect(server, max_retries=2).generate([ask()])[0].text == "hello"
+    fault = connect(serve(lambda path, body: busy)).generate([ask()])[0].fault
+    assert str(fault).startswith("server: ")
+    assert "answered 429: slow down" in str(fault)
+
+
+def test_one_flagged_input_or_odd_reply_is_a_fault_of_its_request_alone(serve: Serve, connect: Connect) -> None:
+    odd = {
+        "flagged": fails(403, f"Your input was flagged, {SECRET}"),
+        "parts": says([{"type": "text", "text": "in "}, {"type": "text", "text": "parts"}]),
+        "number": says(7),
+        "usage": (200, {**says("ok")[1], "usage": {"prompt_tokens": "many"}}, {}),
+        "key": says(f"your key is {SECRET}"),
+    }
+    server = serve(lambda path, body: odd.get(body["messages"][-1]["content"]) or echo(path, body))
+    replies = connect(server).generate([ask(text) for text in ("hello", *odd)])
+    assert [reply.text for reply in replies] == ["hello", "", "in parts", "", "ok", "your key is [key]"]
+    assert [str(reply.fault).partition(":")[0] for reply in replies] == [
+        "None", "refused", "None", "unparsable", "None", "None"
+    ]  # fmt: skip
+    assert SECRET not in repr(replies)
+
+
+@pytest.mark.parametrize("answer", [fails(402, "Insufficient Balance"), fails(429, "quota", code="insufficient_quota")])
+def test_no_credit_ends_the_run_at_once(serve: Serve, connect: Connect, answer: Answer) -> None:
+    server = serve(lambda path, body: answer)
+    with pytest.raises(ConfigurationError, match="no credit"):
+        connect(server, max_retries=4).generate([ask()])
+    assert len(server.bodies) == 1
+
+
 def test_log_probabilities_come_when_asked_for(serve: Serve, connect: Connect) -> None:
     content = [{"token": "a", "logprob": -0.5}, {"token": "b", "logprob": -1.5}]
     server = serve(lambda path, body: says("ab", logprobs={"content": content} if body.get("logprobs") else None))
@@ -415,13 +518,20 @@ def test_a_server_that_cannot_score_says_so(serve: Serve, connect: Connect, tiny
         connect(serve(lambda path, body: answer), tokenizer=tiny_model).loglikelihood(["a"], ["b"])
 
 
-def test_a_closed_or_pickled_model_connects_again(serve: Serve, connect: Connect) -> None:
+def test_a_closed_or_pickled_model_connects_again(
+    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = connect(serve(echo))
     assert model.generate([ask("one")])[0].text == "one"
     model.close()
     assert not [thread for thread in threading.enumerate() if thread.name == "simgym-openai"]
     assert model.generate([ask("two")])[0].text == "two"
-    copy = pickle.loads(pickle.dumps(model))
+    pickled = pickle.dumps(model)
+    assert SECRET.encode() not in pickled
+    copy = pickle.loads(pickled)
+    with pytest.raises(ConfigurationError, match="Set OPENAI_API_KEY there"):
+        copy.generate([ask("three")])
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
     assert copy.generate([ask("three")])[0].text == "three"
     copy.close()
 

@@ -74,6 +74,32 @@ def test_a_batch_whose_worker_is_killed_is_held_again_and_is_the_same(cluster, s
     assert [timeless(one) for one in there] == [timeless(one) for one in here]
 
 
+class TellsItsProcess:
+    """Answers with the number of its process."""
+
+    def respond(self, conversations, *, seeds):
+        from simgym.assistants import AssistantTurn
+
+        return [AssistantTurn(str(os.getpid())) for _ in seeds]
+
+    def fingerprint(self):
+        return {"assistant": "process"}
+
+
+def test_a_worker_with_a_gpu_is_one_process_for_the_whole_job(cluster, scenarios, tmp_path):
+    """Ray ends the process of a GPU task after each one, and the models loaded in it with it."""
+    import ray.cloudpickle as by_value
+
+    by_value.register_pickle_by_value(__import__("sys").modules[__name__])
+    jobs = [Job(TellsItsProcess(), make_env(name, scenarios, OPTIONS), tmp_path / f"{name}.jsonl") for name in COLUMNS]
+    collected = ray_collect_jobs(jobs, batch_size=1, resources={"num_cpus": 1, "num_gpus": 1})
+    transcripts = [transcript for job in collected for transcript in job]
+    assert len(transcripts) == 12
+    processes = {said for transcript in transcripts for said in transcript.conversation.said_by("assistant")}
+    assert len(processes) == 2  # the cluster has room for two
+    assert str(os.getpid()) not in processes
+
+
 def test_no_cluster_at_the_address_is_a_sentence_at_once(monkeypatch, scenarios, tmp_path):
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     jobs = [Job(LanguageModelAssistant("scripted:seed"), make_env(COLUMNS[0], scenarios, OPTIONS), tmp_path / "x")]
