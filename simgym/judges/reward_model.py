@@ -17,8 +17,8 @@ from simgym.conversation import Conversation, Scenario
 from simgym.errors import ConfigurationError, WeightsError
 from simgym.extras import require_extra
 from simgym.judges.base import Judgement
-from simgym.language_models.weights import resolve_weights
-from simgym.transcripts import ModelCall
+from simgym.language_models.weights import local_chat_template, local_files, resolve_weights
+from simgym.transcripts import ModelCall, text_hash
 
 _DTYPES = ("float32", "bfloat16", "float16")
 
@@ -102,9 +102,12 @@ class RewardModelJudge:
             self._ready()
 
     def fingerprint(self) -> dict[str, Any]:
+        template = local_chat_template(self.name)
         return {
             "judge": "reward_model",
             "model": self.name,
+            **local_files(self.name),
+            **({"chat_template": text_hash(template)} if template else {}),
             "revision": self.revision,
             "centre": self.centre,
             "scale": self.scale,

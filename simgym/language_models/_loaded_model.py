@@ -34,6 +34,7 @@ from simgym.language_models.base import Generation, Request
 from simgym.language_models.thoughts import without_reasoning
 from simgym.language_models.weights import Weights, resolve_weights
 from simgym.seeding import derive_seed
+from simgym.template_date import needs_date, with_date
 from simgym.tokenization import encode, encode_with_offsets
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ class LoadedModel:
         self.context_length = options.context_length or longest
         if options.chat_template is not None:
             self.tokenizer.chat_template = options.chat_template
+        if needs_date(str(self.tokenizer.chat_template)):
+            self.tokenizer.chat_template = with_date(self.tokenizer.get_chat_template(), options.date)
         # role marks that the tokenizer does not know for special tokens, and that decoding therefore leaves in a text
         self._writes_plain_marks = bool(set(control_tokens(self.tokenizer)) - set(self.tokenizer.all_special_tokens))
         self._template_variables = options.chat_template_kwargs
