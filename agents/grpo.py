@@ -20,7 +20,7 @@ import math
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from simgym.conversation import Scenario
 from simgym.errors import ServerUnavailable
@@ -67,6 +67,8 @@ class UserSettings:
     """Further arguments of the simulator, as `judge_options`."""
     numerics: str | None = None
     """`bfloat16-mixed`: of the policy's frozen linear layers; see `simgym.engine.numerics`."""
+    generation: Literal["trl", "engine"] = "trl"
+    """Who writes the policy's turns: TRL, or simgym's engine on the same weights."""
     system_prompt: str | None = None
     """Of the policy; none: what its chat template does without one."""
     outage_waits: list[float] = field(default_factory=lambda: list(WAITS))
@@ -145,6 +147,7 @@ def make_trainer(users: UserSettings, training: Any, options: Any) -> Any:
         seed=training.seed,
         system_prompt=users.system_prompt,
         waits=users.outage_waits,
+        generation=users.generation,
         max_turns=users.max_turns,
         judge=users.judge,
         judge_options=as_mapping(users.judge_options),

@@ -27,9 +27,11 @@ SMALL_PPO = (
 
 
 def train_grpo(setup: Setup) -> dict[str, Any]:
-    """Twenty steps of GRPO, with a validation before and behind them."""
+    """Twenty steps of GRPO with a validation before and behind them, then a few whose turns TRL generates."""
     length = SMALL_GRPO if setup.small else ("--max_steps", "20", "--eval_steps", "20")
-    return train(setup, "grpo", (*length, "--save_strategy", "no"), share=0.6)
+    engine = train(setup, "grpo", (*length, "--save_strategy", "no", "--generation", "engine"), share=0.6)
+    short = SMALL_GRPO if setup.small else ("--max_steps", "4", "--eval_strategy", "no")
+    return {"engine": engine, "trl": train(setup, "grpo", (*short, "--save_strategy", "no"), share=0.4)}
 
 
 def train_ppo(setup: Setup) -> dict[str, Any]:

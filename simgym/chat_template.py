@@ -5,7 +5,7 @@ chat template, with the hidden intent as system message ("flipping the dialogue"
 inference prompt both come from here. No template is known by name: the open user turn is found by rendering the
 conversation with a marker as next user message and cutting at the marker, and a user turn's end is the first special
 token that the template writes behind it. A template that refuses a system message, or moves it to the latest turn, gets
-it at the head of the first user message instead.
+it at the head of the first user message instead. One that asks for today's date is told a fixed one.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, Literal
 from simgym.conversation import END_OF_CONVERSATION, Message
 from simgym.errors import ConfigurationError
 from simgym.reasoning import is_reasoning_mark
+from simgym.template_date import needs_date, with_date
 from simgym.tokenization import begin_within, encode_with_offsets
 
 MASKED = -100
@@ -268,6 +269,8 @@ def _applied(tokenizer: Any, plain: Sequence[dict[str, str]], **variables: Any) 
     messages: Sequence[dict[str, Any]] = plain
     if _wants_parts(tokenizer):
         messages = [{**message, "content": [{"type": "text", "text": message["content"]}]} for message in plain]
+    if needs_date(str(tokenizer.chat_template)):
+        variables["chat_template"] = with_date(tokenizer.get_chat_template())
     return str(tokenizer.apply_chat_template(messages, tokenize=False, **variables))
 
 

@@ -55,6 +55,10 @@ ENVIRONMENTS: tuple[SimulatorEnv, ...] = (
 """The environments of simgym's own."""
 
 
+NUMERIC_ENV = "UserSimReplies-v0"
+"""Conversations as numbers, for RL libraries that take no text; see `simgym.integrations.numeric`."""
+
+
 def register_environments(rows: Sequence[SimulatorEnv] = ENVIRONMENTS) -> None:
     """Register a table of environments; doing so twice changes nothing.
 
@@ -66,6 +70,12 @@ def register_environments(rows: Sequence[SimulatorEnv] = ENVIRONMENTS) -> None:
     """
     for row in rows:
         _register(row.env_id, {"simulator": row.simulator, **row.kwargs})
+    if NUMERIC_ENV not in gymnasium.registry:
+        gymnasium.register(
+            NUMERIC_ENV,
+            entry_point="simgym.integrations.numeric_single:RepliesEnv",
+            vector_entry_point="simgym.integrations.numeric:RepliesVectorEnv",
+        )
 
 
 @functools.cache

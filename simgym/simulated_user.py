@@ -18,6 +18,8 @@ from typing import Any
 
 from simgym.conversation import Conversation, Message, Scenario
 from simgym.errors import ConfigurationError
+from simgym.faults import FaultKind
+from simgym.judges.base import Judgement
 from simgym.language_models.loading import LanguageModelSpec
 from simgym.simulation import Dialogue, Simulation
 from simgym.simulators.base import UserSimulator, UserTurn
@@ -96,9 +98,22 @@ def user(
         ConfigurationError: no scenario has that id, or the simulator cannot play it.
     """
     known = [scenario] if isinstance(scenario, Scenario) else scenarios
-    simulation = Simulation(load_simulator(simulator, model, options), scenarios=known, max_turns=_NO_LIMIT)
+    players = load_simulator(simulator, model, options)
+    simulation = Simulation(players, judge=_Nobody(), scenarios=known, max_turns=_NO_LIMIT)
     chosen = simulation.scenario(seed, scenario.id if isinstance(scenario, Scenario) else scenario)
     return SimulatedUser(simulation, chosen, seed)
+
+
+class _Nobody:
+    """In the judge's seat, where nobody is asked: the default judge would need a model in this process."""
+
+    def judge(
+        self, scenarios: Sequence[Scenario], conversations: Sequence[Conversation], *, seeds: Sequence[int]
+    ) -> list[Judgement]:
+        return [Judgement(None, fault=str(FaultKind.OTHER)) for _ in conversations]
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {"judge": "nobody"}
 
 
 def _last_turn(dialogue: Dialogue) -> UserTurn:

@@ -32,7 +32,7 @@ from simgym.plugins import unknown
 from simgym.seeding import derive_seed
 from simgym.simulators.base import UserSimulator, UserTurn
 from simgym.simulators.loading import load_simulator
-from simgym.transcripts import COMPLETE, EndReason, ModelCall, Transcript
+from simgym.transcripts import COMPLETE, EndReason, ModelCall, Transcript, check_rewards
 from simgym.typed_json import describe, from_json
 
 STATE_VERSION = 1
@@ -126,7 +126,11 @@ class Dialogue:
         names = {"messages": "conversation", "judge_values": "components"}
         given = {names.get(key, key): item for key, item in value.items() if key not in names.values()}
         given["conversation"] = {"messages": value["messages"]}
-        return from_json(cls, given, "state", extra="ignore")
+        dialogue = from_json(cls, given, "state", extra="ignore")
+        check_rewards(dialogue.reward, *dialogue.components)
+        if dialogue.turn < 0:
+            raise ConfigurationError(f"state.turn is {dialogue.turn}, expected >= 0. Make the state with get_state.")
+        return dialogue
 
     def to_transcript(
         self,

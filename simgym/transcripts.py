@@ -161,10 +161,18 @@ class Transcript:
                 "wrote it."
             )
         transcript = from_json(cls, _as_fields(value), "transcript", extra="ignore")
-        for number in (transcript.reward, *transcript.components):
-            if number is not None and not 0 <= number <= 1:
-                raise ConfigurationError(f"A reward or one of its components is {number}, expected a number in [0, 1].")
+        check_rewards(transcript.reward, *transcript.components)
         return transcript
+
+
+def check_rewards(*rewards: float | None) -> None:
+    """Refuse rewards, or components of one, that no judge can have given.
+
+    Raises:
+        ConfigurationError: a number is outside [0, 1].
+    """
+    if wrong := [reward for reward in rewards if reward is not None and not 0 <= reward <= 1]:
+        raise ConfigurationError(f"A reward or one of its components is {wrong[0]}, expected a number in [0, 1].")
 
 
 def tokens_by_role(calls: Iterable[ModelCall]) -> dict[str, dict[str, int]]:

@@ -100,3 +100,11 @@ def test_a_conversation_that_no_user_can_answer_is_refused_in_a_sentence(scenari
         user.reply([{"role": "tool", "content": "42"}])
     with pytest.raises(InvalidAction, match="empty"):
         user.reply([{"role": "user", "content": "hi"}, {"role": "assistant", "content": " "}])
+
+
+def test_nobody_judges_so_no_judge_is_loaded(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("the extra 'local' is not needed")
+
+    monkeypatch.setattr("simgym.judges.reward_head.require_extra", refuse)
+    assert simgym.user("role_play", model="scripted:hello").open().text == "hello"

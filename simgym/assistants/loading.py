@@ -20,6 +20,7 @@ from simgym.assistants.language_model_assistant import LanguageModelAssistant, p
 from simgym.assistants.trained import load_trained
 from simgym.assistants.training_record import read_training_record
 from simgym.errors import ConfigurationError
+from simgym.jsonl import parse_json
 from simgym.language_models.base import SamplingParams
 from simgym.language_models.model_spec import AnswerCache, ModelSpec, check_named_model, is_language_model
 from simgym.plugins import PYTHON_PREFIX, available, find, make, options_of
@@ -89,7 +90,10 @@ def _read_plugin(model: str) -> _Plugin | None:
         return _Plugin(model, {})
     if not model.startswith("{"):
         return None
-    options = json.loads(model)
+    try:
+        options = parse_json(model)
+    except ValueError:
+        return None  # ModelSpec says what is wrong with it
     if "assistant" not in options:
         return None
     name = options.pop("assistant")
@@ -138,9 +142,9 @@ def _split_prompt(text: str) -> tuple[str, str]:
     if text.lstrip().startswith("{"):
         try:
             _, end = json.JSONDecoder().raw_decode(text.lstrip())
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigurationError(
-                f"The assistant {text!r} starts like a JSON object but is none: {error}."
+                f"The assistant {text[:120]!r} starts like a JSON object but is none: {error}."
             ) from error
         model, rest = text.lstrip()[:end], text.lstrip()[end:].strip()
         if rest and not rest.startswith("+"):

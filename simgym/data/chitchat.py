@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,6 +29,7 @@ from simgym.data.openings import scenario_of, unusable_opening
 from simgym.data.splits import SPLITS, assign_users
 from simgym.errors import ConfigurationError, MalformedFile
 from simgym.extras import optional_import
+from simgym.jsonl import read_json
 
 SOURCE = "chitchat-dataset 0.9.0"
 """The release whose data the extra `chitchat` installs."""
@@ -74,7 +74,7 @@ def chitchat_conversations(path: str | Path | None = None) -> ChitchatConversati
     """
     path = Path(path) if path is not None else _installed()
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
         logged = {identifier: _logged(identifier, value) for identifier, value in values.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise MalformedFile(

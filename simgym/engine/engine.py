@@ -132,6 +132,13 @@ class Engine:
             self._restart()
             self.scheduler.follow()
 
+    def forget(self) -> None:
+        """Drop what was kept of earlier prompts, after weights were updated in place, as an optimizer does.
+
+        Recorded passes read the weights where they are, so they stay. To be called while nothing runs.
+        """
+        self.prefix_cache.clear()
+
     def _prefill(self, admitted: list[Sequence]) -> Tensor:
         """Give new sequences a slot each and read their prompts; logits after their last tokens, shape (N, V)."""
         running = self.scheduler.running

@@ -7,7 +7,6 @@ one of its own, so that it is a column like any other.
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +16,7 @@ from simgym.assistants.loading import load_assistant
 from simgym.assistants.trained import TrainedAssistant
 from simgym.errors import ConfigurationError, UnknownName
 from simgym.evaluation.matrix import CellCollector
+from simgym.jsonl import parse_json
 from simgym.language_models.base import SamplingParams
 from simgym.language_models.model_spec import AnswerCache, ModelSpec
 from simgym.loading import takes_option
@@ -52,7 +52,7 @@ def read_pairs(texts: Iterable[str], option: str) -> dict[str, Any]:
         if key in pairs:
             raise ConfigurationError(f"{option} has {key!r} twice. Give it once.")
         try:
-            pairs[key] = json.loads(value)
+            pairs[key] = parse_json(value)
         except ValueError:
             pairs[key] = value
     return pairs
@@ -219,7 +219,7 @@ def read_resources(text: str | None) -> dict[str, float]:
         ConfigurationError: it is no JSON object of numbers.
     """
     try:
-        return {str(name): float(number) for name, number in json.loads(text or '{"num_cpus": 1}').items()}
+        return {str(name): float(number) for name, number in parse_json(text or '{"num_cpus": 1}').items()}
     except (ValueError, TypeError, AttributeError):
         raise ConfigurationError(
             f"The resources of a task are {text!r}, expected a JSON object of numbers, "

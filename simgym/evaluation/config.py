@@ -23,6 +23,7 @@ from typing import Any, Literal, get_args
 from simgym.assistants.loading import split_name
 from simgym.errors import ConfigurationError
 from simgym.plugins import unknown
+from simgym.yaml_files import read_yaml
 
 CacheMode = Literal["off", "read", "record", "replay"]
 """See `ExperimentConfig.cache_mode`."""
@@ -142,12 +143,7 @@ class ExperimentConfig:
         Raises:
             ConfigurationError: the file cannot be read, or see `from_mapping`; the message names the file.
         """
-        import yaml
-
-        try:
-            values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ConfigurationError(f"{path} cannot be read: {error}. Expected a YAML file of settings.") from error
+        values = read_yaml(path)
         given = {name: value for name, value in overrides.items() if value is not None}
         try:
             return cls.from_mapping({**(values or {}), **given} if isinstance(values or {}, Mapping) else values)

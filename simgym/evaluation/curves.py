@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from simgym.errors import MalformedFile
+from simgym.errors import ConfigurationError, MalformedFile
 from simgym.jsonl import read_jsonl
+from simgym.typed_json import from_json
 
 LOG_NAME = "log.jsonl"
 """In the folder of a training run."""
@@ -30,6 +31,20 @@ class Curve:
     """Mean reward x 100 of the conversations of that update or step, in [0, 100]; as many."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Point:
+    """A line with a reward."""
+
+    at: int
+    """Update or step."""
+    reward: float
+    """Mean of it, in [0, 1]."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.reward <= 1:
+            raise ConfigurationError(f"the reward is {self.reward}, expected a number in [0, 1]")
+
+
 def read_curve(folder: str | Path, name: str | None = None) -> Curve:
     """The curve of a training run.
 
@@ -47,8 +62,9 @@ def read_curve(folder: str | Path, name: str | None = None) -> Curve:
         try:
             unit = "update" if "update" in row else "step"
             if row.get("reward") is not None and unit in row:
-                points.append((int(row[unit]), 100 * float(row["reward"])))
-        except (ValueError, TypeError, AttributeError, OverflowError) as error:
+                point = from_json(_Point, {"at": row[unit], "reward": row["reward"]}, "a line", extra="ignore")
+                points.append((point.at, 100 * point.reward))
+        except (ValueError, TypeError, AttributeError) as error:
             raise MalformedFile(f"{path}, line {number}: not the log of a training run ({error}).") from error
     if not points:
         raise MalformedFile(f"{path} holds no line with a reward.")

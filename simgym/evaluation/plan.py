@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from simgym.errors import ConfigurationError, MalformedFile
+from simgym.fingerprints import differences, note_on_earlier
 from simgym.jsonl import read_json
 from simgym.transcripts import write_json
 from simgym.typed_json import describe, from_json
@@ -57,7 +58,8 @@ class Plan:
             ConfigurationError: they contradict each other; the message says in what.
         """
         if differing := self.contradictions(other):
-            raise ConfigurationError(f"The run was planned with another {'; another '.join(differing)}.")
+            note = note_on_earlier(self._shared_with(other), other._shared_with(self))
+            raise ConfigurationError(f"The run was planned with another {'; another '.join(differing)}.{note}")
         return replace(
             self,
             assistants={**self.assistants, **other.assistants},
@@ -67,22 +69,29 @@ class Plan:
 
     def contradictions(self, other: Plan) -> list[str]:
         """What the plans have in common and differ in, in words; nothing if their conversations can be compared."""
-        differences = [name for name in ("seed", "max_turns", "judge") if getattr(self, name) != getattr(other, name)]
+        contradictions = [name for name in ("seed", "max_turns") if getattr(self, name) != getattr(other, name)]
+        if differing := differences(self.judge, other.judge):
+            contradictions.append(f"judge ({', '.join(differing)})")
         for kind, ours, theirs in (
             ("assistant", self.assistants, other.assistants),
             ("simulator", self.simulators, other.simulators),
         ):
             for name in ours.keys() & theirs.keys():
-                keys = {*ours[name], *theirs[name]}
-                differing = sorted(key for key in keys if ours[name].get(key) != theirs[name].get(key))
-                if differing:
-                    differences.append(f"{kind} {name!r} ({', '.join(differing)})")
+                if differing := differences(ours[name], theirs[name]):
+                    contradictions.append(f"{kind} {name!r} ({', '.join(differing)})")
         shared = [name for name in other.scenarios if name in self.scenarios]
         if changed := [name for name in shared if self.scenarios[name] != other.scenarios[name]]:
-            differences.append(
+            contradictions.append(
                 f"scenario {changed[0]!r}" + (f" and {len(changed) - 1} more" if len(changed) > 1 else "")
             )
-        return differences
+        return contradictions
+
+    def _shared_with(self, other: Plan) -> dict[str, Any]:
+        """All but what one plan has and the other has not."""
+        plan = asdict(self)
+        for group in ("assistants", "simulators", "scenarios"):
+            plan[group] = {name: value for name, value in plan[group].items() if name in getattr(other, group)}
+        return plan
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Plan:

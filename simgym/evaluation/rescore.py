@@ -15,6 +15,7 @@ from typing import Any
 
 from simgym.errors import ConfigurationError
 from simgym.faults import parse_fault
+from simgym.fingerprints import describe_difference
 from simgym.judges.base import Judge, Judgement
 from simgym.output_files import is_special, lock_output
 from simgym.rollout.outages import ask_in_batches
@@ -93,8 +94,11 @@ def _already_judged(
         return {}
     done: dict[tuple[str, int], Transcript] = {}
     for transcript in read_transcripts(path):
-        if dict(transcript.fingerprints.get("judge", {})) != fingerprint:
-            raise ConfigurationError(f"{path} was judged by another judge. Choose another file.")
+        written = dict(transcript.fingerprints.get("judge", {}))
+        if written != fingerprint:
+            raise ConfigurationError(
+                f"{path} was judged by another judge{describe_difference(written, fingerprint)} Choose another file."
+            )
         if transcript.key not in by_key or by_key[transcript.key].conversation != transcript.conversation:
             raise ConfigurationError(f"{path} holds other conversations than {source}. Choose another file.")
         if transcript.end_reason != "judge_fault":

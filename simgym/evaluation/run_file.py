@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from simgym.errors import ConfigurationError, MalformedFile, TranscriptError
+from simgym.fingerprints import describe_difference
 from simgym.jsonl import cut_torn_line, read_jsonl
 from simgym.output_files import is_special, lock_output
 from simgym.typed_json import describe, from_json
@@ -111,7 +112,8 @@ class RunFile:
                 if expected is not None and row != expected:
                     differing = sorted(key for key in {*row, *expected} if row.get(key) != expected.get(key))
                     raise ConfigurationError(
-                        f"{path} was made with another {', '.join(differing)}. Give another folder, or remove the file."
+                        f"{path} was made with another {', '.join(differing)}{describe_difference(row, expected)} "
+                        "Give another folder, or remove the file."
                     )
             elif "key" not in row:
                 raise MalformedFile(f"{path}, line {number}: a row without a `key`. Mend or remove it.")

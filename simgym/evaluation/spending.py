@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from simgym.errors import ConfigurationError, MalformedFile
 from simgym.jsonl import read_json
 from simgym.rollout.budget import Budget
 from simgym.transcripts import Transcript, write_json
@@ -28,18 +29,27 @@ class Unwritten:
     cost: float
     """Money, >= 0, by the prices of the runs that made them."""
 
+    def __post_init__(self) -> None:
+        if self.tokens < 0 or self.cost < 0:
+            raise ConfigurationError(f"{self.tokens} tokens and a cost of {self.cost} were spent, expected >= 0.")
+
 
 def count_earlier(budget: Budget, transcripts: Iterable[Transcript], folder: Path) -> None:
     """Add to a budget what earlier commands have spent on a run.
 
     Raises:
-        MalformedFile, ConfigurationError: `unwritten.json` holds something else.
+        MalformedFile: `unwritten.json` holds something else.
     """
     for transcript in transcripts:
         budget.count(transcript.calls)
     path = folder / FILE_NAME
     if path.is_file():
-        earlier = from_json(Unwritten, read_json(path), str(path))
+        try:
+            earlier = from_json(Unwritten, read_json(path), "unwritten")
+        except MalformedFile:
+            raise
+        except ConfigurationError as error:
+            raise MalformedFile(f"{path}: {error} Remove the file to count anew.") from error
         budget.add(earlier.tokens, earlier.cost)
 
 

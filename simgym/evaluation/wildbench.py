@@ -91,6 +91,12 @@ class Verdict:
     reference_length: int = 0
     """`reward`: characters of the other answer."""
 
+    def __post_init__(self) -> None:
+        if self.grade is not None and not 1 <= self.grade <= 10:
+            raise ConfigurationError(f"grade is {self.grade}, expected a number from 1 to 10.")
+        if any(item not in (0, 1) for item in self.items):
+            raise ConfigurationError(f"items are {self.items}, expected 0 or 1 for each item of the checklist.")
+
 
 @dataclass(frozen=True, slots=True)
 class _Said:

@@ -6,11 +6,14 @@ process was killed, and the trainer would refuse to go on from it.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from simgym.errors import ConfigurationError
+from simgym.jsonl import parse_json
+from simgym.typed_json import read_as
 
 
 def last_complete_checkpoint(folder: str | Path) -> str | None:
@@ -34,7 +37,10 @@ def device_flags() -> list[str]:
 
 def as_mapping(value: str | Mapping[str, Any] | None) -> dict[str, Any]:
     """A setting with parts: a mapping already (from YAML), or JSON (from a flag); none: empty."""
-    return dict(json.loads(value)) if isinstance(value, str) else dict(value or {})
+    try:
+        return dict(read_as(dict, parse_json(value) if isinstance(value, str) else value or {}, "The setting"))
+    except ValueError as error:
+        raise ConfigurationError(f"{str(value)[:120]!r} is no mapping: {error} Expected a JSON object.") from error
 
 
 def as_model(value: str | Mapping[str, Any]) -> str | dict[str, Any]:

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,14 @@ from simgym.extras import optional_import
 from simgym.faults import fault_label
 from simgym.integrations.features import ConversationFeatures, Projection
 from simgym.integrations.outages import check_servers
+from simgym.jsonl import read_json
 from simgym.language_models.loading import LanguageModelSpec
 from simgym.language_models.model_spec import ModelSpec
 from simgym.language_models.weights import DEFAULT_MODEL
 from simgym.seeding import derive_seed
 from simgym.simulation import Dialogue
 from simgym.transcripts import text_hash
+from simgym.typed_json import from_json
 
 optional_import("stable_baselines3", "train")  # says which extra brings it
 from stable_baselines3.common.vec_env import VecEnv  # noqa: E402
@@ -52,6 +55,20 @@ _MAX_FAILED_OPENINGS = 20
 """Openings that may fail in a row before the simulator counts as broken."""
 _NUM_RECENT_REWARDS, _UNKNOWN_REWARD = 256, 0.5
 """How many recent rewards are averaged to impute a missing one, and what is imputed before there are any."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _RowsState:
+    """What `TextVecEnv.state` says, as a checkpoint holds it."""
+
+    rows: tuple[Mapping[str, Any], ...]
+    """A dialogue's JSON values a row."""
+    episodes_begun: tuple[int, ...]
+    """Conversations that each row has begun."""
+    faults: Mapping[str, int]
+    """Conversations without a reward, by kind of fault."""
+    latest_rewards: tuple[float, ...]
+    """In [0, 1], oldest first."""
 
 
 class TextVecEnv(VecEnv):
@@ -189,18 +206,19 @@ class TextVecEnv(VecEnv):
         self._recent_rewards.clear()
         self._restored = False
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from a `state`: the next `reset` gives its conversations instead of new ones.
 
         Raises:
-            ConfigurationError: it has another number of conversations.
+            ConfigurationError: it is not such a state, or has another number of conversations.
         """
-        if len(state["rows"]) != self.num_envs:
-            raise ConfigurationError(f"The state has {len(state['rows'])} conversations, expected {self.num_envs}.")
-        self._rows = [Dialogue.from_json(row) for row in state["rows"]]
-        self.conversations_begun = list(state["episodes_begun"])
-        self.faults = Counter(state["faults"])
-        self._recent_rewards = deque(state["latest_rewards"], maxlen=_NUM_RECENT_REWARDS)
+        there = from_json(_RowsState, state, "state", extra="ignore")
+        if not len(there.rows) == len(there.episodes_begun) == self.num_envs:
+            raise ConfigurationError(f"The state has {len(there.rows)} conversations, expected {self.num_envs}.")
+        self._rows = [Dialogue.from_json(row) for row in there.rows]
+        self.conversations_begun = list(there.episodes_begun)
+        self.faults = Counter(there.faults)
+        self._recent_rewards = deque(there.latest_rewards, maxlen=_NUM_RECENT_REWARDS)
         self._restored = True
 
     def _begin(self, rows: Sequence[int]) -> list[Dialogue]:
@@ -392,7 +410,7 @@ def load_policy(folder: str | Path, model: LanguageModelSpec | None = None) -> P
     if model is None:
         model = training.base_model if training is not None else DEFAULT_MODEL
     try:
-        settings = json.loads((Path(folder) / SETTINGS).read_text(encoding="utf-8"))
+        settings = read_json(Path(folder) / SETTINGS)
         tensors = load_file(Path(folder) / POLICY)
         action_set = action_set_from_json(settings["choices"], model)
         stored = settings["features"]
@@ -415,6 +433,7 @@ def load_policy(folder: str | Path, model: LanguageModelSpec | None = None) -> P
             net_arch=settings["net_arch"],
             activation_fn=getattr(torch.nn, settings["activation"]),
         )
+        deterministic = bool(settings["deterministic"])
         weights = {name.removeprefix("policy."): value for name, value in tensors.items() if name.startswith("policy.")}
         policy.load_state_dict({name: torch.as_tensor(value) for name, value in weights.items()})
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
@@ -422,7 +441,6 @@ def load_policy(folder: str | Path, model: LanguageModelSpec | None = None) -> P
             raise
         raise WeightsError(f"{folder} holds no policy: {error!r}. Save one with PolicyAssistant.save.") from error
     policy.eval()
-    deterministic = bool(settings["deterministic"])
     return PolicyAssistant(policy, action_set, features, deterministic=deterministic, training=training)
 
 

@@ -14,17 +14,19 @@ earlier tokens with the user's turn behind them, and nothing is decoded and toke
 not write have 0 in `env_mask`. A rollout without a judgement has the reward None, which TRL leaves out of the group's
 mean and gives no advantage; `Rollouts.faults` counts them.
 
-Generation is TRL's own (`transformers`, or one of its vLLM modes). With several processes the rollouts of a group may
-be spread over them: each scenario is opened by one process, for all, and every process asks for equally many replies.
+Generation is TRL's own (`transformers`, or one of its vLLM modes), or with `generation="engine"` that of simgym's
+engine on the same weights. With several processes the rollouts of a group may be spread over them: each scenario is
+opened by one process, for all, and every process asks TRL for equally many replies.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from simgym.assistants.base import AssistantTurn
 from simgym.assistants.training_record import TrainingRecord
@@ -35,6 +37,7 @@ from simgym.errors import ConfigurationError, MissingDependency
 from simgym.extras import describe, install_command, missing_packages, optional_import
 from simgym.faults import Fault, FaultKind, fault_label
 from simgym.integrations.outages import WAITS, check_servers, retry_on_outage, silent
+from simgym.integrations.policy_engine import PolicyEngine
 from simgym.language_models.base import FinishReason, Generation
 from simgym.language_models.thoughts import without_reasoning
 from simgym.seeding import derive_seed
@@ -71,8 +74,11 @@ class Rollouts:
         seed: int,
         system_prompt: str | None,
         waits: Sequence[float] = WAITS,
+        generation: Literal["trl", "engine"] = "trl",
     ) -> None:
         self.simulation = simulation
+        self.generation = generation
+        self._engine = PolicyEngine(seed) if generation == "engine" else None
         self.env_id = env_id
         self.waits = tuple(waits)
         self.seed = seed
@@ -107,12 +113,25 @@ class Rollouts:
         step = trainer.state.global_step if training else "evaluation"
         self._longest = _context_length(trainer)
         rollouts = self._open(tokenizer, [prompt[-1]["content"] for prompt in prompts], step, trainer)
+        with self._engine.rollout(trainer) if self._engine else nullcontext():
+            self._talk(tokenizer, rollouts, step, trainer)
+        dialogues = [rollout.dialogue for rollout in rollouts]
+        if all(_gathered(silent(dialogues) is not None, trainer)):  # processes try again together, or not at all
+            check_servers(dialogues)
+        return self._output(tokenizer, rollouts, trainer)
+
+    def _talk(self, tokenizer: Any, rollouts: list[Rollout], step: int | str, trainer: Any) -> None:
+        """Play the conversations to their ends, turn by turn."""
         while wanted := max(_gathered(len(running := _not_ended(rollouts)), trainer)):
-            # vLLM behind a server, or over several GPUs, deals replies out in equal shares: all processes ask for as
-            # many, a process whose conversations are over for nothing but padding, which is dropped
-            padding = [min((rollout.prompt_ids for rollout in rollouts), key=len)] * (wanted - len(running))
             asked = [_so_far(rollout) for rollout in running]
-            ids_N, logprobs_N = trainer._generate_single_turn([*asked, *padding], None, {}, 1)
+            if self._engine:
+                places = [place for place, rollout in enumerate(rollouts) if not rollout.dialogue.ended]
+                ids_N, logprobs_N = self._engine.generate(asked, places, step, trainer), None
+            else:
+                # vLLM behind a server, or over several GPUs, deals replies out in equal shares: all processes ask for
+                # as many, a process whose conversations are over for nothing but padding, which is dropped
+                padding = [min((rollout.prompt_ids for rollout in rollouts), key=len)] * (wanted - len(running))
+                ids_N, logprobs_N = trainer._generate_single_turn([*asked, *padding], None, {}, 1)
             if not running:
                 continue
             turns = []
@@ -127,10 +146,6 @@ class Rollouts:
                 rollout.dialogue = dialogue
                 if not dialogue.ended:
                     self._hear(tokenizer, rollout, trainer)
-        dialogues = [rollout.dialogue for rollout in rollouts]
-        if all(_gathered(silent(dialogues) is not None, trainer)):  # processes try again together, or not at all
-            check_servers(dialogues)
-        return self._output(tokenizer, rollouts, trainer)
 
     def _open(self, tokenizer: Any, ids: Sequence[str], step: int | str, trainer: Any) -> list[Rollout]:
         """Conversations that begin, one opening for all rollouts of a scenario."""
@@ -221,6 +236,7 @@ def make_rollout_func(
     seed: int = 0,
     system_prompt: str | None = None,
     waits: Sequence[float] = WAITS,
+    generation: Literal["trl", "engine"] = "trl",
     **settings: Any,
 ) -> Rollouts:
     """A `rollout_func` for TRL's `GRPOTrainer`.
@@ -232,6 +248,8 @@ def make_rollout_func(
             count, so that every evaluation meets the same users. The policy's own sampling follows TRL's seed.
         system_prompt: Of the policy; None: what its chat template does without one.
         waits: Seconds before each new attempt when servers do not answer.
+        generation: Who writes the policy's turns: `trl` (its `generate`, or vLLM), or `engine`, simgym's own on the
+            same weights; see `simgym.integrations.policy_engine`.
         settings: Arguments of the environment: `judge`, `max_turns`, `model` (of the user), and so on.
 
     Raises:
@@ -243,7 +261,9 @@ def make_rollout_func(
     if unfit := [package for package in missing_packages("train") if package.name == "trl"]:
         raise MissingDependency(f"A rollout function needs TRL: {describe(unfit)} Run: {install_command('train')}")
     simulation = simulation_of(gymnasium.make(env_id, scenarios=list(scenarios), **settings))
-    return Rollouts(simulation, env_id=env_id, seed=seed, system_prompt=system_prompt, waits=waits)
+    return Rollouts(
+        simulation, env_id=env_id, seed=seed, system_prompt=system_prompt, waits=waits, generation=generation
+    )
 
 
 def training_record(trainer: Any, base_model: str | Mapping[str, Any]) -> TrainingRecord:

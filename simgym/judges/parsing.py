@@ -1,19 +1,20 @@
 """Reads a judge's reply into a grade, a verdict or checklist items, or a fault; nothing has a default.
 
 Replies are JSON objects where the backend can enforce a schema, and are read tolerantly where it cannot: text before
-and after the object (such as a code fence) is ignored. Two objects that disagree, one of which may be a quotation of
-what an assistant wrote, are a fault. Faults begin with a type: `refused: ...` (the model will not judge), `unparsable:
+and after the object (such as a code fence) is ignored, and slips with one possible reading are mended (see
+`simgym.almost_json`). Two objects that disagree, one of which may be a quotation of what an assistant wrote, are a
+fault. Faults begin with a type: `refused: ...` (the model will not judge), `unparsable:
 ...` or `out_of_range: ...`; those of the model itself (`timeout: ...`, `server: ...`) come with the reply.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+
+from simgym.almost_json import read_objects
 
 LOWEST_GRADE, HIGHEST_GRADE = 0, 10
 VERDICTS: Mapping[str, float] = {"A++": 1.0, "A+": 0.75, "TIE": 0.5, "B+": 0.25, "B++": 0.0}
@@ -22,6 +23,7 @@ _REFUSAL = re.compile(
     r"\b(?:i['’]?m sorry|i apologi[sz]e|i can(?:no|['’])t|i(?: a|['’])m (?:unable|not able)|i will not|i won['’]t)\b",
     re.IGNORECASE,
 )
+_FRACTION = re.compile(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*(?:/|out of)\s*(\d{1,9})\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +53,10 @@ class Checked:
 def read_grade(reply: str, *, lowest: float = LOWEST_GRADE, highest: float = HIGHEST_GRADE) -> Grade:
     """The grade in the first JSON object of a reply that has a `score`.
 
-    A score written as a text of digits counts as a number; anything else, or a number outside the range, is a fault.
+    A score written as a text of digits counts as a number, and so does `8/10` where 10 is the highest; anything else,
+    or a number outside the range, is a fault.
     """
-    values = [value for value in _objects(reply) if "score" in value]
+    values = read_objects(reply, "score")
     if not values:
         return Grade(None, "", _unreadable(reply, "a score"))
     if any(repr(value["score"]) != repr(values[0]["score"]) for value in values):
@@ -63,8 +66,8 @@ def read_grade(reply: str, *, lowest: float = LOWEST_GRADE, highest: float = HIG
 
 def read_checklist(reply: str, count: int) -> Checked:
     """The answers to `count` items; a list of another length is a fault, not a partial score."""
-    for value in _objects(reply):
-        items = value.get("items")
+    for value in read_objects(reply, "items"):
+        items = value["items"]
         if not isinstance(items, list):
             continue
         if len(items) != count:
@@ -79,7 +82,7 @@ def read_checklist(reply: str, count: int) -> Checked:
 
 def read_verdict(reply: str) -> Grade:
     """How much better A is than B, in [0, 1]: the `choice` in the first JSON object that has one."""
-    values = [value for value in _objects(reply) if "choice" in value]
+    values = read_objects(reply, "choice")
     if not values:
         return Grade(None, "", _unreadable(reply, "a choice"))
     if any(repr(value["choice"]) != repr(values[0]["choice"]) for value in values):
@@ -88,20 +91,6 @@ def read_verdict(reply: str) -> Grade:
     if choice in VERDICTS:
         return Grade(VERDICTS[choice], thought, None)
     return Grade(None, thought, f"unparsable: choice is {choice[:20]!r}")
-
-
-def _objects(reply: str) -> Iterator[dict[str, Any]]:
-    """The JSON objects in a reply that are not inside another one."""
-    decoder, start = json.JSONDecoder(strict=False), reply.find("{")
-    while start >= 0:
-        try:
-            value, length = decoder.raw_decode(reply[start:])
-        except (ValueError, RecursionError):
-            start = reply.find("{", start + 1)
-            continue
-        if isinstance(value, dict):
-            yield value
-        start = reply.find("{", start + length)
 
 
 def _unreadable(reply: str, what: str) -> str:
@@ -113,6 +102,8 @@ def _unreadable(reply: str, what: str) -> str:
 def _grade(score: object, thought: str, lowest: float, highest: float) -> Grade:
     if isinstance(score, bool) or not isinstance(score, int | float | str):
         return Grade(None, thought, f"unparsable: score is a {type(score).__name__}")
+    if isinstance(score, str) and (fraction := _FRACTION.fullmatch(score)) and float(fraction[2]) == highest:
+        score = fraction[1]
     try:
         number = float(score)
     except (ValueError, OverflowError):

@@ -11,7 +11,6 @@ simulator or assistant runs on the same base.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ import numpy as np
 from simgym.conversation import Conversation, Scenario
 from simgym.errors import ConfigurationError, WeightsError
 from simgym.extras import require_extra
+from simgym.jsonl import read_json
 from simgym.judges.base import Judgement
 from simgym.language_models.loading import LanguageModelSpec, load_language_model, unwrapped
 from simgym.language_models.pooling import Exchange, Floats, match, pool, rendered
@@ -83,7 +83,7 @@ def read_head(folder: str | Path) -> Head:
 
     try:
         tensors = load_file(Path(folder) / "head.safetensors")
-        settings = json.loads((Path(folder) / "head.json").read_text(encoding="utf-8"))
+        settings = read_json(Path(folder) / "head.json")
         head = Head(
             layer=int(settings["layer"]),
             match_layer=int(settings["match_layer"]),
@@ -95,7 +95,7 @@ def read_head(folder: str | Path) -> Head:
         if not (head.deviation > 0).all() or not (head.match_deviation > 0).all():
             raise ValueError("a deviation is not positive")
         head.rewards(np.zeros((1, *head.mean.shape), dtype=np.float32), np.zeros((1, 3), dtype=np.float32))
-    except (OSError, ValueError, KeyError, TypeError, IndexError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, IndexError, OverflowError, SafetensorError) as error:
         raise WeightsError(
             f"{folder} holds no reward head: {error!r}. Make one with agents/embedded_reward.py."
         ) from error

@@ -14,11 +14,14 @@ from typing import Any
 
 from simgym.chat_template import render
 from simgym.conversation import Conversation, Scenario
-from simgym.errors import ConfigurationError, WeightsError
+from simgym.errors import ConfigurationError
 from simgym.extras import require_extra
 from simgym.judges.base import Judgement
-from simgym.language_models.weights import resolve_weights
-from simgym.transcripts import ModelCall
+from simgym.language_models.pretrained import load_pretrained
+from simgym.language_models.weights import local_chat_template, local_files, resolve_weights
+from simgym.transcripts import ModelCall, text_hash
+
+_DTYPES = ("float32", "bfloat16", "float16")
 
 
 class RewardModelJudge:
@@ -32,7 +35,8 @@ class RewardModelJudge:
         centre: float = 0.0,
         scale: float = 1.0,
         max_batch_size: int = 16,
-        device: str = "cpu",
+        device: str = "auto",
+        dtype: str = "auto",
         trust_remote_code: bool = False,
     ) -> None:
         """Describe the model; it is loaded on the first call.
@@ -43,7 +47,8 @@ class RewardModelJudge:
             centre: Reward that becomes 0.5.
             scale: Reward above the centre that becomes 0.73, > 0.
             max_batch_size: Conversations per forward pass, >= 1.
-            device: What torch calls it.
+            device: What torch calls it; `auto`: a GPU if there is one.
+            dtype: `float32`, `bfloat16` or `float16`; `auto`: bfloat16 on a GPU, else float32.
             trust_remote_code: Run code that comes with the weights.
 
         Raises:
@@ -55,9 +60,11 @@ class RewardModelJudge:
             raise ConfigurationError(
                 f"centre is {centre}, scale {scale}, max_batch_size {max_batch_size}; expected finite, > 0, >= 1."
             )
+        if dtype not in ("auto", *_DTYPES):
+            raise ConfigurationError(f"dtype is {dtype!r}, expected auto, {', '.join(_DTYPES)}.")
         self.name, self.revision = model, revision
         self.centre, self.scale = centre, scale
-        self.max_batch_size, self.device = max_batch_size, device
+        self.max_batch_size, self.device, self.dtype = max_batch_size, device, dtype
         self.trust_remote_code = trust_remote_code
         self._lock = threading.RLock()
         self._loaded: tuple[Any, Any] | None = None
@@ -96,12 +103,16 @@ class RewardModelJudge:
             self._ready()
 
     def fingerprint(self) -> dict[str, Any]:
+        template = local_chat_template(self.name)
         return {
             "judge": "reward_model",
             "model": self.name,
+            **local_files(self.name),
+            **({"chat_template": text_hash(template)} if template else {}),
             "revision": self.revision,
             "centre": self.centre,
             "scale": self.scale,
+            **({} if self.dtype == "auto" else {"dtype": self.dtype}),
         }
 
     def _judgement(self, reward: float | None, text: str, tokens: int, conversation: Conversation) -> Judgement:
@@ -133,30 +144,40 @@ class RewardModelJudge:
         longest = max(map(len, ids_N))
         pad = model.config.pad_token_id
         # right padding: classification heads of decoders read the last token that is not padding
-        padded = torch.tensor([ids + [pad] * (longest - len(ids)) for ids in ids_N], device=self.device)
-        mask = torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for ids in ids_N], device=self.device)
+        padded = torch.tensor([ids + [pad] * (longest - len(ids)) for ids in ids_N], device=model.device)
+        mask = torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for ids in ids_N], device=model.device)
         with torch.inference_mode():
             logits = model(input_ids=padded, attention_mask=mask).logits
         return [float(value) for value in logits[:, 0].float()]
 
     def _ready(self) -> tuple[Any, Any]:
         if self._loaded is None:
-            from transformers import AutoModelForSequenceClassification, AutoTokenizer
+            from transformers import AutoModelForSequenceClassification
 
+            device, dtype = self._placement()
             weights = resolve_weights(self.name, revision=self.revision)
             common: dict[str, Any] = {"revision": weights.revision, "trust_remote_code": self.trust_remote_code}
-            try:
-                tokenizer = AutoTokenizer.from_pretrained(weights.path, **common)
-                model = AutoModelForSequenceClassification.from_pretrained(weights.path, use_safetensors=True, **common)
-            except (OSError, ValueError) as error:
-                raise WeightsError(
-                    f"Cannot load the reward model {self.name!r}: {str(error).splitlines()[0]}"
-                ) from error
+            tokenizer, model = load_pretrained(
+                AutoModelForSequenceClassification, self.name, weights, common, dtype=dtype
+            )
             if model.config.num_labels != 1:
                 raise ConfigurationError(
                     f"{self.name} has {model.config.num_labels} outputs, expected one. Is it a reward model?"
                 )
             if model.config.pad_token_id is None:
                 model.config.pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-            self._loaded = (model.to(self.device).eval(), tokenizer)
+            self._loaded = (model.to(device).eval(), tokenizer)
         return self._loaded
+
+    def _placement(self) -> tuple[Any, Any]:
+        """Device and number format, `auto` resolved for this machine."""
+        import torch
+
+        name = self.device
+        if name == "auto":
+            other = "mps" if torch.backends.mps.is_available() else "cpu"
+            name = "cuda" if torch.cuda.is_available() else other
+        device = torch.device(name)
+        if self.dtype != "auto":
+            return device, getattr(torch, self.dtype)
+        return device, torch.bfloat16 if device.type == "cuda" else torch.float32

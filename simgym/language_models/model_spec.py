@@ -18,7 +18,6 @@ configuration files and shell histories.
 from __future__ import annotations
 
 import functools
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from simgym.errors import ConfigurationError, UnknownName
+from simgym.jsonl import parse_json
 from simgym.language_models.base import LanguageModel
 from simgym.language_models.secret import NO_SECRETS, Secret
 from simgym.plugins import PYTHON_PREFIX, available, check_options, unknown
@@ -169,7 +169,7 @@ def _implements_language_model(kind: type) -> bool:
 def _of_text(text: str) -> ModelSpec:
     if text.lstrip().startswith("{"):
         try:
-            value = json.loads(text)
+            value = parse_json(text)
         except ValueError as error:
             raise ConfigurationError(
                 f"The model {_shown(text)} starts like a JSON object but is none: {error}."

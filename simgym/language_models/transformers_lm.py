@@ -26,7 +26,8 @@ from simgym.extras import require_extra
 from simgym.language_models._loaded_model import LoadedModel
 from simgym.language_models._threads import settle_threads
 from simgym.language_models.base import Generation, Likelihood, Purpose, Request, SamplingParams
-from simgym.language_models.weights import DEFAULT_MODEL, weights_hash
+from simgym.language_models.weights import DEFAULT_MODEL, local_chat_template, local_files
+from simgym.template_date import DEFAULT_DATE, check_date, needs_date
 from simgym.tokenization import encode_around, next_token
 from simgym.transcripts import text_hash
 
@@ -51,6 +52,7 @@ class TransformersLM:
         context_length: int | None = None,
         chat_template: str | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
+        date: str = DEFAULT_DATE,
         trust_remote_code: bool = False,
         model_options: Mapping[str, Any] | None = None,
         cuda_graphs: bool = True,
@@ -75,6 +77,8 @@ class TransformersLM:
             chat_template: Jinja template to use instead of the tokenizer's own, or for a tokenizer that has none.
             chat_template_kwargs: Variables for the chat template, as models that reason have:
                 `{"enable_thinking": False}`.
+            date: What a chat template that asks for today's date is told (Llama 3.2, gpt-oss), e.g. `2024-07-26`; a
+                fixed one, so that a run gives the same conversations tomorrow.
             trust_remote_code: Run code that comes with the weights. Off unless you ask for it.
             model_options: Further arguments of `from_pretrained`: `{"device_map": "auto"}` for a model over several
                 GPUs (then `device` only decides the dtype), `attn_implementation` or `quantization_config`.
@@ -102,6 +106,7 @@ class TransformersLM:
         self.context_length = context_length
         self.chat_template = chat_template
         self.chat_template_kwargs = dict(chat_template_kwargs or {})
+        self.date = check_date(date)
         self.trust_remote_code = trust_remote_code
         if taken := sorted(_OWN_OPTIONS & set(model_options or {})):
             raise ConfigurationError(f"model_options holds {taken[0]!r}, which is an argument of its own or fixed.")
@@ -110,9 +115,10 @@ class TransformersLM:
         self.lock = threading.RLock()
         """Held during each forward pass. Never hold it while you call a method: another thread may lead the batch."""
         self._loaded: LoadedModel | None = None
+        self._read_files: tuple[dict[str, str], str | None] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "lock": None, "_loaded": None}
+        return {**self.__dict__, "lock": None, "_loaded": None, "_read_files": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, lock=threading.RLock())
@@ -267,18 +273,24 @@ class TransformersLM:
 
     def fingerprint(self) -> dict[str, Any]:
         """Identifies weights and numerics without loading them; adapters identify themselves where they are used."""
-        local = weights_hash(self.name)
+        files, template = self._read_files or self._files()
+        dated = self.date != DEFAULT_DATE or needs_date(template or "")
         return {
             "kind": "transformers",
             "model": self.name,
-            **({"weights": local} if local is not None else {}),
+            **files,
             "revision": self.revision,
             "dtype": self.dtype,
             "device": self.device,
-            **({"chat_template": text_hash(self.chat_template)} if self.chat_template else {}),
+            **({"chat_template": text_hash(template)} if template else {}),
             **({"chat_template_kwargs": self.chat_template_kwargs} if self.chat_template_kwargs else {}),
-            **({"model_options": self.model_options} if self.model_options else {}),
+            **({"date": self.date} if dated else {}),
+            **({"model_options": _plain(self.model_options)} if self.model_options else {}),
         }
+
+    def _files(self) -> tuple[dict[str, str], str | None]:
+        """Hashes of the model's files, and its chat template, as they are on disk now."""
+        return local_files(self.name), self.chat_template or local_chat_template(self.name)
 
     def _check_adapters(self, names: Sequence[str | None]) -> None:
         for name in names:
@@ -292,8 +304,20 @@ class TransformersLM:
         settle_threads()
         with self.lock:
             if self._loaded is None:
+                self._read_files = self._files()  # whatever becomes of the files, this is what is in memory
                 self._loaded = LoadedModel(self)
             return self._loaded
+
+
+def _plain(value: Any) -> Any:
+    """An option as JSON: quantisation settings are objects, and so are torch's dtypes."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if hasattr(value, "to_dict"):
+        return _plain(value.to_dict())
+    return value if value is None or isinstance(value, str | int | float) else str(value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from simgym.conversation import Scenario
 from simgym.envs.unwrapping import env_id_of, simulation_of
 from simgym.errors import ConfigurationError, UnknownName
 from simgym.faults import FaultKind, fault_label
+from simgym.fingerprints import describe_difference
 from simgym.plugins import unknown
 from simgym.seeding import derive_seed
 from simgym.simulation import Simulation
@@ -172,9 +173,8 @@ class Collection:
         for role, expected in self.conditions.fingerprints.items():
             written = dict(transcript.fingerprints.get(role, {}))
             if written != expected:
-                different = sorted(key for key in {*written, *expected} if written.get(key) != expected.get(key))
                 raise ConfigurationError(
-                    f"{path} was written with another {role} (different: {', '.join(different)}). "
+                    f"{path} was written with another {role}{describe_difference(written, expected)} "
                     "Choose another file, or delete that one to start over."
                 )
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from string import Template
 from typing import Any, Literal
 
+from simgym.almost_json import read_objects
 from simgym.conversation import END_OF_CONVERSATION, Conversation, Message, Scenario, written_out
 from simgym.errors import ConfigurationError
 from simgym.language_models.base import LanguageModel, Request, SamplingParams
@@ -32,7 +33,6 @@ _LONGEST_ASIDE = 80
 _TOKENS_BESIDE_RESPONSE = 90
 """Tokens that the JSON frame and the two asides may take."""
 _CHARACTERS_PER_TOKEN = 3
-_DECODER = json.JSONDecoder(strict=False)
 _FRAME = '{"current_answer": "", "thought": "", "response": "'
 
 
@@ -197,11 +197,10 @@ def real_openings(scenarios: Sequence[Scenario]) -> list[UserTurn]:
 
 def read_reply(text: str) -> UserTurn:
     """The user turn in a role-play reply: `response` of the first JSON object, with the end mark taken off."""
-    try:
-        value, _ = _DECODER.raw_decode(text[text.index("{") :])
-        response = value["response"]
-    except (ValueError, KeyError, TypeError):
+    objects = read_objects(text, "response")
+    if not objects:
         return UserTurn("", fault="unparsable: no JSON object with a response")
+    response = objects[0]["response"]
     if not isinstance(response, str):
         return UserTurn("", fault=f"unparsable: response is a {type(response).__name__}")
     return split_end(response)

@@ -1,7 +1,7 @@
 """Bootstrap intervals for means: a value never travels without its uncertainty.
 
 Percentile bootstrap (Efron & Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13) with scipy; clusters are
-resampled whole. Every interval names its seed, so it can be computed again. Pure numbers: imports nothing of simgym.
+resampled whole. Every interval names its seed, so it can be computed again. Pure numbers.
 
 A bootstrap sees only the values it was given. Where they are all equal, or fewer than `fewest_units`, its interval
 would claim more than the data support, so there is none, and `Estimate.note` says why.
@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from simgym.typed_json import from_json
 
 _Numbers = Sequence[float] | npt.NDArray[Any]
 """N numbers, as a list or an array."""
@@ -75,8 +77,12 @@ class Estimate:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Estimate:
-        """Read what `to_json` gave."""
-        return cls(**value)
+        """Read what `to_json` gave.
+
+        Raises:
+            ConfigurationError: it is something else.
+        """
+        return from_json(cls, value, "estimate")
 
 
 def fewest_units(level: float = 0.95) -> int:

@@ -14,10 +14,10 @@ from importlib import import_module, resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from simgym.errors import ConfigurationError
+from simgym.yaml_files import parse_yaml
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 """An identifier: letters, digits, `_`, `.` and `-`."""
@@ -250,9 +250,7 @@ def read_study(text: str, source: str) -> Study:
         ConfigurationError: it is no YAML, or a setting is missing, unknown or out of range; the message names it.
     """
     try:
-        return Study.model_validate(yaml.safe_load(text))
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"{source} is no YAML: {error}") from error
+        return Study.model_validate(parse_yaml(text, source))
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, detail['loc'])) or 'study'}: {detail['msg'].removeprefix('Value error, ')}"

@@ -11,16 +11,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from simgym.errors import MalformedFile
+from simgym.errors import ConfigurationError, MalformedFile
 from simgym.jsonl import read_json, read_jsonl
 from simgym.study.config import Study
 from simgym.study.journey import Exchange, Journey, follow
 from simgym.study.words import count_words
-from simgym.typed_json import describe
+from simgym.typed_json import describe, from_json
 
 if TYPE_CHECKING:
     from simgym.study.store import Store
@@ -175,19 +175,115 @@ def read_records(path: str | Path) -> list[dict[str, Any]]:
     if path.is_dir():
         return [record for file in sorted(path.glob("*.json*")) for record in read_records(file)]
     if path.suffix == ".jsonl":
-        values = [value for _, value in read_jsonl(path)]
+        unit, values = "line", list(read_jsonl(path))
     else:
         whole = read_json(path)
         participants = whole.get("participants", [whole]) if isinstance(whole, dict) else whole
-        values = list(participants.values()) if isinstance(participants, dict) else participants
-    if not isinstance(values, list):
-        raise MalformedFile(f"{path} is {describe(values)}, expected participants: a list, or a JSON object of them.")
-    for number, value in enumerate(values, 1):
-        if not isinstance(value, dict) or not isinstance(value.get("conversations"), list):
-            raise MalformedFile(f"{path}, participant {number}: there are no `conversations`.")
-        _check(value, f"{path}, participant {number}")
+        entries = list(participants.values()) if isinstance(participants, dict) else participants
+        if not isinstance(entries, list):
+            raise MalformedFile(
+                f"{path} is {describe(entries)}, expected participants: a list, or a JSON object of them."
+            )
+        unit, values = "participant", list(enumerate(entries, 1))
+    for number, value in values:
+        try:
+            _check(value)
+        except ConfigurationError as error:
+            raise MalformedFile(f"{path}, {unit} {number}: {error}") from error
         value.setdefault("participant", value.get("participant_id", f"{path.stem}-{number}"))
-    return list(values)
+    return [value for _, value in values]
+
+
+def _check(value: Any) -> None:
+    """Refuse a participant whose record has another shape than the analysis reads; further keys are passed over."""
+    record = from_json(_Participant, value, "participant", extra="ignore")
+    if record.rating:
+        from_json(_Rated, record.rating, "rating", extra="ignore")
+    for at, talk in enumerate(record.conversations):
+        for number, turn in enumerate(from_json(_Talk, talk, f"conversations[{at}]", extra="ignore").turns):
+            from_json(_Turn, turn, f"conversations[{at}].turns[{number}]", extra="ignore")
+
+
+_Length = str | int | None
+"""A text, or how many words it had in an export without texts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Turn:
+    """What the analysis reads of an exchange; whatever else an app records is passed over."""
+
+    preference: Literal["model1", "model2", "tie"] | None = None
+    """Whose reply was preferred; None: nothing was chosen."""
+    turn: int = 1
+    """Number of the exchange."""
+    model1_name: str | int | None = None
+    """Here, on the conversation or on the participant; the same for `model2_name`."""
+    model2_name: str | int | None = None
+    """Likewise."""
+    model1_response: _Length = None
+    """Reply of the first assistant."""
+    model2_response: _Length = None
+    """Reply of the second."""
+    model1_characters: int | None = None
+    """Its length."""
+    model2_characters: int | None = None
+    """Its length."""
+    seconds_to_choice: float | None = None
+    """From the replies to the choice; None: the clock was set back."""
+    reason: _Length = None
+    """Why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Talk:
+    """What it reads of a conversation."""
+
+    turns: tuple[Mapping[str, Any], ...]
+    """In order."""
+    model1_name: str | int | None = None
+    """Who replies, unless the turns say so."""
+    model2_name: str | int | None = None
+    """Likewise."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Rated:
+    """The rating of the design with one assistant."""
+
+    rating: int
+    """1 to 10."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.rating <= 10:
+            raise ConfigurationError(f"A rating is {self.rating}, expected 1 to 10.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Participant:
+    """What it reads of a participant."""
+
+    conversations: tuple[Mapping[str, Any], ...]
+    """Practice and real ones."""
+    participant: str | int = ""
+    """Who it is; empty: named by the file."""
+    participant_id: str | int = ""
+    """What another app calls it."""
+    model1_name: str | int | None = None
+    """Who replies, unless the conversations say so."""
+    model2_name: str | int | None = None
+    """Likewise."""
+    kind: str = "unknown"
+    """`real`, `dry_run` or `synthetic`."""
+    study_hash: str = ""
+    """Of the study."""
+    steps: Mapping[str, float | None] = field(default_factory=dict)
+    """When each step was taken, seconds after the first."""
+    document: _Length = None
+    """The final text."""
+    arm: tuple[str, ...] | None = None
+    """Names of the assistants."""
+    rating: Mapping[str, Any] | None = None
+    """In the design with one assistant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,18 +319,6 @@ def distinct(records: Iterable[Mapping[str, Any]]) -> Distinct:
 def _progress(record: Mapping[str, Any]) -> tuple[int, int]:
     turns = [turn for talk in record["conversations"] for turn in talk["turns"]]
     return len(record.get("steps", ())), sum(len(turn) for turn in turns)
-
-
-def _check(record: Mapping[str, Any], where: str) -> None:
-    for talk in record["conversations"]:
-        if not isinstance(talk, dict) or not isinstance(talk.get("turns"), list):
-            raise MalformedFile(f"{where}: a conversation has no `turns`.")
-        for number, turn in enumerate(talk["turns"], 1):
-            preference = turn.get("preference") if isinstance(turn, dict) else turn
-            if preference is not None and preference not in PREFERENCES:
-                raise MalformedFile(
-                    f"{where}, turn {number}: preference is {preference!r}, expected model1, model2 or tie."
-                )
 
 
 def votes_of(records: Iterable[Mapping[str, Any]]) -> list[Vote]:

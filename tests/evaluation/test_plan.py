@@ -48,7 +48,7 @@ def test_a_scenario_that_kept_its_id_and_changed_is_refused(scenarios, tmp_path)
         ({"seed": 6}, "seed"),
         ({"env_options": {**OPTIONS, "max_turns": 1}}, "max_turns"),
         ({"env_options": {**OPTIONS, "judge": "rubric"}}, "judge"),
-        ({"assistants": {"one": LanguageModelAssistant("scripted:other")}}, r"assistant 'one' \(model\)"),
+        ({"assistants": {"one": LanguageModelAssistant("scripted:other")}}, r"assistant 'one' \(model\.model\)"),
         (
             {"simulator_options": {COLUMNS[1]: {"temperature": 0.5}}},
             r"simulator 'UserSim-RolePlayOpening-v0' \(temperature\)",

@@ -1,10 +1,11 @@
 """A process of `test_trl_processes.py`: rollouts whose replies come from TRL's own vLLM client code, all gathered.
 
-Run by torchrun. The server answers each prompt with an echo of the last words in it, so that a reply that was written
-for another conversation is seen.
+Run by torchrun, in one of two tests: `replies` (who gets which), `openings` (who meets whom). The server answers each
+prompt with an echo of the last words in it, so that a reply that was written for another conversation is seen.
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from trl.generation.vllm_generation import VLLMGeneration
 from simgym.conversation import INTENT_PREFIX, Message, Scenario
 from simgym.integrations import make_rollout_func
 from simgym.judges import Judgement
+from simgym.simulators import UserTurn
 
 
 class Constant:
@@ -55,11 +57,31 @@ def scenario(name, turns):
     return Scenario(name, f"{INTENT_PREFIX}count", opening=f"{name} 0", history=tuple(said))
 
 
-def main():
-    tokenizer_folder, turns, out = sys.argv[1], json.loads(sys.argv[2]), Path(sys.argv[3])
-    accelerator = Accelerator(cpu=True)
-    rank = accelerator.process_index
-    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
+class OpensDifferently:
+    """A user who never opens twice alike, as a served one in bfloat16 may."""
+
+    def open(self, scenarios, *, seeds):
+        return [UserTurn(f"process {os.getpid()} seed {seed}") for seed in seeds]
+
+    def reply(self, scenarios, conversations, *, seeds):
+        return [UserTurn("and?") for _ in scenarios]
+
+    def fingerprint(self):
+        return {"simulator": "opens differently"}
+
+
+class FailsOn(Constant):
+    """A judge that cannot judge one scenario."""
+
+    def judge(self, scenarios, conversations, *, seeds):
+        return [
+            Judgement(None, fault="refused: on purpose") if scenario.id == "both" else Judgement(0.5)
+            for scenario in scenarios
+        ]
+
+
+def make_trainer(tokenizer, accelerator):
+    """What of a `GRPOTrainer` a rollout function asks for."""
     generation = Served(
         model=None, accelerator=accelerator, processing_class=tokenizer, mode="server",
         max_completion_length=20,
@@ -69,17 +91,41 @@ def main():
         _, completions, logprobs, _ = generation.generate(prompts=prompt_ids, images=images, num_generations=count)
         return completions, [[values[0] for values in row] for row in logprobs]
 
-    trainer = SimpleNamespace(
-        processing_class=tokenizer, accelerator=accelerator, use_vllm=True, chat_template_kwargs={},
-        _generate_single_turn=generate,
+    return SimpleNamespace(
+        processing_class=tokenizer, accelerator=accelerator, use_vllm=True, _generate_single_turn=generate,
         model=SimpleNamespace(training=True, config=SimpleNamespace(max_position_embeddings=4096)),
-        state=SimpleNamespace(global_step=0), vllm_generation=generation,
+        state=SimpleNamespace(global_step=0), vllm_generation=generation, chat_template_kwargs={},
         args=SimpleNamespace(max_completion_length=20, vllm_max_model_length=None),
     )  # fmt: skip
+
+
+def replies(rank, turns):
     scenarios = [scenario(f"p{rank}c{number}", count) for number, count in enumerate(turns[rank])]
     rollouts = make_rollout_func("UserSim-Replay-v0", scenarios=scenarios, judge=Constant(), max_turns=9)
-    output = rollouts([[{"role": "user", "content": one.id}] for one in scenarios], trainer)
-    out.with_suffix(f".{rank}").write_text(json.dumps(output["conversation"]))
+    return rollouts, [each.id for each in scenarios]
+
+
+def openings(rank, names):
+    scenarios = [scenario(name, 1) for name in sorted({name for theirs in names for name in theirs})]
+    rollouts = make_rollout_func(
+        "UserSim-Replay-v0", scenarios=scenarios, simulator=OpensDifferently(), judge=FailsOn(), max_turns=1
+    )
+    return rollouts, names[rank]
+
+
+def main():
+    test, tokenizer_folder, settings, out = sys.argv[1], sys.argv[2], json.loads(sys.argv[3]), Path(sys.argv[4])
+    accelerator = Accelerator(cpu=True)
+    rank = accelerator.process_index
+    rollouts, names = {"replies": replies, "openings": openings}[test](rank, settings)
+    trainer = make_trainer(AutoTokenizer.from_pretrained(tokenizer_folder), accelerator)
+    output = rollouts([[{"role": "user", "content": name}] for name in names], trainer)
+    result = {
+        "conversations": output["conversation"],
+        "seeds": [dialogue.seed for dialogue in rollouts.latest],
+        "faults": rollouts.faults,
+    }
+    out.with_suffix(f".{rank}").write_text(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -22,16 +22,20 @@ TALKS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def reward_model(tiny_model, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("reward")
+def classifier(tiny_model, folder, *, num_labels):
+    """A random model with a head of so many outputs; its folder."""
     config = AutoConfig.from_pretrained(tiny_model)
-    config.num_labels, config.initializer_range = 1, 0.5
+    config.num_labels, config.initializer_range = num_labels, 0.5
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
     AutoTokenizer.from_pretrained(tiny_model).save_pretrained(folder)
     return str(folder)
+
+
+@pytest.fixture(scope="module")
+def reward_model(tiny_model, tmp_path_factory):
+    return classifier(tiny_model, tmp_path_factory.mktemp("reward"), num_labels=1)
 
 
 def judged(judge, talks=TALKS):
@@ -90,14 +94,24 @@ def test_a_reward_becomes_a_value_the_same_alone_and_in_a_batch(reward_model):
     assert judged(pickle.loads(pickle.dumps(judge)))[0].score == pytest.approx(together[0].score)
 
 
+def test_a_reward_model_computes_in_the_number_format_that_was_asked_for(reward_model):
+    exact, rounded = judged(RewardModelJudge(reward_model)), judged(RewardModelJudge(reward_model, dtype="bfloat16"))
+    assert [each.score for each in rounded] == pytest.approx([each.score for each in exact], abs=0.05)
+    assert [each.score for each in rounded] != [each.score for each in exact]
+
+
 def test_what_is_no_reward_model_is_refused(tiny_model, reward_model, tmp_path):
-    with pytest.raises(ConfigurationError, match="Is it a reward model"):
+    with pytest.raises(WeightsError, match=r"lacks 1 of its weights \(score\.weight\), which would be random"):
         judged(RewardModelJudge(tiny_model))
+    with pytest.raises(ConfigurationError, match="has 2 outputs, expected one"):
+        judged(RewardModelJudge(classifier(tiny_model, tmp_path / "classes", num_labels=2)))
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(WeightsError, match="Cannot load the reward model"):
+    with pytest.raises(WeightsError, match="Cannot load the model"):
         judged(RewardModelJudge(str(tmp_path)))
     with pytest.raises(ConfigurationError, match="scale"):
         RewardModelJudge(reward_model, scale=0)
+    with pytest.raises(ConfigurationError, match="dtype is 'int8', expected auto, float32"):
+        RewardModelJudge(reward_model, dtype="int8")
     long = Conversation().add("user", "x" * 5000).add("assistant", "y")
     found = judged(RewardModelJudge(reward_model), [TALKS[0], long])
     assert found[0].score is not None

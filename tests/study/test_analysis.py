@@ -145,8 +145,11 @@ def test_records_of_the_original_app_are_read(tmp_path):
     ("text", "match"),
     [
         ("nothing", "not JSON"),
-        ('[{"participant": 1}]', "participant 1: there are no `conversations`"),
-        ('[{"conversations": [{"turns": [{"preference": "A"}]}]}]', "turn 1: preference is 'A', expected model1"),
+        ('[{"participant": 1}]', "participant 1: participant lacks the key .conversations."),
+        (
+            '[{"conversations": [{"turns": [{"preference": "A"}]}]}]',
+            "preference is .A., expected one of model1",
+        ),
         ('[{"conversations": [{"turns": [{"preference": "tie"}]}]}]', "has no model1_name"),
     ],
 )

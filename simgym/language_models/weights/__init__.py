@@ -13,7 +13,8 @@ from simgym.language_models.weights._archive import export_default_model, import
 from simgym.language_models.weights._cache import CachedModel, cache_folder, cache_is_writable, cached_models
 from simgym.language_models.weights._default import DEFAULT_MODEL, default_model_folder, default_model_is_ready
 from simgym.language_models.weights._fetch import ways_to_fetch
-from simgym.language_models.weights._resolve import Weights, folder_hash, resolve_weights, weights_hash
+from simgym.language_models.weights._identity import local_chat_template, local_files
+from simgym.language_models.weights._resolve import Weights, resolve_weights
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -25,9 +26,9 @@ __all__ = [
     "default_model_folder",
     "default_model_is_ready",
     "export_default_model",
-    "folder_hash",
     "import_default_model",
+    "local_chat_template",
+    "local_files",
     "resolve_weights",
     "ways_to_fetch",
-    "weights_hash",
 ]

@@ -1,18 +1,14 @@
-"""From the name of a model to what `from_pretrained` takes, and what tells weights of one name apart."""
+"""From the name of a model to what `from_pretrained` takes."""
 
 from __future__ import annotations
 
-import functools
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from simgym.errors import ConfigurationError
 from simgym.language_models.weights._default import DEFAULT_MODEL, WHEEL, default_model_folder
 from simgym.language_models.weights._gguf import converted_folder
-
-_END = 2**20
-"""Bytes at either end of a file that identify it."""
+from simgym.language_models.weights._identity import file_hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +51,7 @@ def resolve_weights(name: str, *, revision: str | None = None) -> Weights:
     if path.suffix.lower() == ".gguf" and (path.is_file() or not _could_be_hub_id(name)):
         if not path.is_file():
             raise ConfigurationError(f"There is no GGUF file {name}. Expected the path of one.")
-        digest = _file_hash(path)
+        digest = file_hash(path)
         return Weights(str(converted_folder(path, digest)), None, name, f"gguf sha256:{digest}")
     if path.is_file():
         raise ConfigurationError(
@@ -70,46 +66,5 @@ def resolve_weights(name: str, *, revision: str | None = None) -> Weights:
     )
 
 
-def weights_hash(name: str) -> str | None:
-    """What tells local weights from others under the same name; None for hub ids and the default model."""
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return folder_hash(path)
-    if path.suffix.lower() == ".gguf" and path.is_file():
-        return f"sha256:{_file_hash(path)[:16]}"
-    return None
-
-
-def folder_hash(folder: str | Path) -> str:
-    """Tells the weights in a folder from others that have been, or will be, saved under the same name.
-
-    Reads the configuration, and the size and both ends of every file of weights, since weights can be larger than
-    memory; a training changes them everywhere.
-    """
-    digest = hashlib.sha256()
-    for path in sorted(Path(folder).expanduser().glob("*")):
-        if path.name != "config.json" and path.suffix != ".safetensors":
-            continue
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size} ".encode())
-        with path.open("rb") as file:
-            digest.update(file.read(_END))
-            file.seek(max(0, size - _END))
-            digest.update(file.read(_END))
-    return f"sha256:{digest.hexdigest()[:16]}"
-
-
 def _could_be_hub_id(name: str) -> bool:
     return name.partition("@")[0].count("/") == 1 and not name.startswith((".", "/", "~"))
-
-
-def _file_hash(path: Path) -> str:
-    """SHA-256 of the whole file: two quantisations of one model can be alike at both ends."""
-    status = path.stat()
-    return _hash_of_version(path.resolve(), status.st_size, status.st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=32)
-def _hash_of_version(path: Path, size: int, modified_ns: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
