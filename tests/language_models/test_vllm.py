@@ -159,7 +159,7 @@ def test_a_schema_is_kept_and_a_stop_text_ends_a_reply(served: OpenAILM) -> None
 
 def test_what_does_not_fit_is_an_overflow_in_vllms_own_words(served: OpenAILM) -> None:
     too_much = [
-        ask("word " * 2000),
+        ask("word " * 2 * CONTEXT),
         ask("hi", max_new_tokens=5 * CONTEXT),
         ask("hi", json_schema=SCHEMA, max_new_tokens=5 * CONTEXT),
     ]
