@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from simgym.jsonl import read_jsonl
 from simgym.simulators.role_flips import find_role_flip
 
 LISTS = Path(__file__).resolve().parents[2] / "benchmarks" / "role_flips"
-PEOPLE = os.environ.get("SIMGYM_TEST_PEOPLE", "")
 
 
 def turns(name):
@@ -57,12 +55,13 @@ def test_hostile_text_takes_little_time(piece):
     assert time.process_time() - started < 5
 
 
-@pytest.mark.skipif(not PEOPLE, reason="SIMGYM_TEST_PEOPLE names no JSONL file of conversations of people")
-def test_at_most_one_in_a_thousand_turns_of_people_is_flagged():
-    said = [
-        message["content"]
-        for _, row in read_jsonl(PEOPLE)
-        for message in row["conversation"]
-        if message["role"] == "user"
-    ]
-    assert sum(find_role_flip(text) is not None for text in said) <= len(said) / 1000
+def test_at_most_one_in_a_thousand_turns_of_people_is_flagged(data_of_others):
+    rows = read_jsonl(data_of_others("human_ai_dev.jsonl"))
+    said = [turn["content"] for _, row in rows for turn in row["conversation"] if turn["role"] == "user"]
+    flagged = [text for text in said if find_role_flip(text) is not None]
+    assert len(flagged) <= len(said) / 1000, flagged
+
+
+@given(st.sampled_from(PLANTED))
+def test_a_claim_is_one_behind_an_ordinary_sentence_too(claim):
+    assert find_role_flip(f"That is a good question. {claim}") is not None or ":" in claim or " - " in claim
