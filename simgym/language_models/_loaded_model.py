@@ -195,6 +195,8 @@ class LoadedModel:
 
 def _load(options: TransformersLM, weights: Weights) -> tuple[Any, Any]:
     """Tokenizer and model, ready to run."""
+    import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
@@ -206,20 +208,26 @@ def _load(options: TransformersLM, weights: Weights) -> tuple[Any, Any]:
     try:
         _check_config(options, weights, common)
         tokenizer = AutoTokenizer.from_pretrained(weights.path, **common)
-        model = AutoModelForCausalLM.from_pretrained(
-            weights.path, dtype=dtype, use_safetensors=True, **common, **options.model_options
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            weights.path,
+            dtype=dtype,
+            use_safetensors=True,
+            output_loading_info=True,
+            **common,
+            **options.model_options,
         )
+        _check_complete(options.name, loading)
         check_supported(model.config, type(model), max_length=options.context_length)
     except UnsupportedModel as error:
         raise ConfigurationError(
             f"{options.name} cannot run in process. {error} Or run it on a server (vLLM, SGLang) and name it "
             "openai:NAME."
         ) from error
-    except (OSError, ValueError) as error:
-        if isinstance(error, ConfigurationError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, ConfigurationError | WeightsError | torch.OutOfMemoryError):
             raise
         raise WeightsError(
-            f"Cannot load the model {options.name!r}: {str(error).splitlines()[0]} "
+            f"Cannot load the model {options.name!r}: {(str(error).splitlines() or [type(error).__name__])[0]} "
             "Check the name and the network, or give a local folder."
         ) from error
     finally:
@@ -231,6 +239,19 @@ def _load(options: TransformersLM, weights: Weights) -> tuple[Any, Any]:
     if options.dtype in MIXED:
         _round(model, options)
     return tokenizer, model
+
+
+def _check_complete(name: str, loading: Mapping[str, Any]) -> None:
+    """Refuse weights that do not match the model: what is missing would be random numbers, other ones in each run."""
+    for kind, meaning in (("missing_keys", "lack"), ("mismatched_keys", "have another shape of")):
+        if keys := sorted(map(str, loading.get(kind, ()))):
+            more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+            raise WeightsError(f"The weights of {name!r} {meaning} {keys[0]}{more}. Download or save them again.")
+    if keys := sorted(map(str, loading.get("unexpected_keys", ()))):
+        raise WeightsError(
+            f"The weights of {name!r} hold {keys[0]}, which its config.json has no place for"
+            f"{f', and {len(keys) - 1} more' if len(keys) > 1 else ''}. Do weights and config.json belong together?"
+        )
 
 
 def _check_config(options: TransformersLM, weights: Weights, common: Mapping[str, Any]) -> None:
