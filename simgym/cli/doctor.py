@@ -8,6 +8,7 @@ the command that mends it, and any problem gives exit code 1.
 from __future__ import annotations
 
 import importlib
+import json as json_module
 import os
 import platform
 import shutil
@@ -15,7 +16,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from importlib import metadata
+from importlib import metadata, resources
 from typing import Annotated, Any
 
 import typer
@@ -72,6 +73,7 @@ def doctor(
         "packages": [{**asdict(package), "problem": package.problem} for package in list_packages()],
         "machine": describe_machine(),
         "cache": describe_cache(),
+        "contracts": list_contracts(),
         "environments": _environments(),
         **{kind: sorted(check_plugins(kind)) for kind in _KINDS},
     }
@@ -143,6 +145,22 @@ def describe_cache() -> dict[str, Any]:
         "ready": default_model_is_ready(),
         "ways_to_fetch": ways_to_fetch(),
     }
+
+
+def list_contracts() -> list[dict[str, Any]]:
+    """Trainers and hubs that simgym is tested with: the versions tested, and the installed one or None."""
+    record = resources.files("simgym.integrations") / "contracts.json"
+    tested: dict[str, list[str]] = {}
+    for row in json_module.loads(record.read_text(encoding="utf-8")):
+        tested.setdefault(row["target"], []).append(row["version"])
+    return [{"name": name, "tested": versions, "installed": _installed(name)} for name, versions in tested.items()]
+
+
+def _installed(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def try_model(name: str | None) -> dict[str, Any]:
@@ -231,6 +249,7 @@ def _show(report: dict[str, Any]) -> None:
                 *((kind.replace("_", " "), ", ".join(report[kind])) for kind in _KINDS),
                 ("core", core),
                 *((f"[{name}]", _format_extra(report, name)) for name in extras()),
+                *((f"{row['name']}", _format_contract(row)) for row in report["contracts"]),
             ]
         )
     )
@@ -264,6 +283,10 @@ def _format_extra(report: dict[str, Any], name: str) -> str:
     if absent := [row["name"] for row in rows if row["installed"] is None]:
         return f"missing {', '.join(absent)}: {install_command(name)}"
     return ", ".join(f"{row['name']} {row['installed']}" for row in rows)
+
+
+def _format_contract(row: dict[str, Any]) -> str:
+    return f"tested with {' and '.join(row['tested'])}; {row['installed'] or 'not'} installed"
 
 
 def _environments() -> list[str]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from simgym.assistants.base import AssistantTurn
 from simgym.conversation import Scenario
-from simgym.envs.settings import ConversationSettings, describe, observe, step_reward
+from simgym.envs.settings import ConversationSettings, EndRewards, describe, observe
 from simgym.errors import ConfigurationError, EpisodeError
 from simgym.seeding import derive_seed
 from simgym.simulation import Dialogue
@@ -28,8 +28,8 @@ class ConversationEnv(gymnasium.Env[dict[str, Any], "str | AssistantTurn"]):
     * Action: `UnicodeText`, 1 to `max_length` code points. `step` also takes an `AssistantTurn`, whose model calls are
       recorded and whose fault ends the conversation.
     * Observation: `user_reply` (text), `judge_reward` (float32 in [0, 1], 0 until judged), `turn` (assistant turns).
-    * Reward: 0 until the end, then the judge's value; NaN if a fault left the conversation without one, with
-      `info["judge_failed"]` when it was the judge.
+    * Reward: 0 until the end, then the judge's value; NaN (or `failed_judge_reward`) if a fault left the conversation
+      without one, with `info["unjudged"]`, and `info["judge_failed"]` when it was the judge.
     * `terminated`: the user left, or `max_turns` was reached. `truncated`: a fault, or the context is full.
       `info["end_reason"]`: user_end, turn_limit, context_overflow, simulator_fault, judge_fault; after an
       `AssistantTurn` that nobody can take, assistant_fault.
@@ -55,6 +55,7 @@ class ConversationEnv(gymnasium.Env[dict[str, Any], "str | AssistantTurn"]):
         self.simulation = self.settings.simulation()
         self.action_space = self.settings.action_space()
         self.observation_space = self.settings.observation_space()
+        self._rewards = EndRewards(self.settings.failed_judge_reward)
         self._dialogue: Dialogue | None = None
         self._shown = 0
 
@@ -99,7 +100,8 @@ class ConversationEnv(gymnasium.Env[dict[str, Any], "str | AssistantTurn"]):
         dialogue = self.simulation.step([self._current()], [action], refuse_invalid=refuse_invalid)[0]
         self._dialogue = dialogue
         self._show()
-        return observe(dialogue), step_reward(dialogue), dialogue.terminated, dialogue.truncated, describe(dialogue)
+        reward = self._rewards(dialogue)
+        return observe(dialogue), reward, dialogue.terminated, dialogue.truncated, describe(dialogue)
 
     def render(self) -> str | None:  # type: ignore[override]
         """The conversation so far as text (`ansi`), or None: `human` has printed it already."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from gymnasium import spaces
@@ -42,6 +42,11 @@ class ConversationSettings:
     """Assistant turns after which the conversation ends, >= 1."""
     max_length: int = 32_768
     """Longest utterance of either side, code points."""
+    failed_judge_reward: float | Literal["nan", "running_mean"] = "nan"
+    """Reward of a conversation that a fault left without a judgement: `nan`, a number in [0, 1], or `running_mean`, the
+    mean of the conversations judged so far in this environment (0.5 before the first). NaN is for loops that leave
+    such conversations out; in the running variance of `NormalizeReward` it would stay for ever. `info["unjudged"]`
+    marks them, whatever their reward."""
     simulator_options: Mapping[str, Any] = field(default_factory=dict)
     """Further arguments of the simulator."""
     judge_options: Mapping[str, Any] = field(default_factory=dict)
@@ -50,6 +55,7 @@ class ConversationSettings:
     def __post_init__(self) -> None:
         if self.max_length < 1:
             raise ConfigurationError(f"max_length is {self.max_length}, expected >= 1.")
+        EndRewards(self.failed_judge_reward)
         # Made now so that a wrong name fails in gym.make; simulators and judges load their models on first use.
         object.__setattr__(self, "simulator", load_simulator(self.simulator, self.model, self.simulator_options))
         object.__setattr__(self, "judge", load_judge(self.judge, self.judge_model, self.judge_options))
@@ -91,11 +97,47 @@ def step_reward(dialogue: Dialogue) -> float:
     return float("nan") if dialogue.reward is None else float(dialogue.reward)
 
 
+class EndRewards:
+    """Rewards of conversations in the order in which they end, with one for those that were not judged."""
+
+    def __init__(self, failed: float | str) -> None:
+        """Take `ConversationSettings.failed_judge_reward`.
+
+        Raises:
+            ConfigurationError: it is something else.
+        """
+        number = isinstance(failed, int | float) and not isinstance(failed, bool) and 0 <= failed <= 1
+        if not (number or failed in ("nan", "running_mean")):
+            raise ConfigurationError(
+                f"failed_judge_reward is {failed!r}, expected 'nan', 'running_mean' or a number in [0, 1]."
+            )
+        self._failed = failed
+        self._sum, self._count = 0.0, 0
+
+    def __call__(self, dialogue: Dialogue) -> float:
+        """`step_reward`, or what stands for a judgement that there is not."""
+        reward = step_reward(dialogue)
+        if dialogue.end_reason is None:
+            return reward
+        if dialogue.reward is not None:
+            self._sum, self._count = self._sum + reward, self._count + 1
+            return reward
+        if self._failed == "running_mean":
+            return self._sum / self._count if self._count else 0.5
+        return float(self._failed)
+
+
+def unjudged(dialogue: Dialogue) -> bool:
+    """Whether the conversation is over and has no judgement."""
+    return dialogue.end_reason is not None and dialogue.reward is None
+
+
 def describe(dialogue: Dialogue) -> dict[str, Any]:
     """The step's info; never the intent."""
     return {
         "end_reason": dialogue.end_reason,
         "judge_failed": dialogue.end_reason == "judge_fault",
+        "unjudged": unjudged(dialogue),
         "fault": None if dialogue.fault is None else str(dialogue.fault),
         "seed": dialogue.seed,
         "scenario_id": dialogue.scenario.id,

@@ -15,7 +15,7 @@ from gymnasium.vector.utils import batch_space
 
 from simgym.conversation import Scenario
 from simgym.envs.conversation_env import make_settings, next_seed
-from simgym.envs.settings import step_reward
+from simgym.envs.settings import EndRewards, unjudged
 from simgym.errors import ConfigurationError, EpisodeError, InvalidAction
 from simgym.simulation import Dialogue
 
@@ -61,6 +61,7 @@ class UserSimVectorEnv(VectorEnv[dict[str, Any], tuple[str, ...], Any]):
         self.single_observation_space = self.settings.observation_space()
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self._rewards = EndRewards(self.settings.failed_judge_reward)
         self._dialogues: list[Dialogue] = []
         self._over = np.zeros(num_envs, dtype=bool)
 
@@ -126,7 +127,7 @@ class UserSimVectorEnv(VectorEnv[dict[str, Any], tuple[str, ...], Any]):
         for row, dialogue in zip(speaking, stepped, strict=True):
             self._dialogues[row] = dialogue
             if dialogue.end_reason is not None:
-                rewards[row], terminated[row] = step_reward(dialogue), dialogue.terminated
+                rewards[row], terminated[row] = self._rewards(dialogue), dialogue.terminated
                 truncated[row] = not dialogue.terminated
         if self.autoreset_mode == AutoresetMode.NEXT_STEP:
             if waiting:
@@ -165,6 +166,7 @@ class UserSimVectorEnv(VectorEnv[dict[str, Any], tuple[str, ...], Any]):
         columns: dict[str, tuple[list[Any], Any]] = {
             "end_reason": ([dialogue.end_reason for dialogue in self._dialogues], object),
             "judge_failed": ([dialogue.end_reason == "judge_fault" for dialogue in self._dialogues], bool),
+            "unjudged": ([unjudged(dialogue) for dialogue in self._dialogues], bool),
             "fault": (faults, object),
             "seed": ([dialogue.seed for dialogue in self._dialogues], int),
             "scenario_id": ([dialogue.scenario.id for dialogue in self._dialogues], object),

@@ -2,8 +2,9 @@
 
 `generate` reads each conversation anew at every turn, decodes eagerly and waits for the longest reply. The engine keeps
 what it has read within a rollout, lets finished conversations leave the batch, and on a GPU replays recorded decoding
-passes. A policy with a LoRA adapter needs no merging, and no weights are copied: both read the same tensors. What each
-conversation draws depends on the trainer's seed, its step and the conversation's place alone.
+passes (unless TRL trains under autocast). A policy with a LoRA adapter needs no merging, and no weights are copied:
+both read the same tensors. What each conversation draws depends on the trainer's seed, its step and the conversation's
+place alone.
 
 Not for vLLM, weights that are divided among processes (FSDP, DeepSpeed ZeRO-3), or sampling that the engine does not
 have; `check` says so before the training starts.

@@ -398,13 +398,8 @@ def load_policy(folder: str | Path, model: LanguageModelSpec | None = None) -> P
         MalformedFile: the record of the training cannot be read.
         ConfigurationError: a strategy's text has changed since, or the policy was trained on another model.
     """
-    import gymnasium.spaces
-    import torch
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
-    from stable_baselines3.common.policies import ActorCriticPolicy
-
-    from simgym.integrations.candidate_policy import CandidatePolicy
 
     training = read_training_record(folder)
     if model is None:
@@ -413,35 +408,50 @@ def load_policy(folder: str | Path, model: LanguageModelSpec | None = None) -> P
         settings = read_json(Path(folder) / SETTINGS)
         tensors = load_file(Path(folder) / POLICY)
         action_set = action_set_from_json(settings["choices"], model)
-        stored = settings["features"]
-        projection = None
-        if "projection.mean" in tensors:
-            projection = Projection(tensors["projection.mean"], tensors["projection.components"])
-        features = ConversationFeatures(
-            model, layer=stored["layer"], max_turns=stored["max_turns"], projection=projection
-        )
+        features = _stored_features(settings["features"], tensors, model)
         writer = settings["choices"]["writer"]["model"]
-        if features.to_json() != stored or action_set.to_json()["writer"]["model"] != writer:
+        if features.to_json() != settings["features"] or action_set.to_json()["writer"]["model"] != writer:
             raise ConfigurationError(f"The policy in {folder} was trained on {writer}. Give that model.")
-        if settings["activation"] not in ACTIVATIONS:
-            raise ValueError(settings["activation"])
-        kinds = {kind.__name__: kind for kind in (ActorCriticPolicy, CandidatePolicy)}
-        policy = kinds[settings.get("policy", "ActorCriticPolicy")](
-            features.space(action_set),
-            gymnasium.spaces.Discrete(action_set.num_actions),
-            lambda _: 0.0,
-            net_arch=settings["net_arch"],
-            activation_fn=getattr(torch.nn, settings["activation"]),
-        )
+        policy = _stored_policy(settings, tensors, action_set, features)
         deterministic = bool(settings["deterministic"])
-        weights = {name.removeprefix("policy."): value for name, value in tensors.items() if name.startswith("policy.")}
-        policy.load_state_dict({name: torch.as_tensor(value) for name, value in weights.items()})
+    except ConfigurationError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        if isinstance(error, ConfigurationError):
-            raise
         raise WeightsError(f"{folder} holds no policy: {error!r}. Save one with PolicyAssistant.save.") from error
-    policy.eval()
     return PolicyAssistant(policy, action_set, features, deterministic=deterministic, training=training)
+
+
+def _stored_features(
+    stored: Mapping[str, Any], tensors: Mapping[str, Any], model: LanguageModelSpec
+) -> ConversationFeatures:
+    projection = None
+    if "projection.mean" in tensors:
+        projection = Projection(tensors["projection.mean"], tensors["projection.components"])
+    return ConversationFeatures(model, layer=stored["layer"], max_turns=stored["max_turns"], projection=projection)
+
+
+def _stored_policy(
+    settings: Mapping[str, Any], tensors: Mapping[str, Any], action_set: ActionSet, features: ConversationFeatures
+) -> Any:
+    import gymnasium.spaces
+    import torch
+    from stable_baselines3.common.policies import ActorCriticPolicy
+
+    from simgym.integrations.candidate_policy import CandidatePolicy
+
+    if settings["activation"] not in ACTIVATIONS:
+        raise ValueError(settings["activation"])
+    kinds = {kind.__name__: kind for kind in (ActorCriticPolicy, CandidatePolicy)}
+    policy = kinds[settings.get("policy", "ActorCriticPolicy")](
+        features.space(action_set),
+        gymnasium.spaces.Discrete(action_set.num_actions),
+        lambda _: 0.0,
+        net_arch=settings["net_arch"],
+        activation_fn=getattr(torch.nn, settings["activation"]),
+    )
+    weights = {name.removeprefix("policy."): value for name, value in tensors.items() if name.startswith("policy.")}
+    policy.load_state_dict({name: torch.as_tensor(value) for name, value in weights.items()})
+    return policy.eval()
 
 
 def _as_json(model: LanguageModelSpec) -> str | dict[str, Any]:

@@ -14,9 +14,10 @@ from typing import Any
 
 from simgym.chat_template import render
 from simgym.conversation import Conversation, Scenario
-from simgym.errors import ConfigurationError, WeightsError
+from simgym.errors import ConfigurationError
 from simgym.extras import require_extra
 from simgym.judges.base import Judgement
+from simgym.language_models.pretrained import load_pretrained
 from simgym.language_models.weights import local_chat_template, local_files, resolve_weights
 from simgym.transcripts import ModelCall, text_hash
 
@@ -151,20 +152,14 @@ class RewardModelJudge:
 
     def _ready(self) -> tuple[Any, Any]:
         if self._loaded is None:
-            from transformers import AutoModelForSequenceClassification, AutoTokenizer
+            from transformers import AutoModelForSequenceClassification
 
             device, dtype = self._placement()
             weights = resolve_weights(self.name, revision=self.revision)
             common: dict[str, Any] = {"revision": weights.revision, "trust_remote_code": self.trust_remote_code}
-            try:
-                tokenizer = AutoTokenizer.from_pretrained(weights.path, **common)
-                model = AutoModelForSequenceClassification.from_pretrained(
-                    weights.path, use_safetensors=True, dtype=dtype, **common
-                )
-            except (OSError, ValueError) as error:
-                raise WeightsError(
-                    f"Cannot load the reward model {self.name!r}: {str(error).splitlines()[0]}"
-                ) from error
+            tokenizer, model = load_pretrained(
+                AutoModelForSequenceClassification, self.name, weights, common, dtype=dtype
+            )
             if model.config.num_labels != 1:
                 raise ConfigurationError(
                     f"{self.name} has {model.config.num_labels} outputs, expected one. Is it a reward model?"

@@ -31,6 +31,7 @@ from simgym.engine.numerics import MIXED, convert, converted
 from simgym.errors import ConfigurationError, WeightsError
 from simgym.language_models.adapters import read_adapter
 from simgym.language_models.base import Generation, Request
+from simgym.language_models.pretrained import load_pretrained, unreadable
 from simgym.language_models.thoughts import without_reasoning
 from simgym.language_models.weights import Weights, resolve_weights
 from simgym.seeding import derive_seed
@@ -195,9 +196,7 @@ class LoadedModel:
 
 def _load(options: TransformersLM, weights: Weights) -> tuple[Any, Any]:
     """Tokenizer and model, ready to run."""
-    import torch
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     device = _device(options.device)
@@ -207,28 +206,14 @@ def _load(options: TransformersLM, weights: Weights) -> tuple[Any, Any]:
     logging.disable_progress_bar()  # a bar for half a second of loading hides what the user wants to see
     try:
         _check_config(options, weights, common)
-        tokenizer = AutoTokenizer.from_pretrained(weights.path, **common)
-        model, loading = AutoModelForCausalLM.from_pretrained(
-            weights.path,
-            dtype=dtype,
-            use_safetensors=True,
-            output_loading_info=True,
-            **common,
-            **options.model_options,
+        tokenizer, model = load_pretrained(
+            AutoModelForCausalLM, options.name, weights, common, dtype=dtype, **options.model_options
         )
-        _check_complete(options.name, loading)
         check_supported(model.config, type(model), max_length=options.context_length)
     except UnsupportedModel as error:
         raise ConfigurationError(
             f"{options.name} cannot run in process. {error} Or run it on a server (vLLM, SGLang) and name it "
             "openai:NAME."
-        ) from error
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
-        if isinstance(error, ConfigurationError | WeightsError | torch.OutOfMemoryError):
-            raise
-        raise WeightsError(
-            f"Cannot load the model {options.name!r}: {(str(error).splitlines() or [type(error).__name__])[0]} "
-            "Check the name and the network, or give a local folder."
         ) from error
     finally:
         if bars_were_on:
@@ -241,19 +226,6 @@ def _load(options: TransformersLM, weights: Weights) -> tuple[Any, Any]:
     return tokenizer, model
 
 
-def _check_complete(name: str, loading: Mapping[str, Any]) -> None:
-    """Refuse weights that do not match the model: what is missing would be random numbers, other ones in each run."""
-    for kind, meaning in (("missing_keys", "lack"), ("mismatched_keys", "have another shape of")):
-        if keys := sorted(map(str, loading.get(kind, ()))):
-            more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
-            raise WeightsError(f"The weights of {name!r} {meaning} {keys[0]}{more}. Download or save them again.")
-    if keys := sorted(map(str, loading.get("unexpected_keys", ()))):
-        raise WeightsError(
-            f"The weights of {name!r} hold {keys[0]}, which its config.json has no place for"
-            f"{f', and {len(keys) - 1} more' if len(keys) > 1 else ''}. Do weights and config.json belong together?"
-        )
-
-
 def _check_config(options: TransformersLM, weights: Weights, common: Mapping[str, Any]) -> None:
     """Refuse a model that cannot run here by its configuration, before its weights are read."""
     from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
@@ -261,10 +233,13 @@ def _check_config(options: TransformersLM, weights: Weights, common: Mapping[str
     folder = Path(weights.path)
     if folder.is_dir() and not (folder / "config.json").is_file():
         return  # an adapter's folder, whose base transformers finds
-    settings, _ = PretrainedConfig.get_config_dict(weights.path, revision=weights.revision)
-    if "auto_map" in settings:
-        return  # code of its own
-    config = AutoConfig.from_pretrained(weights.path, **common)
+    try:
+        settings, _ = PretrainedConfig.get_config_dict(weights.path, revision=weights.revision)
+        if "auto_map" in settings:
+            return  # code of its own
+        config = AutoConfig.from_pretrained(weights.path, **common)
+    except Exception as error:  # a configuration is whatever its author wrote
+        raise unreadable(options.name, weights, error) from error
     classes = AutoModelForCausalLM._model_mapping
     if type(config) not in classes:
         raise ConfigurationError(

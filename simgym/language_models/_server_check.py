@@ -30,7 +30,7 @@ async def check_server(requests: ServerRequests, connection: ServerConnection, n
         ConfigurationError: the key or the model's name is not accepted.
     """
     listed = await _exchange(requests, connection, "/models", None)
-    if listed.status in (401, 403):
+    if listed.status == 401:  # with a 403, the list alone may be closed to this key
         raise ConfigurationError(classify(401, parse_json(listed.content), requests.asked({"model": name})).text)
     if listed.status < 300 and name in _names(parse_json(listed.content)):
         return

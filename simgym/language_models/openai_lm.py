@@ -9,7 +9,8 @@ Sent as they are: temperature, top_p, stop, and the bound as `max_tokens`, which
 reasoning models want `max_completion_tokens`). A field that a server refuses is left out from then on, with one warning
 that says what follows. The seed is sent modulo 2**31, because some servers read 32 bits; how well it is honoured is the
 server's affair. vLLM also applies top_k and penalties from the model's generation_config.json unless started with
-`--generation-config vllm`. Ollama cuts long prompts silently instead of refusing them.
+`--generation-config vllm`. Ollama cuts long prompts silently instead of refusing them; vLLM and llama.cpp cut a reply
+(`length`) where the prompt fits the context and the reply's bound does not, which in process is a `context_overflow`.
 
 Only the chat endpoint applies the server's chat template. User turns and likelihoods need raw prompts, so they go to
 `/v1/completions` and need the model's `tokenizer` here.
@@ -86,7 +87,8 @@ class OpenAILM:
             api_key: None: the environment variable `api_key_env`, read on the first call; a server of your own needs
                 none. A key given here stays in this process: a pickle holds the name of the variable alone.
             api_key_env: Name of the environment variable that holds the key, for servers with different keys.
-            max_concurrency: Requests in flight, in [1, 1000] (the client opens no more connections).
+            max_concurrency: Requests in flight, in [1, 1000] (the client opens no more connections). A GPU server of
+                your own takes 256; on a slow one, replies that queue run into `timeout`.
             timeout: Seconds within which the whole answer of one attempt has to be there, > 0; a dead server costs
                 `max_retries + 1` of them.
             max_retries: Further attempts after the first, >= 0.

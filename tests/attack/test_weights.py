@@ -27,8 +27,14 @@ def copied(tiny_model, tmp_path):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda tensors: tensors.pop(next(name for name in tensors if "q_proj" in name)), "lack .*q_proj"),
-        (lambda tensors: tensors.update(other=next(iter(tensors.values()))), "hold other, which its config.json"),
+        (
+            lambda tensors: tensors.pop(next(name for name in tensors if "q_proj" in name)),
+            "lacks 1 of its weights .*q_proj",
+        ),
+        (
+            lambda tensors: tensors.update({"model.layers.9.mlp.weight": next(iter(tensors.values()))}),
+            "hold model.layers.9.mlp.weight, a layer",
+        ),
     ],
 )
 def test_weights_that_lack_a_layer_or_hold_another_are_refused(copied, change, sentence):

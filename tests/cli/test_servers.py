@@ -23,6 +23,7 @@ class Server:
     def __init__(self) -> None:
         self.port = 0
         self.left = 10**9
+        self.quotes_key = False
         self.start()
 
     def start(self, left: int = 10**9) -> None:
@@ -41,6 +42,11 @@ class Server:
                         threading.Thread(target=server.stop).start()
                     return
                 text = f"Answer {asked.get('seed', 0) % 1000}."
+                if server.quotes_key:
+                    text += f" Your key: {self.headers['Authorization']}"
+                    if asked.get("seed", 0) % 3 == 0:
+                        self.send_error(400, f"refused, {self.headers['Authorization']}")
+                        return
                 choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
                 usage = {"prompt_tokens": 7, "completion_tokens": 3}
                 body = json.dumps({"id": "x", "object": "chat.completion", "choices": [choice], "usage": usage})
@@ -70,13 +76,13 @@ def server():
     server.stop()
 
 
-def matrix(server: Server, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def matrix(server: Server, folder: Path, *words: str, key: str = "none") -> subprocess.CompletedProcess[str]:
     address = {"base_url": f"http://127.0.0.1:{server.port}/v1", "max_retries": 0, "timeout": 5}
     assistant = json.dumps({"kind": "openai", "model": "m", **address})
     command = ["matrix", "--assistant", f"served={assistant}", "--env", "UserSim-RolePlayOpening-v0"]
     command += ["--model", "scripted:seed", "--judge", "relevance", "--judge-model", "scripted:x"]
     command += ["--max-turns", "2", "-n", "8", "--batch-size", "2", "-o", str(folder), *words]
-    environment = {**os.environ, "SIMGYM_OUTAGE_WAITS": "0.1", "OPENAI_API_KEY": "none"}
+    environment = {**os.environ, "SIMGYM_OUTAGE_WAITS": "0.1", "OPENAI_API_KEY": key}
     return subprocess.run([*SIMGYM, *command], capture_output=True, text=True, env=environment, timeout=120)
 
 
@@ -109,3 +115,17 @@ def test_a_dead_server_at_the_start_is_one_sentence_and_nothing_is_written(serve
     assert "No connection to 127.0.0.1" in outcome.stderr
     assert len(outcome.stderr.strip().splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_key_is_in_no_file_of_a_run_and_in_no_message_even_if_the_server_quotes_it(server, tmp_path):
+    key = "sk-do-not-write-me-down"
+    server.quotes_key = True
+    outcome = matrix(server, tmp_path / "m", "--response-cache", str(tmp_path / "cache.sqlite"), key=key)
+    assert outcome.returncode == 0, outcome.stderr
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    transcripts = b"".join(path.read_bytes() for path in files if path.suffix == ".jsonl")
+    assert b"Your key: Bearer [key]" in transcripts
+    assert b"refused: " in transcripts
+    assert {path.suffix for path in files} >= {".json", ".jsonl", ".html", ".sqlite"}
+    assert not [path for path in files if key.encode() in path.read_bytes()]
+    assert key not in outcome.stdout + outcome.stderr

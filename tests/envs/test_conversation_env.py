@@ -243,3 +243,57 @@ def test_human_rendering_prints_turns_without_control_characters(scenarios, caps
     env.reset(seed=1)
     env.step("No.")
     assert capsys.readouterr().out.splitlines()[:2] == ["user: clear \\x1b[2J me", "assistant: No."]
+
+
+class EveryThird:
+    """Fails on every third conversation that it is asked about."""
+
+    def __init__(self):
+        self.asked = 0
+
+    def judge(self, scenarios, conversations, *, seeds):
+        judgements = []
+        for _ in conversations:
+            self.asked += 1
+            failed = self.asked % 3 == 0
+            judgements.append(Judgement(None, fault="unparsable: for the test") if failed else Judgement(0.25))
+        return judgements
+
+    def fingerprint(self):
+        return {"judge": "every_third"}
+
+
+@pytest.mark.parametrize("failed", ["nan", "running_mean", 0.0])
+@pytest.mark.parametrize("num_envs", [None, 3])
+def test_one_failed_judge_does_not_poison_normalized_rewards(scenarios, failed, num_envs):
+    """Gymnasium's own wrappers keep a running variance, in which a NaN would stay for ever."""
+    options = {
+        "scenarios": scenarios, "simulator_options": {}, "max_turns": 1, "judge": EveryThird(),
+        "failed_judge_reward": failed,
+    }  # fmt: skip
+    if num_envs is None:
+        env = gym.wrappers.NormalizeReward(gym.make("UserSim-Replay-v0", **options))
+    else:
+        vector = gym.make_vec(
+            "UserSim-Replay-v0", num_envs=num_envs, vectorization_mode="vector_entry_point", **options
+        )
+        env = gym.wrappers.vector.NormalizeReward(vector)
+    rewards, marked = [], 0
+    env.reset(seed=0)
+    for _ in range(12):
+        _, reward, terminated, truncated, info = env.step("Hello!" if num_envs is None else ["Hello!"] * num_envs)
+        rewards += [reward] if num_envs is None else list(reward)
+        marked += int(sum([info["unjudged"]] if num_envs is None else info["unjudged"]))
+        if num_envs is None and (terminated or truncated):
+            env.reset()
+    assert marked >= 4
+    assert any(map(math.isnan, rewards)) == (failed == "nan")
+    if failed == "nan":
+        assert math.isnan(rewards[-1])  # what the setting is for
+    env.close()
+
+
+@pytest.mark.parametrize("failed", ["mean", True, 1.5, -0.1, None])
+def test_another_reward_for_failed_judges_is_refused(scenarios, failed):
+    with pytest.raises(ConfigurationError, match="failed_judge_reward"):
+        gym.make("UserSim-Replay-v0", scenarios=scenarios, failed_judge_reward=failed)

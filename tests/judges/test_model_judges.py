@@ -22,16 +22,20 @@ TALKS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def reward_model(tiny_model, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("reward")
+def classifier(tiny_model, folder, *, num_labels):
+    """A random model with a head of so many outputs; its folder."""
     config = AutoConfig.from_pretrained(tiny_model)
-    config.num_labels, config.initializer_range = 1, 0.5
+    config.num_labels, config.initializer_range = num_labels, 0.5
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
     AutoTokenizer.from_pretrained(tiny_model).save_pretrained(folder)
     return str(folder)
+
+
+@pytest.fixture(scope="module")
+def reward_model(tiny_model, tmp_path_factory):
+    return classifier(tiny_model, tmp_path_factory.mktemp("reward"), num_labels=1)
 
 
 def judged(judge, talks=TALKS):
@@ -97,10 +101,12 @@ def test_a_reward_model_computes_in_the_number_format_that_was_asked_for(reward_
 
 
 def test_what_is_no_reward_model_is_refused(tiny_model, reward_model, tmp_path):
-    with pytest.raises(ConfigurationError, match="Is it a reward model"):
+    with pytest.raises(WeightsError, match=r"lacks 1 of its weights \(score\.weight\), which would be random"):
         judged(RewardModelJudge(tiny_model))
+    with pytest.raises(ConfigurationError, match="has 2 outputs, expected one"):
+        judged(RewardModelJudge(classifier(tiny_model, tmp_path / "classes", num_labels=2)))
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(WeightsError, match="Cannot load the reward model"):
+    with pytest.raises(WeightsError, match="Cannot load the model"):
         judged(RewardModelJudge(str(tmp_path)))
     with pytest.raises(ConfigurationError, match="scale"):
         RewardModelJudge(reward_model, scale=0)

@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from simgym.conversation import Message
 from simgym.faults import Fault, FaultKind
+from simgym.language_models import OpenAILM, Request
 from simgym.language_models._server_problems import Asked, Scope, classify
 from simgym.language_models._server_replies import error_inside, parse_json, read_likelihood, read_reply
 
@@ -210,6 +212,17 @@ def test_any_json_is_a_reply_or_a_typed_fault(answer: Any) -> None:
 @given(JSON, st.integers(0, 2**32))
 def test_a_valid_answer_with_one_wrong_place_is_a_reply_or_a_typed_fault(other: Any, seed: int) -> None:
     check_total(mutated(VALID, other, random.Random(seed)))
+
+
+@settings(max_examples=500, deadline=None)
+@given(JSON | st.text(alphabet="<think>/|a \ud800", max_size=30), st.integers(0, 2**32))
+def test_a_batch_survives_whatever_one_of_its_answers_holds(other: Any, seed: int) -> None:
+    model = OpenAILM("m", base_url="http://localhost:1/v1", logprobs=True)
+    call = model._compose(Request((Message("user", "hello"),)))
+    generation = model._generation(call, read_reply(mutated(VALID, other, random.Random(seed)), logprobs=True))
+    assert (generation.fault is None) == (generation.finish_reason != "fault")
+    assert generation.fault is None or Fault.parse(generation.fault).kind is not FaultKind.OTHER
+    json.dumps([generation.text, generation.reasoning, generation.fault], ensure_ascii=False).encode()
 
 
 @pytest.mark.parametrize(

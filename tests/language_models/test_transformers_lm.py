@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from simgym.conversation import Message
-from simgym.errors import ConfigurationError, WeightsError
+from simgym.errors import ConfigurationError, MissingDependency, WeightsError
 from simgym.language_models import Request, SamplingParams, TransformersLM
 
 SCHEMA = {
@@ -279,3 +280,74 @@ def test_a_request_that_no_memory_holds_is_a_fault_of_its_own(tiny_model):
     assert "GiB of keys and values" in large.fault
     with pytest.raises(ConfigurationError, match="max_kv_gib is 0"):
         TransformersLM(tiny_model, max_kv_gib=0)
+
+
+def spoil(folder, name):
+    """Damage a model's folder in a way that is met in the field."""
+    config = json.loads((folder / "config.json").read_text())
+    if name == "weights missing":
+        from safetensors.torch import load_file, save_file
+
+        tensors = load_file(folder / "model.safetensors")
+        del tensors["model.norm.weight"]
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    elif name == "download broken off":
+        content = (folder / "model.safetensors").read_bytes()
+        (folder / "model.safetensors").write_bytes(content[: len(content) // 2])
+    elif name == "other sizes":
+        (folder / "config.json").write_text(json.dumps({**config, "hidden_size": 64}))
+    elif name == "quantised":
+        quantisation = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+        (folder / "config.json").write_text(json.dumps({**config, "quantization_config": quantisation}))
+    elif name == "unknown architecture":
+        (folder / "config.json").write_text(json.dumps({**config, "model_type": "from_the_future"}))
+    elif name == "no tokenizer":
+        for file in folder.glob("tokenizer*"):
+            file.unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        ("weights missing", r"lacks 1 of its weights \(model\.norm\.weight\), which would be random"),
+        ("download broken off", r"Cannot load the model .* Expected a folder that save_pretrained wrote"),
+        ("other sizes", r"Cannot load the model .* Expected a folder that save_pretrained wrote"),
+        ("quantised", "needs a package that is missing: .*bitsandbytes"),
+        ("unknown architecture", "from_the_future"),
+        ("no tokenizer", "Cannot load the model .*tokenizer"),
+    ],
+)
+def test_a_damaged_model_is_refused_in_a_sentence_and_never_partly_random(tiny_model, tmp_path, damage, reason):
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    spoil(folder, damage)
+    with pytest.raises((WeightsError, MissingDependency), match=reason) as refusal:
+        TransformersLM(str(folder)).generate([ask("x")])
+    assert "network" not in str(refusal.value)  # it is on this disk
+
+
+def test_an_option_that_a_model_does_not_take_is_refused_in_a_sentence(tiny_model):
+    with pytest.raises(WeightsError, match=r"'nonsense'.*Check model_options"):
+        TransformersLM(tiny_model, model_options={"nonsense": 1}).generate([ask("x")])
+
+
+def test_the_layers_of_a_model_that_sees_images_are_those_of_its_decoder(tiny_model, tmp_path):
+    """A vision tower may have more layers than the decoder beside it (Gemma 3)."""
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_model)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2}
+    config = transformers.Gemma3Config(
+        text_config={
+            **sizes, "vocab_size": len(tokenizer), "num_hidden_layers": 2, "num_key_value_heads": 1, "head_dim": 16,
+            "max_position_embeddings": 256,
+        },
+        vision_config={**sizes, "num_hidden_layers": 5, "image_size": 28, "patch_size": 14},
+        mm_tokens_per_image=4,
+    )  # fmt: skip
+    transformers.Gemma3ForConditionalGeneration(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    lm = TransformersLM(str(tmp_path))
+    assert lm.generate([ask("x", max_new_tokens=2)])[0].completion_tokens == 2
+    assert lm.hidden_states(["hello"], layers=[1, 2])[0].states.shape == (2, 5, 32)
+    with pytest.raises(ConfigurationError, match="from 1 to 2"):
+        lm.hidden_states(["hello"], layers=[5])

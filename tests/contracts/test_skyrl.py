@@ -81,3 +81,7 @@ def test_the_data_set_names_scenarios_and_seeds_and_its_rows_can_be_played(env_i
 def test_a_row_of_another_data_set_is_refused_in_a_sentence():
     with pytest.raises(ConfigurationError, match=r"lacks 'env_id'\. Make the data set with skyrl_rows"):
         skyrl.SimulatedUserEnv(extras={"question": "?"})
+
+
+def test_the_documented_block_runs(documented):
+    assert documented("SkyRL").endswith("0.0 False")

@@ -47,3 +47,7 @@ def test_a_vector_of_them_has_different_users(make, settings):
     vector = gem.make_vec(["simgym:RolePlay"] * 3, **settings)
     texts, _ = vector.reset()
     assert len(set(texts)) == 3
+
+
+def test_the_documented_block_runs(documented):
+    assert documented("GEM") == "True"

@@ -145,3 +145,8 @@ def test_an_older_verl_is_refused_in_a_sentence_that_names_the_range(play):
     with pytest.raises(Exception, match=r"verl 0\.9\.0 is installed, simgym works with <0\.10,>=0\.9\.1") as caught:
         play()
     assert MissingDependency.__name__ in repr(caught.value) or isinstance(caught.value, MissingDependency)
+
+
+@newest
+def test_the_documented_block_runs(documented):
+    assert documented("verl").startswith("simgym everyday-")

@@ -132,3 +132,7 @@ def test_exported_runs_are_read_by_inspects_own_reader(tmp_path, env_id, setting
     assert [(m.role, m.text) for m in sample.messages] == [
         (m.role, m.content) for m in transcripts[0].conversation.messages
     ]
+
+
+def test_the_documented_block_runs(documented):
+    assert documented("inspect_ai").startswith("success 0.")

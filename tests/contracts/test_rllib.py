@@ -3,8 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-ray = pytest.importorskip("ray", reason="ray[rllib] has an environment of its own")
-pytest.importorskip("ray.rllib", reason="ray[rllib] has an environment of its own")
+pytest.importorskip("ormsgpack", reason="ray[rllib] has an environment of its own")
 pytest.importorskip("torch", reason="the features are hidden states of a model in this process")
 
 
@@ -51,3 +50,7 @@ def test_equal_seeds_give_equal_users_and_the_end_reason_arrives(env_config):
         users.append([dialogue.conversation.said_by("user") for dialogue in env.unwrapped.dialogues])
     assert users[0] == users[1] != users[2]
     assert set(ends) == {"turn_limit"}
+
+
+def test_the_documented_block_runs(documented, smollm):
+    assert 0 < float(documented("RLlib")) < 1
