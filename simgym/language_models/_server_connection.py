@@ -10,6 +10,8 @@ import weakref
 from collections.abc import Coroutine, Iterable
 from typing import Any, TypeVar
 
+from simgym import _fibers
+
 _T = TypeVar("_T")
 _connections: weakref.WeakSet[ServerConnection] = weakref.WeakSet()
 
@@ -33,7 +35,7 @@ class ServerConnection:
         """Their results in order; the first error, or an interrupt here, cancels the rest."""
         future = asyncio.run_coroutine_threadsafe(self._gather(coroutines), self._loop)
         try:
-            return future.result()
+            return _fibers.result(future)
         finally:
             future.cancel()  # does nothing to a finished one
 

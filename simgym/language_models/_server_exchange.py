@@ -23,6 +23,8 @@ from simgym.extras import optional_import
 MAX_ANSWER_BYTES = 32 * 2**20
 """Largest answer, as it comes over the wire and unpacked; 32,000 tokens with log-probabilities are about 6 MiB."""
 _WINDOW_BITS = 47  # zlib: gzip or deflate, whichever the header says
+_POOL = 16
+"""Requests of one connection pool at a time: at each request, httpcore goes through all connections of its pool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,10 @@ class NoAnswer(Exception):
 
 
 class ServerClient:
-    """An `openai.AsyncOpenAI` that repeats nothing, stays at its host, and reads no more than `MAX_ANSWER_BYTES`."""
+    """An `openai.AsyncOpenAI` that repeats nothing, stays at its host, and reads no more than `MAX_ANSWER_BYTES`.
+
+    Hundreds of requests at a time have several connection pools; used in one event loop.
+    """
 
     def __init__(self, base_url: str, key: str) -> None:
         """Nothing is sent yet; `key` goes into the header of each request."""
@@ -81,19 +86,26 @@ class ServerClient:
 
         self._openai = openai
         self._raw = http.Response
-        self._client = openai.AsyncOpenAI(
-            api_key=key,
-            base_url=base_url,
-            max_retries=0,
-            timeout=None,
-            default_headers={"Accept-Encoding": "gzip"},  # what `_read` can unpack within bounds
-            http_client=openai.DefaultAsyncHttpxClient(
-                event_hooks={"request": [stay], "response": [bound]},
-                follow_redirects=True,
-                max_redirects=3,
+        tls = http.create_ssl_context()
+
+        def client() -> Any:
+            return openai.AsyncOpenAI(
+                api_key=key,
+                base_url=base_url,
+                max_retries=0,
                 timeout=None,
-            ),
-        )
+                default_headers={"Accept-Encoding": "gzip"},  # what `_read` can unpack within bounds
+                http_client=openai.DefaultAsyncHttpxClient(
+                    event_hooks={"request": [stay], "response": [bound]},
+                    follow_redirects=True,
+                    max_redirects=3,
+                    timeout=None,
+                    verify=tls,
+                ),
+            )
+
+        self._new_client = client
+        self._in_flight: dict[Any, int] = {client(): 0}
 
     async def exchange(self, path: str, body: Mapping[str, Any] | None, *, timeout: float) -> Exchange:
         """Post `body` (None: get) and return what the server answers within `timeout` seconds, whatever its status.
@@ -102,24 +114,37 @@ class ServerClient:
             NoAnswer: no connection, no whole answer in time, one that is too large or cannot be unpacked, or a
                 redirect to another host.
         """
+        client = self._client_with_room()
+        self._in_flight[client] += 1
         try:
             async with asyncio.timeout(timeout):
                 if body is None:
-                    response = await self._client.get(path, cast_to=self._raw)
+                    response = await client.get(path, cast_to=self._raw)
                 else:
-                    response = await self._client.post(path, body=dict(body), cast_to=self._raw)
+                    response = await client.post(path, body=dict(body), cast_to=self._raw)
         except self._openai.APIStatusError as error:
             response = error.response
         except TimeoutError:
             raise NoAnswer("timeout", "no answer in time") from None
         except Exception as error:  # of openai, of the transport, or of a hook: all of them tell of the server
             raise self._reason(error) from None
+        finally:
+            self._in_flight[client] -= 1
         headers = {name.lower(): value for name, value in response.headers.items()}
         return Exchange(int(response.status_code), bytes(response.content), headers)
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.close()
+        for client in self._in_flight:
+            await client.close()
+
+    def _client_with_room(self) -> Any:
+        """The first client whose pool has room; a new one if none has."""
+        for client, requests in self._in_flight.items():
+            if requests < _POOL:
+                return client
+        self._in_flight[client := self._new_client()] = 0
+        return client
 
     def _reason(self, error: BaseException) -> NoAnswer:
         """Our own reason if a hook gave one; else the class name alone: texts of transport errors can quote headers."""

@@ -39,7 +39,9 @@ from simgym.language_models._server_requests import ServerRequests, Unanswered
 from simgym.language_models.base import Generation, Likelihood, Purpose, Request
 from simgym.language_models.secret import Secret
 from simgym.language_models.thoughts import without_reasoning
+from simgym.language_models.weights import local_chat_template
 from simgym.tokenization import encode_around
+from simgym.transcripts import text_hash
 
 _CHAT: Literal["/chat/completions"] = "/chat/completions"
 _RAW: Literal["/completions"] = "/completions"
@@ -195,11 +197,13 @@ class OpenAILM:
     def fingerprint(self) -> dict[str, Any]:
         """Model name, address without scheme and credentials, and further fields; what the server runs is not known."""
         tokenizer = self.tokenizer if isinstance(self.tokenizer, str) else None
+        template = local_chat_template(tokenizer) if tokenizer else None
         more: dict[str, Any] = {
             "chat_template_kwargs": self.chat_template_kwargs,
             "extra_body": self.extra_body,
             "logprobs": self.logprobs,
             "tokenizer": tokenizer,
+            "chat_template": text_hash(template) if template else None,
         }
         given = {key: value for key, value in more.items() if value}
         return {"kind": "openai", "model": self.name, "base_url": self._address, **given}

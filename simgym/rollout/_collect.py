@@ -1,11 +1,14 @@
 """Assistants with simulated users: from an assistant and a simulation to transcripts on disk.
 
 Synchronous (the default), the conversations of a batch run together: one assistant call, one simulator call and one
-judge call per turn. With `asynchronous`, each runs in a thread of its own, as many at a time as a batch has: none waits
-for another, and one is judged while others are talking. Behind servers that is faster; a model in this process puts the
-requests of all threads in one batch (`simgym.engine`). The conversations are the same. A finished conversation is
-appended to the file at once; a run that was killed goes on where it stopped, and conversations in the file are not run
-again.
+judge call per turn. With `asynchronous`, each runs at its own pace, as many at a time as a batch has: none waits for
+another, and one is judged while others are talking. Behind servers that is faster; a model in this process puts the
+requests of all threads in one batch (`simgym.engine`). There are at most `THREADS` threads: of more conversations,
+several share one, and go on in turn while others wait for their server (`simgym._fibers`). The next conversation begins
+when one has been judged and written down, so a slow judge slows the beginning of conversations and nothing piles up.
+
+The conversations are the same either way. A finished conversation is appended to the file at once; a run that was
+killed goes on where it stopped, and conversations in the file are not run again.
 """
 
 from __future__ import annotations
@@ -14,9 +17,11 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from simgym import _fibers
 from simgym.assistants.base import Assistant
 from simgym.conversation import Scenario
 from simgym.errors import ServerUnavailable
@@ -27,6 +32,9 @@ from simgym.rollout.outages import Patience
 from simgym.transcripts import Transcript
 
 __all__ = ["collect", "collect_jobs", "converse", "count_exclusions", "plan_conversations"]
+
+THREADS = 32
+"""Threads of an asynchronous run, at most."""
 
 
 def collect(
@@ -51,7 +59,8 @@ def collect(
         n: How many; scenarios are taken in order, and from the start again with other seeds. None: each once.
         seed: Decides everything random.
         path: JSONL file to append to and to resume from; None: nothing is written.
-        batch_size: Conversations at the same time, >= 1.
+        batch_size: Conversations at the same time, >= 1. An asynchronous run against servers takes hundreds; a model's
+            `max_concurrency` bounds how many of them ask it at once.
         asynchronous: Run them asynchronously, each at its own pace; for models behind servers.
         progress: Called with each transcript as it is finished, and with those found in the file.
         budget: Counts what model calls cost, and ends the run before the turn that would begin at its limit.
@@ -75,11 +84,10 @@ def collect(
         missing = collection.missing
         size = 1 if asynchronous else max(1, batch_size)
         batches = [missing[start : start + size] for start in range(0, len(missing), size)]
-        stopping = threading.Event()
+        work = _Batches(collection, budget)
         if asynchronous:
-            _in_threads(_Batches(collection, budget, stopping), batches, max(1, batch_size))
+            _at_their_own_pace(work, batches, max(1, batch_size))
         else:
-            work = _Batches(collection, budget, stopping)
             for batch in batches:
                 work.run(batch)
         return collection.transcripts()
@@ -113,10 +121,11 @@ def collect_jobs(
 class _Batches:
     """Runs batches of a collection until every conversation is finished, outages included."""
 
-    def __init__(self, collection: Collection, budget: Budget | None, stopping: threading.Event) -> None:
+    def __init__(self, collection: Collection, budget: Budget | None) -> None:
         self.collection = collection
         self.budget = budget
-        self.stopping = stopping
+        self.stopping = threading.Event()
+        """Set: no further turn begins."""
 
     def run(self, batch: Sequence[tuple[Scenario, int]]) -> None:
         """One batch; conversations that an outage ended are run again from their beginning."""
@@ -188,23 +197,55 @@ def converse(
         counted = [len(dialogue.calls) for dialogue in running]
 
 
-def _in_threads(work: _Batches, batches: Sequence[Sequence[tuple[Scenario, int]]], threads: int) -> None:
+def _at_their_own_pace(work: _Batches, batches: Sequence[Sequence[tuple[Scenario, int]]], at_once: int) -> None:
     """The first error ends the run: what has not begun does not begin, what has is finished. An interrupt does not wait
     for that, nor for servers; nor does a server that is away."""
-    with ThreadPoolExecutor(threads, thread_name_prefix="simgym-conversation") as pool:
+    queue = _Queue(work, batches)
+    at_once = min(at_once, max(1, len(batches)))
+    threads = min(THREADS, at_once)
+    shares = [at_once // threads + (number < at_once % threads) for number in range(threads)]
+    with ThreadPoolExecutor(threads, thread_name_prefix="simgym-conversations") as pool:
         futures: list[Future[None]] = []
         try:
-            for batch in batches:
-                futures.append(pool.submit(work.run, batch))  # one by one: an interrupt can come in between
-            finished, _ = wait(futures, return_when=FIRST_EXCEPTION)
-            if any(isinstance(future.exception(), ServerUnavailable) for future in finished):
-                work.stopping.set()
-        except BaseException:  # Ctrl-C: each thread ends with the turn it is in, without waiting for a server
+            for share in shares:
+                futures.append(pool.submit(_fibers.run_tasks, queue, share))
+            wait(futures, return_when=FIRST_EXCEPTION)
+        except BaseException:  # Ctrl-C: each conversation ends with the turn it is in, without waiting for a server
+            queue.close()
             work.stopping.set()
             interrupt_requests()
             raise
-        finally:
-            for future in futures:
-                future.cancel()
-    for future in finished:
+    for future in futures:
         future.result()
+
+
+class _Queue:
+    """Conversations that have not begun, for all threads; empty once one has failed."""
+
+    def __init__(self, work: _Batches, batches: Sequence[Sequence[tuple[Scenario, int]]]) -> None:
+        self._work = work
+        self._batches = iter(batches)
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def __iter__(self) -> _Queue:
+        return self
+
+    def __next__(self) -> Callable[[], None]:
+        with self._lock:
+            if self._closed:
+                raise StopIteration
+            return partial(self._run, next(self._batches))
+
+    def close(self) -> None:
+        """No further one begins."""
+        self._closed = True
+
+    def _run(self, batch: Sequence[tuple[Scenario, int]]) -> None:
+        try:
+            self._work.run(batch)
+        except BaseException as error:
+            self.close()
+            if isinstance(error, ServerUnavailable):
+                self._work.stopping.set()
+            raise

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
+from simgym import _fibers
 from simgym.errors import ConfigurationError, ServerUnavailable
 from simgym.faults import Fault
 from simgym.rollout.readiness import check_all_ready
@@ -123,7 +124,7 @@ class Patience:
         if self._waits and not self._stopping.is_set():
             wait = self._waits.pop(0)
             _log.warning("%s Trying the rest again in %g s.", sentence, wait)
-            if not self._stopping.wait(wait):
+            if not _fibers.pause(self._stopping, wait):
                 return True
         if others_answered and not self._stopping.is_set() and self._servers_answer():
             return False

@@ -15,7 +15,7 @@ from simgym.assistants import LanguageModelAssistant  # noqa: E402
 from simgym.conversation import Message  # noqa: E402
 from simgym.errors import ConfigurationError  # noqa: E402
 from simgym.judges.reward_model import RewardModelJudge  # noqa: E402
-from simgym.language_models import Request, SamplingParams, TransformersLM  # noqa: E402
+from simgym.language_models import OpenAILM, Request, SamplingParams, TransformersLM  # noqa: E402
 from simgym.language_models.weights import DEFAULT_MODEL  # noqa: E402
 from simgym.rollout import collect  # noqa: E402
 
@@ -52,6 +52,15 @@ def test_whatever_makes_the_prompt_is_in_the_fingerprint_of_a_folder(folder, nam
     after = TransformersLM(str(folder)).fingerprint()
     assert {part for part in after if after[part] != before[part]} == {key}
     assert RewardModelJudge(str(folder)).fingerprint()[key] != judged[key]
+
+
+def test_the_template_that_writes_a_servers_prompts_is_in_the_fingerprint(folder):
+    def server():
+        return OpenAILM("m", base_url="http://127.0.0.1:9/v1", tokenizer=str(folder)).fingerprint()
+
+    before = server()
+    mend(folder / "chat_template.jinja")
+    assert {part for part, value in server().items() if value != before[part]} == {"chat_template"}
 
 
 def test_a_model_in_memory_keeps_the_fingerprint_of_the_files_that_it_was_read_from(folder):
