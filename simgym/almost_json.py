@@ -33,10 +33,10 @@ def read_objects(reply: str, key: str) -> list[dict[str, Any]]:
     """
     text = double_lone_backslashes(reply)
     objects, rest = _strict(text)
-    found = [value for value in objects if key in value]
-    if found:
+    matching = [value for value in objects if key in value]
+    if matching:
         brace = rest.find("{")  # of an object that could not be read, perhaps the model's own beside a quotation
-        return [] if brace >= 0 and _mentions(key, rest[brace:]) else found
+        return [] if brace >= 0 and _mentions(key, rest[brace:]) else matching
     mended = _mended(text)
     return [mended] if mended is not None and key in mended else []
 

@@ -18,6 +18,7 @@ VARIABLES: dict[str, str] = {
     "SIMGYM_SERVE_TOKEN": "API key that callers of `simgym serve` must send; needed off loopback.",
     "SIMGYM_STUDY_ADMIN_TOKEN": "Password of a study's /admin page; without it there is no such page.",
     "SIMGYM_TRACEBACK": "1: show the traceback of an error instead of one sentence.",
+    "WORLD_SIZE": "Number of processes, as torchrun and accelerate set it.",
     "XDG_CACHE_HOME": "Folder of caches. Default: ~/.cache.",
     "XDG_CONFIG_HOME": "Folder of pip's settings. Default: ~/.config.",
 }

@@ -199,8 +199,10 @@ def _check(value: Any) -> None:
     record = from_json(_Participant, value, "participant", extra="ignore")
     if record.rating:
         from_json(_Rated, record.rating, "rating", extra="ignore")
-    for at, talk in enumerate(record.conversations):
-        for number, turn in enumerate(from_json(_Talk, talk, f"conversations[{at}]", extra="ignore").turns):
+    for at, conversation in enumerate(record.conversations):
+        for number, turn in enumerate(
+            from_json(_RecordedConversation, conversation, f"conversations[{at}]", extra="ignore").turns
+        ):
             from_json(_Turn, turn, f"conversations[{at}].turns[{number}]", extra="ignore")
 
 
@@ -235,7 +237,7 @@ class _Turn:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Talk:
+class _RecordedConversation:
     """What it reads of a conversation."""
 
     turns: tuple[Mapping[str, Any], ...]
