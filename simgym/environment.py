@@ -15,6 +15,7 @@ VARIABLES: dict[str, str] = {
     "SIMGYM_CACHE": "Folder of converted weights. Default: simgym in $XDG_CACHE_HOME.",
     "SIMGYM_DATA": "Folder of other people's data, see `simgym data sources`. Default: data.",
     "SIMGYM_OUTAGE_WAITS": "Seconds to wait for a silent server before each new attempt. Default: 5,30,60.",
+    "SIMGYM_SERVE_TOKEN": "API key that callers of `simgym serve` must send; needed off loopback.",
     "SIMGYM_STUDY_ADMIN_TOKEN": "Password of a study's /admin page; without it there is no such page.",
     "SIMGYM_TRACEBACK": "1: show the traceback of an error instead of one sentence.",
     "XDG_CACHE_HOME": "Folder of caches. Default: ~/.cache.",

@@ -34,6 +34,7 @@ from simgym.cli.matrix import matrix
 from simgym.cli.realism import realism
 from simgym.cli.report import report
 from simgym.cli.rollout import rollout
+from simgym.cli.serve import serve
 from simgym.cli.study import study
 from simgym.cli.terminal import complain
 from simgym.cli.view import view
@@ -116,6 +117,7 @@ for verb in (
     rescore,
     view,
     export,
+    serve,
     doctor,
 ):
     app.command()(verb)

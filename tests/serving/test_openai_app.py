@@ -1,0 +1,386 @@
+"""The user seat as a server, asked by the real `openai` client over a real port and by hostile bodies in process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from simgym.conversation import INTENT_PREFIX, Scenario
+from simgym.errors import ConfigurationError
+from simgym.language_models import ScriptedLM
+from simgym.simulation import Dialogue
+from simgym.transcripts import read_transcripts
+
+pytest.importorskip("fastapi")
+openai = pytest.importorskip("openai")
+uvicorn = pytest.importorskip("uvicorn")
+from simgym.serving.conversation_log import ConversationLog  # noqa: E402
+from simgym.serving.openai_app import create_openai_app  # noqa: E402
+from simgym.serving.running import ListenSettings  # noqa: E402
+from simgym.serving.seats import Seat, SeatSettings  # noqa: E402
+
+GREETING = {"role": "user", "content": "Hello! How can I help you today?"}
+TAU2 = """# User simulation
+You are a customer who calls a service line. Write one message at a time.
+When the goal is met, write '###STOP###'. For another department write '###TRANSFER###'.
+If the scenario does not tell, write '###OUT-OF-SCOPE###'.
+<scenario>
+Change the flight HX12 to the evening; you are in a hurry.
+</scenario>"""
+
+
+def seat(rule="seed", **options):
+    return Seat("role_play", SeatSettings(model=ScriptedLM(rule), options=options))
+
+
+@contextlib.contextmanager
+def listening(app):
+    """The base URL of a server on a free port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        server.should_exit = True
+        thread.join(10)
+
+
+def client(url, **options):
+    return openai.OpenAI(base_url=url, api_key=options.pop("api_key", "none"), max_retries=0, **options)
+
+
+def ask(app, body, headers=None, path="/v1/chat/completions"):
+    """Status and decoded answer of a request in this process, without a socket."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    scope = {
+        "type": "http", "http_version": "1.1", "method": "POST", "path": path, "raw_path": path.encode(),
+        "query_string": b"", "root_path": "", "scheme": "http", "server": ("test", 80), "client": ("test", 1),
+        "headers": [
+            (name.encode(), value.encode())
+            for name, value in {"content-type": "application/json", **(headers or {})}.items()
+        ],
+    }  # fmt: skip
+    sent = []
+    incoming = iter([{"type": "http.request", "body": data, "more_body": False}])
+
+    async def receive():
+        return next(incoming, None) or await asyncio.sleep(3600)
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(app(scope, receive, send))
+    payload = b"".join(message.get("body", b"") for message in sent[1:])
+    return sent[0]["status"], json.loads(payload)
+
+
+def said(answer):
+    return answer["choices"][0]["message"]["content"]
+
+
+def test_the_openai_client_gets_a_user_turn_plain_and_streamed():
+    messages = [{"role": "system", "content": "You want to bake bread."}, GREETING]
+    with listening(create_openai_app({"role_play": seat()})) as url:
+        talk = client(url)
+        assert [model.id for model in talk.models.list()] == ["simgym/role_play"]
+        plain = talk.chat.completions.create(model="simgym/role_play", messages=messages, seed=7, temperature=1.5)
+        chunks = list(
+            talk.chat.completions.create(
+                model="simgym/role_play", messages=messages, seed=7, stream=True, stream_options={"include_usage": True}
+            )
+        )
+    text = plain.choices[0].message.content
+    assert text.startswith("number ")
+    assert plain.usage.total_tokens > 0
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == text
+    assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "stop"
+    assert chunks[-1].usage == plain.usage
+
+
+def test_both_conventions_ask_for_the_same_turn():
+    app = create_openai_app({"role_play": seat()})
+    extra = {"scenario": "bake bread", "seed": 3}
+    flipped = [GREETING, {"role": "assistant", "content": "Bread!"}, {"role": "user", "content": "Which?"}]
+    plain = [{"role": "user", "content": "Bread!"}, {"role": "assistant", "content": "Which?"}]
+    answers = [ask(app, {"model": "simgym", "messages": each, "simgym": extra})[1] for each in (flipped, plain)]
+    assert [answer["simgym"]["convention"] for answer in answers] == ["flipped", "plain"]
+    assert said(answers[0]) == said(answers[1])
+
+
+def test_the_seat_says_what_the_simulator_says_in_an_environment():
+    other = seat()
+    scenario = Scenario("a", INTENT_PREFIX + "bake bread")
+    status, answer = ask(
+        create_openai_app({"role_play": seat()}),
+        {"model": "simgym/role_play", "messages": [GREETING], "simgym": {"scenario": scenario.to_json(), "seed": 5}},
+    )
+    assert (status, said(answer)) == (200, other.simulation.open([5], [scenario])[0].user_reply)
+
+
+def test_without_a_seed_scenarios_and_callers_sessions_differ_and_repeated_requests_do_not():
+    app = create_openai_app({"role_play": seat()})
+
+    def turn(wish, **headers):
+        messages = [{"role": "system", "content": wish}, GREETING]
+        return said(ask(app, {"model": "simgym", "messages": messages}, headers)[1])
+
+    assert turn("Bake.") == turn("Bake.")
+    assert len({turn("Bake."), turn("Sew."), turn("Bake.", **{"x-session-id": "2"})}) == 3
+    assert turn("Bake.", **{"x-simgym-seed": "4"}) != turn("Bake.", **{"x-simgym-seed": "5"})
+
+
+def test_a_tau2_request_is_understood_and_its_stop_mark_is_said():
+    leaving = seat(lambda request: "Thanks, bye!<|endconversation|>")
+    messages = [
+        {"role": "system", "content": TAU2},
+        {"role": "user", "content": "Hi! How can I help you today?"},
+        {"role": "assistant", "content": "Move my flight please."},
+        {"role": "user", "content": "Done: you leave at 19:00."},
+    ]
+    body = {"model": "simgym/role_play", "messages": messages, "tools": None, "temperature": 0.0, "seed": 300}
+    status, answer = ask(create_openai_app({"role_play": leaving}, stop="OVER"), body)
+    assert (status, said(answer)) == (200, "###STOP###")
+    assert answer["simgym"]["parting_word"] == "Thanks, bye!"
+    body["simgym"] = {"stop": "<END>"}
+    assert said(ask(create_openai_app({"role_play": leaving}), body)[1]) == "<END>"
+
+
+def test_a_wish_is_what_stands_between_the_scenario_marks():
+    heard = []
+    listening_seat = seat(lambda request: heard.append(request.messages[-1].content) or "Fine.")
+    ask(
+        create_openai_app({"role_play": listening_seat}),
+        {"model": "simgym", "messages": [{"role": "system", "content": TAU2}, GREETING]},
+    )
+    assert "Change the flight HX12" in heard[0]
+    assert "OUT-OF-SCOPE" not in heard[0]
+
+
+@pytest.mark.parametrize(("rule", "status"), [("", 502), ("You are a user", 200)])
+def test_a_fault_is_an_error_after_bounded_attempts_and_never_an_empty_reply(rule, status):
+    calls = Counter()
+
+    def answer(request):
+        calls[request.seed] += 1
+        return rule
+
+    got, value = ask(
+        create_openai_app({"role_play": seat(answer, max_attempts=2)}),
+        {"model": "simgym", "messages": [{"role": "system", "content": "Bake."}, GREETING]},
+    )
+    assert got == status
+    if status == 502:
+        assert "empty" in value["error"]["message"]
+        assert len(calls) == sum(calls.values()) == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "word"),
+    [
+        ({"model": "simgym/nobody"}, 404, "simgym/role_play"),
+        ({"model": None}, 400, "model"),
+        ({"messages": []}, 400, "empty"),
+        ({"messages": [GREETING] * 1000}, 400, "1000 messages"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, 400, "role"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, 400, "text"),
+        (
+            {"messages": [GREETING, {"role": "assistant", "content": "I"}], "simgym": {"convention": "flipped"}},
+            400,
+            "own",
+        ),
+        ({"messages": [{"role": "user", "content": "\ud800"}]}, 400, "surrogate"),
+        ({"messages": [{"role": "user", "content": "x" * 500_000}]}, 413, "characters"),
+        ({"tools": [{"type": "function"}]}, 400, "tools"),
+        ({"n": 2}, 400, "n is not 1"),
+        ({"seed": "7"}, 400, "seed"),
+        ({"simgym": {"sceanrio": "x"}}, 400, "sceanrio"),
+        ({"simgym": {"scenario": {"id": "x"}}}, 400, "scenario"),
+    ],
+)
+def test_a_bad_request_is_a_sentence(change, status, word):
+    body = {"model": "simgym/role_play", "messages": [{"role": "system", "content": "Bake."}, GREETING], **change}
+    got, value = ask(create_openai_app({"role_play": seat()}), body)
+    assert (got, word in value["error"]["message"]) == (status, True), value
+
+
+def test_a_body_that_is_no_json_too_large_or_of_another_type_is_a_sentence():
+    app = create_openai_app({"role_play": seat()})
+    assert ask(app, b"{")[0] == 400
+    assert ask(app, b"[" * 100_000)[0] == 400
+    assert ask(app, b"\xff\xfe")[0] == 400
+    assert ask(app, b" " * (4 * 2**20 + 1))[0] == 413
+    assert ask(app, b"{}", {"content-type": "text/plain"})[0] == 415
+    assert ask(app, b"{}", path="/v1/elsewhere")[0] == 404
+
+
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8)
+ANYTHING = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner))
+MESSAGE = st.fixed_dictionaries(
+    {"role": st.sampled_from(["system", "user", "assistant", "tool", "developer"]) | ANYTHING,
+     "content": st.text(max_size=20) | ANYTHING}
+)  # fmt: skip
+OPTIONS = st.dictionaries(st.sampled_from(["scenario", "seed", "stop", "convention", "x"]), ANYTHING, max_size=3)
+BODY = st.dictionaries(
+    st.sampled_from(["stream", "seed", "n", "tools", "user", "stream_options", "max_tokens"]), ANYTHING, max_size=3
+).flatmap(
+    lambda rest: st.fixed_dictionaries(
+        {"model": st.just("simgym") | ANYTHING, "messages": st.lists(MESSAGE, max_size=5) | ANYTHING},
+        optional={"simgym": OPTIONS | ANYTHING},
+    ).map(lambda body: {**rest, **body})
+)
+
+
+@given(BODY | ANYTHING)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_no_body_is_a_500(body):
+    if isinstance(body, dict):
+        body.pop("stream", None)
+    status, value = ask(create_openai_app({"role_play": seat("Fine.")}), body)
+    assert status == 200 or (400 <= status < 500 and value["error"]["message"]) or status == 502
+
+
+def test_requests_that_come_together_are_one_simulator_call_and_a_bad_one_fails_alone():
+    sizes = []
+
+    class Counting(ScriptedLM):
+        def generate(self, requests):
+            sizes.append(len(requests))
+            return super().generate(requests)
+
+    together = Seat("role_play", SeatSettings(model=Counting("seed")))
+    scenario = Scenario("a", INTENT_PREFIX + "bake")
+
+    async def run():
+        opened = [together.ask(Dialogue(scenario=scenario, seed=seed), None) for seed in range(64)]
+        return await asyncio.gather(*opened)
+
+    dialogues = asyncio.run(run())
+    assert [dialogue.user_reply for dialogue in dialogues] == [
+        seat().simulation.open([seed], [scenario])[0].user_reply for seed in range(64)
+    ]
+    assert sizes == [64]
+
+
+def test_a_caller_who_hangs_up_takes_nothing_with_it():
+    slow = threading.Event()
+    entered = threading.Event()
+
+    def rule(request):
+        entered.set()
+        slow.wait(10)
+        return f"number {request.seed}"
+
+    shared = seat(rule)
+    with listening(create_openai_app({"role_play": shared})) as url:
+        messages = [{"role": "system", "content": "Bake."}, GREETING]
+        answers = []
+        staying = threading.Thread(
+            target=lambda: answers.append(
+                client(url).chat.completions.create(model="simgym/role_play", messages=messages, seed=1)
+            )
+        )
+        staying.start()
+        host, port = url.removeprefix("http://").removesuffix("/v1").split(":")
+        body = json.dumps({"model": "simgym", "messages": messages, "stream": True}).encode()
+        head = (
+            "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+            f"content-length: {len(body)}\r\n\r\n"
+        )
+        leaving = socket.create_connection((host, int(port)))
+        leaving.sendall(head.encode() + body)
+        assert entered.wait(10)
+        leaving.close()
+        slow.set()
+        staying.join(10)
+        again = client(url).chat.completions.create(model="simgym/role_play", messages=messages, seed=1)
+    assert answers[0].choices[0].message.content == again.choices[0].message.content
+    assert shared.waiting == 0
+
+
+def test_requests_are_logged_as_transcripts_one_a_conversation(tmp_path):
+    path = tmp_path / "log.jsonl"
+    shared = seat(lambda r: "Bye.<|endconversation|>" if "Done" in r.messages[-1].content else f"number {r.seed}")
+    log = ConversationLog(path, {"role_play": shared.simulation.simulator.fingerprint()})
+    app = create_openai_app({"role_play": shared}, log=log)
+    for answers in (["Sure.", "Done"], ["Sure."], ["Sure.", "Done"]):
+        messages = [{"role": "system", "content": "Bake."}, GREETING]
+        for answer in [None, *answers]:
+            if answer is not None:
+                messages.append({"role": "user", "content": answer})
+            reply = said(ask(app, {"model": "simgym", "messages": messages})[1])
+            messages.append({"role": "assistant", "content": reply})
+    log.close()
+    logged = list(read_transcripts(path))
+    assert sorted(each.end_reason for each in logged) == ["turn_limit", "user_end", "user_end"]
+    assert sorted(len(each.calls) for each in logged) == [2, 3, 3]
+    assert all(each.reward is None for each in logged)
+
+
+def test_off_loopback_there_is_a_token_and_it_is_asked_for():
+    with pytest.raises(ConfigurationError, match="SIMGYM_SERVE_TOKEN"):
+        ListenSettings(host="0.0.0.0")
+    with pytest.raises(ConfigurationError, match="16 or more"):
+        ListenSettings(token="short")
+    token = ListenSettings(host="0.0.0.0", token="x" * 16).token
+    with listening(create_openai_app({"role_play": seat()}, token=token)) as url:
+        with pytest.raises(openai.AuthenticationError):
+            client(url).models.list()
+        assert client(url, api_key=token).models.list().data
+
+
+@pytest.mark.slow
+def test_64_requests_at_once_take_a_quarter_of_the_model_passes_of_64_in_turn(tiny_model, capsys):
+    from simgym.language_models import load_language_model
+
+    model = load_language_model(tiny_model)
+    scenario = Scenario("a", INTENT_PREFIX + "bake")
+    settings_of_seat = SeatSettings(model=tiny_model, options={"adapter": None, "max_new_tokens": 24}, attempts=1)
+    shared = Seat("fine_tuned", settings_of_seat)
+    app = create_openai_app({"fine_tuned": shared})
+
+    def body(seed):
+        return {"scenario": scenario.to_json(), "seed": seed}
+
+    def passes(function):
+        before = model.stats.forward_passes
+        replies = function()
+        return replies, model.stats.forward_passes - before
+
+    with listening(app) as url:
+        talk = client(url)
+
+        def turn(seed):
+            try:
+                answer = talk.chat.completions.create(
+                    model="simgym/fine_tuned", messages=[GREETING], extra_body={"simgym": body(seed)}
+                )
+                return answer.choices[0].message.content
+            except openai.APIStatusError as error:
+                return error.code
+
+        def at_once():
+            with ThreadPoolExecutor(64) as threads:
+                return list(threads.map(turn, range(64)))
+
+        together, few = passes(at_once)
+        alone, many = passes(lambda: [turn(seed) for seed in range(64)])
+    with capsys.disabled():
+        print(f"\n64 requests: {few} model passes at once, {many} in turn, {few / many:.3f} of them")
+    assert together == alone
+    assert few <= many / 4
