@@ -39,9 +39,9 @@ from simgym.envs.unwrapping import simulation_of
 from simgym.errors import ServerUnavailable
 from simgym.extras import optional_import
 from simgym.faults import fault_label
-from simgym.integrations._policy_server import PolicyServer
 from simgym.integrations.outages import WAITS
 from simgym.integrations.trl import Rollout, _so_far, _spoken, _tokens_between
+from simgym.language_models.policy_server import PolicyServer
 from simgym.seeding import derive_seed
 from simgym.simulation import Dialogue
 
