@@ -18,10 +18,13 @@ from simgym.conversation import END_OF_CONVERSATION, Message
 from simgym.errors import ConfigurationError
 from simgym.reasoning import is_reasoning_mark
 from simgym.template_date import needs_date, with_date
+from simgym.time_limit import time_limit
 from simgym.tokenization import begin_within, encode_with_offsets
 
 MASKED = -100
 """Label of a token that takes no part in the loss, as torch and transformers have it."""
+LONGEST_RENDERING, LONGEST_TEXT = 10.0, 2**25
+"""Seconds that a chat template may take for a conversation, and characters that it may write."""
 _MARKER = "OpenUserTurnMarkerZq7"
 _keeps_system: dict[str, bool] = {}
 _reads_parts: dict[str, bool] = {}
@@ -271,7 +274,16 @@ def _applied(tokenizer: Any, plain: Sequence[dict[str, str]], **variables: Any) 
         messages = [{**message, "content": [{"type": "text", "text": message["content"]}]} for message in plain]
     if needs_date(str(tokenizer.chat_template)):
         variables["chat_template"] = with_date(tokenizer.get_chat_template())
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, **variables))
+    return _apply(tokenizer, messages, **variables)
+
+
+def _apply(tokenizer: Any, messages: Sequence[Mapping[str, Any]], **variables: Any) -> str:
+    """What the template writes; a program of somebody else, so its time and its text are bounded."""
+    with time_limit(LONGEST_RENDERING):
+        text = str(tokenizer.apply_chat_template(messages, tokenize=False, **variables))
+    if len(text) > LONGEST_TEXT:
+        raise ValueError(f"it writes {len(text):,} characters, more than {LONGEST_TEXT:,}")
+    return text
 
 
 def _wants_parts(tokenizer: Any) -> bool:
@@ -286,7 +298,7 @@ def _wants_parts(tokenizer: Any) -> bool:
 
 def _shows(tokenizer: Any, message: dict[str, Any]) -> bool:
     try:
-        return _MARKER in str(tokenizer.apply_chat_template([message], tokenize=False))
+        return _MARKER in _apply(tokenizer, [message])
     except Exception:  # jinja2 templates raise what they like
         return False
 

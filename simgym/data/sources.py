@@ -98,6 +98,15 @@ SOURCES: tuple[DataSource, ...] = (
         sha256="33016da0a87dd3583fbce8b801be87e87ad1be0a8409b0c83ff6ce74d3462d12",
     ),
     DataSource(
+        name="human_ai_dev.jsonl",
+        content="998 conversations of people with assistants, 2,602 user turns",
+        author="hh-rlhf, OASST1 and ClariQ as published with MirrorBench; Chatbot Arena; SimulatorArena",
+        licence="MIT, Apache-2.0, CC BY (Arena's prompts), non-commercial (Arena's answers)",
+        used_by="tests/simulators/test_role_flips.py",
+        obtain="those logs in WildChat's columns, telephone numbers and e-mail addresses left out",
+        sha256="b8840de7ad0f5f32dd9a047476ac4d7b437da441868c9006efa9748a0a834445",
+    ),
+    DataSource(
         name="judge_pairs.jsonl",
         content="1,197 instructions, each with an answer of GPT-4 and one of a weaker model",
         author="tatsu-lab, AlpacaEval (model outputs of its repository)",

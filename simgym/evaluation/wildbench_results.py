@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from simgym.faults import count_faults
@@ -107,9 +107,7 @@ def wb_score(graded: Sequence[Graded], *, official: bool = False, seed: int = 0,
     def rescaled(grades: Sequence[float]) -> Estimate:
         raw = bootstrap_mean(grades, seed=seed, resamples=resamples)
         ends = [None if value is None else (value - 5) * 2 * 10 for value in (raw.value, raw.low, raw.high)]
-        return Estimate(
-            value=ends[0], low=ends[1], high=ends[2], n=raw.n, method=raw.method, seed=raw.seed, level=raw.level
-        )
+        return replace(raw, value=ends[0], low=ends[1], high=ends[2])
 
     rated = [row for row in graded if row.grade is not None]
     counted = rated if official else [row for row in rated if not row.cut_off]

@@ -1,7 +1,7 @@
 """`UserSimReplies-v0`: conversations as numbers, for RL libraries that make their environments by name.
 
     config = PPOConfig().environment("simgym:UserSimReplies-v0", env_config={"env_id": "UserSim-Persona-v0"})
-    config = config.env_runners(num_envs_per_env_runner=16, gym_env_vectorize_mode="vector_entry_point")
+    config = config.env_runners(num_envs_per_env_runner=16, gym_env_vectorize_mode=VectorizeMode.VECTOR_ENTRY_POINT)
 
 `Discrete` actions are those of an action set (`Strategies`, or `SampledReplies`), `Box` observations the features of
 the conversation; see `simgym.integrations.features`. N conversations are stepped with one model call per role;

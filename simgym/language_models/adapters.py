@@ -8,6 +8,7 @@ computed beside others in one batch (DoRA, aLoRA); it is refused before anything
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,9 @@ from typing import Any
 
 from simgym.engine import LoraAdapter
 from simgym.errors import WeightsError
+from simgym.jsonl import read_json
 from simgym.transcripts import text_hash
+from simgym.typed_json import read_as
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _DELTA, _EMBEDDINGS = ".token_adapter.trainable_tokens_delta", ("embed_tokens.weight", "lm_head.weight")
@@ -35,6 +38,9 @@ _VARIANTS = {
 """Settings of PEFT that make LoRA something else, and what each is called."""
 _CHANGING_STARTS = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Beginnings of `init_lora_weights` that subtract the adapter's start from the base model."""
+_PREFIX = "base_model.model."
+"""In front of each module's name in a file of PEFT."""
+_PLAIN_PATTERN = re.compile(r"\^?([\w.*+]|\\\.)*\$?")
 _MERGE = "Merge it with merge_and_unload and give the merged folder as model=."
 
 
@@ -56,26 +62,33 @@ def read_adapter(path: str) -> Adapter:
     """
     try:
         from peft import PeftConfig
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         folder = adapter_folder(path)
-        _check_kind(path, json.loads((folder / CONFIG).read_text(encoding="utf-8")))
+        settings = read_as(dict, read_json(folder / CONFIG), CONFIG)
+        _check_kind(path, settings)
+        _check_patterns(path, settings)
         config = PeftConfig.from_pretrained(str(folder))
         weights = load_file(folder / WEIGHTS)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        ids = _token_ids(config)
+        names = _token_names(folder, ids)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         if isinstance(error, WeightsError):
             raise
         raise WeightsError(
             f"Cannot load the adapter {path}: {(str(error).splitlines() or [type(error).__name__])[0]} "
             f"Expected a folder or Hugging Face id with {CONFIG} and {WEIGHTS}."
         ) from error
-    ids = _token_ids(config)
     # where it was trained does not matter (whether it fits is seen when it is put on), nor what its weights began with
     config.trainable_token_indices, config.inference_mode = None, True
     config.base_model_name_or_path, config.init_lora_weights = None, True
     rows = next((tensor for name, tensor in weights.items() if name.endswith(_DELTA)), None)
-    names = _token_names(folder, ids)
     lora = {name: tensor for name, tensor in weights.items() if any(part in name for part in _LORA)}
+    if isinstance(config.target_modules, str) or config.layers_pattern or config.exclude_modules:
+        # regular expressions of a stranger; which modules they mean, the weights say by their names
+        config.target_modules = {name.removeprefix(_PREFIX).partition(".lora_")[0] for name in lora}
+        config.layers_to_transform = config.layers_pattern = config.exclude_modules = None
     _check_names(path, [name for name in weights if name not in lora and not name.endswith(_DELTA)], ids)
     if ids and (rows is None or len(rows) != len(ids)):
         raise WeightsError(f"The adapter {path} adds the tokens {ids} but holds no rows for them. Save it again.")
@@ -99,6 +112,17 @@ def _check_kind(path: str, settings: Mapping[str, Any]) -> None:
     else:
         return
     raise WeightsError(f"The adapter {path} {reason}; only plain LoRA can share a base model. {_MERGE}")
+
+
+def _check_patterns(path: str, settings: Mapping[str, Any]) -> None:
+    """Refuse ranks and strengths by patterns that could take for ever to match; a module's name matches itself."""
+    for setting in ("rank_pattern", "alpha_pattern"):
+        for pattern in settings.get(setting) or ():
+            if not _PLAIN_PATTERN.fullmatch(pattern) or sum(map(pattern.count, "*+")) > 2:
+                raise WeightsError(
+                    f"The adapter {path} has the {setting} {pattern[:60]!r}, expected names with at most two "
+                    "wildcards (.*). Write the names out."
+                )
 
 
 def _check_names(path: str, names: Sequence[str], added_token_ids: Sequence[int]) -> None:

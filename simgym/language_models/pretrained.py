@@ -7,12 +7,15 @@ weights that the files lack are drawn at random, with a warning among others. He
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from simgym.errors import MissingDependency, SimgymError, WeightsError
 from simgym.language_models.weights import Weights
 
+_LAYER = re.compile(r"\.(layers|h|blocks)\.\d+\.")
+"""In names of weights of a layer."""
 _MOST_REASON = 300
 """Characters of a reason that are shown."""
 
@@ -51,6 +54,11 @@ def load_pretrained(
         raise WeightsError(
             f"The model {name!r} lacks {len(missing)} of its weights ({missing[0]}), which would be random. Is it a "
             f"{type(model).__name__}, and are all its files there?"
+        )
+    if not complete and (surplus := [key for key in sorted(report["unexpected_keys"]) if _LAYER.search(key)]):
+        raise WeightsError(
+            f"The files of the model {name!r} hold {surplus[0]}, a layer that its config.json does not have. Do they "
+            "belong together?"
         )
     return tokenizer, model
 

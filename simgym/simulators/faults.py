@@ -10,36 +10,28 @@ import functools
 import re
 
 from simgym.conversation import Conversation, Scenario
+from simgym.simulators.role_flips import find_role_flip
 
-_ROLE_FLIP = re.compile(
-    r"""\bas\ an?\ (?:ai\b|artificial\ intelligence|(?:large\ )?language\ model|virtual\ assistant)
-      | \bi(?:'|’|\ a)m\ (?:just\ |only\ )?an?\ (?:ai\b|(?:large\ )?language\ model|chatbot|virtual\ assistant)
-      | \bhow\ (?:can|may)\ i\ (?:help|assist)\ you
-      | \bwhat\ can\ i\ (?:help|assist)\ you\ with
-      | \bi(?:'|’|\ a)m\ here\ to\ (?:help|assist)
-      | \b(?:glad|happy)\ to\ (?:help|assist)\ you
-      | \bfeel\ free\ to\ ask\ me
-      | ^\s*(?:ai|assistant)\s*:""",
-    re.IGNORECASE | re.VERBOSE,
-)
 _SHORTEST_COPY = 5
 """Words; shorter goals turn up in honest messages by chance."""
+_SHORTEST_ECHO = 3
+"""Words; people do answer "Goodbye!" with "Goodbye!"."""
 
 
 def find_fault(text: str, scenario: Scenario, conversation: Conversation) -> str | None:
     """Why a user turn is invalid, or None.
 
     Returns:
-        `empty`, `role_flip: ...` (speaks as the assistant, or repeats its last message), `intent_copied` (holds the
+        `empty`, `role_flip: ...` (claims the assistant's part, or repeats its last message), `intent_copied` (holds the
         goal of the intent word for word) or `repeated` (equals the user's turn before).
     """
     words = _words(text)
     if not words:
         return "empty" if not text.strip() else None
-    if flip := _ROLE_FLIP.search(text):
-        return f"role_flip: {flip.group(0).strip()!r}"
+    if (claim := find_role_flip(text)) is not None:
+        return f"role_flip: {claim!r}"
     said_by_assistant, said_by_user = conversation.said_by("assistant"), conversation.said_by("user")
-    if said_by_assistant and words == _words(said_by_assistant[-1]):
+    if said_by_assistant and len(words) >= _SHORTEST_ECHO and words == _words(said_by_assistant[-1]):
         return "role_flip: repeats the assistant"
     goal = _words_of_goal(scenario.goal)
     if len(goal) >= _SHORTEST_COPY and f" {' '.join(goal)} " in f" {' '.join(words)} ":

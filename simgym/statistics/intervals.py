@@ -59,7 +59,8 @@ class Estimate:
             return self.method
         if self.low == self.high:
             return "all values are equal"
-        return few_units(self.n, "units", self.level) if "bootstrap" in self.method else ""
+        approximate = any(word in self.method for word in ("bootstrap", "cluster-robust", "Welch"))
+        return few_units(self.n, "units", self.level) if approximate else ""
 
     @property
     def reliable(self) -> bool:

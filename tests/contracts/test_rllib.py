@@ -16,13 +16,14 @@ def env_config(env_id, settings, tmp_path):
 
 
 def test_a_ppo_iteration_of_rllib_runs_on_it(env_config):
+    from gymnasium import VectorizeMode
     from ray.rllib.algorithms.ppo import PPOConfig
 
     config = (
         PPOConfig()
         .environment("simgym:UserSimReplies-v0", env_config=env_config)
-        .env_runners(num_env_runners=0, num_envs_per_env_runner=4, gym_env_vectorize_mode="vector_entry_point",
-                     rollout_fragment_length="auto")
+        .env_runners(num_env_runners=0, num_envs_per_env_runner=4, rollout_fragment_length="auto",
+                     gym_env_vectorize_mode=VectorizeMode.VECTOR_ENTRY_POINT)
         .training(train_batch_size_per_learner=32, minibatch_size=16, num_epochs=1)
     )  # fmt: skip
     algorithm = config.build_algo()
