@@ -65,6 +65,20 @@ def pause(stopping: threading.Event, seconds: float) -> bool:
     return stopping.is_set()
 
 
+class Shared:
+    """An iterator of tasks for several threads."""
+
+    def __init__(self, tasks: Iterator[Callable[[], None]]) -> None:
+        self._tasks, self._lock = tasks, threading.Lock()
+
+    def __iter__(self) -> Shared:
+        return self
+
+    def __next__(self) -> Callable[[], None]:
+        with self._lock:
+            return next(self._tasks)
+
+
 class _Scheduler:
     """Runs the tasks of one thread."""
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         training_record,
         training_records,
     )
+    from simgym.integrations.trl_async import SimulatedUserWorker
 
 __all__ = [
     # TRL
@@ -29,6 +30,7 @@ __all__ = [
     "judge_reward",
     "training_record",
     "training_records",
+    "SimulatedUserWorker",
     # numbers instead of texts, for any library
     "ConversationFeatures",
     "DiscreteReplies",
@@ -61,6 +63,7 @@ __getattr__, __dir__ = lazy_exports(
         "_recipes": ("as_mapping", "as_model", "device_flags", "last_complete_checkpoint"),
         "stable_baselines3": ("TextVecEnv", "PolicyAssistant", "load_policy"),
         "trl": ("make_rollout_func", "scenario_dataset", "judge_reward", "training_record", "training_records"),
+        "trl_async": ("SimulatedUserWorker",),
         "training_plan": ("TrainingPlan", "plan_training"),
     },
 )

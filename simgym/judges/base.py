@@ -54,3 +54,15 @@ class Judge(Protocol):
     def fingerprint(self) -> dict[str, Any]:
         """JSON values that identify model, settings and rubric hashes."""
         ...
+
+
+class NoJudge:
+    """Judges nothing, and needs no model: for those who only want the users; implements `Judge`."""
+
+    def judge(
+        self, scenarios: Sequence[Scenario], conversations: Sequence[Conversation], *, seeds: Sequence[int]
+    ) -> list[Judgement]:
+        return [Judgement(None, fault="not_judged: there is no judge") for _ in scenarios]
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {"judge": "none"}

@@ -18,6 +18,7 @@ from typing import Any
 
 from simgym.conversation import Scenario
 from simgym.errors import ConfigurationError
+from simgym.judges.base import NoJudge
 from simgym.language_models.loading import LanguageModelSpec
 from simgym.seeding import derive_seed
 from simgym.simulation import Dialogue, Simulation
@@ -65,7 +66,7 @@ class Seat:
             raise ConfigurationError("The simulator 'human' needs a person at the terminal. It cannot be served.")
         simulator = load_simulator(name, settings.model, dict(settings.options))
         self.name = name
-        self.simulation = Simulation(simulator, scenarios=settings.scenarios, max_turns=sys.maxsize)
+        self.simulation = Simulation(simulator, judge=NoJudge(), scenarios=settings.scenarios, max_turns=sys.maxsize)
         self._attempts = settings.attempts
         self._waiting: list[_Waiting] = []
         self._since = 0.0

@@ -58,6 +58,12 @@ LOCAL = ("torch", "transformers<5.40", "peft", "xgrammar", "gguf")
 CONTRACTS = (
     Contract(target="inspect-ai", module="test_inspect_ai.py", versions=(">=0.3.200,<0.4", "==0.3.200")),
     Contract(target="skyrl-gym", module="test_skyrl.py", versions=(">=0.3,<0.5", "==0.3.0")),
+    Contract(
+        target="verifiers",
+        module="test_verifiers.py",
+        versions=(">=0.4,<0.5", "==0.4.0"),
+        beside=("fastapi", "uvicorn"),
+    ),
     Contract(target="gem-llm", module="test_gem.py", versions=(">=0.0.4,<0.2", "==0.0.4")),
     Contract(target="ray", module="test_rllib.py", versions=(">=2.60,<3", "==2.60.0"), beside=("ray[rllib]", *LOCAL)),
     Contract(target="verl", module="test_verl.py", versions=(">=0.9.1,<0.10", "==0.9.0"), beside=("torch",)),

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("verifiers.v1", reason="verifiers has an environment of its own")
+
+VF_EVAL = Path(sys.executable).with_name("vf-eval")
+TASKSET = """import verifiers.v1 as vf
+
+class Errands(vf.Taskset[vf.Task, vf.TasksetConfig]):
+    def load(self):
+        rows = [vf.TaskData(idx=i, prompt=f"plan a party for {i + 3} people") for i in range(2)]
+        return [vf.Task(row, self.config.task) for row in rows]
+
+__all__ = ["Errands"]
+"""
+
+
+class Policy(BaseHTTPRequestHandler):
+    """A policy that always says one thing, as server-sent events."""
+
+    text = "Sure."
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        chunk = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "mock"}
+        usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+        message = {"role": "assistant", "content": self.text}
+        events = [
+            {**chunk, "choices": [{"index": 0, "delta": message, "finish_reason": None}]},
+            {**chunk, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
+            {**chunk, "choices": [], "usage": usage},
+        ]
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.end_headers()
+        for event in [*map(json.dumps, events), "[DONE]"]:
+            self.wfile.write(f"data: {event}\n\n".encode())
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def evaluate(tmp_path):
+    def run(says, *arguments, path=""):
+        server = ThreadingHTTPServer(("127.0.0.1", 0), type("Says", (Policy,), {"text": says}))
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        client = ["--client.base-url", f"http://127.0.0.1:{server.server_port}/v1", "--client.api-key-var", "NONE"]
+        fixed = ["--no-push", "-o", "out", "--model", "mock", "--env.assistant.runtime.type", "subprocess"]
+        here = os.pathsep.join([str(Path(__file__).parent), str(tmp_path)])
+        try:
+            outcome = subprocess.run(
+                [VF_EVAL, *arguments, *fixed, *client],
+                cwd=tmp_path, env={**os.environ, "PYTHONPATH": here}, capture_output=True, text=True, timeout=240,
+            )  # fmt: skip
+        finally:
+            server.shutdown()
+        assert outcome.returncode == 0, outcome.stdout[-3000:] + outcome.stderr[-3000:]
+        (path,) = (tmp_path / "out").rglob("traces.jsonl")
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        path.unlink()
+        return [trace for line in lines for trace in line.get("traces", [line])]
+
+    return run
+
+
+def spoken(trace):
+    return [(node["message"]["role"], node["message"]["content"]) for node in trace["nodes"]]
+
+
+def test_rollouts_of_a_task_meet_the_same_user_in_the_user_role_and_reward_and_end_reason_are_on_the_trace(
+    evaluate, settings
+):
+    traces = evaluate(
+        "Sure.", "simgym_verifiers", "-n", "2", "-r", "2", "--env.taskset.settings", json.dumps(settings),
+    )  # fmt: skip
+    talks = {}
+    for trace in traces:
+        talks.setdefault(trace["info"]["simgym"]["scenario_id"], []).append(spoken(trace))
+        assert trace["rewards"]["simgym"]["score"] == pytest.approx(0.6)
+        assert trace["info"]["simgym"]["end_reason"] == "turn_limit"
+    assert [len(same) for same in talks.values()] == [2, 2]
+    first, second = (same for same in talks.values())
+    assert first[0] == first[1] != second[0] == second[1]
+    assert [role for role, _ in first[0]] == ["user", "assistant"] * 3
+
+
+def test_an_unjudged_conversation_has_no_reward(evaluate, settings):
+    (trace,) = evaluate("unjudgeable", "simgym_verifiers", "-n", "1", "--env.taskset.settings", json.dumps(settings))
+    assert trace["rewards"] == {}
+    assert trace["info"]["simgym"]["end_reason"] == "judge_fault"
+
+
+def test_verifiers_own_user_sim_plays_against_simgym_serve(evaluate, tmp_path):
+    (tmp_path / "errands.py").write_text(TASKSET)
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-c", "from simgym.cli.main import main; main()", "serve", "--openai"]
+    server = subprocess.Popen([*command, "--model", "scripted:seed", "--port", str(port)], stderr=subprocess.PIPE)
+    try:
+        assert b"http" in server.stderr.readline()
+        traces = evaluate(
+            "Sure.", "errands", "--env.id", "user-sim", "-n", "2", "--env.assistant.harness.id", "null",
+            "--env.user.runtime.type", "subprocess", "--env.user.model", "simgym/role_play",
+            "--env.user.client.type", "eval", "--env.user.client.base-url", f"http://127.0.0.1:{port}/v1",
+            "--env.user.client.api-key-var", "NONE", "--env.user.max-turns", "2",
+        )  # fmt: skip
+    finally:
+        server.terminate()
+        server.wait(10)
+    assert [trace["errors"] for trace in traces] == [[]] * 4
+    heard = {text for trace in traces for role, text in spoken(trace) if text.startswith("number ")}
+    assert len(heard) >= 4  # the two errands have users of their own
