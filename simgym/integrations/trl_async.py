@@ -177,12 +177,12 @@ class SimulatedUserWorker:
         began = time.monotonic()
         if member == 0:
             try:
-                group.opening.set_result(self._patiently(partial(self._open, group)))
+                group.opening.set_result(self._through_outages(partial(self._open, group)))
             except BaseException as error:
                 group.opening.set_exception(error)
                 raise
         opening = _fibers.result(group.opening)
-        ended = self._patiently(partial(self._converse, member, opening))
+        ended = self._through_outages(partial(self._converse, member, opening))
         with self._lock:
             group.ended.append(ended)
             complete = len(group.ended) == self._args.num_generations
@@ -191,7 +191,7 @@ class SimulatedUserWorker:
             for sample in self._samples(group):
                 self._put(sample)
 
-    def _patiently(self, attempt: Callable[[], Any]) -> Any:
+    def _through_outages(self, attempt: Callable[[], Any]) -> Any:
         for wait in self._waits:
             try:
                 return attempt()
