@@ -132,12 +132,14 @@ class Dialogue:
             raise ConfigurationError(f"state.turn is {dialogue.turn}, expected >= 0. Make the state with get_state.")
         return dialogue
 
+    def relabelled(self, **labels: Any) -> Dialogue:
+        """The same conversation under another seed, scenario or end, or with other calls; nobody speaks."""
+        if wrong := set(labels) - {"seed", "scenario", "end_reason", "calls"}:
+            raise TypeError(f"{wrong.pop()} is no label of a dialogue; Simulation.step changes it.")
+        return replace(self, **labels)
+
     def to_transcript(
-        self,
-        env_id: str,
-        fingerprints: Mapping[str, Mapping[str, Any]],
-        *,
-        seconds: float | None = None,
+        self, env_id: str, fingerprints: Mapping[str, Mapping[str, Any]], *, seconds: float | None = None
     ) -> Transcript:
         """The record of an ended dialogue: this value with its provenance.
 
@@ -172,13 +174,8 @@ class Dialogue:
     def from_conversation(cls, scenario: Scenario, seed: int, conversation: Conversation) -> Dialogue:
         """A running dialogue in which this has been said, elsewhere for example."""
         said = conversation.said_by("user")
-        return cls(
-            scenario=scenario,
-            seed=seed,
-            conversation=conversation,
-            user_reply=said[-1] if said else "",
-            turn=len(conversation.said_by("assistant")),
-        )
+        heard, turn = said[-1] if said else "", len(conversation.said_by("assistant"))
+        return cls(scenario=scenario, seed=seed, conversation=conversation, user_reply=heard, turn=turn)
 
     @classmethod
     def from_transcript(cls, transcript: Transcript) -> Dialogue:

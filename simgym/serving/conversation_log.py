@@ -52,7 +52,7 @@ class ConversationLog:
         with self._guard:
             earlier = self._pop(name, before, dialogue)
             if earlier is not None:
-                dialogue = replace(dialogue, calls=(*earlier.calls, *dialogue.calls))
+                dialogue = dialogue.relabelled(calls=(*earlier.calls, *dialogue.calls))
             if dialogue.ended:
                 self._write(name, dialogue)
                 return
@@ -79,11 +79,11 @@ class ConversationLog:
         return self._open.pop(_key(name, before, dialogue, number), None)
 
     def _write(self, name: str, dialogue: Dialogue) -> None:
-        ended = dialogue if dialogue.ended else replace(dialogue, end_reason="turn_limit")
+        ended = dialogue if dialogue.ended else dialogue.relabelled(end_reason="turn_limit")
         name_of_scenario, number = ended.scenario.id, 1
         while (ended.scenario.id, ended.seed) in self._writer.written:  # a file holds a scenario and a seed once
             number += 1
-            ended = replace(ended, scenario=replace(ended.scenario, id=f"{name_of_scenario}~{number}"))
+            ended = ended.relabelled(scenario=replace(ended.scenario, id=f"{name_of_scenario}~{number}"))
         transcript = ended.to_transcript(f"serve:{name}", {"simulator": self._fingerprints[name]})
         self._writer.append(transcript)
 

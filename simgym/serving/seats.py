@@ -13,7 +13,7 @@ import asyncio
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from simgym.conversation import Scenario
@@ -140,12 +140,12 @@ class Seat:
                 played = self.simulation.reply(asked, [batch[i].answer or "" for i in pending])
             for i, dialogue in zip(pending, played, strict=True):
                 earlier = outcomes[i].calls if i in outcomes else ()
-                outcomes[i] = replace(dialogue, seed=batch[i].dialogue.seed, calls=(*earlier, *dialogue.calls))
+                outcomes[i] = dialogue.relabelled(seed=batch[i].dialogue.seed, calls=(*earlier, *dialogue.calls))
         return [outcomes[i] for i in range(len(batch))]
 
 
 def _reseeded(dialogue: Dialogue, attempt: int) -> Dialogue:
-    return dialogue if attempt == 0 else replace(dialogue, seed=derive_seed(dialogue.seed, "again", attempt))
+    return dialogue if attempt == 0 else dialogue.relabelled(seed=derive_seed(dialogue.seed, "again", attempt))
 
 
 def _deliver(batch: Sequence[_Waiting], outcomes: Sequence[Dialogue | BaseException]) -> None:

@@ -64,7 +64,7 @@ def test_wrong_input_is_a_sentence(arguments, match):
     [
         ("minimum_words:", "minimum_wrds:", "minimum_wrds: Extra inputs are not permitted"),
         ("- [clarify, initial]", "- [clarify, nobody]", "should name two of the assistants"),
-        ("seed: 20260101", "seed: [", "is no YAML"),
+        ("seed: 20260101", "seed: [", "is not YAML"),
         ("model: smollm2-135m-instruct", "revision_of: x", "expected|permitted|needs either"),
     ],
 )
