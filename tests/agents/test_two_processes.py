@@ -16,7 +16,7 @@ pytest.importorskip("trl", reason="the extra simgym[train] is not installed")
 
 AGENTS = Path(__file__).resolve().parents[2] / "agents"
 LORA = ("--use_peft", "true", "--lora_target_modules", "q_proj", "v_proj", "--lora_dropout", "0.0")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.daily]
 
 
 def torchrun(recipe, options):

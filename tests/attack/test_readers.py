@@ -52,7 +52,7 @@ from simgym.statistics.intervals import Estimate
 from simgym.study import analyse, load_study, read_records
 from simgym.transcripts import ModelCall, Transcript, read_transcripts
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.daily]
 EARLIER = Path(__file__).parents[1] / "earlier_files"
 TRIES = 400
 """Of each kind of damage to each reader's file."""

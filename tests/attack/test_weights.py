@@ -15,7 +15,7 @@ from simgym.language_models import TransformersLM
 from simgym.language_models.adapters import read_adapter
 from simgym.testing.tiny_models import save_tiny_adapter
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.daily]
 WEIGHTS = "model.safetensors"
 
 
