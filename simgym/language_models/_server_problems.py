@@ -216,7 +216,7 @@ def _mention(name: str, about: str) -> int | None:
     """Where a text names a field. Everyday words have to be marked as a name: a refusal may quote the conversation."""
     word = rf"(?<![\w-]){re.escape(name)}(?![\w-])"
     if "_" not in name:
-        before = r"parameters?|arguments?|fields?|property|keyword|supports?|allows?|accepts?|setting"
+        before = r"parameters?|arguments?|fields?|property|keyword|supports?|allows?|accepts?|setting|invalid|request"
         word = rf"['\"`‘“]{word}|\b({before})\W+{word}|^\W*{word}|_\w+: {word}"
     mention = re.search(word, about)
     return None if mention is None else mention.start()
