@@ -9,10 +9,11 @@ from simgym.yaml_files import parse_yaml
 
 
 @pytest.mark.parametrize(
-    "text", ['!!int ""', '!!bool "maybe"', "!!timestamp x", "2024-02-30", "{a: b: c}", "!!float x", "!!binary 1", "[" * 5000]
+    "text",
+    ['!!int ""', '!!bool "maybe"', "!!timestamp x", "2024-02-30", "{a: b: c}", "!!float x", "!!binary 1", "[" * 5000],
 )
 def test_what_is_no_yaml_is_refused_in_a_sentence(text: str) -> None:
-    with pytest.raises(MalformedFile, match="config.yaml is not YAML: "):
+    with pytest.raises(MalformedFile, match=r"config\.yaml is not YAML: "):
         parse_yaml(text, "config.yaml")
 
 

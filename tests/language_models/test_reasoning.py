@@ -71,7 +71,9 @@ def test_several_blocks_and_the_channels_of_gpt_oss() -> None:
     assert (cut.text, cut.reasoning, cut.unfinished) == ("", "They want", True)
 
 
-@pytest.mark.parametrize("raw", ["<think>\n\n</think>\n\nHello<|im_end|>", "<|channel|>final<|message|>Hello<|return|>"])
+@pytest.mark.parametrize(
+    "raw", ["<think>\n\n</think>\n\nHello<|im_end|>", "<|channel|>final<|message|>Hello<|return|>"]
+)
 def test_an_empty_block_is_not_spoken(raw: str) -> None:
     """Qwen3 with /no_think; gpt-oss that answers at once."""
     marks = ("<|im_end|>", "<|channel|>", "<|message|>", "<|return|>")
