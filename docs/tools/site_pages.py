@@ -26,12 +26,15 @@ _COPIED: set[str] = set()
 
 
 def on_config(config: Any) -> Any:
-    """Put the generated pages of the API into the navigation."""
+    """Put the generated pages of the API, and pages that have no place yet, into the navigation."""
     sys.path += [str(Path(__file__).parent), str(ROOT / "tests")]  # here: mkdocs puts back what a hook's import changes
     from test_public_api import MODULES, PACKAGES
 
     (reference,) = [section["Reference"] for section in config.nav if "Reference" in section]
     reference.append({"Python": [f"reference/api/{package}.md" for package in [*PACKAGES, *MODULES]]})
+    (guides,) = [section["Guides"] for section in config.nav if "Guides" in section]
+    named = set(re.findall(r"[\w/.-]+\.md", str(config.nav)))
+    guides += sorted(page.name for page in (ROOT / "docs").glob("*.md") if page.name not in named)
     return config
 
 
