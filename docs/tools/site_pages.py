@@ -136,7 +136,18 @@ def cli_page() -> str:
     command.epilog = None
     context = typer.Context(command, info_name="simgym")
     text = get_docs_for_click(obj=command, ctx=context, name="simgym", title="Command line")
+    for short, whole in sentences(command).items():  # typer cuts them off
+        text = text.replace(f": {short}\n", f": {whole}\n")
     return re.sub(r"<(?=[a-z])", "&lt;", text)
+
+
+def sentences(command: Any) -> dict[str, str]:
+    """What lists of commands say, and the whole first paragraph that it is the beginning of."""
+    texts = {}
+    for child in getattr(command, "commands", {}).values():
+        whole = " ".join((child.help or "").partition("\n\n")[0].split())
+        texts |= {child.get_short_help_str(): whole, **sentences(child)}
+    return texts
 
 
 def files_page() -> str:
