@@ -1,9 +1,9 @@
 """Hooks of mkdocs: pages made from code, and links that work on the site as they do in the repository.
 
-Generated are `reference/api/` (public packages and modules), `reference/cli.md` (from the parsers),
-`reference/files.md` (JSON schemas of the records), and `llms.txt`. Links to files outside of `docs/` lead to the
-repository; pictures outside are copied. A layer diagram in Mermaid, which a browser could only draw with a script from
-another host, becomes a column of boxes.
+Generated are `integrations/` (see `integration_pages.py`), `reference/api/` (public packages and modules),
+`reference/cli.md` (from the parsers), `reference/files.md` (JSON schemas of the records), and `llms.txt`. Links to
+files outside of `docs/` lead to the repository; pictures outside are copied. A layer diagram in Mermaid, which a
+browser could only draw with a script from another host, becomes a column of boxes.
 """
 
 from __future__ import annotations
@@ -28,10 +28,13 @@ _COPIED: set[str] = set()
 def on_config(config: Any) -> Any:
     """Put the generated pages of the API, and pages that have no place yet, into the navigation."""
     sys.path += [str(Path(__file__).parent), str(ROOT / "tests")]  # here: mkdocs puts back what a hook's import changes
+    from integration_pages import integration_pages
     from test_public_api import MODULES, PACKAGES
 
     (reference,) = [section["Reference"] for section in config.nav if "Reference" in section]
     reference.append({"Python": [f"reference/api/{package}.md" for package in [*PACKAGES, *MODULES]]})
+    (pages,) = [section["Integrations"] for section in config.nav if "Integrations" in section]
+    pages += list(integration_pages())
     (guides,) = [section["Guides"] for section in config.nav if "Guides" in section]
     named = set(re.findall(r"[\w/.-]+\.md", str(config.nav)))
     guides += sorted(page.name for page in (ROOT / "docs").glob("*.md") if page.name not in named)
@@ -40,7 +43,14 @@ def on_config(config: Any) -> Any:
 
 def on_files(files: Files, config: Any) -> Files:
     """Add the generated pages, pictures from outside, and CONTRIBUTING, CHANGELOG and the model cards."""
-    for path, text in {**api_pages(), "reference/cli.md": cli_page(), "reference/files.md": files_page()}.items():
+    from integration_pages import integration_pages
+
+    for path, text in {
+        **api_pages(),
+        **integration_pages(),
+        "reference/cli.md": cli_page(),
+        "reference/files.md": files_page(),
+    }.items():
         files.append(File.generated(config, path, content=text))
     for name in ("CONTRIBUTING", "CHANGELOG"):
         text = (ROOT / f"{name}.md").read_text(encoding="utf-8").replace("](docs/", "](")
@@ -58,19 +68,25 @@ def on_files(files: Files, config: Any) -> Files:
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Links outside of `docs/`, and the diagram."""
-    folder = (ROOT / "docs" / page.file.src_uri).parent
+    from integration_pages import moved, overview
+
+    source = page.file.src_uri
+    cut_out = source.startswith("integrations/")  # its links are those of docs/integrations.md
+    folder = ROOT / "docs" if cut_out else (ROOT / "docs" / source).parent
+    up = "../" * source.count("/")
 
     def link(match: re.Match[str]) -> str:
         target = Path(os.path.normpath(folder / match["path"]))
-        if re.match(r"[a-z]+:|#", match["path"]) or target.is_relative_to(ROOT / "docs"):
+        if re.match(r"[a-z]+:|#", match["path"]) or not target.exists():
             return match[0]
-        if not target.exists():
-            return match[0]
+        if target.is_relative_to(ROOT / "docs"):
+            return f"]({'../' * cut_out}{moved(match['path'], match['anchor'] or '')})"
         if target.suffix in (".svg", ".png"):
-            up = "../" * page.file.src_uri.count("/")
             return f"]({up}images/{target.parent.name}-{target.name})"
         return f"]({REPOSITORY}{target.relative_to(ROOT).as_posix()}{match['anchor'] or ''})"
 
+    if source == "integrations.md":
+        markdown = overview(markdown)
     text = re.sub(r"\]\((?P<path>[^)\s#]+)(?P<anchor>#[^)\s]*)?\)", link, markdown)
     return re.sub(r"^```mermaid\n(.*?)^```", boxes, text, flags=re.M | re.S)
 
