@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 from simgym.chat_template import control_tokens, render, token_id, turn_end, turn_end_token, without_control_tokens
@@ -188,10 +189,9 @@ class ChatTokens:
             prompt_tokens=len(prompt_ids),
             completion_tokens=len(drawn.token_ids),
         )
-        generation = without_reasoning(generation, raw=raw)
-        said = generation.text
-        if request.kept_tokens or generation.reasoning or self._writes_plain_marks:
-            said = without_control_tokens(tokenizer, said, request.kept_tokens)
+        clean = partial(without_control_tokens, tokenizer, kept=request.kept_tokens)
+        generation = without_reasoning(generation, raw=raw, clean=clean)
+        said = clean(generation.text) if request.kept_tokens or self._writes_plain_marks else generation.text
         for stop in self.stop_texts(request):
             said = said.split(stop)[0]
         return replace(generation, text=said)
