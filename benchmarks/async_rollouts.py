@@ -124,9 +124,10 @@ def asynchronous(url: str, at_once: int, tokenizer: Any) -> float:
     """Seconds until as many conversations have come out of the buffer."""
     from simgym.integrations.trl_async import SimulatedUserWorker
 
+    settings = settings_of(url, at_once)
     worker = SimulatedUserWorker(
         "UserSim-RolePlayOpening-v0", scenarios=[scenario(number) for number in range(at_once // GROUP)], model="m",
-        tokenizer=tokenizer, args=arguments_of(url, at_once), **settings_of(url, at_once),
+        user_model=settings.pop("model"), tokenizer=tokenizer, args=arguments_of(url, at_once), **settings,
     )  # fmt: skip
     began = time.perf_counter()
     worker.start()

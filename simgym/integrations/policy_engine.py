@@ -154,8 +154,9 @@ def _rounded_copy(policy: Any, dtype: Any) -> Any:
         for parameter in parameters
     }
     clone = copy.deepcopy(policy, rounded)  # takes these for the parameters, so nothing is copied at full precision
-    for name in ("forward", "_original_forward"):  # as accelerate has wrapped it
-        clone.__dict__.pop(name, None)
+    for module in clone.modules():  # accelerate and TRL have wrapped some: those run the policy's own, not the copy's
+        for name in ("forward", "_original_forward"):
+            module.__dict__.pop(name, None)
     clone.eval()
     return clone
 

@@ -185,7 +185,8 @@ class VllmLM:
         from vllm import SamplingParams
 
         loaded = self._ready()
-        asked, tokens_N = [], []
+        asked: list[tuple[list[int], Any, Any]] = []
+        tokens_N: list[tuple[int, ...]] = []
         for request in requests:
             prompt = loaded.chat.prompt(request)
             token_ids = loaded.chat.encode(prompt, request.adapter)
