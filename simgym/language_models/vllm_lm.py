@@ -166,19 +166,14 @@ class VllmLM:
         Prompt and continuation are tokenized together; a token that stands in both counts towards the continuation.
         Together they have one token less of room than in `TransformersLM`, since vLLM wants to write one.
         """
-        from vllm import SamplingParams
-
         loaded = self._ready()
         lora = loaded.lora(adapter)
         pairs = loaded.chat.encode_pairs(prompts, continuations, adapter, longest=loaded.context_length - 1)
-        reading = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
-        outputs = loaded.engine.generate([([*head, *tail], reading, lora) for head, tail in pairs])
-        likelihoods = []
-        for (head, tail), output in zip(pairs, outputs, strict=True):
-            read = output.prompt_logprobs[len(head) :]
-            total = sum(entry[token].logprob for entry, token in zip(read, tail, strict=True))
-            likelihoods.append(Likelihood(float(total), len(tail), len(head)))
-        return likelihoods
+        score = loaded.score_by_token if loaded.has_adapters else loaded.score
+        return [
+            Likelihood(total, len(tail), len(head))
+            for total, (head, tail) in zip(score(pairs, lora), pairs, strict=True)
+        ]
 
     def choose(self, requests: Sequence[Request], choices: Sequence[str]) -> list[tuple[float, ...]]:
         """Log-probability of each choice as a reply's first token; see `ChoosingModel.choose`."""
@@ -297,6 +292,38 @@ class _Loaded:
         except Exception as error:  # vLLM raises what it likes
             raise WeightsError(f"vLLM cannot load the adapter {path}: {shortened(error)}") from error
         self._adapters[name] = request
+
+    @property
+    def has_adapters(self) -> bool:
+        """Whether the model was loaded with room for adapters."""
+        return self._rank > 0
+
+    def score(self, pairs: Sequence[tuple[list[int], list[int]]], lora: Any) -> list[float]:
+        """Log-probability of each second part behind the first, from one pass over both."""
+        from vllm import SamplingParams
+
+        reading = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
+        outputs = self.engine.generate([([*head, *tail], reading, lora) for head, tail in pairs])
+        totals = []
+        for (head, tail), output in zip(pairs, outputs, strict=True):
+            read = output.prompt_logprobs[len(head) :]
+            totals.append(float(sum(entry[token].logprob for entry, token in zip(read, tail, strict=True))))
+        return totals
+
+    def score_by_token(self, pairs: Sequence[tuple[list[int], list[int]]], lora: Any) -> list[float]:
+        """The same, one request a token, which the prefix cache makes bearable.
+
+        vLLM 0.32 loses count of the rows of a prompt's log-probabilities where its output layer may have an adapter.
+        """
+        from vllm import SamplingParams
+
+        asked = []
+        for head, tail in pairs:
+            for place, token in enumerate(tail):
+                params = SamplingParams(max_tokens=1, temperature=0.0, logprob_token_ids=[token], detokenize=False)
+                asked.append(([*head, *tail[:place]], params, lora))
+        outputs = iter(self.engine.generate(asked))
+        return [float(sum(next(outputs).outputs[0].logprobs[0][token].logprob for token in tail)) for _, tail in pairs]
 
     def params(self, request: Request) -> Any:
         """vLLM's settings for a request."""
