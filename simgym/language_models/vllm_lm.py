@@ -139,7 +139,7 @@ class VllmLM:
 
         Raises:
             ConfigurationError: a request names an adapter that is not loaded, the model has no chat template, or vLLM
-                cannot read a JSON schema.
+                does not take a JSON schema or a temperature (above 2).
         """
         loaded = self._ready()
         prompts = [loaded.chat.prompt(request) for request in requests]
@@ -326,26 +326,31 @@ class _Loaded:
         return [float(sum(next(outputs).outputs[0].logprobs[0][token].logprob for token in tail)) for _, tail in pairs]
 
     def params(self, request: Request) -> Any:
-        """vLLM's settings for a request."""
+        """vLLM's settings for a request.
+
+        Raises:
+            ConfigurationError: vLLM does not take them, such as a temperature above 2.
+        """
         from vllm import SamplingParams
         from vllm.sampling_params import StructuredOutputsParams
 
-        sampling, stop_texts = request.sampling, self.chat.stop_texts(request)
-        return SamplingParams(
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            max_tokens=sampling.max_new_tokens,
-            seed=derive_seed(request.seed),
-            logprobs=0,  # of the token that was drawn
-            # which tokens end a turn depends on the role, so all of them are named
-            ignore_eos=True,
-            stop_token_ids=sorted(self.chat.stop_token_ids(request.next_role, request.adapter)),
-            stop=list(stop_texts),
-            detokenize=bool(stop_texts),
-            structured_outputs=(
-                None if request.json_schema is None else StructuredOutputsParams(json=dict(request.json_schema))
-            ),
-        )
+        sampling, stop_texts, schema = request.sampling, self.chat.stop_texts(request), request.json_schema
+        ends = self.chat.stop_token_ids(request.next_role, request.adapter)
+        try:
+            return SamplingParams(
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                max_tokens=sampling.max_new_tokens,
+                seed=derive_seed(request.seed),
+                logprobs=0,  # of the token that was drawn
+                ignore_eos=True,  # which tokens end a turn depends on the role, so all of them are named
+                stop_token_ids=sorted(ends),
+                stop=list(stop_texts),
+                detokenize=bool(stop_texts),
+                structured_outputs=None if schema is None else StructuredOutputsParams(json=dict(schema)),
+            )
+        except ValueError as error:
+            raise ConfigurationError(f"vLLM refuses a request's settings: {shortened(error)}") from error
 
     def generation(self, request: Request, prompt: str, prompt_ids: Sequence[int], output: Any | None) -> Generation:
         """vLLM's output as text; without one, the fault of a request that does not fit."""

@@ -192,7 +192,7 @@ def test_special_tokens_spelled_out_in_a_message_cannot_end_the_turn(lm):
 
 
 def test_control_tokens_are_dropped_unless_they_are_asked_for(lm):
-    asked = [{"text": "Hi", "seed": seed, "temperature": 3.0, "max_new_tokens": 60} for seed in range(12)]
+    asked = [{"text": "Hi", "seed": seed, "temperature": 2.0, "max_new_tokens": 100} for seed in range(24)]
     plain = lm.generate([ask(**arguments) for arguments in asked])
     assert any(lm.tokenizer.eos_token_id in generation.token_ids for generation in plain)
     assert not any("<|" in generation.text and "|>" in generation.text for generation in plain)
@@ -207,3 +207,11 @@ def test_the_requests_of_several_threads_are_answered_as_if_they_were_alone(lm):
     with ThreadPoolExecutor(len(asked)) as pool:
         together = list(pool.map(lambda request: lm.generate([request])[0].token_ids, asked))
     assert together == alone
+
+
+@NO_VLLM
+@pytest.mark.slow
+def test_what_vllm_does_not_take_is_refused_in_a_sentence(lm):
+    if isinstance(lm, VllmLM):
+        with pytest.raises(ConfigurationError, match="vLLM refuses a request's settings: temperature must be in"):
+            lm.generate([ask("Hi", temperature=3.0)])
