@@ -44,8 +44,7 @@ class Equivalence:
     margin: float
     """Largest difference from one half that does not matter."""
     rate: Estimate
-    """Win rate with its 90 % interval: equivalent at level 0.05 if that lies within the margin. Where it cannot be told,
-    `doubt` says why."""
+    """Win rate with its 90 % interval: equivalent at level 0.05 if that lies within the margin."""
     p_value: float | None
     """Of "it is not", the larger of two one-sided tests, in [0, 1]; None where the interval cannot be told."""
     equivalent: bool | None

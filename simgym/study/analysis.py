@@ -378,9 +378,7 @@ def _rating_differences(ratings: Sequence[Rating]) -> tuple[RatingDifference, ..
     drafts = [_welch(first, second, by_name) for first, second in combinations(by_name, 2)]
     p_values = {number: draft.test.p_value for number, draft in enumerate(drafts) if draft.test is not None}
     p_adjusted = dict(zip(p_values, correct_p_values(list(p_values.values())), strict=True))
-    return tuple(
-        dataclasses.replace(draft, p_adjusted=p_adjusted.get(number)) for number, draft in enumerate(drafts)
-    )
+    return tuple(dataclasses.replace(draft, p_adjusted=p_adjusted.get(number)) for number, draft in enumerate(drafts))
 
 
 def _welch(first: str, second: str, by_name: Mapping[str, Sequence[int]]) -> RatingDifference:
