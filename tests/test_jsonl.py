@@ -13,7 +13,6 @@ from simgym.data.logged import LoggedConversation, read_logged
 from simgym.errors import MalformedFile
 from simgym.evaluation import read_pairs
 from simgym.jsonl import read_json, read_jsonl
-from simgym.study import read_records
 from simgym.transcripts import Transcript, read_transcripts
 
 SEPARATORS = "\u2028\u2029\x85\x0b\x0c\x1c\x1d\x1e\r"
@@ -45,9 +44,6 @@ def test_every_file_of_lines_keeps_texts_with_any_separator(tmp_path):
     assert [read.intent for read in read_logged(written(logged.to_json()))] == [text]
     pair = {"instruction": text, "chosen": "b", "rejected": "c"}
     assert [read.instruction for read in read_pairs(written(pair))] == [text]
-    assert [record["document"] for record in read_records(written({"conversations": [], "document": text}))] == [
-        text
-    ] * 2
 
 
 def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
