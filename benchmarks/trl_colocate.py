@@ -39,10 +39,11 @@ def main() -> None:
     arguments = parser.parse_args()
     keep_unpacked_weights()
     result = train(arguments.steps, arguments.learning_rate, stale=arguments.stale)
-    text = json.dumps(result, indent=1)
-    print(text, flush=True)
-    if arguments.output is not None:
-        arguments.output.write_text(text + "\n", encoding="utf-8")
+    print(json.dumps(result, indent=1), flush=True)
+    if (file := arguments.output) is not None:
+        runs = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        runs["stale" if arguments.stale else "synced"] = result
+        file.write_text(json.dumps(runs, indent=1) + "\n", encoding="utf-8")
 
 
 def keep_unpacked_weights() -> None:
@@ -97,7 +98,6 @@ def train(steps: int, learning_rate: float, *, stale: bool) -> dict[str, Any]:
     ]
     rows = [row for row in trainer.state.log_history if "reward" in row]
     return {
-        "stale": stale,
         "versions": {name: version(name) for name in ("torch", "transformers", "trl", "vllm")},
         "threads": torch.get_num_threads(),
         "steps": len(rows),

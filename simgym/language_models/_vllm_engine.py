@@ -130,8 +130,8 @@ class VllmEngine:
         if self._running:
             try:
                 for output in self._engine.step():
-                    if output.finished and (errand := self._running.pop(output.request_id, None)) is not None:
-                        errand.end(output)
+                    if output.finished and output.request_id in self._running:
+                        self._running.pop(output.request_id).end(output)
             except Exception as error:  # the batch is lost, and vLLM with it
                 for errand in self._running.values():
                     errand.end(error=error)
@@ -167,7 +167,7 @@ class _Submission:
 
         try:
             engine.add_request(number, tokens_input(self.token_ids), self.params, lora_request=self.lora)
-        except ValueError as error:
+        except refusals() as error:
             raise ConfigurationError(f"vLLM refuses the request: {shortened(error)}") from error
 
 
@@ -202,6 +202,13 @@ def start_engine(name: str, settings: Mapping[str, Any]) -> VllmEngine:
             f"vLLM cannot load the model {name!r}: {shortened(error)} Check the model and engine_options; whether "
             "memory suffices depends on gpu_memory_utilization or kv_cache_gib, and on context_length."
         ) from error
+
+
+def refusals() -> tuple[type[Exception], ...]:
+    """Classes of what vLLM raises for a request that it does not take."""
+    from vllm.exceptions import VLLMValidationError
+
+    return ValueError, VLLMValidationError
 
 
 def shortened(error: BaseException) -> str:

@@ -215,3 +215,5 @@ def test_what_vllm_does_not_take_is_refused_in_a_sentence(lm):
     if isinstance(lm, VllmLM):
         with pytest.raises(ConfigurationError, match="vLLM refuses a request's settings: temperature must be in"):
             lm.generate([ask("Hi", temperature=3.0)])
+        with pytest.raises(ConfigurationError, match="vLLM refuses the request: "):
+            lm.generate([ask("Hi", schema={"type": "no type"})])

@@ -18,6 +18,7 @@ from simgym.errors import ConfigurationError, MissingDependency, WeightsError  #
 from simgym.language_models import TransformersLM, VllmLM, load_language_model  # noqa: E402
 from simgym.language_models import vllm_lm as module  # noqa: E402
 from simgym.language_models._vllm_engine import VllmEngine, _Errand  # noqa: E402
+from simgym.language_models._vllm_loaded import room_for_adapters  # noqa: E402
 from simgym.language_models.model_spec import ModelSpec  # noqa: E402
 from simgym.testing import save_tiny_adapter  # noqa: E402
 
@@ -90,9 +91,9 @@ def test_an_adapter_that_adds_tokens_is_refused_before_the_model_is_loaded(insta
 
 
 def test_the_room_for_adapters_is_the_next_rank_that_vllm_knows(installed, tiny_model, tiny_adapter):
-    assert module._room(VllmLM(tiny_model)) == 0
-    assert module._room(VllmLM(tiny_model, adapters={"a": tiny_adapter})) == 8  # its rank is 4
-    assert module._room(VllmLM(tiny_model, adapters={"a": tiny_adapter}, max_lora_rank=20)) == 32
+    assert room_for_adapters(VllmLM(tiny_model)) == 0
+    assert room_for_adapters(VllmLM(tiny_model, adapters={"a": tiny_adapter})) == 8  # its rank is 4
+    assert room_for_adapters(VllmLM(tiny_model, adapters={"a": tiny_adapter}, max_lora_rank=20)) == 32
 
 
 @dataclass
