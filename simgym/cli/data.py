@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 data = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Prepare logged conversations: preprocess (or import, or chitchat), split, intents, flip, scenarios.",
+    help="Prepare logged conversations: preprocess (or import, or chitchat), split, intents or topics, flip, scenarios.",
 )
 
 Conversations = Annotated[Path, typer.Argument(help="A file of an earlier step.")]
@@ -158,6 +158,19 @@ def intents(
 
 
 @data.command()
+def topics(conversations: Conversations, output: Output) -> None:
+    """Give intents without a model: a row's own task description, else the key words of its opening."""
+    if conversations.resolve() == output.resolve():
+        raise ConfigurationError(f"{conversations} would overwrite itself. Give another file for the output.")
+    from simgym.data.logged import StepOutput, read_logged
+    from simgym.data.topics import write_topics
+
+    with _progress() as advance, StepOutput(output) as step:
+        write_topics(_told(read_logged(conversations), advance, "writing intents"), step)
+    _print(step.summary(), output)
+
+
+@data.command()
 def flip(
     conversations: Conversations,
     output: Output,
@@ -244,6 +257,8 @@ def _print(summary: StepSummary, path: Path) -> None:
     typer.echo(f"{plain(str(path))}: {summary.kept} of {summary.read} conversations")
     for reason, count in sorted(summary.skipped.items(), key=lambda pair: -pair[1]):
         typer.echo(f"  skipped {count}: {plain(reason)}")
-    for name in ("conversations_cut", "turns_cut", "tokens", "user_tokens"):
+    for name in (
+        "intents_from_openings", "intents_from_descriptions", "conversations_cut", "turns_cut", "tokens", "user_tokens",
+    ):  # fmt: skip
         if name in summary.details:
             typer.echo(f"  {name.replace('_', ' ')}: {summary.details[name]}")
