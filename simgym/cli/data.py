@@ -61,7 +61,10 @@ def import_(
         str, typer.Argument(help="JSONL, JSON or Parquet files (a pattern, a folder), or a Hugging Face id.")
     ],
     output: Output,
-    format: Annotated[Literal["openai", "sharegpt", "lmsys", "oasst", "otel"], typer.Option(help="Format of the log.")],
+    format: Annotated[
+        Literal["openai", "sharegpt", "lmsys", "oasst", "mirrorbench", "simulatorarena", "otel"],
+        typer.Option(help="Format of the log."),
+    ],
     split: Annotated[str, typer.Option(help="Split of a dataset on the Hub.")] = "train",
     revision: Annotated[str | None, typer.Option(help="Revision on the Hub.", show_default=False)] = None,
 ) -> None:

@@ -32,7 +32,11 @@ def realism(
         ),
     ] = None,
     reference: Annotated[
-        str, typer.Option(help="The people: chitchat[:SPLIT], or a file of `simgym data` with intents.")
+        str,
+        typer.Option(
+            help="The people: chitchat[:SPLIT], a file of `simgym data` with intents, or FORMAT:FILE of another log "
+            "(mirrorbench, simulatorarena, oasst, ...)."
+        ),
     ] = "chitchat",
     conversations: Annotated[int, typer.Option("-n", min=1, help="At most this many conversations of people.")] = 60,
     later_turns: Annotated[int, typer.Option(min=1, help="Later turns compared per conversation.")] = 3,

@@ -44,6 +44,13 @@ def described_intent(description: str) -> str:
     return text if len(text) <= LONGEST_INTENT else f"{text[: LONGEST_INTENT - 6]} [...]"
 
 
+def with_topic(logged: LoggedConversation) -> LoggedConversation:
+    """The conversation with its description as intent, or else with the topic of its opening."""
+    if logged.intent.strip():
+        return replace(logged, intent=described_intent(logged.intent))
+    return replace(logged, intent=topic_intent(logged.conversation.messages[0].content))
+
+
 def write_topics(
     conversations: Iterable[LoggedConversation],
     output: StepOutput,
@@ -63,7 +70,7 @@ def write_topics(
             output.skip(logged.id, reason)
         else:
             counts["intents_from_descriptions" if logged.intent.strip() else "intents_from_openings"] += 1
-            output.keep(replace(logged, intent=_intent(logged)).to_json())
+            output.keep(with_topic(logged).to_json())
         if advance is not None:
             advance()
     output.details.update(counts)
@@ -74,9 +81,3 @@ def function_words() -> frozenset[str]:
     """Words that say nothing of a topic, lower case."""
     text = (resources.files("simgym.data") / "prompts" / "function_words.txt").read_text(encoding="utf-8")
     return frozenset(text.split())
-
-
-def _intent(logged: LoggedConversation) -> str:
-    if logged.intent.strip():
-        return described_intent(logged.intent)
-    return topic_intent(logged.conversation.messages[0].content)
