@@ -8,8 +8,8 @@ words. The shift is chosen so that the mean probability of leaving *as the simul
 moments at which people left. Give conversations that were neither trained on nor are measured later.
 
 The shift lives in the adapter, in the trained row of the token, so that any engine or server draws alike: along a
-direction of the last hidden states that is 1 where a user's turn begins and 0 inside of it (ridge regression on the same
-conversations). Writes `calibrated/` beside `final/`, and `leaving.json` in it.
+direction of the last hidden states that is 1 where a user's turn begins and 0 inside of it (ridge regression on the
+same conversations). Writes `calibrated/` beside `final/`, and `leaving.json` in it.
 """
 
 from __future__ import annotations

@@ -121,8 +121,8 @@ def _results(results: dict[str, Any] | None) -> str:
 
 People who talk with assistants and of whom nothing was trained on (`python benchmarks/shipped_user.py`;
 {source["conversations"]} conversations, {source["moments"]} moments; bits per byte on
-{results["likelihoods"]["conversations"]} conversations; 95 % intervals over people). For people's later turns it needs {before} fewer bits
-per byte than the adapter before it and {played} fewer than role-play.
+{results["likelihoods"]["conversations"]} conversations; 95 % intervals over people). For people's later turns it
+needs {before} fewer bits per byte than the adapter before it and {played} fewer than role-play.
 
 | | this adapter | before | role-play | people |
 |---|---|---|---|---|

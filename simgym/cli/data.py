@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 data = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Prepare logged conversations: preprocess (or import, or chitchat), split, intents or topics, flip, scenarios.",
+    help="Prepare logs: preprocess (or import, or chitchat), split, intents or topics, flip, scenarios.",
 )
 
 Conversations = Annotated[Path, typer.Argument(help="A file of an earlier step.")]

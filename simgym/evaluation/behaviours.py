@@ -1,12 +1,12 @@
-"""Kinds of turns that people make, how often each simulator makes them, and the mixture of simulators nearest to people.
+"""Kinds of turns that people make, how often simulators make them, and the mixture of simulators nearest to people.
 
 A later turn is described by plain marks (its length, whether it asks, thanks, corrects, takes up the assistant's words,
 repeats its own, begins like a sentence). People's turns of one half of the conversations are clustered by these marks
-(k-means); everybody's turns of the other half are counted into the clusters, leaving being one more kind. The
-Jensen-Shannon divergence of these counts from people's says how differently a simulator behaves, and that of the first
-half of the people against the second is the control. A `Mixture` draws one simulator per scenario: the weights that
-make people's counts of the first half likeliest are found by expectation maximisation (a concave problem), and judged on
-the second half, where they were not fitted.
+(k-means), and everybody's turns of the other half are counted into the clusters; leaving is one more kind. The
+Jensen-Shannon divergence of these counts from people's says how differently a simulator behaves; that of the first half
+of the people from the second is the control. A `Mixture` draws one simulator per scenario: the weights that make
+people's counts of the first half likeliest are found by expectation maximisation (a concave problem), and judged on the
+second half, where they were not fitted.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def mixture_weights(wanted: Floats, components: Floats) -> Floats:
 
 
 def turn_marks(text: str, history: Conversation) -> Floats:
-    """(9,) marks of a turn: log length, six patterns, words taken from the assistant's last turn, and from one's own."""
+    """(9,) marks of a turn: log length, six patterns, words shared with the assistant, and with earlier turns."""
     own, size = content_words(text), max(1, len(content_words(text)))
     before = history.said_by("user")
     heard = content_words(history.messages[-1].content) if history.messages else set()

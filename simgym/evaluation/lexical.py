@@ -66,7 +66,7 @@ def by_person(
 
 
 def z_score(values: Floats, anchors: Floats) -> float:
-    """Mean of `values` in standard deviations of `anchors` from their mean; NaN if these are too few or all the same."""
+    """Mean of `values` in standard deviations of `anchors` from their mean; NaN if they are few or all the same."""
     values, anchors = values[np.isfinite(values)], anchors[np.isfinite(anchors)]
     spread = float(anchors.std(ddof=1)) if len(anchors) >= FEWEST_PEOPLE else 0.0
     return float((values.mean() - anchors.mean()) / spread) if spread and len(values) else math.nan

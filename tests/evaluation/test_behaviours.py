@@ -13,7 +13,10 @@ from simgym.evaluation import make_reference, simulate_turns
 from simgym.evaluation.behaviours import compare_behaviours, mixture_weights
 from simgym.simulators import Replay
 
-ASKS, SAYS = "What about number {}?", "I would rather have something longer than number {}, thanks, if that is possible."
+ASKS, SAYS = (
+    "What about number {}?",
+    "I would rather have something longer than number {}, thanks, if possible.",
+)
 
 
 def people(count=60):
