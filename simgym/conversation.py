@@ -130,6 +130,12 @@ class Scenario:
         return from_json(cls, value, "scenario")
 
 
+def up_to_answer(conversation: Conversation) -> Conversation:
+    """The conversation up to the assistant's last message, without a user's last words; empty if there is none."""
+    answers = [number for number, message in enumerate(conversation.messages, 1) if message.role == "assistant"]
+    return Conversation(conversation.messages[: answers[-1] if answers else 0])
+
+
 def written_out(conversation: Conversation, *, indented: bool = False) -> str:
     """A conversation as plain text, one `USER:` or `ASSISTANT:` paragraph a message.
 

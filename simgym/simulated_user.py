@@ -99,7 +99,8 @@ def user(
     """
     known = [scenario] if isinstance(scenario, Scenario) else scenarios
     players = load_simulator(simulator, model, options)
-    simulation = Simulation(players, judge=_Nobody(), scenarios=known, max_turns=_NO_LIMIT)
+    # Whether last words are answered is for the program to say that keeps the conversation.
+    simulation = Simulation(players, judge=_Nobody(), scenarios=known, max_turns=_NO_LIMIT, answer_last_words=False)
     chosen = simulation.scenario(seed, scenario.id if isinstance(scenario, Scenario) else scenario)
     return SimulatedUser(simulation, chosen, seed)
 

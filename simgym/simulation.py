@@ -1,4 +1,4 @@
-"""A conversation between an assistant and a simulated user: its state, and the only place where it moves on.
+"""A conversation between an assistant and a simulated user: the only place where it moves on.
 
     dialogues = simulation.open(seeds)                                        # one simulator call
     while running := [dialogue for dialogue in dialogues if not dialogue.ended]:
@@ -12,186 +12,34 @@ Everything random is derived from the dialogue's seed, the turn and the role; no
 a call. Environments, `collect` and the trainers are adapters over this module; none of them makes a next state.
 
     assistant turn -> (turn limit? -> judge) or (simulator -> user turn, or the user leaves -> judge)
+
+A user who leaves with a word is answered once more (`answer_last_words`): the dialogue is `leaving`, and the next turn
+of the assistant is the last. One who leaves without a word is gone at once.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields
 from typing import Any
 
 from simgym.assistants.base import AssistantTurn
 from simgym.conversation import Conversation, Scenario, has_surrogates
 from simgym.data.scenario_sets import load_scenarios
+from simgym.dialogue import STATE_VERSION, Dialogue
 from simgym.errors import ConfigurationError, EpisodeError, InvalidAction
 from simgym.faults import Fault, FaultKind, parse_fault
 from simgym.judges.base import Judge
 from simgym.judges.loading import load_judge
 from simgym.plugins import unknown
+from simgym.reasoning import has_marks, split_reasoning
 from simgym.seeding import derive_seed
 from simgym.simulators.base import UserSimulator, UserTurn
 from simgym.simulators.loading import load_simulator
-from simgym.transcripts import COMPLETE, EndReason, ModelCall, Transcript, check_rewards
-from simgym.typed_json import describe, from_json
+from simgym.transcripts import COMPLETE, EndReason, ModelCall
 
-STATE_VERSION = 1
-"""Incremented when a field of the JSON form changes its meaning."""
-_IN_EVERY_STATE = ("scenario", "seed", "messages", "user_reply", "turn", "reward", "end_reason", "fault", "reasons")
-"""Keys that states of all versions of simgym have."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dialogue:
-    """One conversation at one point in time; `Simulation` alone makes the next one."""
-
-    scenario: Scenario
-    """What the user wants; hidden from the assistant."""
-    seed: int
-    """Decides everything random."""
-    conversation: Conversation = Conversation()  # noqa: RUF009  # frozen
-    """What has been said, as the assistant sees it."""
-    user_reply: str = ""
-    """Latest user turn; empty if the user left without a word. A parting word is here and not in `conversation`."""
-    turn: int = 0
-    """Assistant turns so far, >= 0."""
-    reward: float | None = None
-    """The judge's score in [0, 1] once judged; None before, and when there is no judgement because of a fault."""
-    end_reason: EndReason | None = None
-    """Why it ended; None while it runs."""
-    fault: Fault | None = None
-    """What went wrong; None if nothing did."""
-    reasons: tuple[str, ...] = ()
-    """What the judges said, one text a judge."""
-    components: tuple[float, ...] = ()
-    """What the reward is the mean of, in [0, 1] each; see `Judgement.components`."""
-    calls: tuple[ModelCall, ...] = ()
-    """Every model call of assistant, simulator and judge, in order."""
-    role_seconds: Mapping[str, float] = field(default_factory=dict, compare=False)
-    """Wall time by role, seconds; of a call for several dialogues each has an equal share. Read only. Two dialogues
-    that differ in it alone are equal."""
-
-    @property
-    def ended(self) -> bool:
-        """Whether nobody may speak any more."""
-        return self.end_reason is not None
-
-    @property
-    def terminated(self) -> bool:
-        """Ended as a conversation ends: the user left, or the turn limit was reached."""
-        return self.end_reason in COMPLETE
-
-    @property
-    def truncated(self) -> bool:
-        """Cut off by a fault or by a full context."""
-        return self.end_reason is not None and self.end_reason not in COMPLETE
-
-    @property
-    def assistant_seed(self) -> int:
-        """Seed of the assistant's next turn."""
-        return derive_seed(self.seed, "assistant", self.turn)
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON values, for `from_json`."""
-        return {
-            "state_version": STATE_VERSION,
-            "scenario": self.scenario.to_json(),
-            "seed": self.seed,
-            "messages": self.conversation.to_json(),
-            "user_reply": self.user_reply,
-            "turn": self.turn,
-            "reward": self.reward,
-            "end_reason": self.end_reason,
-            "fault": None if self.fault is None else str(self.fault),
-            "reasons": list(self.reasons),
-            "judge_values": list(self.components),
-            "calls": [call.to_json() for call in self.calls],
-            "role_seconds": dict(self.role_seconds),
-        }
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Dialogue:
-        """The dialogue that `to_json` wrote, of this or an older version of simgym.
-
-        Raises:
-            ConfigurationError: it is something else; the message says where.
-        """
-        version = value.get("state_version") if isinstance(value, Mapping) else None
-        if version != STATE_VERSION:
-            raise ConfigurationError(
-                f"The state has version {describe(version)}, expected {STATE_VERSION}. Make it with get_state."
-            )
-        if missing := [name for name in _IN_EVERY_STATE if name not in value]:
-            raise ConfigurationError(f"The state lacks {missing[0]!r}. Make it with get_state.")
-        names = {"messages": "conversation", "judge_values": "components"}
-        given = {names.get(key, key): item for key, item in value.items() if key not in names.values()}
-        given["conversation"] = {"messages": value["messages"]}
-        dialogue = from_json(cls, given, "state", extra="ignore")
-        check_rewards(dialogue.reward, *dialogue.components)
-        if dialogue.turn < 0:
-            raise ConfigurationError(f"state.turn is {dialogue.turn}, expected >= 0. Make the state with get_state.")
-        return dialogue
-
-    def relabelled(self, **labels: Any) -> Dialogue:
-        """The same conversation under another seed, scenario or end, or with other calls; nobody speaks."""
-        if wrong := set(labels) - {"seed", "scenario", "end_reason", "calls"}:
-            raise TypeError(f"{wrong.pop()} is no label of a dialogue; Simulation.step changes it.")
-        return replace(self, **labels)
-
-    def to_transcript(
-        self, env_id: str, fingerprints: Mapping[str, Mapping[str, Any]], *, seconds: float | None = None
-    ) -> Transcript:
-        """The record of an ended dialogue: this value with its provenance.
-
-        Args:
-            env_id: Id of the environment.
-            fingerprints: Of assistant, simulator, judge and environment.
-            seconds: Wall time of the batch that it ran in.
-
-        Raises:
-            EpisodeError: the dialogue has not ended.
-        """
-        if self.end_reason is None:
-            raise EpisodeError("The conversation has not ended, so there is no transcript of it yet.")
-        return Transcript(
-            env_id=env_id,
-            scenario=self.scenario,
-            seed=self.seed,
-            conversation=self.conversation,
-            end_reason=self.end_reason,
-            reward=self.reward,
-            fault=self.fault,
-            reasons=self.reasons,
-            components=self.components,
-            fingerprints=fingerprints,
-            calls=self.calls,
-            seconds=None if seconds is None else round(seconds, 3),
-            role_seconds={role: round(spent, 4) for role, spent in self.role_seconds.items()},
-            user_reply=self.user_reply,
-        )
-
-    @classmethod
-    def from_conversation(cls, scenario: Scenario, seed: int, conversation: Conversation) -> Dialogue:
-        """A running dialogue in which this has been said, elsewhere for example."""
-        said = conversation.said_by("user")
-        heard, turn = said[-1] if said else "", len(conversation.said_by("assistant"))
-        return cls(scenario=scenario, seed=seed, conversation=conversation, user_reply=heard, turn=turn)
-
-    @classmethod
-    def from_transcript(cls, transcript: Transcript) -> Dialogue:
-        """The dialogue that a transcript records."""
-        dialogue = cls.from_conversation(transcript.scenario, transcript.seed, transcript.conversation)
-        return replace(
-            dialogue,
-            user_reply=dialogue.user_reply if transcript.user_reply is None else transcript.user_reply,
-            reward=transcript.reward,
-            end_reason=transcript.end_reason,
-            fault=transcript.fault,
-            reasons=transcript.reasons,
-            components=transcript.components,
-            calls=transcript.calls,
-            role_seconds=transcript.role_seconds,
-        )
+__all__ = ["STATE_VERSION", "Dialogue", "Simulation"]
 
 
 class Simulation:
@@ -205,6 +53,7 @@ class Simulation:
         scenarios: str | Sequence[Scenario] = "everyday",
         max_turns: int = 5,
         max_length: int = 32_768,
+        answer_last_words: bool = True,
     ) -> None:
         """Choose who takes part; models are loaded and scenarios read on first use.
 
@@ -214,6 +63,8 @@ class Simulation:
             scenarios: Name of a set, path of a JSONL file, or scenarios.
             max_turns: Assistant turns after which a conversation ends, >= 1.
             max_length: Longest utterance of either side, code points, >= 1.
+            answer_last_words: Whether the assistant answers a user who leaves with a word; else that word ends the
+                conversation. The judge sees it either way.
 
         Raises:
             ConfigurationError: there is no such simulator or judge, or a number is out of range.
@@ -226,6 +77,7 @@ class Simulation:
         self.judge = load_judge(judge)
         self.max_turns = max_turns
         self.max_length = max_length
+        self.answer_last_words = answer_last_words
         self._source = scenarios
         self._scenarios: dict[str, Scenario] | None = None
 
@@ -264,7 +116,7 @@ class Simulation:
         if not isinstance(action, str):
             raise InvalidAction(f"The action is a {type(action).__name__}, expected a str: what the assistant says.")
         if not action.strip():
-            raise InvalidAction("The action is empty. The assistant has to say something.")
+            raise InvalidAction("The action is empty, or thoughts alone. The assistant has to say something.")
         if len(action) > self.max_length:
             raise InvalidAction(
                 f"The action has {len(action)} characters, at most {self.max_length} are allowed. "
@@ -371,6 +223,8 @@ class Simulation:
         text, fault = turn, None
         if isinstance(turn, AssistantTurn):
             text, fault = turn.text, parse_fault(turn.fault)
+        elif isinstance(turn, str) and has_marks(turn):
+            text = split_reasoning(turn).text  # what a policy thinks is nobody's to hear
         if draft.end_reason is not None and draft.turn > 0:
             raise EpisodeError(f"The conversation has ended ({draft.end_reason}). Call reset() to start another.")
         if fault is None:
@@ -392,7 +246,9 @@ class Simulation:
             return
         draft.conversation = draft.conversation.add("assistant", text)  # type: ignore[arg-type]  # checked above
         draft.turn += 1
-        if draft.turn >= self.max_turns:
+        if draft.leaving:
+            draft.end_reason = "user_end"
+        elif draft.turn >= self.max_turns:
             draft.end_reason = "turn_limit"
 
     def _ask_users(self, drafts: Sequence[_Draft]) -> None:
@@ -421,11 +277,12 @@ class Simulation:
             draft.user_reply = ""
             draft.fail(fault, "simulator_fault")
             return
-        draft.user_reply = turn.text
-        if turn.ended:  # a parting word is observed but not judged: judging ends on the assistant
-            draft.end_reason = "user_end"
-        else:
+        draft.user_reply, draft.leaving = turn.text, turn.ended
+        has_words = bool(turn.text.strip())
+        if has_words or not turn.ended:
             draft.conversation = draft.conversation.add("user", turn.text)
+        if turn.ended and not (has_words and self.answer_last_words):
+            draft.end_reason = "user_end"
 
     def _ask_judge(self, drafts: Sequence[_Draft]) -> None:
         """Conversations that have come to their end are judged."""
@@ -459,6 +316,7 @@ class _Draft:
     seed: int
     conversation: Conversation
     user_reply: str
+    leaving: bool
     turn: int
     reward: float | None
     end_reason: EndReason | None
@@ -473,6 +331,7 @@ class _Draft:
         self.seed = dialogue.seed
         self.conversation = dialogue.conversation
         self.user_reply = dialogue.user_reply
+        self.leaving = dialogue.leaving
         self.turn = dialogue.turn
         self.reward = dialogue.reward
         self.end_reason = dialogue.end_reason

@@ -102,7 +102,10 @@ class Transcript:
     schema_version: int = SCHEMA_VERSION
     """Version of this record."""
     user_reply: str | None = None
-    """The user's latest turn; a parting word is here and not in the conversation. None in older files."""
+    """The user's latest turn, None in older files; of a user who left with a word, earlier versions have it here only,
+    and neither assistant nor judge saw it."""
+    leaving: bool = False
+    """Whether the user left, with or without a word, rather than that the turns were used up. False in older files."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "fault", parse_fault(self.fault))
@@ -136,6 +139,7 @@ class Transcript:
             "end_reason": self.end_reason,
             "reward": self.reward,
             "user_reply": self.user_reply,
+            **({"leaving": True} if self.leaving else {}),
             "fault": None if self.fault is None else str(self.fault),
             "reasons": list(self.reasons),
             "judge_values": list(self.components),

@@ -59,13 +59,17 @@ def converse(user, max_turns):
     "simulator", [Mixture(BY_SEED), Replay(), Leaving()], ids=lambda simulator: type(simulator).__name__
 )
 def test_a_single_user_says_what_it_says_in_collect(simulator, scenarios):
-    simulation = simgym.Simulation(simulator, judge=RelevanceJudge(BY_SEED), scenarios=scenarios, max_turns=3)
+    simulation = simgym.Simulation(
+        simulator, judge=RelevanceJudge(BY_SEED), scenarios=scenarios, max_turns=3, answer_last_words=False
+    )
     transcripts = simgym.collect(Attentive(), simulation)
     if isinstance(simulator, Leaving):
         assert {transcript.end_reason for transcript in transcripts} == {"user_end", "simulator_fault"}
     for transcript in transcripts:
         user = simgym.user(simulator, transcript.scenario, seed=transcript.seed)
         messages, last = converse(user, max_turns=3)
+        if last.ended and last.text:
+            messages.append({"role": "user", "content": last.text})
         assert messages == transcript.conversation.to_json()
         assert last.ended == (transcript.end_reason == "user_end")
         assert last.fault == (None if transcript.fault is None else str(transcript.fault))

@@ -155,7 +155,11 @@ def test_a_step_costs_one_simulator_call_and_one_judge_call_however_many_take_pa
     simulation.step(dialogues, [AssistantTurn("well")] * len(dialogues))
     assert (simulation.simulator.calls, simulation.judge.calls) == (1, 1)
     simulation = make(max_turns=2)
-    simulation.step(dialogues, [AssistantTurn("well")] * len(dialogues))
+    stepped = simulation.step(dialogues, [AssistantTurn("well")] * len(dialogues))
+    assert (simulation.simulator.calls, simulation.judge.calls) == (1, 0)
+    running = [dialogue for dialogue in stepped if not dialogue.ended]
+    assert {dialogue.leaving for dialogue in running} == {True, False}
+    simulation.step(running, [AssistantTurn("well")] * len(running))
     assert (simulation.simulator.calls, simulation.judge.calls) == (1, 1)
 
 
@@ -182,6 +186,16 @@ def test_an_assistant_that_fails_ends_its_conversation_and_asks_nobody(turn, end
     assert (dialogue.end_reason, dialogue.fault.kind, dialogue.truncated) == (end_reason, kind, True)
     assert (dialogue.reward, dialogue.conversation) == (None, running.conversation)
     assert (simulation.simulator.calls, simulation.judge.calls) == (calls, 0)
+
+
+def test_what_a_policy_thinks_is_nobodys_to_hear():
+    """Trainers hand over what was sampled, thoughts included, as a plain string."""
+    simulation = make()
+    running = open_one(simulation)
+    (dialogue,) = simulation.step([running], ["<think>They must not know.</think>\nWhich cake?"])
+    assert dialogue.conversation.said_by("assistant") == ["Which cake?"]
+    with pytest.raises(InvalidAction, match="thoughts alone"):
+        simulation.step([running], ["<think>They must not know.</think>"], refuse_invalid=True)
 
 
 def test_a_turn_that_cannot_be_taken_can_be_refused_before_anybody_is_asked():
@@ -257,7 +271,7 @@ def test_nobody_but_the_simulation_makes_a_next_dialogue():
     offences = [
         f"{path.relative_to(ROOT)}:{offence}"
         for path in paths
-        if path != ROOT / "simgym" / "simulation.py"
+        if path not in (ROOT / "simgym" / "simulation.py", ROOT / "simgym" / "dialogue.py")
         for offence in dialogues_made_in(path.read_text(encoding="utf-8"))
     ]
     assert not offences, "A dialogue moves on in Simulation.step alone."

@@ -73,9 +73,7 @@ def chat(
     _check_seat(env or user.simulator, seat, assistant)
     caching = options.CacheOptions()
     column = user.column(env, caching.cache, _HUMAN_ENV if seat is Seat.USER else _DEFAULT_ENV)
-    arguments = {**judging.env_options(caching), "simulator_options": column.options}
-    if conversations.max_turns is not None:
-        arguments["max_turns"] = conversations.max_turns
+    arguments = {**judging.env_options(caching), **conversations.env_options, "simulator_options": column.options}
     answering = None
     if seat is Seat.USER:
         from simgym.assistants.loading import load_assistant
@@ -110,6 +108,8 @@ def _converse(environment: Any, answering: Assistant | None) -> None:
     while not base.dialogue.ended:
         if answering is None:
             console.print(bubble("user", base.dialogue.user_reply))
+            if base.dialogue.leaving:
+                console.print(shown("The user is leaving; you have the last word.", "dim"))
             utterance = _ask("assistant (you): ")
         else:
             reply = _answer(answering, base.dialogue)
@@ -123,11 +123,15 @@ def _converse(environment: Any, answering: Assistant | None) -> None:
             complain(str(error))
             if answering is not None:
                 return
-    dialogue = base.dialogue
-    if dialogue.end_reason == "user_end" and dialogue.user_reply:
-        console.print(bubble("user", dialogue.user_reply))
-    elif answering is not None and dialogue.end_reason == "turn_limit":
-        console.print(bubble("assistant", dialogue.conversation.said_by("assistant")[-1]))
+    _print_last(base.dialogue, answering)
+
+
+def _print_last(dialogue: Dialogue, answering: Assistant | None) -> None:
+    """What was said at the end and the person has not seen."""
+    last = dialogue.conversation.messages[-1:]
+    others = "user" if answering is None else "assistant"
+    if dialogue.ended and last and last[0].role == others:
+        stdout().print(bubble(others, last[0].content))
 
 
 def _answer(answering: Assistant, dialogue: Dialogue) -> str | None:

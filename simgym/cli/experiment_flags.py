@@ -51,6 +51,7 @@ _FLAGS = {
     "scenarios": _Flag(names=("--scenarios",), completion=complete_scenarios),
     "n": _Flag(names=("-n",)),
     "max_turns": _Flag(names=("--max-turns",), default="5"),
+    "answer_last_words": _Flag(names=("--answer-last-words/--no-answer-last-words",), default="yes"),
     "judge": _Flag(names=("--judge",), default="reward_head", completion=complete_judge),
     "judge_options": _Flag(names=("--judge-option",)),
     "asynchronous": _Flag(names=("--async/--no-async",)),

@@ -53,6 +53,20 @@ class ConversationOptions:
     max_turns: Annotated[
         int | None, typer.Option(min=1, help="Assistant turns after which a conversation ends.", show_default="5")
     ] = None
+    answer_last_words: Annotated[
+        bool,
+        typer.Option(
+            "--answer-last-words/--no-answer-last-words",
+            help="Whether the assistant answers once more when the user leaves with a word.",
+            show_default="yes",
+        ),
+    ] = True
+
+    @property
+    def env_options(self) -> dict[str, Any]:
+        """Arguments of the environment."""
+        limit = {} if self.max_turns is None else {"max_turns": self.max_turns}
+        return {**limit, "answer_last_words": self.answer_last_words}
 
     def load_scenarios(self, env_id: str, limit: int | None = None) -> list[Scenario]:
         """The scenarios asked for, or those of the environment."""

@@ -53,9 +53,11 @@ def rollout(
 
     named = load_assistant(assistant, replies.sampling, cache=caching.cache)
     column = user.column(env, caching.cache)
-    arguments = {**judging.env_options(caching), "simulator_options": column.options}
-    if conversations.max_turns is not None:
-        arguments["max_turns"] = conversations.max_turns
+    arguments = {
+        **judging.env_options(caching),
+        **conversations.env_options,
+        "simulator_options": column.options,
+    }
     environment = make_env(column.env_id, conversations.load_scenarios(column.env_id, n), arguments)
     simulation = environment.unwrapped.simulation
     scenarios = list(simulation.scenarios.values())

@@ -42,6 +42,9 @@ class ConversationSettings:
     """Assistant turns after which the conversation ends, >= 1."""
     max_length: int = 32_768
     """Longest utterance of either side, code points."""
+    answer_last_words: bool = True
+    """Whether the assistant answers once more when the user leaves with a word (`Thanks, that is all.`); else that word
+    ends the conversation. The judge sees it either way. A user who leaves without a word ends it at once."""
     failed_judge_reward: float | Literal["nan", "running_mean"] = "nan"
     """Reward of a conversation that a fault left without a judgement: `nan`, a number in [0, 1], or `running_mean`, the
     mean of the conversations judged so far in this environment (0.5 before the first). NaN is for loops that leave
@@ -68,6 +71,7 @@ class ConversationSettings:
             scenarios=self.scenarios,
             max_turns=self.max_turns,
             max_length=self.max_length,
+            answer_last_words=self.answer_last_words,
         )
 
     def action_space(self) -> UnicodeText:

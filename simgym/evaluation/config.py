@@ -58,6 +58,8 @@ class ExperimentConfig:
     """The first n scenarios, >= 1; None: all."""
     max_turns: int | None = None
     """Assistant turns after which a conversation ends, >= 1; None: 5."""
+    answer_last_words: bool = True
+    """Whether the assistant answers once more when the user leaves with a word; the judge sees that word either way."""
     judge: str | None = None
     """A registered name or `py:module:Class`; None: reward_head."""
     judge_model: str | None = None
@@ -106,8 +108,9 @@ class ExperimentConfig:
             if getattr(self, name) is not None:  # 0 and 0.0 are one setting, and must not be two hashes
                 object.__setattr__(self, name, float(getattr(self, name)))
         _check_number("seed", self.seed, int, None)
-        if not isinstance(self.asynchronous, bool):
-            raise ConfigurationError(f"asynchronous is {self.asynchronous!r}, expected true or false.")
+        for name in ("asynchronous", "answer_last_words"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigurationError(f"{name} is {getattr(self, name)!r}, expected true or false.")
         if self.cache_mode not in get_args(CacheMode):
             raise ConfigurationError(unknown("cache_mode", str(self.cache_mode), list(get_args(CacheMode))))
         for name in _TEXTS:

@@ -137,6 +137,7 @@ class Experiment:
             "judge_model": self._judge_model(),
             "judge_options": axes.read_pairs(self.config.judge_options, "--judge-option") or None,
             "max_turns": self.config.max_turns,
+            "answer_last_words": self.config.answer_last_words,
         }
         return MatrixRun(
             self._assistants,

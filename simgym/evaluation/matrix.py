@@ -178,6 +178,7 @@ class MatrixRun:
             assistants={name: assistant.fingerprint() for name, assistant in self.assistants.items()},
             simulators={env_id: simulation.simulator.fingerprint() for env_id, simulation in simulations.items()},
             scenarios={scenario.id: short_hash(scenario.to_json()) for scenario in self.scenarios},
+            answer_last_words=first.answer_last_words,
         )
 
     def stored(self) -> dict[tuple[str, str], list[Transcript]]:

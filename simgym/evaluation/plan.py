@@ -45,11 +45,20 @@ class Plan:
     """Hash of each scenario by id, in order."""
     schema_version: int = SCHEMA_VERSION
     """Version of this record."""
+    answer_last_words: bool = True
+    """Whether the assistant answers users who leave with a word."""
 
     @property
     def hash(self) -> str:
         """First 16 hexadecimal digits of the SHA-256 of all of it: runs with the same hash are the same experiment."""
-        return short_hash(asdict(self))
+        return short_hash(self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values; settings that came later only where they are not at their default, as in older plans."""
+        value = asdict(self)
+        if self.answer_last_words:
+            del value["answer_last_words"]
+        return value
 
     def joined(self, other: Plan) -> Plan:
         """Both plans in one, this one's entries first.
@@ -69,7 +78,8 @@ class Plan:
 
     def contradictions(self, other: Plan) -> list[str]:
         """What the plans have in common and differ in, in words; nothing if their conversations can be compared."""
-        contradictions = [name for name in ("seed", "max_turns") if getattr(self, name) != getattr(other, name)]
+        single = ("seed", "max_turns", "answer_last_words")
+        contradictions = [name for name in single if getattr(self, name) != getattr(other, name)]
         if differing := differences(self.judge, other.judge):
             contradictions.append(f"judge ({', '.join(differing)})")
         for kind, ours, theirs in (
@@ -95,7 +105,7 @@ class Plan:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Plan:
-        """Read what `dataclasses.asdict` gave; raises ConfigurationError if it is something else."""
+        """Read what `to_json` gave; raises ConfigurationError if it is something else."""
         if isinstance(value, Mapping) and value.get("schema_version") != SCHEMA_VERSION:
             raise ConfigurationError(
                 f"schema_version is {describe(value.get('schema_version'))}, this simgym reads {SCHEMA_VERSION}. "
@@ -128,7 +138,7 @@ def keep_plan(plan: Plan, folder: str | Path) -> Plan:
         ConfigurationError: the folder holds another experiment; the message says in what it differs.
         MalformedFile: the plan that is there cannot be read.
     """
-    plan = Plan.from_json(json.loads(json.dumps(asdict(plan))))
+    plan = Plan.from_json(json.loads(json.dumps(plan.to_json())))
     there = read_plan(folder)
     if there is not None:
         try:
@@ -138,7 +148,7 @@ def keep_plan(plan: Plan, folder: str | Path) -> Plan:
                 f"{Path(folder) / FILE_NAME}: {error} Choose another folder, or delete this one to start over."
             ) from error
     if plan != there or list(plan.scenarios) != list(there.scenarios):
-        write_json(Path(folder) / FILE_NAME, asdict(plan))
+        write_json(Path(folder) / FILE_NAME, plan.to_json())
     return plan
 
 

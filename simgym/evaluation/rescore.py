@@ -158,7 +158,8 @@ def _with(transcript: Transcript, judgement: Judgement, fingerprint: Mapping[str
     end = transcript.end_reason
     if end == "judge_fault":  # what the conversation itself came to
         limit = transcript.fingerprints.get("env", {}).get("max_turns")
-        end = "turn_limit" if len(transcript.conversation.said_by("assistant")) == limit else "user_end"
+        used_up = len(transcript.conversation.said_by("assistant")) == limit and not transcript.leaving
+        end = "turn_limit" if used_up else "user_end"
     return replace(
         transcript,
         end_reason="judge_fault" if judgement.score is None else end,

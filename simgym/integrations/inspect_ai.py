@@ -77,7 +77,10 @@ def simulated_user(env_id: str = "UserSim-Persona-v0", seed: int = 0, settings: 
             state.metadata[_KEY] = outcome_of(dialogue)
             if state.completed:  # a limit of inspect's
                 break
-        state.metadata[_KEY] = {**outcome_of(dialogue), "parting_word": dialogue.user_reply if dialogue.ended else ""}
+        last = dialogue.conversation.messages[-1:]
+        if dialogue.ended and last and last[0].role == "user":  # last words that are not to be answered
+            state.messages.append(ChatMessageUser(content=last[0].content))
+        state.metadata[_KEY] = {**outcome_of(dialogue), "parting_word": dialogue.user_reply if dialogue.leaving else ""}
         return state
 
     return solve

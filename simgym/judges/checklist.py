@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from simgym.conversation import Conversation, Message, Scenario, written_out
+from simgym.conversation import Conversation, Message, Scenario, up_to_answer, written_out
 from simgym.errors import ConfigurationError
 from simgym.judges.base import Judgement
 from simgym.judges.parsing import read_checklist
@@ -47,7 +47,7 @@ class ChecklistJudge:
             model: The judging model.
             items: Questions for all conversations, or by scenario id.
             rubric: Built-in name, or path of a text file with `$items` and any of `$intent`, `$conversation` (whole),
-                `$history` (without the last message), `$answer` (the last message) and `$count`.
+                `$history` (up to the answer), `$answer` (the assistant's last message) and `$count`.
 
         Raises:
             ConfigurationError: there are no items.
@@ -112,12 +112,12 @@ class ChecklistJudge:
         return self.items.get(scenario.id, ()) if isinstance(self.items, Mapping) else self.items
 
     def _request(self, scenario: Scenario, conversation: Conversation, seed: int) -> Request:
-        items = self._items(scenario)
+        items, answered = self._items(scenario), up_to_answer(conversation).messages
         text = self.rubric.fill(
             intent=scenario.intent,
             conversation=written_out(conversation, indented=True),
-            history=written_out(Conversation(conversation.messages[:-1]), indented=True),
-            answer=quoted(conversation.messages[-1].content) if conversation.messages else "",
+            history=written_out(Conversation(answered[:-1]), indented=True),
+            answer=quoted(answered[-1].content) if answered else "",
             items="\n".join(f"{number}. {item}" for number, item in enumerate(items, 1)),
             count=str(len(items)),
         )

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from simgym.conversation import Conversation, Message, Scenario, written_out
+from simgym.conversation import Conversation, Message, Scenario, up_to_answer, written_out
 from simgym.errors import ConfigurationError
 from simgym.judges.base import Judgement
 from simgym.judges.parsing import VERDICTS, read_verdict
@@ -142,8 +142,9 @@ class PairwiseJudge:
         """
         if not self.references:
             raise ConfigurationError("The pairwise judge has no references to compare with. Pass references=.")
-        triples = list(zip(scenarios, conversations, seeds, strict=True))
-        answered = [bool(talk.messages) and talk.messages[-1].role == "assistant" for _, talk, _ in triples]
+        talks = [up_to_answer(conversation) for conversation in conversations]
+        triples = list(zip(scenarios, talks, seeds, strict=True))
+        answered = [bool(talk.messages) for talk in talks]
         known = [i for i, (scenario, _, _) in enumerate(triples) if answered[i] and scenario.id in self.references]
         compared = dict(
             zip(

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from simgym.chat_template import render
-from simgym.conversation import Conversation, Scenario
+from simgym.conversation import Conversation, Scenario, up_to_answer
 from simgym.errors import ConfigurationError
 from simgym.extras import require_extra
 from simgym.judges.base import Judgement
@@ -78,11 +78,14 @@ class RewardModelJudge:
     def judge(
         self, scenarios: Sequence[Scenario], conversations: Sequence[Conversation], *, seeds: Sequence[int]
     ) -> list[Judgement]:
-        """Judge N conversations; no randomness. One that is longer than the context is a fault (`context_overflow`)."""
+        """Judge N conversations up to the assistant's last turn; no randomness.
+
+        One that is longer than the context is a fault (`context_overflow`).
+        """
         with self._lock:
             model, tokenizer = self._ready()
             texts = [
-                render(tokenizer, conversation.messages, None)
+                render(tokenizer, up_to_answer(conversation).messages, None)
                 for _, conversation in zip(scenarios, conversations, strict=True)
             ]
             ids_N = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]

@@ -194,6 +194,8 @@ def _differences(first: StoredRun, other: StoredRun) -> list[str]:
     """What keeps two runs from being one matrix, in words."""
     ours, theirs = first.results, other.results
     differences = [name for name in ("seed", "max_turns") if getattr(ours, name) != getattr(theirs, name)]
+    if _env(first) != _env(other):
+        differences.append("settings of the environment")
     if ours.fingerprints.get("judge") != theirs.fingerprints.get("judge"):
         differences.append("judge")
     before, after = (run.fingerprints.get("simulators", {}) for run in (ours, theirs))
@@ -201,6 +203,13 @@ def _differences(first: StoredRun, other: StoredRun) -> list[str]:
     if _scenarios(first) != _scenarios(other):
         differences.append("set of scenarios")
     return differences
+
+
+def _env(run: StoredRun) -> dict[str, Any]:
+    """Settings that the conversations were held under, but for the turn limit."""
+    transcripts = next(iter(run.transcripts.values()), ())
+    settings = transcripts[0].fingerprints.get("env", {}) if transcripts else {}
+    return {name: value for name, value in settings.items() if name != "max_turns"}
 
 
 def _scenarios(run: StoredRun) -> set[tuple[str, int, str]]:

@@ -82,7 +82,7 @@ class Collection:
                 "assistant": assistant.fingerprint(),
                 "simulator": simulation.simulator.fingerprint(),
                 "judge": simulation.judge.fingerprint(),
-                "env": {"max_turns": simulation.max_turns},
+                "env": _env_fingerprint(simulation),
             },
             simulation=simulation,
         )
@@ -193,6 +193,12 @@ class Collection:
                     f"{path} holds conversations of a run with another seed than {self._seed} (scenario "
                     f"{scenario_id!r} has {min(seeds)}). Give the seed of that run, or another file."
                 )
+
+
+def _env_fingerprint(simulation: Simulation) -> dict[str, Any]:
+    """Settings of the environment; those added later only where they are not at their default, as in older files."""
+    later = {} if simulation.answer_last_words else {"answer_last_words": False}
+    return {"max_turns": simulation.max_turns, **later}
 
 
 def check_assistant(assistant: Any) -> None:

@@ -152,7 +152,10 @@ def _as_rejection(fault: Fault) -> Rejection:
 def _completion(asked: UserRequest, dialogue: Dialogue, stop: str) -> dict[str, Any]:
     tokens = tokens_by_role(dialogue.calls).get("user", {"prompt": 0, "completion": 0})
     left = dialogue.ended or stop in dialogue.user_reply
-    message = {"role": "assistant", "content": stop if left else dialogue.user_reply}
+    said = dialogue.user_reply
+    if left:  # with the last words before the mark, as a language model in this seat would say it
+        said = f"{said.replace(stop, '').strip()} {stop}".strip()
+    message = {"role": "assistant", "content": said}
     return {
         "id": f"chatcmpl-{secrets.token_hex(12)}",
         "object": "chat.completion",

@@ -66,7 +66,9 @@ class Seat:
             raise ConfigurationError("The simulator 'human' needs a person at the terminal. It cannot be served.")
         simulator = load_simulator(name, settings.model, dict(settings.options))
         self.name = name
-        self.simulation = Simulation(simulator, judge=NoJudge(), scenarios=settings.scenarios, max_turns=sys.maxsize)
+        self.simulation = Simulation(
+            simulator, judge=NoJudge(), scenarios=settings.scenarios, max_turns=sys.maxsize, answer_last_words=False
+        )
         self._attempts = settings.attempts
         self._waiting: list[_Waiting] = []
         self._since = 0.0

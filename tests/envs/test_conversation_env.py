@@ -97,13 +97,20 @@ def test_a_conversation_runs_to_the_turn_limit_and_is_judged_once(scenarios):
     assert 0 < reward < 1
 
 
-def test_the_user_may_leave_and_the_parting_word_is_seen_but_not_judged(scenarios):
+def test_a_user_who_leaves_with_a_word_is_answered_once_more_if_the_settings_say_so(scenarios):
     simulator = Scripted(UserTurn("hi"), UserTurn("thanks, bye", ended=True))
     env = make("UserSim-RolePlay-v0", scenarios, None, simulator=simulator)
     env.reset(seed=1)
-    observation, _, terminated, _, info = env.step("Here you are.")
+    observation, _, terminated, truncated, info = env.step("Here you are.")
+    assert (terminated, truncated, info["end_reason"], observation["user_reply"]) == (False, False, None, "thanks, bye")
+    _, reward, terminated, _, info = env.step("Goodbye.")
+    assert (terminated, info["end_reason"]) == (True, "user_end")
+    assert not math.isnan(reward)
+    silent = make("UserSim-RolePlay-v0", scenarios, None, simulator=simulator, answer_last_words=False)
+    silent.reset(seed=1)
+    observation, _, terminated, _, info = silent.step("Here you are.")
     assert (terminated, info["end_reason"], observation["user_reply"]) == (True, "user_end", "thanks, bye")
-    assert env.unwrapped.dialogue.conversation.messages[-1].role == "assistant"
+    assert silent.unwrapped.dialogue.conversation.messages[-1].content == "thanks, bye"
 
 
 def test_a_failed_judge_is_nan_and_marked_never_zero(scenarios):

@@ -57,6 +57,14 @@ def source(tmp_path):
     return path
 
 
+def test_a_user_who_left_before_the_last_turn_has_left_whatever_the_judge_says(source, tmp_path):
+    transcripts = [replace(transcript, leaving=True) for transcript in read_transcripts(source)]
+    with TranscriptWriter(tmp_path / "left.jsonl") as writer:
+        writer.append(transcripts[1])
+    judged = rescore(tmp_path / "left.jsonl", Fixed(0.9), tmp_path / "new.jsonl")
+    assert [(transcript.end_reason, transcript.leaving) for transcript in judged] == [("user_end", True)]
+
+
 def test_conversations_are_judged_again_and_nothing_else_changes(source, tmp_path):
     judge = Fixed(0.9)
     found = rescore(source, judge, tmp_path / "new.jsonl", batch_size=2)

@@ -155,10 +155,12 @@ def test_a_tau2_request_is_understood_and_its_stop_mark_is_said():
     ]
     body = {"model": "simgym/role_play", "messages": messages, "tools": None, "temperature": 0.0, "seed": 300}
     status, answer = ask(create_openai_app({"role_play": leaving}, stop="OVER"), body)
-    assert (status, said(answer)) == (200, "###STOP###")
+    assert (status, said(answer)) == (200, "Thanks, bye! ###STOP###")
     assert answer["simgym"]["parting_word"] == "Thanks, bye!"
     body["simgym"] = {"stop": "<END>"}
-    assert said(ask(create_openai_app({"role_play": leaving}), body)[1]) == "<END>"
+    assert said(ask(create_openai_app({"role_play": leaving}), body)[1]) == "Thanks, bye! <END>"
+    silent = create_openai_app({"role_play": seat(lambda request: "<|endconversation|>")})
+    assert said(ask(silent, body)[1]) == "<END>"
 
 
 def test_a_wish_is_what_stands_between_the_scenario_marks():
