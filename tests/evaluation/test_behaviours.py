@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simgym.conversation import INTENT_PREFIX, Conversation
@@ -56,6 +56,7 @@ def test_the_person_behaves_like_people_and_gets_the_weight_of_the_mixture():
     assert compare_behaviours(people(6), {"person": simulate_turns(Replay(), people(6))}) is None
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0.01, 1), min_size=2, max_size=4))
 def test_the_weights_of_a_known_mixture_are_found(shares):
     true = np.array(shares) / sum(shares)
