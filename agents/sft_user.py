@@ -5,10 +5,11 @@
     accelerate launch agents/sft_user.py --config agents/configs/paper_7b.yaml
 
 Method: "flipping the dialogue" of arXiv 2605.09808 with TRL's `SFTTrainer`, full fine-tuning or LoRA (`use_peft`).
-The user that simgym ships learned from `human_ai_train.jsonl` (shipped_user.yaml). Conversations come from `simgym data` or from the package chitchat-dataset, and are flipped and tokenized once into
-the output folder. The same command again goes on from the last checkpoint. Settings are those of TRL (`SFTConfig`,
-`ModelConfig`) plus the ones of `UserData` below, in YAML, as flags, or both. The paper configurations use bfloat16;
-it is turned off where the device has none. `training_log.json` in the output folder holds every logged figure.
+Conversations come from `simgym data` (the shipped user's from `human_ai_train.jsonl`, see `shipped_user.yaml`) or from
+the package chitchat-dataset, and are flipped and tokenized once into the output folder. The same command again goes on
+from the last checkpoint. Settings are those of TRL (`SFTConfig`, `ModelConfig`) plus the ones of `UserData` below, in
+YAML, as flags, or both. The paper configurations use bfloat16; it is turned off where the device has none.
+`training_log.json` in the output folder holds every logged figure.
 """
 
 from __future__ import annotations
