@@ -26,7 +26,8 @@ import numpy as np
 import numpy.typing as npt
 
 from simgym.chat_template import MASKED, add_end_token, flip
-from simgym.data import LoggedConversation, read_logged, unusable
+from simgym.data import LoggedConversation, read_logged
+from simgym.data.logged import unusable
 from simgym.language_models import DEFAULT_MODEL, resolve_weights
 from simgym.simulators import FineTuned
 
@@ -107,6 +108,7 @@ def read_moments(
     token = add_end_token(tokenizer, model)
     model = PeftModel.from_pretrained(model, adapter).merge_and_unload().eval()
     head = model.get_output_embeddings().weight
+    fast = torch.cpu._is_amx_tile_supported()
     parts: dict[str, list[Any]] = {key: [] for key in ("hidden", "inside", "likeliest", "rest", "end", "left")}
     for each in logged:
         example = flip(tokenizer, each.intent, each.conversation.messages, max_tokens=max_tokens)
@@ -114,8 +116,9 @@ def read_moments(
         begins = np.flatnonzero(said[1:] & ~said[:-1])[1:]  # positions that predict a turn's first token
         if not begins.size:
             continue
-        with torch.inference_mode():
-            states = model.model(torch.tensor([example.input_ids])).last_hidden_state[0]
+        with torch.no_grad():
+            with torch.autocast("cpu", torch.bfloat16, enabled=fast):
+                states = model.model(torch.tensor([example.input_ids])).last_hidden_state[0].float()
             logits = states[torch.from_numpy(begins)] @ head.T
         ids = np.array(example.input_ids)
         end = logits[:, token].clone()
