@@ -91,6 +91,6 @@ def _letter_or_digit() -> Any:
 
 
 def _compiled(pattern: str) -> Any:
-    import regex  # where used: it is not needed to import simgym
+    import regex  # type: ignore[import-untyped]  # where used: it is not needed to import simgym
 
     return regex.compile(pattern, regex.V1)
