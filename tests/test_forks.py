@@ -50,6 +50,25 @@ os._exit(0)
 """
 
 
+WORKERS = """
+import sys
+import gymnasium as gym
+import simgym
+settings = {"model": sys.argv[1], "judge": "relevance", "judge_model": sys.argv[1], "max_turns": 1,
+            "simulator_options": {"max_new_tokens": 4, "max_attempts": 1}}
+env = gym.make("UserSim-RolePlayOpening-v0", **settings)
+env.reset(seed=1)
+alone = env.step("Hello there.")[1]
+workers = gym.make_vec("UserSim-RolePlayOpening-v0", num_envs=2, vectorization_mode="async", **settings)
+workers.reset(seed=[1, 1])
+workers.step_async(("Hello there.",) * 2)
+_, rewards, terminated, _, _ = workers.step_wait(timeout=150)
+assert terminated.all() and abs(rewards - alone).max() < 1e-6, (rewards, alone)
+workers.close(terminate=True)
+print("done")
+"""
+
+
 def status_of_child(work):
     """Exit status of a forked child that does some work within 20 s, while a thread here holds what it holds."""
     child = os.fork()
@@ -104,6 +123,13 @@ def test_a_model_that_another_thread_was_using_answers_the_same_in_a_child(tiny_
         [sys.executable, "-c", BUSY, tiny_model], capture_output=True, text=True, timeout=240, check=False
     )
     assert outcome.stdout.strip() == "0", outcome.stderr[-2000:]
+
+
+def test_gymnasiums_forked_workers_answer_as_the_parent_that_used_the_model(tiny_model):
+    outcome = subprocess.run(
+        [sys.executable, "-c", WORKERS, tiny_model], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert outcome.stdout.strip() == "done", outcome.stderr[-2000:]
 
 
 def test_a_gpu_in_a_forked_child_is_refused_in_a_sentence(monkeypatch):
