@@ -2,7 +2,7 @@
 
 `AsyncVectorEnv`, `SubprocVecEnv` and the workers of a `DataLoader` fork on Linux. A child has the forking thread alone:
 whatever another thread held or was about to finish stays so for ever, and the child waits. What has such state renews
-it in every child, before anything else of simgym runs there. (OpenMP's threads: `language_models._threads`.)
+it in every child, before anything else of simgym runs there. (OpenMP's threads: `language_models.threads`.)
 """
 
 from __future__ import annotations

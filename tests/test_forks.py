@@ -134,11 +134,11 @@ def test_gymnasiums_forked_workers_answer_as_the_parent_that_used_the_model(tiny
 
 def test_a_gpu_in_a_forked_child_is_refused_in_a_sentence(monkeypatch):
     torch = pytest.importorskip("torch")
-    from simgym.language_models import _threads
+    from simgym.language_models import threads
 
     monkeypatch.setattr(torch.cuda, "_is_in_bad_fork", lambda: True)
-    _threads.check_fork("auto")
-    monkeypatch.setattr(_threads, "_forked", True)
-    _threads.check_fork("cpu")
+    threads.check_fork("auto")
+    monkeypatch.setattr(threads, "_forked", True)
+    threads.check_fork("cpu")
     with pytest.raises(ConfigurationError, match="context': 'spawn'"):
-        _threads.check_fork("auto")
+        threads.check_fork("auto")

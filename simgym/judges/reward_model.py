@@ -17,8 +17,8 @@ from simgym.conversation import Conversation, Scenario, up_to_answer
 from simgym.errors import ConfigurationError
 from simgym.extras import require_extra
 from simgym.judges.base import Judgement
-from simgym.language_models._threads import check_fork, settle_threads
 from simgym.language_models.pretrained import load_pretrained
+from simgym.language_models.threads import check_fork, settle_threads
 from simgym.language_models.weights import local_chat_template, local_files, resolve_weights
 from simgym.transcripts import ModelCall, text_hash
 

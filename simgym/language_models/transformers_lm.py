@@ -26,8 +26,8 @@ from simgym.engine import EngineStats, Scored
 from simgym.errors import ConfigurationError
 from simgym.extras import require_extra
 from simgym.language_models._loaded_model import LoadedModel
-from simgym.language_models._threads import check_fork, settle_threads
 from simgym.language_models.base import Generation, Likelihood, Purpose, Request, SamplingParams
+from simgym.language_models.threads import check_fork, settle_threads
 from simgym.language_models.weights import DEFAULT_MODEL, local_chat_template, local_files
 from simgym.template_date import DEFAULT_DATE, check_date, needs_date
 from simgym.tokenization import encode_around, next_token
