@@ -174,10 +174,10 @@ def load_conversations(data: UserData, split: str) -> list[LoggedConversation]:
 
 
 def weights_of(name: str) -> str:
-    """Where the weights are; the default model goes by its name."""
+    """Where the weights are; the default model goes by its name, and a GGUF file is converted."""
     from simgym.language_models import DEFAULT_MODEL, resolve_weights
 
-    return str(resolve_weights(name).path) if name == DEFAULT_MODEL else name
+    return resolve_weights(name).path if name == DEFAULT_MODEL or name.lower().endswith(".gguf") else name
 
 
 def load_model(name: str, options: Any) -> Any:
