@@ -31,6 +31,7 @@ from simgym.cli.envs import envs
 from simgym.cli.export import export
 from simgym.cli.judge import judge, rescore
 from simgym.cli.matrix import matrix
+from simgym.cli.play import play
 from simgym.cli.realism import realism
 from simgym.cli.report import report
 from simgym.cli.rollout import rollout
@@ -118,6 +119,7 @@ for verb in (
     view,
     export,
     serve,
+    play,
     doctor,
 ):
     app.command()(verb)
