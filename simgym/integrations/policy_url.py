@@ -17,7 +17,7 @@ from simgym.assistants.language_model_assistant import LanguageModelAssistant
 from simgym.integrations._simulations import shared_simulation
 from simgym.language_models.base import SamplingParams
 from simgym.language_models.openai_lm import OpenAILM
-from simgym.rollout._collect import converse
+from simgym.rollout import converse
 from simgym.rollout.collection import Conditions
 from simgym.transcripts import Transcript
 
