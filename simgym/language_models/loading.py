@@ -7,11 +7,11 @@ may have a URL for every rollout, so only the `MAX_CLIENTS` that were used last 
 from __future__ import annotations
 
 import json
-import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
+from simgym._forks import ForkSafeLock
 from simgym.language_models.base import LanguageModel, Purpose
 from simgym.language_models.model_spec import ModelSpec, is_language_model
 from simgym.language_models.secret import Secret
@@ -25,7 +25,7 @@ MAX_CLIENTS = 64
 _loaded: dict[str, LanguageModel] = {}
 _clients: OrderedDict[str, None] = OrderedDict()
 """Keys of those in `_loaded` that are clients, the one that rested longest first."""
-_lock = threading.RLock()  # a model round a model loads that one while it is being made
+_lock = ForkSafeLock()  # reentrant: a model round a model loads that one while it is being made
 
 
 def load_language_model(spec: LanguageModelSpec, **options: Any) -> LanguageModel:
