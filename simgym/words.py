@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
 
@@ -20,8 +21,6 @@ LETTERS_PER_WORD = 1.6
 """Letters of such a script that say about as much as a word of English, for thresholds that were set in English."""
 RULE = "in scripts without spaces between words, such as Chinese or Thai, every letter counts"
 """For participants."""
-_BEYOND = "\U0001aff0-\U0001b16f\U00020000-\U000323af"
-"""Rare kana and Han."""
 
 
 def spaced(text: str) -> str:
@@ -73,15 +72,15 @@ def _letter_with_marks() -> str:
     They are so below U+10000 only, hence the two parts.
     """
     scripts = "".join(rf"\p{{Script={name}}}" for name in UNSPACED)
-    letters, marks = _characters(rf"[[{scripts}]&&\p{{L}}]"), _characters(r"\p{M}")
-    return f"(?:[{letters}]|[{_BEYOND}])[{marks}]*"
+    kind = rf"[[{scripts}]&&\p{{L}}]"
+    below = [*range(0x80, 0xD800), *range(0xE000, 0x10000)]
+    letters, rare = _characters(kind, below), _characters(kind, range(0x1A000, 0x34000))
+    return f"(?:[{letters}]|[{rare}])[{_characters(chr(92) + 'p{M}', below)}]*"
 
 
-def _characters(kind: str) -> str:
-    """The characters of a kind as ranges."""
-    runs = _compiled(f"{kind}+").findall(
-        "".join(map(chr, range(0x80, 0xD800))) + "".join(map(chr, range(0xE000, 0x10000)))
-    )
+def _characters(kind: str, codes: Iterable[int]) -> str:
+    """Those of a kind, as ranges."""
+    runs = _compiled(f"{kind}+").findall("".join(map(chr, codes)))
     return "".join(f"{re.escape(run[0])}-{re.escape(run[-1])}" for run in runs)
 
 

@@ -9,7 +9,7 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from simgym.conversation import INTENT_PREFIX, Conversation, Scenario
@@ -65,6 +65,7 @@ def test_texts_with_spaces_have_the_hashes_that_they_had(text):
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(other_letters(), max_size=15))
+@example(["\U0002ee5e"])  # unassigned, between two blocks of Han
 def test_texts_of_other_scripts_come_out_as_they_went_in(parts):
     text = " ".join(parts)
     assert spaced(text) == text

@@ -15,6 +15,7 @@ seed; greedy ones are the same up to rounding. A batch changes the rounding: on 
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -108,12 +109,13 @@ class VllmLM:
         self.__setstate__({})
 
     def __getstate__(self) -> dict[str, Any]:
-        here = {"_lock", "_loaded", "_read_files"}
+        here = {"_lock", "_process", "_loaded", "_read_files"}
         return {key: value for key, value in self.__dict__.items() if key not in here}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._lock = threading.RLock()
+        self._process = os.getpid()
         self._loaded: LoadedVllm | None = None
         self._read_files: tuple[dict[str, str], str | None] | None = None
 
@@ -231,6 +233,11 @@ class VllmLM:
         return local_files(self.name), self.chat_template or local_chat_template(self.name)
 
     def _ready(self) -> LoadedVllm:
+        if self._process != os.getpid():
+            raise ConfigurationError(
+                f"The model {self.name!r} was made before this process was forked, and vLLM's engine does not come "
+                "along. Start workers by spawn, or use a server (openai:NAME@URL)."
+            )
         with self._lock:
             if self._loaded is None:
                 self._read_files = self._files()  # whatever becomes of the files, this is what is in memory

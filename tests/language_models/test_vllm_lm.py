@@ -84,6 +84,13 @@ def test_its_fingerprint_holds_what_makes_the_prompt_and_survives_pickling(insta
     assert {part for part in after if after[part] != before[part]} == {"chat_template"}
 
 
+def test_a_forked_process_is_told_that_the_engine_does_not_come_along(installed, monkeypatch):
+    lm = VllmLM("owner/model")
+    monkeypatch.setattr(module.os, "getpid", lambda: -1)  # as in a child
+    with pytest.raises(ConfigurationError, match=r"before this process was forked.*Start workers by spawn"):
+        lm.check()
+
+
 def test_an_adapter_that_adds_tokens_is_refused_before_the_model_is_loaded(installed, tiny_model, tmp_path):
     adapter = save_tiny_adapter(tmp_path / "adapter", tiny_model, end_token=True)
     with pytest.raises(WeightsError, match=r"adds the tokens .*for which vLLM has no rows\. Merge it"):
