@@ -32,6 +32,7 @@ from simgym.cli.export import export
 from simgym.cli.init import init
 from simgym.cli.judge import judge, rescore
 from simgym.cli.matrix import matrix
+from simgym.cli.play import play
 from simgym.cli.realism import realism
 from simgym.cli.recipe import recipe
 from simgym.cli.report import report
@@ -120,6 +121,7 @@ for verb in (
     view,
     export,
     serve,
+    play,
     init,
     recipe,
     doctor,
