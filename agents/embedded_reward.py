@@ -177,6 +177,8 @@ def texts_of(source: Source, sources: Sequence[Source], samples: dict[str, dict[
             rejected.append(Text(source.key, kind, words, (len(words),)))
 
     for kind in ("own", "continued", "terse"):
+        if f"{source.key}:{kind}" not in samples:
+            continue
         said = samples[f"{source.key}:{kind}"]["text"].strip()
         # half of them end as they were cut off, half with their last sentence: neither is what they are rejected for
         add(kind, said if rng.random() < 0.5 else said[: sentence_end(said, len(said))])
