@@ -10,15 +10,17 @@ it at the head of the first user message instead. One that asks for today's date
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 from simgym.conversation import END_OF_CONVERSATION, Message
 from simgym.errors import ConfigurationError
 from simgym.reasoning import is_reasoning_mark
 from simgym.template_date import needs_date, with_date
-from simgym.time_limit import time_limit
+from simgym.time_limit import TookTooLong, time_limit
 from simgym.tokenization import begin_within, encode_with_offsets
 
 MASKED = -100
@@ -26,6 +28,7 @@ MASKED = -100
 LONGEST_RENDERING, LONGEST_TEXT = 10.0, 2**25
 """Seconds that a chat template may take for a conversation, and characters that it may write."""
 _MARKER = "OpenUserTurnMarkerZq7"
+_known_controls: WeakKeyDictionary[Any, tuple[tuple[int, int, str], _Controls]] = WeakKeyDictionary()
 _keeps_system: dict[str, bool] = {}
 _reads_parts: dict[str, bool] = {}
 
@@ -65,8 +68,7 @@ def render(
     Raises:
         ConfigurationError: the tokenizer has no chat template, or its template refuses or alters the messages.
     """
-    special = control_tokens(tokenizer)
-    return _rendered(tokenizer, [_plain(message, special) for message in messages], next_role, variables)
+    return _rendered(tokenizer, [_plain(message, tokenizer) for message in messages], next_role, variables)
 
 
 def turn_end(tokenizer: Any) -> str:
@@ -111,9 +113,8 @@ def flip(tokenizer: Any, intent: str, messages: Sequence[Message], *, max_tokens
     """
     if token_id(tokenizer, END_OF_CONVERSATION) is None:
         raise ConfigurationError(f"The tokenizer has no token {END_OF_CONVERSATION}. Call add_end_token first.")
-    special = control_tokens(tokenizer)
-    system = _plain(Message("system", intent), special)
-    talk = [_plain(Message(message.role, message.content.strip()), special) for message in messages]
+    system = _plain(Message("system", intent), tokenizer)
+    talk = [_plain(Message(message.role, message.content.strip()), tokenizer) for message in messages]
     end = turn_end(tokenizer)
     spoken = [(index, message["content"] + end) for index, message in enumerate(talk) if message["role"] == "user"]
     if talk and talk[-1]["role"] == "assistant":
@@ -187,29 +188,30 @@ def defuse(tokenizer: Any, text: str) -> str:
 
     A zero-width space goes behind the first character of each; people see no difference, the tokenizer does.
     """
-    return _defused(text, control_tokens(tokenizer))
+    pattern = _controls(tokenizer).defused
+    while pattern is not None and (broken := pattern.sub(_broken, text)) != text:  # marks may overlap
+        text = broken
+    return text
 
 
 def without_control_tokens(tokenizer: Any, text: str, kept: Sequence[str] = ()) -> str:
-    """Drop the control tokens in a model's output, but for those that carry meaning, such as the end of a talk.
+    """Drop control tokens from a model's output, but for those that carry meaning, such as the end of a talk.
 
-    Marks round a model's thoughts stay, too, where they are quoted and the tokenizer does not call them special.
+    Of tokens that the tokenizer does not call special, those go that mark turns: a quoted `<think>` or `<tool_call>` is
+    a word of the reply.
     """
-    for token in _control_tokens(tokenizer):
-        if token.content not in kept and (token.special or not is_reasoning_mark(token.content)):
-            text = text.replace(token.content, "")
-    return text
+    pattern = _controls(tokenizer).dropped
+    if pattern is None:
+        return text
+    return pattern.sub(lambda token: token.group() if token.group() in kept else "", text)
 
 
-def _defused(text: str, special: Sequence[str]) -> str:
-    for token in special:
-        if token in text:
-            text = text.replace(token, f"{token[0]}\u200b{token[1:]}")
-    return text
+def _broken(token: re.Match[str]) -> str:
+    return f"{token.group()[0]}\u200b{token.group()[1:]}"
 
 
-def _plain(message: Message, special: Sequence[str]) -> dict[str, str]:
-    return {"role": message.role, "content": _defused(message.content, special)}
+def _plain(message: Message, tokenizer: Any) -> dict[str, str]:
+    return {"role": message.role, "content": defuse(tokenizer, message.content)}
 
 
 def _rendered(
@@ -245,13 +247,63 @@ def control_tokens(tokenizer: Any) -> list[str]:
 
     Some models (DeepSeek-R1-Distill) have role marks that their tokenizer does not call special.
     """
-    return [token.content for token in _control_tokens(tokenizer)]
+    return list(_controls(tokenizer).tokens)
 
 
-def _control_tokens(tokenizer: Any) -> list[Any]:
+@dataclass(frozen=True, slots=True)
+class _Controls:
+    """The control tokens of a tokenizer with a template."""
+
+    tokens: tuple[str, ...]
+    """All: what nobody may spell out in a message."""
+    defused: re.Pattern[str] | None
+    """One of them; None if there are none."""
+    dropped: re.Pattern[str] | None
+    """One that is no part of a reply."""
+
+
+def _controls(tokenizer: Any) -> _Controls:
     template = str(getattr(tokenizer, "chat_template", None) or "")
-    added = tokenizer.added_tokens_decoder.values()
-    return [token for token in added if len(token.content) > 1 and (token.special or token.content in template)]
+    state = len(tokenizer), len(tokenizer.all_special_tokens), template
+    known = _known_controls.get(tokenizer)
+    if known is None or known[0] != state:  # thousands of added tokens take a while to go through
+        known = state, _find_controls(tokenizer, template)
+        _known_controls[tokenizer] = known
+    return known[1]
+
+
+def _find_controls(tokenizer: Any, template: str) -> _Controls:
+    added = [token for token in tokenizer.added_tokens_decoder.values() if len(token.content) > 1]
+    special = [token.content for token in added if token.special]
+    written = [
+        token.content for token in added if not (token.special or token.content.isspace()) and token.content in template
+    ]
+    marking = _turn_marks(tokenizer) if written else ""
+    marks = [token for token in written if token in marking and not is_reasoning_mark(token)]
+    return _Controls((*special, *written), _any_of([*special, *written]), _any_of([*special, *marks]))
+
+
+def _turn_marks(tokenizer: Any) -> str:
+    """What a template writes round the turns of a short conversation."""
+    talk = [{"role": role, "content": "x"} for role in ("user", "assistant", "user")]
+    written = ""
+    for messages, opens in ((talk, True), (talk[:2], False)):
+        written += _written_or_nothing(tokenizer, messages, add_generation_prompt=opens)
+    return written
+
+
+def _written_or_nothing(tokenizer: Any, messages: Sequence[dict[str, str]], **variables: Any) -> str:
+    """What the template writes; empty if it refuses, which jinja2 templates do by whatever exception they like."""
+    try:
+        return _applied(tokenizer, messages, **variables)
+    except TookTooLong:
+        raise
+    except Exception:
+        return ""
+
+
+def _any_of(tokens: Sequence[str]) -> re.Pattern[str] | None:
+    return re.compile("|".join(map(re.escape, sorted(tokens, key=len, reverse=True)))) if tokens else None
 
 
 def _system_stays_in_front(tokenizer: Any) -> bool:
@@ -260,10 +312,8 @@ def _system_stays_in_front(tokenizer: Any) -> bool:
     if template not in _keeps_system:
         talk = [("system", "SystemZq7"), ("user", "FirstZq7"), ("assistant", "ReplyZq7"), ("user", "SecondZq7")]
         plain = [{"role": role, "content": content} for role, content in talk]
-        try:
-            texts = [_applied(tokenizer, plain[:length]) for length in (2, 4)]
-        except Exception:  # refused: fold, and if the template refuses that too, `render` says so
-            texts = [""]
+        # refused: fold, and if the template refuses that too, `render` says so
+        texts = [_written_or_nothing(tokenizer, plain[:length]) for length in (2, 4)]
         _keeps_system[template] = all(-1 < text.find("SystemZq7") < text.find("FirstZq7") for text in texts)
     return _keeps_system[template]
 
@@ -299,6 +349,8 @@ def _wants_parts(tokenizer: Any) -> bool:
 def _shows(tokenizer: Any, message: dict[str, Any]) -> bool:
     try:
         return _MARKER in _apply(tokenizer, [message])
+    except TookTooLong:
+        raise
     except Exception:  # jinja2 templates raise what they like
         return False
 

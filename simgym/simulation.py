@@ -33,6 +33,7 @@ from simgym.faults import Fault, FaultKind, parse_fault
 from simgym.judges.base import Judge
 from simgym.judges.loading import load_judge
 from simgym.plugins import unknown
+from simgym.reasoning import has_marks, split_reasoning
 from simgym.seeding import derive_seed
 from simgym.simulators.base import UserSimulator, UserTurn
 from simgym.simulators.loading import load_simulator
@@ -115,7 +116,7 @@ class Simulation:
         if not isinstance(action, str):
             raise InvalidAction(f"The action is a {type(action).__name__}, expected a str: what the assistant says.")
         if not action.strip():
-            raise InvalidAction("The action is empty. The assistant has to say something.")
+            raise InvalidAction("The action is empty, or thoughts alone. The assistant has to say something.")
         if len(action) > self.max_length:
             raise InvalidAction(
                 f"The action has {len(action)} characters, at most {self.max_length} are allowed. "
@@ -222,6 +223,8 @@ class Simulation:
         text, fault = turn, None
         if isinstance(turn, AssistantTurn):
             text, fault = turn.text, parse_fault(turn.fault)
+        elif isinstance(turn, str) and has_marks(turn):
+            text = split_reasoning(turn).text  # what a policy thinks is nobody's to hear
         if draft.end_reason is not None and draft.turn > 0:
             raise EpisodeError(f"The conversation has ended ({draft.end_reason}). Call reset() to start another.")
         if fault is None:

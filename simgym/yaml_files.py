@@ -34,8 +34,11 @@ def parse_yaml(text: str, where: str) -> Any:
 
     try:
         value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that does not exist
-        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+    except RecursionError as error:
+        raise MalformedFile(f"{where} is not YAML: it is nested too deeply") from error
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError) as error:
+        # a date that does not exist, or a tag (!!int, !!bool) on what is no such thing
+        reason = str(error) or "a value is not what its tag says"
         raise MalformedFile(f"{where} is not YAML: {reason}") from error
     if not _is_small(value):
         raise MalformedFile(f"{where} holds more than {MOST_VALUES:,} values. Are its aliases (*name) meant?")
@@ -47,7 +50,10 @@ def _is_small(value: Any) -> bool:
     seen, waiting = 0, [value]
     while waiting:
         item = waiting.pop()
-        entries = [*item.keys(), *item.values()] if isinstance(item, dict) else item if isinstance(item, list) else ()
+        if isinstance(item, dict):
+            entries = [*item.keys(), *item.values()]
+        else:
+            entries = list(item) if isinstance(item, list | tuple | set) else []
         seen += 1 + len(entries)
         if seen > MOST_VALUES:
             return False

@@ -188,6 +188,16 @@ def test_an_assistant_that_fails_ends_its_conversation_and_asks_nobody(turn, end
     assert (simulation.simulator.calls, simulation.judge.calls) == (calls, 0)
 
 
+def test_what_a_policy_thinks_is_nobodys_to_hear():
+    """Trainers hand over what was sampled, thoughts included, as a plain string."""
+    simulation = make()
+    running = open_one(simulation)
+    (dialogue,) = simulation.step([running], ["<think>They must not know.</think>\nWhich cake?"])
+    assert dialogue.conversation.said_by("assistant") == ["Which cake?"]
+    with pytest.raises(InvalidAction, match="thoughts alone"):
+        simulation.step([running], ["<think>They must not know.</think>"], refuse_invalid=True)
+
+
 def test_a_turn_that_cannot_be_taken_can_be_refused_before_anybody_is_asked():
     simulation = make()
     running = [dialogue for dialogue in simulation.open(range(20)) if not dialogue.ended]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ from simgym.engine.grouped_attention import attend_grouped, attention_function, 
 if TYPE_CHECKING:
     from torch import Tensor
 
+_patching = threading.RLock()
+"""Held while functions of transformers' modules, which all models share, are others; passes are recorded seldom."""
 _ROTARY = "apply_rotary_pos_emb"
 """What modules of transformers call the function that turns queries and keys by their positions."""
 
@@ -53,7 +56,9 @@ class FusedDecoding:
         with contextlib.ExitStack() as stack:
             if self._flash is not None:
                 attend = _FlashAttention(self._flash, lengths)
-                stack.enter_context(attention_function(self._config, attend))
+                # a name of this model's own: it is bound to the lengths of its slots
+                stack.enter_context(attention_function(self._config, f"simgym_flash_{id(self)}", attend))
+            stack.enter_context(_patching)
             self._put_in(stack)
             yield
 
@@ -63,7 +68,7 @@ class FusedDecoding:
             stack.callback(norm.__dict__.pop, "forward")
         for module in self._rotary:
             original = getattr(module, _ROTARY)
-            setattr(module, _ROTARY, self._compile(original))
+            setattr(module, _ROTARY, _here(self._compile(original), original))
             stack.callback(setattr, module, _ROTARY, original)
 
     def _compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -72,6 +77,16 @@ class FusedDecoding:
         if function not in self._compiled:
             self._compiled[function] = torch.compile(function, dynamic=True, backend=self._backend)
         return self._compiled[function]
+
+
+def _here(function: Callable[..., Any], otherwise: Callable[..., Any]) -> Callable[..., Any]:
+    """A function for this thread; models that run in others meanwhile keep theirs."""
+    thread = threading.get_ident()
+
+    def chosen(*arguments: Any, **named: Any) -> Any:
+        return (function if threading.get_ident() == thread else otherwise)(*arguments, **named)
+
+    return chosen
 
 
 def _flash_attention(config: Any, dtype: Any) -> Callable[..., Any] | None:

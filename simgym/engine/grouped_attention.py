@@ -19,29 +19,32 @@ _NAME = "simgym_grouped"
 
 
 @contextlib.contextmanager
-def attention_function(config: Any, function: Any) -> Iterator[None]:
-    """Within it, a model of this configuration that would use torch's attention uses another function."""
+def attention_function(config: Any, name: str, function: Any) -> Iterator[None]:
+    """Within it, a model of this configuration that would use torch's attention uses another function.
+
+    Args:
+        config: The model's; whoever runs a pass of the model holds its lock.
+        name: Of the function, in the registry that all models of the process share: one for each function.
+        function: What transformers calls an attention function.
+    """
     before = getattr(config, "_attn_implementation", None)
     if before not in ("sdpa", _NAME):
         yield
         return
     from transformers import AttentionInterface
 
-    outer = AttentionInterface().get(_NAME)
-    AttentionInterface.register(_NAME, function)
-    config._attn_implementation = _NAME
+    AttentionInterface.register(name, function)
+    config._attn_implementation = name
     try:
         with _kernels():
             yield
     finally:
         config._attn_implementation = before
-        if outer is not None:
-            AttentionInterface.register(_NAME, outer)
 
 
 def grouped_attention(config: Any) -> contextlib.AbstractContextManager[None]:
     """Within it, a model of this configuration that would use torch's attention uses that of this module."""
-    return attention_function(config, attend_grouped)
+    return attention_function(config, _NAME, attend_grouped)
 
 
 def _kernels() -> contextlib.AbstractContextManager[None]:

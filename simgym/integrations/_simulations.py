@@ -17,6 +17,7 @@ from simgym.envs.settings import describe
 from simgym.envs.unwrapping import env_ids, simulation_of
 from simgym.errors import ConfigurationError
 from simgym.plugins import unknown
+from simgym.seeding import derive_seed
 from simgym.simulation import Dialogue, Simulation
 
 _guard = threading.Lock()
@@ -52,6 +53,29 @@ def _make(env_id: str, settings: Mapping[str, Any]) -> Simulation:
     if env_id not in known:
         raise ConfigurationError(unknown("environment", env_id, known))
     return simulation_of(gymnasium.make(env_id, **settings))
+
+
+def scenario_rows(
+    env_id: str, settings: Mapping[str, Any], *, n: int | None, seed: int, system: str | None
+) -> list[dict[str, Any]]:
+    """Rows of a trainer's data set, `prompt`, `scenario_id` and `seed` each; scenarios in turn.
+
+    Args:
+        env_id: `UserSim-...`, whose scenarios are taken.
+        settings: Arguments of the environment.
+        n: Number of rows; None: each scenario once.
+        seed: Decides the seed of every row's user.
+        system: System message of the policy; None: none.
+    """
+    scenarios = list(shared_simulation(env_id, settings).scenarios.values())
+    before = [] if system is None else [{"role": "system", "content": system}]
+    rows = []
+    for number in range(len(scenarios) if n is None else n):
+        scenario = scenarios[number % len(scenarios)]
+        # the user's turn keeps the place of what the simulation is going to say
+        prompt = [*before, {"role": "user", "content": scenario.opening or scenario.id}]
+        rows.append({"prompt": prompt, "scenario_id": scenario.id, "seed": derive_seed(seed, "row", number)})
+    return rows
 
 
 def outcome_of(dialogue: Dialogue) -> dict[str, Any]:

@@ -19,9 +19,14 @@ from typing import Any
 
 from simgym.errors import ConfigurationError, EpisodeError
 from simgym.extras import optional_import, require_extra
-from simgym.integrations._simulations import RecentRewards, outcome_of, shared_simulation, system_messages
+from simgym.integrations._simulations import (
+    RecentRewards,
+    outcome_of,
+    scenario_rows,
+    shared_simulation,
+    system_messages,
+)
 from simgym.output_files import write_whole
-from simgym.seeding import derive_seed
 from simgym.simulation import Dialogue
 
 optional_import("skyrl_gym", "skyrl")  # says which extra brings it
@@ -68,15 +73,8 @@ def skyrl_rows(
         settings = json.loads(json.dumps(dict(settings or {})))
     except TypeError as error:
         raise ConfigurationError(f"The settings are written to a file and hold an instance ({error}).") from error
-    scenarios = list(shared_simulation(env_id, settings).scenarios.values())
-    prompt = [] if system is None else [{"role": "system", "content": system}]
-    rows = []
-    for number in range(len(scenarios) if n is None else n):
-        scenario = scenarios[number % len(scenarios)]
-        user = {"role": "user", "content": scenario.opening or scenario.id}  # its length is all that SkyRL looks at
-        extra = {"env_id": env_id, "scenario_id": scenario.id, "seed": derive_seed(seed, "row", number)}
-        rows.append({"prompt": [*prompt, user], "env_class": ENV_CLASS, **extra, "settings": json.dumps(settings)})
-    return rows
+    written = {"env_class": ENV_CLASS, "env_id": env_id, "settings": json.dumps(settings)}
+    return [{**row, **written} for row in scenario_rows(env_id, settings, n=n, seed=seed, system=system)]
 
 
 class SimulatedUserEnv(BaseTextEnv):

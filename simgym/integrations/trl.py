@@ -30,21 +30,19 @@ from typing import Any, Literal, TypeVar
 
 from simgym.assistants.base import AssistantTurn
 from simgym.assistants.training_record import TrainingRecord
-from simgym.chat_template import defuse, render, without_control_tokens
+from simgym.chat_template import render
 from simgym.conversation import Message, Scenario
 from simgym.envs.unwrapping import simulation_of
 from simgym.errors import ConfigurationError, MissingDependency
 from simgym.extras import describe, install_command, missing_packages, optional_import
 from simgym.faults import Fault, FaultKind, fault_label
+from simgym.integrations._policy_tokens import spoken_turn, tokens_between
 from simgym.integrations.outages import WAITS, check_servers, retry_on_outage, silent
 from simgym.integrations.policy_engine import PolicyEngine
-from simgym.language_models.base import FinishReason, Generation
-from simgym.language_models.thoughts import without_reasoning
 from simgym.seeding import derive_seed
 from simgym.simulation import Dialogue, Simulation
 
 Value = TypeVar("Value")
-_REPLY = "AssistantReplyMarkerZq7"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -61,6 +59,11 @@ class Rollout:
     """1 where the policy wrote."""
     logprobs: list[float] = field(default_factory=list)
     """Of the sampled tokens under the policy that sampled them, 0 elsewhere; empty if the backend does not tell."""
+
+    @property
+    def so_far(self) -> list[int]:
+        """Everything that has been said, as the policy reads it."""
+        return self.prompt_ids + self.completion_ids
 
 
 class Rollouts:
@@ -123,7 +126,7 @@ class Rollouts:
     def _talk(self, tokenizer: Any, rollouts: list[Rollout], step: int | str, trainer: Any) -> None:
         """Play the conversations to their ends, turn by turn."""
         while wanted := max(_gathered(len(running := _not_ended(rollouts)), trainer)):
-            asked = [_so_far(rollout) for rollout in running]
+            asked = [rollout.so_far for rollout in running]
             if self._engine:
                 places = [place for place, rollout in enumerate(rollouts) if not rollout.dialogue.ended]
                 ids_N, logprobs_N = self._engine.generate(asked, places, step, trainer), None
@@ -140,7 +143,7 @@ class Rollouts:
                 rollout.env_mask += [1] * len(ids)
                 if logprobs_N is not None:
                     rollout.logprobs += logprobs_N[number]
-                turns.append(_spoken(tokenizer, asked[number], ids))
+                turns.append(spoken_turn(tokenizer, asked[number], ids))
             stepped = self.simulation.step([rollout.dialogue for rollout in running], turns)
             for rollout, dialogue in zip(running, stepped, strict=True):
                 rollout.dialogue = dialogue
@@ -184,7 +187,7 @@ class Rollouts:
 
     def _hear(self, tokenizer: Any, rollout: Rollout, trainer: Any) -> None:
         """Put the user's turn behind what was sampled, and what opens the policy's next turn."""
-        behind = _tokens_between(tokenizer, rollout.dialogue.user_reply, trainer.chat_template_kwargs)
+        behind = tokens_between(tokenizer, rollout.dialogue.user_reply, trainer.chat_template_kwargs)
         written = rollout.completion_ids[-1]
         if behind and written == behind[0]:  # the policy ended its turn itself
             behind = behind[1:]
@@ -199,7 +202,7 @@ class Rollouts:
     def _check_room(self, rollout: Rollout, behind: Sequence[int], trainer: Any) -> None:
         """End a conversation in whose context another turn does not fit."""
         longest, room = self._longest, trainer.args.max_completion_length
-        if longest is not None and len(_so_far(rollout)) + len(behind) + room > longest:
+        if longest is not None and len(rollout.so_far) + len(behind) + room > longest:
             full = Fault(FaultKind.CONTEXT_OVERFLOW, f"no room for {room} tokens in {longest}")
             rollout.dialogue = self.simulation.step([rollout.dialogue], [AssistantTurn("", str(full))])[0]
 
@@ -346,26 +349,3 @@ def _gathered(value: Value, trainer: Any) -> list[Value]:
     if trainer.accelerator.num_processes == 1:
         return [value]
     return list(optional_import("accelerate.utils", "train").gather_object([value]))
-
-
-def _spoken(tokenizer: Any, prompt_ids: Sequence[int], ids: Sequence[int]) -> AssistantTurn:
-    """What the policy says for others to hear; it is trained on its thoughts, too."""
-    raw, text = str(tokenizer.decode(ids)), str(tokenizer.decode(ids, skip_special_tokens=True))
-    prompt = str(tokenizer.decode(prompt_ids[-16:]))
-    ended: FinishReason = "stop" if ids and ids[-1] == tokenizer.eos_token_id else "length"
-    generation = without_reasoning(Generation(text=text, prompt=prompt, finish_reason=ended), raw=raw)
-    said = without_control_tokens(tokenizer, generation.text) if generation.reasoning else generation.text
-    return AssistantTurn(said.strip(), generation.fault or (None if said.strip() else "empty"))
-
-
-def _so_far(rollout: Rollout) -> list[int]:
-    return rollout.prompt_ids + rollout.completion_ids
-
-
-def _tokens_between(tokenizer: Any, said: str, variables: Mapping[str, Any] | None) -> list[int]:
-    """The template's tokens from the end of one assistant turn to the beginning of the next, a user's turn between."""
-    talk = [Message("user", "x"), Message("assistant", _REPLY), Message("user", defuse(tokenizer, said))]
-    _, marker, behind = render(tokenizer, talk, "assistant", variables=variables).rpartition(_REPLY)
-    if not marker:
-        raise ConfigurationError("The model's chat template alters assistant turns, so no user turn can follow them.")
-    return list(tokenizer(behind, add_special_tokens=False)["input_ids"])

@@ -39,8 +39,9 @@ from simgym.envs.unwrapping import simulation_of
 from simgym.errors import ServerUnavailable
 from simgym.extras import optional_import
 from simgym.faults import fault_label
+from simgym.integrations._policy_tokens import spoken_turn, tokens_between
 from simgym.integrations.outages import WAITS
-from simgym.integrations.trl import Rollout, _so_far, _spoken, _tokens_between
+from simgym.integrations.trl import Rollout
 from simgym.language_models.policy_server import PolicyServer
 from simgym.seeding import derive_seed
 from simgym.simulation import Dialogue
@@ -218,18 +219,18 @@ class SimulatedUserWorker:
         while True:
             if self._stopping.is_set() or self._version - version > self._args.max_staleness:
                 return _Ended(None, version)
-            asked = _so_far(rollout)
+            asked = rollout.so_far
             name = f"{self._lora_name}-v{self._version}" if self._lora_name else self._model
             reply = self._policy.write(name, asked, derive_seed(rollout.dialogue.assistant_seed, "member", member))
             self._heartbeat = time.monotonic()
             rollout.completion_ids += reply.ids
             rollout.env_mask += [1] * len(reply.ids)
             rollout.logprobs += reply.logprobs
-            turn = AssistantTurn("", reply.fault) if reply.fault else _spoken(self._tokenizer, asked, reply.ids)
+            turn = AssistantTurn("", reply.fault) if reply.fault else spoken_turn(self._tokenizer, asked, reply.ids)
             rollout.dialogue = _answered(self.simulation.step([rollout.dialogue], [turn])[0])
             if rollout.dialogue.ended:
                 return _Ended(rollout, version)
-            behind = _tokens_between(self._tokenizer, rollout.dialogue.user_reply, variables)
+            behind = tokens_between(self._tokenizer, rollout.dialogue.user_reply, variables)
             behind = behind[1:] if behind and reply.ids[-1] == behind[0] else behind  # the policy ended its turn itself
             rollout.completion_ids += behind
             rollout.env_mask += [0] * len(behind)
@@ -253,7 +254,7 @@ class SimulatedUserWorker:
                 self._sample(
                     prompt=[*before, *said[:1]],
                     completion=said[1:],
-                    input_ids=np.asarray(_so_far(rollout), dtype=np.int64),
+                    input_ids=np.asarray(rollout.so_far, dtype=np.int64),
                     completion_mask=np.asarray([0] * lead + rollout.env_mask, dtype=np.int64),
                     old_log_probs=np.asarray([0.0] * lead + rollout.logprobs, dtype=np.float32),
                     advantage=(reward - mean) / (deviation + 1e-8),

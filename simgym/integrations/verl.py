@@ -23,9 +23,14 @@ from uuid import uuid4
 from simgym.assistants.base import AssistantTurn
 from simgym.extras import optional_import, require_extra
 from simgym.faults import Fault, FaultKind
-from simgym.integrations._simulations import RecentRewards, outcome_of, shared_simulation, system_messages
-from simgym.reasoning import split_reasoning
-from simgym.seeding import derive_seed
+from simgym.integrations._policy_tokens import spoken_turn
+from simgym.integrations._simulations import (
+    RecentRewards,
+    outcome_of,
+    scenario_rows,
+    shared_simulation,
+    system_messages,
+)
 from simgym.simulation import Dialogue
 
 optional_import("verl", "verl")  # says which extra brings it
@@ -61,21 +66,8 @@ def verl_rows(
         system: System message of the policy; None: none.
         settings: Arguments of the environment.
     """
-    scenarios = list(shared_simulation(env_id, settings or {}).scenarios.values())
-    prompt = [] if system is None else [{"role": "system", "content": system}]
-    rows = []
-    for number in range(len(scenarios) if n is None else n):
-        scenario = scenarios[number % len(scenarios)]
-        rows.append(
-            {
-                "prompt": [*prompt, {"role": "user", "content": scenario.opening or scenario.id}],
-                "data_source": env_id,
-                "agent_name": AGENT_NAME,
-                "scenario_id": scenario.id,
-                "seed": derive_seed(seed, "row", number),
-            }
-        )
-    return rows
+    rows = scenario_rows(env_id, settings or {}, n=n, seed=seed, system=system)
+    return [{**row, "data_source": env_id, "agent_name": AGENT_NAME} for row in rows]
 
 
 @register(AGENT_NAME)
@@ -126,6 +118,7 @@ class SimulatedUserLoop(AgentLoopBase):
             sampled = await self.server_manager.generate(
                 request_id=request, prompt_ids=ids, sampling_params=dict(sampling_params)
             )
+            before_ids = ids
             if not sampled.log_probs:
                 logprobs = None
             merged, mask, logprobs = await self.ct_merge_assistant_token(
@@ -133,7 +126,8 @@ class SimulatedUserLoop(AgentLoopBase):
             )
             ids = merged.token_ids
             raw = self.tokenizer.decode(sampled.token_ids, skip_special_tokens=True)
-            dialogue = await self._answer(dialogue, raw, fits=len(mask) <= limit)
+            turn = spoken_turn(self.tokenizer, before_ids, sampled.token_ids)
+            dialogue = await self._answer(dialogue, turn, fits=len(mask) <= limit)
             before = [*messages, {"role": "assistant", "content": raw}]
             if not dialogue.ended:
                 messages = [*before, {"role": "user", "content": dialogue.user_reply}]
@@ -157,9 +151,8 @@ class SimulatedUserLoop(AgentLoopBase):
             },
         )
 
-    async def _answer(self, dialogue: Dialogue, raw: str, *, fits: bool) -> Dialogue:
-        """The dialogue after a reply of the policy, whose thoughts nobody hears."""
-        turn: AssistantTurn | str = split_reasoning(raw).text.strip()
+    async def _answer(self, dialogue: Dialogue, turn: AssistantTurn, *, fits: bool) -> Dialogue:
+        """The dialogue after a reply of the policy."""
         if not fits:
             fault = Fault(FaultKind.CONTEXT_OVERFLOW, "the conversation is longer than response_length")
             turn = AssistantTurn("", fault=str(fault))

@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from simgym.almost_json import read_objects
 
@@ -59,25 +60,32 @@ def read_grade(reply: str, *, lowest: float = LOWEST_GRADE, highest: float = HIG
     values = read_objects(reply, "score")
     if not values:
         return Grade(None, "", _unreadable(reply, "a score"))
-    if any(repr(value["score"]) != repr(values[0]["score"]) for value in values):
+    grades = [_grade(value["score"], str(value.get("thought", "")), lowest, highest) for value in values]
+    if any((grade.value, grade.fault) != (grades[0].value, grades[0].fault) for grade in grades):
         return Grade(None, "", "unparsable: several objects with different scores")
-    return _grade(values[0]["score"], str(values[0].get("thought", "")), lowest, highest)
+    return grades[0]
 
 
 def read_checklist(reply: str, count: int) -> Checked:
     """The answers to `count` items; a list of another length is a fault, not a partial score."""
-    for value in read_objects(reply, "items"):
-        items = value["items"]
-        if not isinstance(items, list):
-            continue
-        if len(items) != count:
-            return Checked((), (), f"unparsable: {len(items)} answers to {count} items")
-        if not all(isinstance(item, dict) and isinstance(item.get("satisfied"), bool) for item in items):
-            return Checked((), (), "unparsable: an item has no satisfied that is true or false")
-        return Checked(
-            tuple(item["satisfied"] for item in items), tuple(str(item.get("reason", "")) for item in items), None
-        )
-    return Checked((), (), _unreadable(reply, "items"))
+    read = [
+        _checked(value["items"], count) for value in read_objects(reply, "items") if isinstance(value["items"], list)
+    ]
+    if not read:
+        return Checked((), (), _unreadable(reply, "items"))
+    if any(checked.items != read[0].items for checked in read):
+        return Checked((), (), "unparsable: several objects with different items")
+    return read[0]
+
+
+def _checked(items: list[Any], count: int) -> Checked:
+    if len(items) != count:
+        return Checked((), (), f"unparsable: {len(items)} answers to {count} items")
+    if not all(isinstance(item, dict) and isinstance(item.get("satisfied"), bool) for item in items):
+        return Checked((), (), "unparsable: an item has no satisfied that is true or false")
+    return Checked(
+        tuple(item["satisfied"] for item in items), tuple(str(item.get("reason", "")) for item in items), None
+    )
 
 
 def read_verdict(reply: str) -> Grade:

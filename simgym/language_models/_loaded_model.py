@@ -10,6 +10,7 @@ import copy
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -161,10 +162,9 @@ class LoadedModel:
             prompt_tokens=len(sequence.prompt),
             completion_tokens=len(completion.token_ids),
         )
-        generation = without_reasoning(generation, raw=raw)
-        said = generation.text
-        if request.kept_tokens or generation.reasoning or self._writes_plain_marks:
-            said = without_control_tokens(tokenizer, said, request.kept_tokens)
+        clean = partial(without_control_tokens, tokenizer, kept=request.kept_tokens)
+        generation = without_reasoning(generation, raw=raw, clean=clean)
+        said = clean(generation.text) if request.kept_tokens or self._writes_plain_marks else generation.text
         for stop in sequence.stop_texts:
             said = said.split(stop)[0]
         return replace(generation, text=said)

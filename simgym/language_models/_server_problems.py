@@ -171,11 +171,10 @@ def refused_field(body: Any, about: str, sent: Collection[str]) -> str | None:
     if isinstance(named, str) and named in candidates:
         return named
     details = body.get("detail") if isinstance(body, Mapping) else None
-    for detail in details if isinstance(details, list) else []:  # FastAPI: [{"loc": ["body", "seed"], ...}]
-        places = detail.get("loc") if isinstance(detail, Mapping) else None
-        for name in places if isinstance(places, list) else []:
-            if isinstance(name, str) and name in candidates:
-                return name
+    if isinstance(details, list):  # FastAPI: [{"loc": ["body", "seed"], ...}]; the rest may quote the conversation
+        places = [detail.get("loc") for detail in details if isinstance(detail, Mapping)]
+        names = [name for place in places if isinstance(place, list) for name in place if isinstance(name, str)]
+        return next((name for name in names if name in candidates), None)
     if not _NOT_TAKEN.search(about):
         return None
     mentions = {name: place for name in candidates if (place := _mention(name, about)) is not None}
@@ -214,10 +213,11 @@ def code_of(error: Any) -> int:
 
 
 def _mention(name: str, about: str) -> int | None:
-    """Where a text names a field; `seed` and `stop` are everyday words and have to be marked as a name."""
+    """Where a text names a field. Everyday words have to be marked as a name: a refusal may quote the conversation."""
     word = rf"(?<![\w-]){re.escape(name)}(?![\w-])"
-    if name in ("seed", "stop"):
-        word = rf"['\"`‘“]{word}|\b(parameters?|arguments?|fields?|property|keyword)\W+{word}|^\W*{word}|:\s*{word}"
+    if "_" not in name:
+        before = r"parameters?|arguments?|fields?|property|keyword|supports?|allows?|accepts?|setting|invalid|request"
+        word = rf"['\"`‘“]{word}|\b({before})\W+{word}|^\W*{word}|_\w+: {word}"
     mention = re.search(word, about)
     return None if mention is None else mention.start()
 

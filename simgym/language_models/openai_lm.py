@@ -278,7 +278,7 @@ class OpenAILM:
             prompt_tokens=reply.prompt_tokens,
             completion_tokens=reply.completion_tokens,
         )
-        return without_reasoning(generation)
+        return without_reasoning(generation, prompt_known=call.path == _RAW)
 
     def _with_stop_token(self, text: str, token: int | None, kept: tuple[str, ...]) -> str:
         """Put back the token that ended the reply (vLLM and SGLang give its id alone); drop special ones not `kept`."""

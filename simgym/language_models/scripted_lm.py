@@ -62,7 +62,10 @@ class ScriptedLM:
         if request.json_schema is not None:
             text = json.dumps(_fill(request.json_schema, text))
         return without_reasoning(
-            Generation(text=text, prompt=prompt, prompt_tokens=len(prompt.split()), completion_tokens=len(text.split()))
+            Generation(
+                text=text, prompt=prompt, prompt_tokens=len(prompt.split()), completion_tokens=len(text.split())
+            ),
+            prompt_known=False,
         )
 
 

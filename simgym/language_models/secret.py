@@ -53,6 +53,12 @@ class Secret:
     def __repr__(self) -> str:
         return "••••••"
 
+    def __deepcopy__(self, memo: object) -> Secret:
+        return self  # within this process
+
+    def __copy__(self) -> Secret:
+        return self
+
     def __reduce__(self) -> tuple[object, tuple[str, bool]]:
         given = (self._value or "").strip().lower() not in NO_SECRETS
         return _elsewhere, (self.variable, self._left_behind or given)

@@ -21,11 +21,13 @@ _QUOTED = re.compile(
 _SENTENCE = re.compile(r"[^.!?。！？¿¡]+[.!?。！？]*")
 _MOST_CLAUSES = 100
 """Of one sentence; bounds the time that hostile text can take."""
-_CLAUSE = re.compile(r"[,;，；]\s*|\s+[-–—]+\s+|\s+(?=(?:and|but|so|since|because|while)\b)")
+_CLAUSE = re.compile(r"[,;，；]\s*|(?<!\s)\s+[-–—]+\s+|(?<!\s)\s+(?=(?:and|but|so|since|because|while)\b)")
 _LABEL = re.compile(
     r"\s*(?:[*_#>\s]*(?:assistant|ai[ ]assistant|chatbot|chatgpt)[*_\s]*:|[*_#>\s]*ai[*_\s]*:(?!.*\?\s*$)|ASSISTANT\s+[-–])",
 )
-_OTHER_LABEL = re.compile(r"^\W*(?:user|human|customer|client|person|me|you|[qa])\W*:", re.IGNORECASE | re.MULTILINE)
+_OTHER_LABEL = re.compile(
+    r"^\W{0,9}(?:user|human|customer|client|person|me|you|[qa])\W{0,9}:", re.IGNORECASE | re.MULTILINE
+)
 
 _COMPOSE = r"""(?:act|pretend|imagine|suppose|assume|role-?play|play|behave|respond|reply|answer|speak|talk|write|
     re-?write|compose|draft|generate|create|make|give|invent|translate|proofread|correct|paraphrase|rephrase|reword|
@@ -74,7 +76,7 @@ _CLAIMS = rf"""
     | {_I_AM}\ (?:chatgpt|gpt-?\d|bing\ chat|deepseek|qwen|open\ ?assistant)\b
     | (?:{_I_AM}|my\ name\ is)\ \w+(?:\ \w+)?,\ (?:{_MACHINE}|{_YOURS}){_ENDS}
     | i(?:\ was|'m|\ am|\ have\ been|'ve\ been)\ (?:trained|created|developed|built|made|programmed|designed)\ (?:by|at|on|using|with)\b
-      [^.!?]{{0,200}}\b(?:openai|anthropic|google|meta|microsoft|mistral|alibaba|text|data|dataset|corpus|books|internet)\b
+      [^.!?]{{0,200}}\b(?:openai|anthropic|(?:google|meta|microsoft|mistral|alibaba)(?=\s*(?:$|[,.;!]|(?:and|to)\b))|text|data|dataset|corpus|books|internet)\b
     | i(?:\ was|'m|\ am)\ (?:trained|created|made|built)\ (?:by\ (?:a\ (?:team|group)\ of\ )?(?:engineers|developers|researchers)|
       to\ (?:assist|help|answer))
     | i(?:\ was|'m|\ am)\ (?:programmed|designed)\ to\ (?:help|assist|answer|provide|be)
@@ -97,10 +99,10 @@ _CLAIMS = rf"""
       (?:help|assist)\ with\s*[?.!])
     | let\ me\ know\ if\ (?:there(?:'s|\ is)\ anything\ (?:else\ |more\ )?(?:that\ )?i\ can\ (?:do|help|assist)|i\ can\ (?:help|assist)\ you|
       you(?:'d|\ would)?\ (?:need|have|like|want|require)\ (?:any\ |some\ )?(?:(?:further|more|additional|other|extra|of\ my)\ )?
-      (?:help|assistance|support)|you\ have\ any\ (?:other|more|further|additional)\ questions)
+      (?:help|assistance|support)|you\ have\ any\ (?:other|more|further|additional)\ questions(?!\ (?:about|on|for|regarding)\ (?:me|my|this|the|us|our)\b))
     | (?:should|if)\ you\ (?:ever\ )?(?:need|have|want|require|would\ like)\ (?:any\ )?(?:further|more|additional|other)\ (?:help|assistance|questions|support)
     | (?:(?:please\ )?(?:feel\ free|do\ not\ hesitate|don't\ hesitate)\ to\ (?:ask|reach\ out|contact)(?:\ to)?(?:\ me|\ us)?
-      (?:\ anything|\ any\ ?time|\ at\ any\ time|\ if\ you\ (?:need|have))(?![^.!?]{{0,200}}(?:info|detail|clari|unclear|context|before)))
+      (?:\ anything|\ any\ ?time|\ at\ any\ time|\ if\ you\ (?:need|have))(?![^.!?]{{0,200}}(?:info|detail|clari|unclear|context|before|\ for\ |\bmy\b)))
     | {_I_AM}(?:\ always)?\ here\ to\ (?:help|assist|support|guide|serve|answer)(?:\s*$|\s*[.,!;:]|\ you\b(?!\ (?:improve|learn|test))|
       \ (?:with\ )?(?:any|whatever|anything|all|everything|your|that|this)\b|\ if\b|\ and\b|\ whenever\b|\ 24)
     | {_I_AM}\ here\ (?:for\ you\ )?(?:if|whenever)\ you\ (?:need|want|have)
@@ -110,10 +112,10 @@ _CLAIMS = rf"""
     | i(?:\ can|'ll|\ will)\ (?:definitely|certainly|absolutely|gladly|surely|happily)\ (?:help|assist)(?:\ you\b|\s*[.!])
     | i(?:\ cannot|\ can\ not|\ can't|'m\ unable\ to|\ am\ unable\ to|\ am\ not\ able\ to|'m\ not\ able\ to|\ won't)\ (?:(?:help|assist)(?:\ you)?\ with\ (?:that|this|your|such|illegal|harmful)(?:\ (?:request|question|task|topic|matter|\w*\ ?activitie)s?)?(?=\s*(?:$|[.,!;]|as\b|because\b))|
       (?:fulfil|fulfill|comply\ with|complete|process|accommodate|provide\ assistance\ with)\ (?:that|this|your|such)(?:\ \w+)?\ requests?)
-    | thank(?:s|\ you)\ for\ (?:contacting|reaching\ out|calling|choosing|visiting|getting\ in\ touch)
+    | thank(?:s|\ you)\ for\ (?:contacting|reaching\ out|calling(?!\ (?:me|us)\ back)|choosing|visiting|getting\ in\ touch)
       (?:\s*$|\s*[.!,]|\ (?:to\ |with\ )?(?:us|me|our|customer|support|technical|your)\b)
-    | (?:welcome\ )?to\ (?:our|the|my)?\ ?(?:\w+\ ){{0,2}}(?:help\ ?desk|customer\ (?:service|support|care)|support\ (?:desk|chat|team|line))
-    | would\ you\ like\ me\ to\ (?:help|assist|recommend|suggest|find|look|book|draft|search|generate|walk|check|create)
+    | (?<=welcome\ )to\ (?:our|the|my)?\ ?(?:\w+\ ){{0,2}}(?:help\ ?desk|customer\ (?:service|support|care)|support\ (?:desk|chat|team|line))
+    | would\ you\ like\ me\ to\ (?:help|assist|recommend|suggest|find|look|book|draft|search|generate|walk\ you|check|create)(?!\ (?:[^.!?]{{0,80}}\ )?my\b)(?!\ (?:at\ )?the\ (?:\w+\ ){{1,2}}(?:on|in|at|of)\b)
 """
 _CLAIM = re.compile(rf"{_LEAD}(?:{_CLAIMS})", re.IGNORECASE | re.VERBOSE)
 _SERVING = re.compile(

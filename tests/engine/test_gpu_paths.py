@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AttentionInterface, AutoModelForCausalLM, AutoTokenizer
 
 from simgym.engine import Engine, EngineConfig, KVCache, Sequence
-from simgym.engine.fused_decoding import FusedDecoding
+from simgym.engine.fused_decoding import FusedDecoding, _here
 from simgym.engine.kv_cache import rounded_up
 from simgym.engine.recorded_decoding import RecordedDecoding, Size
 from simgym.language_models.adapters import read_adapter
@@ -179,6 +180,26 @@ def test_fused_passes_give_the_same_tokens(tiny_model, tiny_adapter, tokenizer, 
     assert tokens(engine, sequences(9, adapter=adapter)) == expected
     assert attention.calls > 20
     assert not any("forward" in norm.__dict__ for norm in fused._norms)  # only recorded passes are changed
+
+
+def test_models_that_decode_at_once_attend_by_their_own_lengths(tiny_model):
+    """Functions of attention are registered for the whole process."""
+    models = [AutoModelForCausalLM.from_pretrained(tiny_model).eval() for _ in range(2)]
+    fused = [FusedDecoding(model, backend="eager") for model in models]
+    for pieces in fused:
+        pieces._flash = FlashAttention()
+    with fused[0](torch.tensor([1])), fused[1](torch.tensor([1, 1])):
+        functions = [AttentionInterface()[model.config._attn_implementation] for model in models]
+    assert [len(function._lengths) for function in functions] == [1, 2]
+
+
+def test_a_function_is_another_in_the_thread_that_records_alone():
+    chosen = _here(lambda: "recorded", lambda: "plain")
+    elsewhere = []
+    thread = threading.Thread(target=lambda: elsewhere.append(chosen()))
+    thread.start()
+    thread.join()
+    assert (chosen(), elsewhere) == ("recorded", ["plain"])
 
 
 def test_without_a_compiler_decoding_goes_on_and_says_so_once(tiny_model, tokenizer):

@@ -151,6 +151,12 @@ def items(*satisfied):
         (items(True, True, True), None, "unparsable: 3 answers to 2 items"),
         (items(True, "yes"), None, "unparsable: an item"),
         (items(True, 1), None, "unparsable: an item"),
+        (
+            f"{items(True, False)} or rather {items(True, True)}",
+            None,
+            "unparsable: several objects with different items",
+        ),
+        (f"{items(True, False)} so: {items(True, False)}", 0.5, None),
         ('{"items": "yes"}', None, "unparsable: no JSON object with items"),
         ('{"items": [null, null]}', None, "unparsable: an item"),
     ],

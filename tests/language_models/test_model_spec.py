@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 import pickle
 
@@ -87,6 +88,7 @@ def test_no_form_of_a_specification_shows_a_key() -> None:
         ModelSpec.parse('{"model": "openai:m", "api_key": "sk-secret",')
     assert "sk-secret" not in f"{refusal.value}{broken.value}"
     spec = ModelSpec(kind="openai", arguments={"model": "m", "api_key": Secret("JUDGE_KEY", "sk-secret")})
+    assert copy.deepcopy(spec).arguments["api_key"].reveal() == "sk-secret"  # within the process it is the key
     assert "sk-secret" not in repr(spec)
     assert spec.to_json() == {"kind": "openai", "model": "m", "api_key_env": "JUDGE_KEY"}
     assert b"sk-secret" not in pickle.dumps(spec)

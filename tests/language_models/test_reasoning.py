@@ -7,6 +7,7 @@ the history), langwatch#7665 (a simulator's thoughts reached the agent), vmlx-sw
 from __future__ import annotations
 
 import json
+import re
 from typing import Literal
 
 import pytest
@@ -28,11 +29,12 @@ words = st.text(alphabet="abc <>{}\"'\n|think/[]", max_size=40).filter(lambda te
 @pytest.mark.parametrize(("opening", "closing"), _TAGS)
 @given(thought=words, reply=words)
 def test_what_stands_in_the_block_is_not_said(opening: str, closing: str, thought: str, reply: str) -> None:
-    for text, prompt in (
+    cases: list[tuple[str, str | None]] = [
         (f"{opening}\n{thought}\n{closing}\n\n{reply}", ""),
         (f"{thought}\n{closing}\n\n{reply}", f"<|im_start|>assistant\n{opening}\n"),  # the template opens it
-        (f"{thought}\n{closing}\n\n{reply}", ""),  # so did the server's, and we were not told
-    ):
+        (f"{thought}\n{closing}\n\n{reply}", None),  # so did the server's, and we were not told
+    ]
+    for text, prompt in cases:
         spoken = split_reasoning(text, prompt=prompt)
         assert (spoken.text, spoken.reasoning) == (reply.lstrip(), thought.strip())
         assert not spoken.unfinished
@@ -52,6 +54,7 @@ def test_a_block_that_is_cut_says_nothing(opening: str, closing: str, thought: s
     [
         "How do I parse <think> tags? Mine read <think>like this</think> and I lose them.",
         "The channel is <|message|> free.",
+        "Why do my logs hold </think> without a beginning?",
     ],
 )
 def test_a_mark_that_is_quoted_later_on_is_part_of_what_is_said(text: str) -> None:
@@ -66,6 +69,32 @@ def test_several_blocks_and_the_channels_of_gpt_oss() -> None:
     assert (spoken.text, spoken.reasoning) == ("Which one?", "They want a cake.")
     cut = split_reasoning("<|channel|>analysis<|message|>They want", prompt="<|start|>assistant")
     assert (cut.text, cut.reasoning, cut.unfinished) == ("", "They want", True)
+
+
+@pytest.mark.parametrize(
+    "raw", ["<think>\n\n</think>\n\nHello<|im_end|>", "<|channel|>final<|message|>Hello<|return|>"]
+)
+def test_an_empty_block_is_not_spoken(raw: str) -> None:
+    """Qwen3 with /no_think; gpt-oss that answers at once."""
+    marks = ("<|im_end|>", "<|channel|>", "<|message|>", "<|return|>")
+
+    def clean(text: str) -> str:
+        return re.sub("|".join(map(re.escape, marks)), "", text)
+
+    assert without_reasoning(Generation(clean(raw)), raw=raw, clean=clean).text == "Hello"
+
+
+def test_a_reply_of_control_tokens_behind_thoughts_is_no_reply() -> None:
+    raw = "<think>hm</think>\n<|im_end|>"
+    told = without_reasoning(Generation("hm"), raw=raw, clean=lambda text: text.replace("<|im_end|>", ""))
+    assert told.fault is not None
+    assert Fault.parse(told.fault).kind is FaultKind.THOUGHTS_ONLY
+
+
+def test_a_prompt_that_is_known_to_open_nothing_leaves_a_lone_mark_alone() -> None:
+    text = "Add this line:\n</think>\nto the template."
+    assert without_reasoning(Generation(text, prompt="<|im_start|>assistant\n")).text == text
+    assert without_reasoning(Generation(text), prompt_known=False).text == "to the template."
 
 
 @pytest.mark.parametrize(

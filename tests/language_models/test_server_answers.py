@@ -112,6 +112,17 @@ def test_a_refused_field_is_found_in_every_providers_words(status: int, body: An
     assert classify(400, body, own).scope is Scope.RUN
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        error('The message "what temperature does a sourdough need, and for how long to stop?" is not allowed.'),
+        {"detail": [{"loc": ["body", "messages", 0], "msg": "not permitted", "input": "the seed is unknown"}]},
+    ],
+)
+def test_a_refusal_that_quotes_the_conversation_names_no_field(body: Any) -> None:
+    assert classify(400, body, ASKED).scope is Scope.REQUEST
+
+
 def says(**choice: Any) -> dict[str, Any]:
     return {"choices": [{"message": {"role": "assistant", "content": "Hello."}, "finish_reason": "stop", **choice}]}
 
