@@ -14,7 +14,7 @@ validate judges are never read here. Every stage writes what it has finished, an
 Tried without gain (on the 300 pairs that the results of `benchmarks/embedded_reward.py` leave out): the base model's
 answers in one plain paragraph, and what it writes behind "Question: ... Answer:" outside a chat, as further
 rejected answers; strong answers without their Markdown as chosen ones; pairs of every length with every other; matches
-that count only up to their mean. What would help is rejected answers by larger models: see the benchmark's ceiling.
+that count only up to their mean. What helps, a little, is pairs that people judged: `agents/people_reward.py`.
 """
 
 from __future__ import annotations
@@ -446,7 +446,7 @@ def write(head: Head, log: dict[str, Any], folder: Path) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: getattr(head, name).astype(np.float32) for name in TENSORS}, folder / "head.safetensors")
-    settings = {name: getattr(head, name) for name in ("base", "layer", "match_layer", "centre", "scale")}
+    settings = {name: getattr(head, name) for name in ("base", "layer", "match_layer", "centre", "scale", "measures")}
     (folder / "head.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
     (folder / "training_log.json").write_text(json.dumps(log, indent=1) + "\n", encoding="utf-8")
     print(f"wrote {folder}")

@@ -69,35 +69,35 @@ def agree(
     if results is not None:
         if judge:
             raise ConfigurationError("Give either --judge or --results: a matrix has its own judge.")
-        found, left_out = _with_matrix(people, results, rating, scale, seed)
+        agreement, left_out = _with_matrix(people, results, rating, scale, seed)
     else:
         judges = _load(judge or ["reward_head"], judge_model, judge_option, caching)
-        found, left_out = _with_judges(people, judges, rating, scale, seed, batch_size)
-    value = {"left_out": left_out, "agreement": {name: entry.to_json() for name, entry in found.items()}}
+        agreement, left_out = _with_judges(people, judges, rating, scale, seed, batch_size)
+    value = {"left_out": left_out, "agreement": {name: entry.to_json() for name, entry in agreement.items()}}
     if output is not None:
         write_json(output, value)
     if json:
         print_json(value)
         return
     stdout().print(facts([("rows left out", ", ".join(f"{n} {why}" for why, n in left_out.items()) or "none")]))
-    for name, entry in found.items():
+    for name, entry in agreement.items():
         stdout().print(shown(f"{plain(name)} and people", "bold"))
         stdout().print(facts(agreement_rows(entry)))
-    if all(not entry.ordered_alike.reliable and entry.instances is None for entry in found.values()):
+    if all(not entry.ordered_alike.reliable and entry.instances is None for entry in agreement.values()):
         complain("These data cannot tell whether the two agree.")
 
 
-def agreement_rows(found: PeopleAgreement) -> list[tuple[str, str]]:
+def agreement_rows(agreement: PeopleAgreement) -> list[tuple[str, str]]:
     """Names and values, as the terminal shows them."""
-    rows = [("people, assistants", f"{found.n_people}, {len(found.people)}")]
-    for title, level in (("conversations", found.instances), ("assistants", found.systems)):
+    rows = [("people, assistants", f"{agreement.n_people}, {len(agreement.people)}")]
+    for title, level in (("conversations", agreement.instances), ("assistants", agreement.systems)):
         if level is not None:
             rows += _level_rows(title, level)
-    rows.append(("pairs of assistants in the same order", told(found.ordered_alike)))
-    for system, value in sorted(found.people.items(), key=lambda entry: -entry[1]):
-        rows.append((f"  {plain(system)}", f"people {value:.2f}, reward {found.rewards[system]:.2f}"))
-    if found.left_out:
-        rows.append(("left out", ", ".join(f"{count} {why}" for why, count in found.left_out.items())))
+    rows.append(("pairs of assistants in the same order", told(agreement.ordered_alike)))
+    for system, value in sorted(agreement.people.items(), key=lambda entry: -entry[1]):
+        rows.append((f"  {plain(system)}", f"people {value:.2f}, reward {agreement.rewards[system]:.2f}"))
+    if agreement.left_out:
+        rows.append(("left out", ", ".join(f"{count} {why}" for why, count in agreement.left_out.items())))
     return rows
 
 
@@ -146,14 +146,14 @@ def _with_judges(
     from simgym.evaluation.rated_conversations import RATING_KEYS, judge_rated, read_rated_conversations
 
     rated = read_rated_conversations(path, keys=keys or RATING_KEYS, scale=scale)
-    found, left_out = {}, dict(rated.left_out)
+    agreement, left_out = {}, dict(rated.left_out)
     for name, judge in judges.items():
         with stderr().status(f"{plain(name)}: {len(rated.conversations)} conversations"):
             rewards, faults = judge_rated(judge, rated.conversations, seed=seed, batch_size=batch_size)
         for kind, count in faults.items():
             left_out[f"{name} failed ({kind})"] = count
-        found[name] = compare_with_people([entry.rating for entry in rated.conversations], rewards, seed=seed)
-    return found, left_out
+        agreement[name] = compare_with_people([entry.rating for entry in rated.conversations], rewards, seed=seed)
+    return agreement, left_out
 
 
 def _with_matrix(

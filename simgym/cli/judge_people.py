@@ -55,16 +55,19 @@ def compare_with_people(
 def _show(result: PeopleValidation) -> None:
     from simgym.judges.people_record import PEOPLE_BAR, people_warning
 
-    found, out = result.validation, stdout()
+    validation, out = result.validation, stdout()
     rows = [
-        ("as people, balanced for length", _told(found.length_balanced)),
-        ("as people, all pairs", f"{_told(found.accuracy)}; length alone {found.length_alone.get('all', 0.5):.2f}"),
+        ("as people, balanced for length", _told(validation.length_balanced)),
+        (
+            "as people, all pairs",
+            f"{_told(validation.accuracy)}; length alone {validation.length_alone.get('all', 0.5):.2f}",
+        ),
     ]
     for source, estimate in result.balanced_by_source.items():
-        rows.append((plain(source), f"{_told(estimate)}; length alone {found.length_alone[source]:.2f}"))
+        rows.append((plain(source), f"{_told(estimate)}; length alone {validation.length_alone[source]:.2f}"))
     rows.append(("not used", ", ".join(f"{count} {why}" for why, count in result.left_out.items()) or "none"))
-    rows.append(("failed", ", ".join(f"{count} {kind}" for kind, count in found.faults.items()) or "none"))
-    out.print(shown(found.judge, "bold"))
+    rows.append(("failed", ", ".join(f"{count} {kind}" for kind, count in validation.faults.items()) or "none"))
+    out.print(shown(validation.judge, "bold"))
     out.print(facts(rows))
     calibration = result.calibration
     if calibration is not None:
@@ -83,7 +86,7 @@ def _show(result: PeopleValidation) -> None:
                 ]
             )
         )  # fmt: skip
-    warning = "" if result.record.passes else people_warning(found.fingerprint)
+    warning = "" if result.record.passes else people_warning(validation.fingerprint)
     if warning:
         complain(warning)
     else:

@@ -78,10 +78,10 @@ def people_rows(people: PeopleColumn) -> list[tuple[str, str]]:
     return [
         (
             f"{short_name(simulator)} and people",
-            f"Spearman {_correlation(found.systems.spearman)}, pairs in the same order "
-            f"{_correlation(found.ordered_alike)}",
+            f"Spearman {_correlation(agreement.systems.spearman)}, pairs in the same order "
+            f"{_correlation(agreement.ordered_alike)}",
         )
-        for simulator, found in people.agreement.items()
+        for simulator, agreement in people.agreement.items()
     ]
 
 

@@ -102,10 +102,10 @@ def platt_slope(margins: _Floats) -> float:
         return 0.0
     from scipy.optimize import minimize_scalar
 
-    found = minimize_scalar(
+    minimum = minimize_scalar(
         lambda slope: float(np.logaddexp(0, -slope * margins).mean()), bounds=(0.0, _LARGEST_SLOPE), method="bounded"
     )
-    return float(found.x)
+    return float(minimum.x)
 
 
 def reliability_curve(margins: _Floats) -> tuple[Bin, ...]:

@@ -118,7 +118,7 @@ def validate_by_people(
         people: The pairs.
         seed: Of the intervals.
     """
-    found = validate(name, fingerprint, verdicts, seed=seed)
+    validation = validate(name, fingerprint, verdicts, seed=seed)
     subsets = sorted({verdict.pair.subset for verdict in verdicts})
     balanced = {
         subset: validate(
@@ -133,8 +133,8 @@ def validate_by_people(
     record = PeopleRecord(
         judge=name,
         identity=judge_identity(fingerprint),
-        accuracy=found.length_balanced,
-        length_alone=found.length_alone.get("all", 0.5),
+        accuracy=validation.length_balanced,
+        length_alone=validation.length_alone.get("all", 0.5),
         slope=calibration.slope if calibration is not None else None,
         calibration_error=(
             calibration.error_mapped if calibration is not None else untold(None, 0, "the judge gives no scores", 0.95)
@@ -143,7 +143,7 @@ def validate_by_people(
         sources=tuple(subsets),
     )
     return PeopleValidation(
-        validation=found,
+        validation=validation,
         balanced_by_source=balanced,
         calibration=calibration,
         record=record,

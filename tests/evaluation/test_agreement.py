@@ -36,11 +36,11 @@ def test_the_same_order_is_found_and_another_one_is_not():
 
 
 def test_few_assistants_tell_the_order_of_these_and_nothing_of_others():
-    found = compare_with_people(*study({"a": 0.0, "b": 0.4, "c": 0.5}))
-    assert found.systems.spearman.doubt == "3 assistants, fewer than 6"
-    assert found.ordered_alike.reliable
-    assert found.ordered_alike.low < 1.0
-    assert found.n_people == 40
+    agreement = compare_with_people(*study({"a": 0.0, "b": 0.4, "c": 0.5}))
+    assert agreement.systems.spearman.doubt == "3 assistants, fewer than 6"
+    assert agreement.ordered_alike.reliable
+    assert agreement.ordered_alike.low < 1.0
+    assert agreement.n_people == 40
 
 
 def test_noise_of_people_lowers_the_correlation_and_is_accounted_for():
@@ -48,10 +48,10 @@ def test_noise_of_people_lowers_the_correlation_and_is_accounted_for():
     worth = rng.normal(size=400)
     ratings = [PeopleRating(f"{item}-{rater}", "a", worth[item] + rng.normal(), f"{item}")
                for item in range(400) for rater in range(3)]  # fmt: skip
-    found = compare_with_people(ratings, [Reward("a", worth[item], f"{item}") for item in range(400)]).instances
-    assert found.reliability == pytest.approx(0.5, abs=0.08)
-    assert found.spearman.value == pytest.approx(math.sqrt(0.5), abs=0.06)
-    assert found.without_noise == pytest.approx(1.0, abs=0.06)
+    agreement = compare_with_people(ratings, [Reward("a", worth[item], f"{item}") for item in range(400)]).instances
+    assert agreement.reliability == pytest.approx(0.5, abs=0.08)
+    assert agreement.spearman.value == pytest.approx(math.sqrt(0.5), abs=0.06)
+    assert agreement.without_noise == pytest.approx(1.0, abs=0.06)
 
 
 @pytest.mark.parametrize(
@@ -66,22 +66,22 @@ def test_noise_of_people_lowers_the_correlation_and_is_accounted_for():
     ],
 )  # fmt: skip
 def test_what_cannot_be_told_is_not_told(ratings, rewards, doubt):
-    found = compare_with_people(ratings, rewards)
-    assert found.ordered_alike.doubt == doubt
-    assert not found.systems.spearman.reliable
-    json.dumps(found.to_json(), allow_nan=False)
+    agreement = compare_with_people(ratings, rewards)
+    assert agreement.ordered_alike.doubt == doubt
+    assert not agreement.systems.spearman.reliable
+    json.dumps(agreement.to_json(), allow_nan=False)
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcdefg"), st.sampled_from([1.0, 2.0, math.nan])), max_size=12),
        st.lists(st.tuples(st.sampled_from("abcdefg"), st.sampled_from([0.0, 0.5, math.nan])), max_size=12))  # fmt: skip
 def test_figures_stay_in_range_whatever_is_given(rated, given_rewards):
-    found = compare_with_people(
+    agreement = compare_with_people(
         [PeopleRating(f"p{number}", *entry, f"{number % 4}") for number, entry in enumerate(rated)],
         [Reward(*entry, f"{number % 4}") for number, entry in enumerate(given_rewards)],
         resamples=20,
     )
-    json.dumps(found.to_json(), allow_nan=False)
-    for estimate in (found.systems.spearman, found.systems.kendall):
+    json.dumps(agreement.to_json(), allow_nan=False)
+    for estimate in (agreement.systems.spearman, agreement.systems.kendall):
         assert estimate.value is None or -1 - 1e-9 <= estimate.value <= 1 + 1e-9
 
 
@@ -139,10 +139,10 @@ def test_a_judge_is_compared_on_the_same_conversations(tmp_path):
     ).conversations
     rewards, faults = judge_rated(Length(), rated, batch_size=3)
     assert faults == {"refused": 1}
-    found = compare_with_people([entry.rating for entry in rated], rewards)
-    assert found.instances.spearman.value == pytest.approx(1.0)
-    assert found.instances.spearman.n == 10
-    assert found.instances.reliability is None  # each was rated once
+    agreement = compare_with_people([entry.rating for entry in rated], rewards)
+    assert agreement.instances.spearman.value == pytest.approx(1.0)
+    assert agreement.instances.spearman.n == 10
+    assert agreement.instances.reliability is None  # each was rated once
 
 
 def test_annotations_of_simulator_arena_are_read(data_of_others):

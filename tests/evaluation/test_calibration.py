@@ -28,17 +28,17 @@ def test_a_judge_that_is_too_sure_is_found_out_and_mapped():
 
 def test_a_judge_that_knows_nothing_may_be_sure_of_nothing():
     rng = np.random.default_rng(1)
-    found = calibrate(rng.choice([-2.0, 2.0], 2000), range(2000), resamples=99)
-    assert found.slope < 0.1
-    assert found.error.value == pytest.approx(0.38, abs=0.05)
+    calibration = calibrate(rng.choice([-2.0, 2.0], 2000), range(2000), resamples=99)
+    assert calibration.slope < 0.1
+    assert calibration.error.value == pytest.approx(0.38, abs=0.05)
     assert platt_slope(-np.ones(20)) == pytest.approx(0, abs=1e-3)  # wrong throughout
 
 
 @pytest.mark.parametrize("margins", [[], [1.0], [0.0] * 9, [5.0] * 9])
 def test_little_is_told_of_little(margins):
-    found = calibrate(margins, range(len(margins)), resamples=20)
-    json.dumps(found.to_json(), allow_nan=False)
-    assert not found.error.reliable
+    calibration = calibrate(margins, range(len(margins)), resamples=20)
+    json.dumps(calibration.to_json(), allow_nan=False)
+    assert not calibration.error.reliable
 
 
 def test_undecided_pairs_are_right_by_half():

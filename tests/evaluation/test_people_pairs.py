@@ -72,13 +72,13 @@ def test_rows_that_say_nothing_of_people_are_counted(source):
 
 def test_a_judge_of_length_is_below_the_bar_and_tables_say_so(source):
     people = read_people_pairs(source)
-    found = validated(Lengths(), people)
-    assert found.validation.accuracy.value == 0.75
-    assert found.record.accuracy.value == 0.5  # balanced for length
-    assert not found.record.passes
-    assert set(found.balanced_by_source) == {"one", "two"}
+    validation = validated(Lengths(), people)
+    assert validation.validation.accuracy.value == 0.75
+    assert validation.record.accuracy.value == 0.5  # balanced for length
+    assert not validation.record.passes
+    assert set(validation.balanced_by_source) == {"one", "two"}
     assert "Nobody knows" in people_warning(Lengths().fingerprint())
-    keep_record(found.record)
+    keep_record(validation.record)
     assert "below the bar" in people_warning(Lengths().fingerprint())
     assert find_record(Knowing().fingerprint()) is None
 
@@ -106,7 +106,7 @@ def test_the_command_prints_accuracy_calibration_and_the_warning(source):
     assert "balanced for length" in outcome.output
     assert "expected error behind the map" in outcome.output
     assert "below the bar" in outcome.output
-    (found,) = json.loads(source.with_suffix(".json").read_text())["judges"]
-    assert found["bar"] == PEOPLE_BAR
-    assert not found["passes"]
+    (validation,) = json.loads(source.with_suffix(".json").read_text())["judges"]
+    assert validation["bar"] == PEOPLE_BAR
+    assert not validation["passes"]
     assert CliRunner().invoke(app, ["judge", "validate"]).exit_code == 2
