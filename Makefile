@@ -1,4 +1,5 @@
 # make demo: two assistants with five simulated users, on the real 135M model.   make test: everything that CI tests.
+# make docs: the documentation as a site, in build/site.
 # make fast: the quick tests.   make data: other people's data that recipes and tests read, and how to get it.
 # make vllm: a real vLLM for CPUs in .venv-vllm, and the tests that need one (two minutes to install).
 # make daily: what takes longest, and every trainer and hub that simgym works with, each in an environment of its own.
@@ -14,7 +15,7 @@ FAST ?= tests/test_*.py tests/envs tests/simulators tests/judges tests/engine te
 PIP := -m pip install -qq --disable-pip-version-check -c constraints.txt
 PREPARE = $(PYTHON) -m venv --clear $(1) && echo 'Installing into $(1): one to three minutes, once.' && $(1)/bin/python $(PIP) -e '.[$(2)]'
 
-.PHONY: demo test daily fast lint data vllm clean
+.PHONY: demo test daily fast lint docs data vllm clean
 
 demo: $(DEMO)/complete
 	@$(DEMO)/bin/simgym matrix \
@@ -32,6 +33,9 @@ daily: $(TEST)/complete
 
 fast: $(TEST)/complete
 	$(TEST)/bin/python -m pytest -q -m 'not slow' $(FAST)
+
+docs: $(TEST)/complete
+	NO_MKDOCS_2_WARNING=1 $(TEST)/bin/mkdocs build --strict
 
 data: $(DEMO)/complete
 	@$(DEMO)/bin/simgym cache fetch >/dev/null

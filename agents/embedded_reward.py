@@ -34,6 +34,7 @@ from simgym.chat_template import render
 from simgym.conversation import Message
 from simgym.data import data_file
 from simgym.evaluation.run_file import RunFile
+from simgym.jsonl import read_jsonl
 from simgym.judges import Head
 from simgym.judges.reward_head import TENSORS
 from simgym.language_models import Request, SamplingParams, TransformersLM
@@ -106,7 +107,7 @@ def read_sources(path: Path) -> list[Source]:
     """Openings that the judge reads in full."""
     if not path.is_file():
         raise SystemExit(f"There is no file {path}. Expected JSONL with id, opening, topic and answers.")
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = [row for _, row in read_jsonl(path)]
     return [
         Source(row["id"], row["opening"], row["topic"], tuple(row["answers"].values()))
         for row in rows

@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 
 from simgym.errors import ConfigurationError, MalformedFile
 from simgym.jsonl import read_jsonl
+from simgym.notebooks import conversation_html
 from simgym.typed_json import from_json, read_as
 
 Role = Literal["system", "user", "assistant"]
@@ -68,6 +69,9 @@ class Conversation:
     def said_by(self, role: Role) -> list[str]:
         """All texts of one role, oldest first."""
         return [message.content for message in self.messages if message.role == role]
+
+    def _repr_html_(self) -> str:  # what a notebook shows
+        return conversation_html((said.role, said.content) for said in self.messages)
 
     def to_json(self) -> list[dict[str, str]]:
         return [message.to_json() for message in self.messages]

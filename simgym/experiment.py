@@ -217,7 +217,8 @@ def _mean(estimate: Estimate) -> str:
 
 
 def _columns(estimate: Estimate, name: str) -> dict[str, Any]:
-    return {name: estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.n}
+    low, high = (estimate.low, estimate.high) if estimate.reliable else (None, None)
+    return {name: estimate.value, "low": low, "high": high, "n": estimate.n}
 
 
 def _conversation_row(assistant: str, simulator: str, transcript: Transcript) -> dict[str, Any]:

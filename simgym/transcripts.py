@@ -23,6 +23,7 @@ from simgym.conversation import Conversation, Scenario
 from simgym.errors import ConfigurationError, MalformedFile, TranscriptError
 from simgym.faults import Fault, parse_fault
 from simgym.jsonl import cut_torn_line, read_jsonl
+from simgym.notebooks import conversation_html
 from simgym.output_files import is_special, lock_output, write_whole
 from simgym.typed_json import describe, from_json
 
@@ -123,6 +124,17 @@ class Transcript:
     def tokens(self) -> dict[str, dict[str, int]]:
         """Tokens read and written, per role: `{"user": {"prompt": ..., "completion": ...}, ...}`."""
         return tokens_by_role(self.calls)
+
+    def _repr_html_(self) -> str:  # what a notebook shows
+        facts = {
+            "environment": f"{self.env_id}, seed {self.seed}",
+            "intent": self.scenario.goal,
+            "end": self.end_reason,
+            "reward": self.reward,
+            "fault": self.fault,
+            "judge": "\n".join(self.reasons) or None,
+        }
+        return conversation_html(((said.role, said.content) for said in self.conversation.messages), facts)
 
     def content_hash(self) -> str:
         """SHA-256 of scenario, seed, messages, end reason and reward: equal hashes, equal conversations."""

@@ -30,9 +30,11 @@ from simgym.cli.data import data
 from simgym.cli.doctor import doctor
 from simgym.cli.envs import envs
 from simgym.cli.export import export
+from simgym.cli.init import init
 from simgym.cli.judge import judge, rescore
 from simgym.cli.matrix import matrix
 from simgym.cli.realism import realism
+from simgym.cli.recipe import recipe
 from simgym.cli.report import report
 from simgym.cli.rollout import rollout
 from simgym.cli.serve import serve
@@ -120,6 +122,8 @@ for verb in (
     view,
     export,
     serve,
+    init,
+    recipe,
     doctor,
 ):
     app.command()(verb)

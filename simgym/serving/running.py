@@ -66,5 +66,5 @@ def serve(app: Any, settings: ListenSettings) -> None:
         log_level="warning",
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=5,
+        timeout_graceful_shutdown=1,  # an answer that hangs keeps nobody waiting
     )

@@ -19,6 +19,7 @@ from typing import Any
 from simgym.conversation import Scenario
 from simgym.errors import ConfigurationError
 from simgym.judges.base import NoJudge
+from simgym.language_models import interrupt_requests
 from simgym.language_models.loading import LanguageModelSpec
 from simgym.seeding import derive_seed
 from simgym.simulation import Dialogue, Simulation
@@ -72,6 +73,7 @@ class Seat:
         self._attempts = settings.attempts
         self._waiting: list[_Waiting] = []
         self._since = 0.0
+        self._closed = False
         self._timer: asyncio.TimerHandle | None = None
         self._threads = ThreadPoolExecutor(max_workers=16, thread_name_prefix=f"seat-{name}")
 
@@ -103,8 +105,10 @@ class Seat:
         return await waiting.future
 
     def close(self) -> None:
-        """Start no more batches."""
+        """Start no more batches, and wait for no model's server."""
+        self._closed = True
         self._threads.shutdown(wait=False, cancel_futures=True)
+        interrupt_requests()
 
     def _dispatch(self) -> None:
         batch, self._waiting, self._timer = self._waiting, [], None
@@ -120,7 +124,8 @@ class Seat:
         try:
             outcomes: list[Dialogue | BaseException] = list(self._turns(batch))
         except Exception as error:  # one request must not fail its neighbours: each is asked alone
-            outcomes = [error] if len(batch) == 1 else [self._alone(waiting) for waiting in batch]
+            alone = len(batch) == 1 or self._closed
+            outcomes = [error] * len(batch) if alone else [self._alone(waiting) for waiting in batch]
         loop.call_soon_threadsafe(_deliver, batch, outcomes)
 
     def _alone(self, waiting: _Waiting) -> Dialogue | BaseException:

@@ -1,0 +1,77 @@
+"""The Python blocks of README and docs, and what each of them needs to be run.
+
+    python docs/tools/blocks.py README.md docs/*.md    # runs those that the core and the default model are enough for
+
+A block runs as it is written, in a process of its own, and prints something. A comment on the line before it says what
+it needs more, or why it is not run:
+
+    <!-- needs: train -->              an extra of simgym beyond `local` and `chitchat`
+    <!-- not run: a server ... -->     a reason; something else has to test it
+
+A page that is run elsewhere as a whole (`docs/integrations.md`, by the contract tests) says so once:
+`<!-- blocks not run here: ... -->`.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+_BLOCK = re.compile(
+    r"(?:^<!-- (?P<mark>needs|not run): (?P<text>[^\n]*?) -->\n)?^```python\n(?P<code>.*?)^```", re.M | re.S
+)
+_PAGE = re.compile(r"^<!-- blocks not run here: (.*?) -->", re.M)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """One Python block of a page."""
+
+    page: Path
+    """The file that holds it."""
+    line: int
+    """Where its code begins, from 1."""
+    code: str
+    """What is run."""
+    needs: str
+    """An extra of simgym beyond `local` and `chitchat`; empty if there is none."""
+    not_run: str
+    """Why it is not run; empty if it is."""
+
+    def run(self, folder: Path) -> subprocess.CompletedProcess[str]:
+        """Run it in `folder`, with this interpreter."""
+        return subprocess.run([sys.executable, "-c", self.code], capture_output=True, text=True, cwd=folder)
+
+
+def blocks_of(page: Path) -> list[Block]:
+    """The blocks of a Markdown page, in order."""
+    text = page.read_text(encoding="utf-8")
+    elsewhere = reason[1] if (reason := _PAGE.search(text)) else ""
+    return [
+        Block(
+            page=page,
+            line=text.count("\n", 0, match.start("code")) + 1,
+            code=match["code"],
+            needs=match["text"] if match["mark"] == "needs" else "",
+            not_run=match["text"] if match["mark"] == "not run" else elsewhere,
+        )
+        for match in _BLOCK.finditer(text)
+    ]
+
+
+def main(pages: list[Path]) -> None:
+    """Run the blocks in order; exit with the first one that fails."""
+    blocks = [block for page in pages for block in blocks_of(page) if not block.needs and not block.not_run]
+    assert blocks, "no page has a block that runs by itself"
+    for block in blocks:
+        outcome = block.run(Path.cwd())
+        if outcome.returncode or not outcome.stdout.strip():
+            sys.exit(f"{block.page}:{block.line} failed:\n{block.code}\n{outcome.stderr[-2000:]}")
+        print(f"{block.page.name}:{block.line}: {outcome.stdout.strip().splitlines()[-1][:100]}")
+
+
+if __name__ == "__main__":
+    main([Path(page) for page in sys.argv[1:]])
