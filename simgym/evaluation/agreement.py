@@ -170,7 +170,8 @@ class _Table:
         weights = np.ones(self.people) if weights is None else weights
         sums = [(weights[self._person[system]] @ self._ratings[system]) for system in self.systems]
         counts = np.array([weights[self._person[system]].sum() for system in self.systems])
-        return np.divide(sums, counts, out=np.full(len(counts), math.nan), where=counts > 0)
+        means: _Floats = np.divide(sums, counts, out=np.full(len(counts), math.nan), where=counts > 0)
+        return means
 
     def reward_means(self, rng: np.random.Generator | None = None) -> _Floats:
         """Mean reward by assistant, of a resample if there is a generator."""
