@@ -30,9 +30,9 @@ from simgym.transcripts import ModelCall, text_hash
 
 HEADS = Path(__file__).with_name("heads")
 """Folders of the heads that simgym ships."""
-SHIPPED_HEAD = HEADS / "smollm2-135m-helpfulness"
-"""Its README.md is the model card. A head beside it
-is read by its folder's name."""
+SHIPPED_HEAD = HEADS / "smollm2-135m-people"
+"""Fitted by `agents/people_reward.py`; its README.md is the model card. The head of earlier versions is beside it, and
+is read by its name, `smollm2-135m-helpfulness`."""
 PROMPTS_NAME = "prompts.txt"
 """In a head's folder: `prompt_key` of what it was fitted on, one a line."""
 TENSORS = ("mean", "deviation", "match_mean", "match_deviation", "weight")
