@@ -152,7 +152,7 @@ def simgym(
 
 def main() -> None:
     """Entry point of the `simgym` script."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal of few characters shows ? for the others
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal of few characters shows and types ? for the others
             stream.reconfigure(errors="replace")
     app()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from simgym._exports import lazy_exports
+from simgym.evaluation.behaviours import Behaviours, compare_behaviours
 from simgym.evaluation.config import ExperimentConfig
 from simgym.evaluation.curves import Curve, read_curve
 from simgym.evaluation.judge_validation import Validation, judge_agreement, judge_pairs, read_pairs, validate
@@ -48,6 +49,8 @@ __all__ = [
     "simulate_turns",
     "score_realism",
     "Scorecard",
+    "Behaviours",
+    "compare_behaviours",
     # people as the measure
     "PeopleRating",
     "Reward",

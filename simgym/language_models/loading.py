@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Mapping
 from typing import Any
 
+from simgym._forks import ForkSafeLock
 from simgym.language_models.base import LanguageModel, Purpose
 from simgym.language_models.model_spec import ModelSpec, is_language_model
 from simgym.language_models.secret import Secret
@@ -16,7 +16,7 @@ LanguageModelSpec = LanguageModel | str | Mapping[str, Any] | ModelSpec
 """What every `model=` argument takes; see `ModelSpec`."""
 
 _loaded: dict[str, LanguageModel] = {}
-_lock = threading.RLock()  # a model round a model loads that one while it is being made
+_lock = ForkSafeLock()  # reentrant: a model round a model loads that one while it is being made
 
 
 def load_language_model(spec: LanguageModelSpec, **options: Any) -> LanguageModel:

@@ -27,6 +27,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from simgym._forks import renew_in_children
 from simgym.chat_template import render, without_control_tokens
 from simgym.errors import ConfigurationError, ServerUnavailable
 from simgym.extras import require_extra
@@ -131,15 +132,19 @@ class OpenAILM:
         return f"OpenAILM({self.name!r}, base_url={self._address!r})"
 
     def __getstate__(self) -> dict[str, Any]:
-        here = {"_lock", "_connection", "_process", "_loaded_tokenizer"}
+        here = {"_lock", "_connection", "_loaded_tokenizer"}
         return {key: value for key, value in self.__dict__.items() if key not in here}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        self._loaded_tokenizer: Any = None
+        self.renew_after_fork()
+        renew_in_children(self)
+
+    def renew_after_fork(self) -> None:
+        """In a forked child: the connection's thread is not there, and a lock that was held is held for ever."""
         self._lock = threading.Lock()
         self._connection: ServerConnection | None = None
-        self._process = os.getpid()
-        self._loaded_tokenizer: Any = None
 
     def generate(self, requests: Sequence[Request]) -> list[Generation]:
         """Answer N requests; see `LanguageModel.generate`.
@@ -341,8 +346,6 @@ class OpenAILM:
         return key or "none"
 
     def _ready(self) -> ServerConnection:
-        if self._process != os.getpid():  # forked: the thread is not here, and a lock held then is held for ever
-            self.__setstate__({})
         with self._lock:
             if self._connection is None:
                 self._connection = ServerConnection(ServerClient(self._base_url, self._key()), self.max_concurrency)

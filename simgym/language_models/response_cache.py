@@ -23,13 +23,13 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
+from simgym._forks import ForkSafeLock
 from simgym.errors import CacheError, ConfigurationError, UnknownRequest
 from simgym.jsonl import parse_json
 from simgym.language_models.base import Generation, LanguageModel, Likelihood, Purpose, Request
@@ -75,7 +75,7 @@ class CachedLM:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self._identity: str | None = None
 
     def __getattr__(self, name: str) -> Any:

@@ -13,19 +13,21 @@ than about 1e-2, so that batch-dependent rounding eventually changes a sampled t
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from simgym._forks import renew_in_children
 from simgym.engine import EngineStats, Scored
 from simgym.errors import ConfigurationError
 from simgym.extras import require_extra
 from simgym.language_models._loaded_model import LoadedModel
-from simgym.language_models._threads import settle_threads
 from simgym.language_models.base import Generation, Likelihood, Purpose, Request, SamplingParams
+from simgym.language_models.threads import check_fork, settle_threads
 from simgym.language_models.weights import DEFAULT_MODEL, local_chat_template, local_files
 from simgym.template_date import DEFAULT_DATE, check_date, needs_date
 from simgym.tokenization import encode_around, next_token
@@ -114,14 +116,32 @@ class TransformersLM:
         self.cuda_graphs = cuda_graphs
         self.lock = threading.RLock()
         """Held during each forward pass. Never hold it while you call a method: another thread may lead the batch."""
+        self._calls: set[object] = set()
         self._loaded: LoadedModel | None = None
         self._read_files: tuple[dict[str, str], str | None] | None = None
+        renew_in_children(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "lock": None, "_loaded": None, "_read_files": None}
+        return {**self.__dict__, "lock": None, "_calls": None, "_loaded": None, "_read_files": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, lock=threading.RLock())
+        self.__dict__.update(state, lock=threading.RLock(), _calls=set())
+        renew_in_children(self)
+
+    def renew_after_fork(self) -> None:
+        """In a forked child: what another thread was in the middle of stays so, hence the model is loaded again."""
+        if self._calls:
+            self._loaded, self._calls, self.lock = None, set(), threading.RLock()
+
+    @contextlib.contextmanager
+    def _in_use(self) -> Iterator[None]:
+        """A call that a fork must not find half done."""
+        call = object()
+        self._calls.add(call)
+        try:
+            yield
+        finally:
+            self._calls.discard(call)
 
     @property
     def tokenizer(self) -> Any:
@@ -146,6 +166,10 @@ class TransformersLM:
         Raises:
             ConfigurationError: a request names an adapter that is not loaded, or the model has no chat template.
         """
+        with self._in_use():
+            return self._generate(requests)
+
+    def _generate(self, requests: Sequence[Request]) -> list[Generation]:
         with self.lock:
             loaded = self._ready()
             self._check_adapters([request.adapter for request in requests])
@@ -189,7 +213,8 @@ class TransformersLM:
                     )
                 # of a long prompt the end is kept, which is next to what is scored
                 texts.append(Scored(head[max(0, len(head) + len(tail) - loaded.context_length) :], tail))
-        logprobs = loaded.engine.runner.loglikelihoods(texts, adapter)
+        with self._in_use():
+            logprobs = loaded.engine.runner.loglikelihoods(texts, adapter)
         return [
             Likelihood(logprob, len(text.continuation), len(text.prompt))
             for logprob, text in zip(logprobs, texts, strict=True)
@@ -208,7 +233,8 @@ class TransformersLM:
                 sequence = loaded.sequence(replace(request, sampling=greedy, json_schema=None), token_ids)
                 sequence.choices = self._choices(loaded, prompt, choices, request.adapter)
                 sequences.append(sequence)
-        return [completion.choice_logprobs for completion in loaded.engine.generate(sequences)]
+        with self._in_use():
+            return [completion.choice_logprobs for completion in loaded.engine.generate(sequences)]
 
     def _choices(
         self, loaded: LoadedModel, prompt: str, choices: Sequence[str], adapter: str | None
@@ -246,7 +272,8 @@ class TransformersLM:
             if empty := [index for index, text in enumerate(texts) if not text]:
                 raise ConfigurationError(f"Text {empty[0]} is empty. There is nothing to read.")
             encoded = [loaded.encode_with_offsets(text) for text in texts]
-        states_N = runner.hidden_states([token_ids for token_ids, _ in encoded], list(layers))
+        with self._in_use():
+            states_N = runner.hidden_states([token_ids for token_ids, _ in encoded], list(layers))
         return [HiddenStates(states, offsets) for states, (_, offsets) in zip(states_N, encoded, strict=True)]
 
     def prompt_text(self, request: Request) -> str:
@@ -257,7 +284,7 @@ class TransformersLM:
 
     def load_adapter(self, name: str, path: str) -> None:
         """Add a LoRA adapter from a folder or hub id; usable as `Request(adapter=name)` from now on."""
-        with self.lock:
+        with self._in_use(), self.lock:
             self._ready().add_adapter(name, path)
             self.adapters[name] = path
 
@@ -302,7 +329,8 @@ class TransformersLM:
 
     def _ready(self) -> LoadedModel:
         settle_threads()
-        with self.lock:
+        check_fork(self.device)
+        with self._in_use(), self.lock:
             if self._loaded is None:
                 self._read_files = self._files()  # whatever becomes of the files, this is what is in memory
                 self._loaded = LoadedModel(self)
