@@ -33,6 +33,7 @@ from simgym.cli.export import export
 from simgym.cli.init import init
 from simgym.cli.judge import judge, rescore
 from simgym.cli.matrix import matrix
+from simgym.cli.play import play
 from simgym.cli.realism import realism
 from simgym.cli.recipe import recipe
 from simgym.cli.report import report
@@ -122,6 +123,7 @@ for verb in (
     view,
     export,
     serve,
+    play,
     init,
     recipe,
     doctor,

@@ -39,6 +39,7 @@ from simgym.language_models._server_replies import Reply, read_likelihood, read_
 from simgym.language_models._server_requests import ServerRequests, Unanswered
 from simgym.language_models.base import Generation, Likelihood, Purpose, Request
 from simgym.language_models.secret import Secret
+from simgym.language_models.server_headers import read_headers, reveal_headers
 from simgym.language_models.thoughts import without_reasoning
 from simgym.language_models.weights import local_chat_template
 from simgym.tokenization import encode_around
@@ -66,6 +67,9 @@ class _Call:
 class OpenAILM:
     """Asks an OpenAI-compatible server; implements `LanguageModel`."""
 
+    is_client = True
+    """Holds no weights, so `load_language_model` may make it again."""
+
     def __init__(
         self,
         model: str,
@@ -79,6 +83,7 @@ class OpenAILM:
         tokenizer: Any = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         extra_body: Mapping[str, Any] | None = None,
+        headers: Mapping[str, Any] | None = None,
         logprobs: bool = False,
     ) -> None:
         """Describe the server; nothing is sent or started yet.
@@ -99,6 +104,8 @@ class OpenAILM:
             chat_template_kwargs: Variables for the server's chat template, as models that reason have
                 (`{"enable_thinking": False}`); vLLM, SGLang and llama.cpp know the field.
             extra_body: More JSON fields for every request; they win, and a value of None leaves a field out.
+            headers: More HTTP headers, as gateways and trainers want (`{"X-Session-Id": "7"}`); they say nothing about
+                the model, so they are no part of its fingerprint. A value that is secret is `{"env": "VARIABLE"}`.
             logprobs: Also ask for log-probabilities. `token_ids` stay empty all the same: the protocol has none.
         """
         if not (1 <= max_concurrency <= 1000 and timeout > 0 and max_retries >= 0):
@@ -114,6 +121,7 @@ class OpenAILM:
         self.chat_template_kwargs = dict(chat_template_kwargs or {})
         self.extra_body = dict(extra_body or {})
         self.logprobs = logprobs
+        self._headers = read_headers(headers or {})
         address = base_url or os.environ.get("OPENAI_BASE_URL")
         self._needs_key = not address
         self._base_url = (address or "https://api.openai.com/v1").rstrip("/")
@@ -345,10 +353,13 @@ class OpenAILM:
             )
         return key or "none"
 
+    def _client(self) -> ServerClient:
+        return ServerClient(self._base_url, self._key(), reveal_headers(self._headers))
+
     def _ready(self) -> ServerConnection:
         with self._lock:
             if self._connection is None:
-                self._connection = ServerConnection(ServerClient(self._base_url, self._key()), self.max_concurrency)
+                self._connection = ServerConnection(self._client(), self.max_concurrency)
                 weakref.finalize(self, self._connection.stop).atexit = False
             return self._connection
 

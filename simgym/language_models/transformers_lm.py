@@ -25,13 +25,12 @@ from simgym._forks import renew_in_children
 from simgym.engine import EngineStats, Scored
 from simgym.errors import ConfigurationError
 from simgym.extras import require_extra
+from simgym.language_models._chat_tokens import prompt_fingerprint
 from simgym.language_models._loaded_model import LoadedModel
 from simgym.language_models.base import Generation, Likelihood, Purpose, Request, SamplingParams
 from simgym.language_models.threads import check_fork, settle_threads
 from simgym.language_models.weights import DEFAULT_MODEL, local_chat_template, local_files
-from simgym.template_date import DEFAULT_DATE, check_date, needs_date
-from simgym.tokenization import encode_around, next_token
-from simgym.transcripts import text_hash
+from simgym.template_date import DEFAULT_DATE, check_date
 
 _OWN_OPTIONS = {"revision", "dtype", "torch_dtype", "trust_remote_code", "use_safetensors", "token", "config"}
 """Arguments of `from_pretrained` that `model_options` may not hold."""
@@ -146,7 +145,7 @@ class TransformersLM:
     @property
     def tokenizer(self) -> Any:
         """The model's tokenizer; loads the model."""
-        return self._ready().tokenizer
+        return self._ready().chat.tokenizer
 
     @property
     def model(self) -> Any:
@@ -173,9 +172,9 @@ class TransformersLM:
         with self.lock:
             loaded = self._ready()
             self._check_adapters([request.adapter for request in requests])
-            prompts = [loaded.prompt(request) for request in requests]
+            prompts = [loaded.chat.prompt(request) for request in requests]
             sequences = [
-                loaded.sequence(request, loaded.encode(prompt, request.adapter))
+                loaded.sequence(request, loaded.chat.encode(prompt, request.adapter))
                 for request, prompt in zip(requests, prompts, strict=True)
             ]
         # not under the lock, so that the requests of other threads join the batch
@@ -193,26 +192,11 @@ class TransformersLM:
         Prompt and continuation are tokenized together, as the model reads them; a token that stands in both counts
         towards the continuation. An empty prompt stands for the model's start token.
         """
-        if len(prompts) != len(continuations):
-            raise ConfigurationError(
-                f"Got {len(prompts)} prompts and {len(continuations)} continuations, expected as many."
-            )
         with self.lock:
             loaded = self._ready()
             self._check_adapters([adapter])
-            texts = []
-            for index, (prompt, continuation) in enumerate(zip(prompts, continuations, strict=True)):
-                head, tail = encode_around(loaded.tokenizer_of(adapter), prompt, continuation)
-                head = head or [loaded.start_token]
-                if not tail:
-                    raise ConfigurationError(f"Continuation {index} is empty. There is nothing to score.")
-                if len(tail) >= loaded.context_length:
-                    raise ConfigurationError(
-                        f"Continuation {index} has {len(tail)} tokens, as many as the context of "
-                        f"{loaded.context_length} or more. Shorten it."
-                    )
-                # of a long prompt the end is kept, which is next to what is scored
-                texts.append(Scored(head[max(0, len(head) + len(tail) - loaded.context_length) :], tail))
+            pairs = loaded.chat.encode_pairs(prompts, continuations, adapter, longest=loaded.context_length)
+            texts = [Scored(head, tail) for head, tail in pairs]
         with self._in_use():
             logprobs = loaded.engine.runner.loglikelihoods(texts, adapter)
         return [
@@ -228,27 +212,13 @@ class TransformersLM:
             greedy = SamplingParams(temperature=0.0, max_new_tokens=1)
             sequences = []
             for request in requests:
-                prompt = loaded.prompt(request)
-                token_ids = loaded.encode(prompt, request.adapter)
+                prompt = loaded.chat.prompt(request)
+                token_ids = loaded.chat.encode(prompt, request.adapter)
                 sequence = loaded.sequence(replace(request, sampling=greedy, json_schema=None), token_ids)
-                sequence.choices = self._choices(loaded, prompt, choices, request.adapter)
+                sequence.choices = loaded.chat.choices(prompt, choices, request.adapter)
                 sequences.append(sequence)
         with self._in_use():
             return [completion.choice_logprobs for completion in loaded.engine.generate(sequences)]
-
-    def _choices(
-        self, loaded: LoadedModel, prompt: str, choices: Sequence[str], adapter: str | None
-    ) -> tuple[int, ...]:
-        """The token of each choice behind a prompt."""
-        tokens = []
-        for choice in choices:
-            token = next_token(loaded.tokenizer_of(adapter), prompt, choice)
-            if token is None:
-                raise ConfigurationError(
-                    f"{choice!r} is not one token behind a prompt of {self.name}. Choose other replies."
-                )
-            tokens.append(token)
-        return tuple(tokens)
 
     def hidden_states(self, texts: Sequence[str], *, layers: Sequence[int]) -> list[HiddenStates]:
         """What the base model makes of N texts on the way; no adapter is applied.
@@ -280,7 +250,7 @@ class TransformersLM:
         """The exact text that `generate` reads for a request; what `loglikelihood` takes as a prompt."""
         with self.lock:
             self._check_adapters([request.adapter])
-            return self._ready().prompt(request)
+            return self._ready().chat.prompt(request)
 
     def load_adapter(self, name: str, path: str) -> None:
         """Add a LoRA adapter from a folder or hub id; usable as `Request(adapter=name)` from now on."""
@@ -301,7 +271,6 @@ class TransformersLM:
     def fingerprint(self) -> dict[str, Any]:
         """Identifies weights and numerics without loading them; adapters identify themselves where they are used."""
         files, template = self._read_files or self._files()
-        dated = self.date != DEFAULT_DATE or needs_date(template or "")
         return {
             "kind": "transformers",
             "model": self.name,
@@ -309,9 +278,7 @@ class TransformersLM:
             "revision": self.revision,
             "dtype": self.dtype,
             "device": self.device,
-            **({"chat_template": text_hash(template)} if template else {}),
-            **({"chat_template_kwargs": self.chat_template_kwargs} if self.chat_template_kwargs else {}),
-            **({"date": self.date} if dated else {}),
+            **prompt_fingerprint(template, self.chat_template_kwargs, self.date),
             **({"model_options": _plain(self.model_options)} if self.model_options else {}),
         }
 
