@@ -5,7 +5,7 @@
 A few updates of a tiny random model over conversations with a user, and before each rollout the weights go to vLLM.
 What is printed: how often that happened, how far the weights moved, and how far vLLM's log-probabilities of the sampled
 tokens are from the trainer's. Were the rollouts drawn with old weights, the last number would grow with the second;
-`--stale` leaves the weights in vLLM as they were, to show that it does. vLLM's CPU build packs the weights of linear
+`--stale` leaves the weights in vLLM as they were, for comparison. vLLM's CPU build packs the weights of linear
 layers and drops the originals, so that new ones cannot be loaded; one function is replaced here to keep them (on GPUs
 nothing is packed). It runs in the environment that `make vllm` makes, with the extra `train` beside it. TRL warns of
 vLLM 0.32, which is newer than what it has been tested with.
