@@ -22,6 +22,7 @@ import typer
 from typer.core import TyperGroup
 
 from simgym import __version__
+from simgym.cli.agree import agree
 from simgym.cli.cache import cache
 from simgym.cli.catalogue import assistants, judges, scenarios, simulators
 from simgym.cli.chat import chat
@@ -117,6 +118,7 @@ for verb in (
     matrix,
     report,
     realism,
+    agree,
     rescore,
     view,
     export,

@@ -102,7 +102,7 @@ SOURCES: tuple[DataSource, ...] = (
         content="998 conversations of people with assistants, 2,602 user turns",
         author="hh-rlhf, OASST1 and ClariQ as published with MirrorBench; Chatbot Arena; SimulatorArena",
         licence="MIT, Apache-2.0, CC BY (Arena's prompts), non-commercial (Arena's answers)",
-        used_by="tests/simulators/test_role_flips.py (validation only)",
+        used_by="tests/simulators/test_role_flips.py (validation only), tests/evaluation/test_agreement.py",
         obtain="those logs in WildChat's columns, telephone numbers and e-mail addresses left out",
         sha256="b8840de7ad0f5f32dd9a047476ac4d7b437da441868c9006efa9748a0a834445",
     ),
@@ -114,6 +114,16 @@ SOURCES: tuple[DataSource, ...] = (
         used_by="agents/sft_user.py (shipped_user.yaml)",
         obtain="those logs in WildChat's columns, telephone numbers and e-mail addresses left out",
         sha256="a8e890ccc1d5c8b39a210b4727f4fafc787096c8f427019b5684f8ec4b676eee",
+    ),
+    DataSource(
+        name="judge_dev.jsonl",
+        content="1,856 pairs and lists of answers, 1,753 of them judged by people",
+        author="open-instruct (Tulu), PandaLM, LLMBar and its copies, HHH, hh-rlhf, Auto-J, FLASK, oasst-model-eval, "
+        "MT-bench",
+        licence="Apache-2.0, MIT, CC BY (MT-bench's judgments); Auto-J and FLASK none: validation only",
+        used_by="agents/people_reward.py, simgym judge validate --people",
+        obtain='rows {"instruction", "answers", "better", "worse", "label_by", "source", "licence"}',
+        sha256="73a150bc6f1f611e358003815f667bc74c2c7eaa683337a089af525432d3170c",
     ),
     DataSource(
         name="judge_pairs.jsonl",

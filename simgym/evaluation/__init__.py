@@ -17,6 +17,8 @@ from simgym.evaluation.scorecard import Scorecard
 from simgym.evaluation.simulated_turns import SimulatedTurn, simulate_turns
 
 if TYPE_CHECKING:  # they import scipy
+    from simgym.evaluation.agreement import PeopleAgreement, PeopleRating, Reward, compare_with_people
+    from simgym.evaluation.calibration import Calibration, calibrate
     from simgym.evaluation.comparisons import Comparisons, compare_cells
     from simgym.evaluation.contrasts import Contrast, reward_contrasts, win_contrasts
     from simgym.evaluation.experiment import Experiment
@@ -49,6 +51,13 @@ __all__ = [
     "Scorecard",
     "Behaviours",
     "compare_behaviours",
+    # people as the measure
+    "PeopleRating",
+    "Reward",
+    "PeopleAgreement",
+    "compare_with_people",
+    "Calibration",
+    "calibrate",
     # judges
     "Validation",
     "read_pairs",
@@ -60,6 +69,8 @@ __all__ = [
 __getattr__, __dir__ = lazy_exports(
     __name__,
     {
+        "agreement": ("PeopleAgreement", "PeopleRating", "Reward", "compare_with_people"),
+        "calibration": ("Calibration", "calibrate"),
         "comparisons": (
             "Comparisons",
             "compare_cells",
