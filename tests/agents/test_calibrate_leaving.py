@@ -26,8 +26,8 @@ def recipe():
 
 def moments(recipe, likeliest, rest, end):
     count = len(end)
-    hidden = np.hstack([np.ones((count, 1)), 0.1 * RNG.normal(size=(count, 3))])
-    inside = np.hstack([-np.ones((50, 1)), 0.1 * RNG.normal(size=(50, 3))])
+    hidden = np.hstack([np.ones((count, 2)), 0.1 * RNG.normal(size=(count, 2))])
+    inside = np.hstack([np.ones((50, 1)), -np.ones((50, 1)), 0.1 * RNG.normal(size=(50, 2))])
     return recipe.Moments(
         hidden=hidden, inside=inside, likeliest=np.array(likeliest), rest=np.array(rest), end=np.array(end),
         left=np.zeros(count, dtype=bool),
