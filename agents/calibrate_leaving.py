@@ -35,7 +35,7 @@ LIKELIEST = 2048
 """First words of a turn that can be in the nucleus; the mass of the others is counted."""
 RIDGE = 1e-2
 """Of the direction, as a share of the mean squared norm of the hidden states."""
-SHIFTS = np.round(np.arange(-6.0, 6.01, 0.05), 2)
+SHIFTS = np.round(np.arange(-5.0, 5.01, 0.1), 1)
 """Logits that are tried."""
 ROW = "token_adapter.trainable_tokens_delta"
 
@@ -65,11 +65,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("run", type=Path, help="output folder of agents/sft_user.py")
     parser.add_argument("--conversations", type=Path, required=True, help="held-out, with intents")
+    parser.add_argument("--limit", type=int, default=None, help="take the first so many conversations")
     parser.add_argument("--max_tokens", type=int, default=1024)
     options = parser.parse_args()
     sampling = FineTuned().sampling
     base = json.loads((options.run / "training_log.json").read_text())["model"]
     logged = [each for each in read_logged(options.conversations) if not unusable(each.conversation, each.intent)]
+    logged = logged[: options.limit]
     moments = read_moments(options.run / "final", base, logged, options.max_tokens, sampling.temperature)
     direction = leaving_direction(moments)
     rates = {shift: leaving(moments, direction * shift, sampling.temperature, sampling.top_p) for shift in SHIFTS}
@@ -107,8 +109,9 @@ def read_moments(
     model = AutoModelForCausalLM.from_pretrained(name, use_safetensors=True)
     token = add_end_token(tokenizer, model)
     model = PeftModel.from_pretrained(model, adapter).merge_and_unload().eval()
-    head = model.get_output_embeddings().weight
-    fast = torch.cpu._is_amx_tile_supported()
+    head = model.get_output_embeddings().weight.detach().clone()
+    if torch.cpu._is_amx_tile_supported():
+        model = model.to(torch.bfloat16)
     parts: dict[str, list[Any]] = {key: [] for key in ("hidden", "inside", "likeliest", "rest", "end", "left")}
     for each in logged:
         example = flip(tokenizer, each.intent, each.conversation.messages, max_tokens=max_tokens)
@@ -117,8 +120,7 @@ def read_moments(
         if not begins.size:
             continue
         with torch.no_grad():
-            with torch.autocast("cpu", torch.bfloat16, enabled=fast):
-                states = model.model(torch.tensor([example.input_ids])).last_hidden_state[0].float()
+            states = model.model(torch.tensor([example.input_ids])).last_hidden_state[0].float()
             logits = states[torch.from_numpy(begins)] @ head.T
         ids = np.array(example.input_ids)
         end = logits[:, token].clone()

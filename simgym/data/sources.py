@@ -102,7 +102,8 @@ SOURCES: tuple[DataSource, ...] = (
         content="998 conversations of people with assistants, 2,602 user turns",
         author="hh-rlhf, OASST1 and ClariQ as published with MirrorBench; Chatbot Arena; SimulatorArena",
         licence="MIT, Apache-2.0, CC BY (Arena's prompts), non-commercial (Arena's answers)",
-        used_by="tests/simulators/test_role_flips.py (validation only), tests/evaluation/test_agreement.py",
+        used_by="benchmarks/shipped_user.py, tests/evaluation/test_agreement.py, tests/simulators/test_role_flips.py "
+        "(validation only)",
         obtain="those logs in WildChat's columns, telephone numbers and e-mail addresses left out",
         sha256="b8840de7ad0f5f32dd9a047476ac4d7b437da441868c9006efa9748a0a834445",
     ),

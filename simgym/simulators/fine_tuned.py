@@ -26,8 +26,8 @@ from simgym.simulators._attempts import attempt_turns
 from simgym.simulators.base import ForcedTurn, UserTurn
 from simgym.simulators.role_play import real_openings, split_end
 
-SHIPPED_ADAPTER = Path(__file__).parent / "adapters" / "smollm2-135m-chitchat"
-"""Trained by `agents/sft_user.py --config agents/configs/laptop.yaml`; its README.md is the model card."""
+SHIPPED_ADAPTER = Path(__file__).parent / "adapters" / "smollm2-135m-assistants"
+"""Trained by `agents/sft_user.py --config agents/configs/shipped_user.yaml`; its README.md is the model card."""
 EARLIER_ADAPTER = Path(__file__).parent / "adapters" / "smollm2-135m-chitchat"
 """What was shipped before: trained on people who chat with people. Runs recorded with it go on with `adapter=` this."""
 _TEMPERATURE_STEP, _HIGHEST_TEMPERATURE = 0.05, 1.0
