@@ -52,7 +52,7 @@ def test_every_simgym_command_runs_and_goes_on_where_it_stopped(run, tmp_path):
         for _ in range(2):  # the second time there is nothing to do
             outcome = run(sys.executable, "-c", "from simgym.cli.main import main; main()", *words[1:])
             assert outcome.returncode == 0, outcome.stderr
-    stored = [read_transcripts(path) for path in tmp_path.rglob("*.jsonl") if '"end_reason"' in path.read_text()]
+    stored = [list(read_transcripts(path)) for path in tmp_path.rglob("*.jsonl") if '"end_reason"' in path.read_text()]
     assert sorted(len(rows) for rows in stored) == [4, 4]
     assert not any(transcript.fault for rows in stored for transcript in rows)
 
