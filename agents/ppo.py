@@ -337,7 +337,7 @@ class Run:
             self.done, self.model.num_timesteps = state["done"], state["num_timesteps"]
         log = self.folder / "log.jsonl"
         if log.is_file():  # an update that was logged but not finished is done again
-            lines = log.read_text(encoding="utf-8").splitlines()[: self.done]
+            lines = [line for line in log.read_text(encoding="utf-8").split("\n") if line][: self.done]
             log.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
 

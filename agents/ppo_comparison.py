@@ -15,6 +15,7 @@ import numpy as np
 
 from simgym.assistants import ActionSet, Candidates, Strategies
 from simgym.integrations import as_model
+from simgym.jsonl import read_jsonl
 from simgym.language_models import SamplingParams
 
 
@@ -141,7 +142,7 @@ def plot(folder: Path, result: dict[str, Any]) -> None:
     import matplotlib.pyplot as plt
 
     log = folder / "log.jsonl"
-    rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.is_file() else []
+    rows = [row for _, row in read_jsonl(log, allow_nan=True)] if log.is_file() else []
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     left.plot([row["update"] for row in rows], [row["reward"] for row in rows], marker=".")
     left.set(xlabel="update", ylabel="mean reward of finished conversations", title=folder.name)

@@ -44,6 +44,7 @@ from simgym.evaluation.contrasts import Contrast, corrected, reward_contrasts, w
 from simgym.evaluation.curves import LOG_NAME, read_curve
 from simgym.evaluation.experiment import Experiment
 from simgym.evaluation.matrix import Matrix
+from simgym.jsonl import read_jsonl
 from simgym.machine import describe_machine
 from simgym.registration import register_variant
 from simgym.report.figures import difference_heatmap_svg, matrix_heatmap_svg
@@ -166,7 +167,7 @@ def report(study: Study, results: Path, config: Path) -> None:
         trained_on = {row: study.column(simulator) for row, (simulator, _) in study.rows().items()}
         methods = {row: simulator for row, (simulator, _) in study.rows().items()}
         contrasts = contrasts_of(study, matrix, openings, methods)
-        times = [json.loads(line) for line in (Path(study.output_dir) / "times.jsonl").read_text().splitlines()]
+        times = [row for _, row in read_jsonl(Path(study.output_dir) / "times.jsonl")]
         seconds = role_seconds(matrix)
         filled = describe_matrix(
             matrix, question=study.question, scenarios=where(study.test), seed=study.seed, seconds=seconds
@@ -267,7 +268,7 @@ def seconds_of(study: Study, times: Sequence[Mapping[str, Any]]) -> dict[str, An
     training = {}
     for row, (simulator, seed) in study.rows().items():
         log = run_folder(study, simulator, seed) / LOG_NAME
-        lines = list(map(json.loads, log.read_text(encoding="utf-8").splitlines())) if log.is_file() else []
+        lines = [row for _, row in read_jsonl(log, allow_nan=True)] if log.is_file() else []
         spent = sum(line.get("seconds", line.get("step_time", 0.0)) for line in lines)
         training[row] = round(spent, 1) if lines else None
     stages = {

@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from simgym.jsonl import read_jsonl
 from simgym.transcripts import write_json
 
 RESULTS = Path(__file__).with_name("results") / "training" / "grpo"
@@ -52,7 +53,7 @@ def main() -> None:
     }
     write_json(arguments.results / "result.json", result)
     (arguments.results / "conversations.md").write_text(side_by_side(played), encoding="utf-8")
-    rows = [json.loads(line) for line in (arguments.run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = [row for _, row in read_jsonl(arguments.run / "log.jsonl", allow_nan=True)]
     shutil.copyfile(arguments.run / "log.jsonl", arguments.results / "log.jsonl")
     draw(rows, arguments.results / "curves.png")
     print(json.dumps(result, indent=1))

@@ -1,10 +1,11 @@
 """A server that speaks the OpenAI protocol and whose replies take as long as those of a busy model, without a model.
 
 It plays all roles: what asks for JSON with a `score` is a judge's request, what asks for a `current_answer` a simulated
-user's, the rest the assistant's. The text of a reply depends on the request alone. Its latency is lognormal and depends
-on the seed, the conversation (`conversation NUMBER` stands in the prompt) and how many requests that conversation has
-sent before, so that every schedule meets the same latencies. A share of the requests ends, after its latency, with 503.
-It runs in a process of its own and says at the end what it did, request by request.
+user's, a prompt of token ids is the policy's in training, and the rest the assistant's. The text of a reply depends on
+the request alone. Its latency is lognormal and depends on the seed, the conversation (`conversation NUMBER` stands in
+the prompt) and how many requests that conversation has sent before, so that every schedule meets the same latencies;
+the policy's depends on prompt and seed. A share of the requests ends, after its latency, with 503. It runs in a process
+of its own and says at the end what it did, request by request.
 """
 
 from __future__ import annotations
@@ -36,10 +37,12 @@ class Latency:
     """Seconds, > 0."""
     sigma: float
     """Standard deviation of the logarithm, >= 0."""
+    longest: float = math.inf
+    """Seconds that none exceeds: replies have a bound of tokens."""
 
     def draw(self, *of: object) -> float:
         """Seconds, drawn by what is given."""
-        return self.median * math.exp(self.sigma * random.Random(repr(of)).gauss(0, 1))
+        return min(self.longest, self.median * math.exp(self.sigma * random.Random(repr(of)).gauss(0, 1)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +50,13 @@ class ServerConfig:
     """How the server answers."""
 
     latencies: Mapping[str, Latency]
-    """By role: `assistant`, `user`, `judge`."""
+    """By role: `assistant`, `user`, `judge`, `policy`."""
     failures: float = 0.0
     """Share of requests that are answered with 503, in [0, 1)."""
     seed: int = 0
     """Decides latencies and failures."""
+    policy_reply: tuple[int, ...] = ()
+    """Token ids that the policy writes, whatever it is asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +124,7 @@ class _Server:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 length = re.search(rb"content-length: *(\d+)", head, re.IGNORECASE)
                 body = await reader.readexactly(int(length[1])) if length else b""
-                status, answer = await self._answer(json.loads(body))
+                status, answer = await self._answer(json.loads(body)) if body else (200, {"data": []})  # its models
                 content = json.dumps(answer).encode()
                 line = (
                     f"HTTP/1.1 {status} x\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
@@ -129,6 +134,8 @@ class _Server:
         writer.close()
 
     async def _answer(self, body: Mapping[str, Any]) -> tuple[int, Any]:
+        if isinstance(body.get("prompt"), list):
+            return await self._write(body)
         text = body["prompt"] if "prompt" in body else "\n".join(message["content"] for message in body["messages"])
         number = _NUMBER.search(text)
         conversation, role = int(number[1]) if number else -1, _role(body, text)
@@ -142,6 +149,16 @@ class _Server:
         if status != 200:
             return status, {"error": {"message": "overloaded"}}
         return status, _completion(_reply(role, conversation, body))
+
+    async def _write(self, body: Mapping[str, Any]) -> tuple[int, Any]:
+        """The policy's turn: token ids with a log-probability each."""
+        began = time.monotonic() - self.began
+        seconds = self.config.latencies["policy"].draw(self.config.seed, body["prompt"], body["seed"])
+        await asyncio.sleep(seconds)
+        self.served.append(Served("policy", -1, began, seconds, 200))
+        ids = list(self.config.policy_reply)
+        logprobs = {"token_logprobs": [-1.0] * len(ids)}
+        return 200, {"choices": [{"token_ids": ids, "logprobs": logprobs, "text": "", "finish_reason": "stop"}]}
 
 
 def _role(body: Mapping[str, Any], text: str) -> str:

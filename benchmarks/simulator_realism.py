@@ -1,7 +1,8 @@
-"""The shipped fine-tuned user beside the role-playing one on the same base model, both beside held-out people.
+"""A user trained on people who chat beside the role-playing one on the same base model, both beside held-out people.
 
     python benchmarks/simulator_realism.py
 
+The trained user is the adapter that was shipped first; `shipped_user.py` is about the one that is shipped now.
 Both simulators run on the embedded 135M model with their default sampling and bounds that allow turns of the same
 length; people are the test split of chitchat-dataset, whose turns the adapter was not trained to write; some of them
 answer in train conversations, so the main figure is given for the others alone, too. Prints the scorecard of `simgym
@@ -25,7 +26,7 @@ from simgym.data import chitchat_conversations, chitchat_strangers
 from simgym.evaluation import load_reference, score_realism, simulate_turns
 from simgym.report import realism_results, write_realism_report
 from simgym.report.realism import format_estimate, scorecard_rows
-from simgym.simulators import FineTuned, RolePlay
+from simgym.simulators import EARLIER_ADAPTER, FineTuned, RolePlay
 from simgym.statistics import bootstrap_statistic
 from simgym.statistics.resampling import Rows
 from simgym.transcripts import write_json
@@ -48,7 +49,7 @@ def main() -> None:
         "chitchat", conversations=options.conversations, later_turns=options.later_turns, seed=options.seed
     )
     simulators = {
-        "FineTuned": FineTuned(max_new_tokens=MAX_NEW_TOKENS["FineTuned"]),
+        "FineTuned": FineTuned(adapter=str(EARLIER_ADAPTER), max_new_tokens=MAX_NEW_TOKENS["FineTuned"]),
         "RolePlay": RolePlay(max_new_tokens=MAX_NEW_TOKENS["RolePlay"]),
     }
     turns, cards = {}, []

@@ -15,7 +15,11 @@ part of "all".
 What helped: a whole transaction in one turn of a thread instead of a turn for each statement (a profile showed fifteen
 hops between threads a request), Python's switch interval at 0.5 ms instead of 5 (each of those answers waits for the
 event loop), statements built once, one query for who and what, rendered Markdown kept. Asking for the state in short
-intervals cost half of all requests; held requests replaced it.
+intervals cost half of all requests; held requests replaced it. SQLite's writes that wait are committed together. The
+participants themselves took as much of a core as the server: each read the certificates anew (60 ms, in which all the
+others waited) and parsed whole pages; now they read them once, and look for forms alone.
+
+`load` is the machine's load average (1 and 5 minutes) when a measurement began: on a busy machine it measures that.
 """
 
 from __future__ import annotations
@@ -73,6 +77,7 @@ def main() -> None:
 
 def measure(name: str, url: str, file: Path, study: Study, args: argparse.Namespace, think: float) -> dict:
     """One study on one database."""
+    load = [round(value, 1) for value in os.getloadavg()[:2]]
     with served(file, url, "--synthetic") as (address, process):
         started = time.monotonic()
         ledgers = asyncio.run(
@@ -91,6 +96,7 @@ def measure(name: str, url: str, file: Path, study: Study, args: argparse.Namesp
     row = {
         "database": name,
         "think_seconds": think,
+        "load": load,
         "seconds": round(seconds, 1),
         "requests": sum(len(ledger.times) for ledger in ledgers),
         "milliseconds": {kind: quantiles(ledgers, kind) for kind in ("page", "form", "state", None)},

@@ -20,8 +20,10 @@ from typing import TYPE_CHECKING, Any
 from simgym.errors import ConfigurationError
 from simgym.evaluation.config import FILE_NAME, ExperimentConfig
 from simgym.evaluation.experiment import Experiment, Progress
+from simgym.evaluation.matrix import Matrix
 from simgym.output_files import lock_output, write_whole
 from simgym.report.html import write_report
+from simgym.report.people import PeopleColumn, PeopleRatings, check_shared, people_column, read_people
 from simgym.report.results import MatrixResults, describe_matrix
 from simgym.report.runs import RESULTS_NAME, read_runs
 from simgym.statistics.intervals import Estimate
@@ -151,6 +153,7 @@ def evaluate(config: ExperimentConfig | Experiment, *, progress: Progress | None
     """
     started = time.monotonic()
     experiment = config if isinstance(config, Experiment) else Experiment(config)
+    people = _read_people(experiment)
     experiment.check_ready()
     with lock_output(experiment.folder, folder=True):  # its numbers and its report belong to its conversations
         matrix = experiment.run_matrix(progress)
@@ -162,7 +165,9 @@ def evaluate(config: ExperimentConfig | Experiment, *, progress: Progress | None
             seconds=time.monotonic() - started,
         )
         results = Results(
-            matrix=replace(described, comparisons=experiment.compare(matrix)),
+            matrix=replace(
+                described, comparisons=experiment.compare(matrix), people=_beside(people, experiment, matrix)
+            ),
             transcripts=matrix.transcripts,
             folder=experiment.folder,
         )
@@ -170,6 +175,29 @@ def evaluate(config: ExperimentConfig | Experiment, *, progress: Progress | None
         results.report()
         _keep_config(experiment.config, experiment.folder)
     return results
+
+
+def _read_people(experiment: Experiment) -> PeopleRatings | None:
+    """What people think, read before anything is run.
+
+    Raises:
+        ConfigurationError: the file is missing, holds no ratings, or rates other assistants.
+        MalformedFile: it cannot be read.
+    """
+    if experiment.config.people is None:
+        return None
+    people = read_people(experiment.config.people)
+    check_shared(people.ratings, list(experiment.run.assistants))
+    return people
+
+
+def _beside(people: PeopleRatings | None, experiment: Experiment, matrix: Matrix) -> PeopleColumn | None:
+    """People as a column of the filled matrix."""
+    if people is None:
+        return None
+    source = Path(experiment.config.people or "").name
+    rows = list(experiment.run.assistants)
+    return people_column(people, source, rows, matrix.transcripts, seed=experiment.config.seed)
 
 
 def _keep_config(config: ExperimentConfig, folder: Path) -> None:
@@ -189,7 +217,8 @@ def _mean(estimate: Estimate) -> str:
 
 
 def _columns(estimate: Estimate, name: str) -> dict[str, Any]:
-    return {name: estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.n}
+    low, high = (estimate.low, estimate.high) if estimate.reliable else (None, None)
+    return {name: estimate.value, "low": low, "high": high, "n": estimate.n}
 
 
 def _conversation_row(assistant: str, simulator: str, transcript: Transcript) -> dict[str, Any]:

@@ -22,11 +22,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from simgym._forks import ForkSafeLock
 from simgym.errors import OutputInUse, TranscriptError
 
 _ours: dict[Path, int] = {}
 """Outputs that this process has locked, and the threads that have."""
-_guard = threading.Lock()
+_guard = ForkSafeLock()
 
 
 @contextmanager

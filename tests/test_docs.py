@@ -32,3 +32,12 @@ def test_a_hop_of_a_journey_is_a_function_of_that_file(file, function):
 
 def test_the_table_of_contracts_is_what_the_contract_tests_recorded():
     assert subprocess.run([sys.executable, "docs/tools/contracts.py", "--check"], cwd=ROOT).returncode == 0
+
+
+def test_a_recording_shows_what_was_printed_and_fetches_no_font(tmp_path):
+    said = "import sys; sys.stdout.write('\\x1b[31mred <b>\\x1b[0m')"
+    command = ["docs/tools/record.py", str(tmp_path / "out.svg"), "--", sys.executable, "-c", said]
+    subprocess.run([sys.executable, *command], cwd=ROOT, check=True)
+    picture = (tmp_path / "out.svg").read_text(encoding="utf-8")
+    assert "red&#160;&lt;b&gt;" in picture
+    assert re.findall(r"(?:url\(|href=|src=).?https?:", picture) == []

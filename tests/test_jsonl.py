@@ -8,8 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simgym import jsonl
+from simgym.conversation import INTENT_PREFIX, Conversation, Scenario, read_scenarios
+from simgym.data.logged import LoggedConversation, read_logged
 from simgym.errors import MalformedFile
+from simgym.evaluation import read_pairs
 from simgym.jsonl import read_json, read_jsonl
+from simgym.transcripts import Transcript, read_transcripts
 
 SEPARATORS = "\u2028\u2029\x85\x0b\x0c\x1c\x1d\x1e\r"
 texts = st.text(st.one_of(st.sampled_from(SEPARATORS), st.characters(exclude_categories=["Cs"])), max_size=20)
@@ -20,6 +24,26 @@ def test_a_text_comes_back_whatever_python_takes_for_the_end_of_a_line(tmp_path_
     path = tmp_path_factory.mktemp("lines") / "x.jsonl"
     path.write_bytes("".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values).encode())
     assert [value for _, value in read_jsonl(path)] == values
+
+
+def test_every_file_of_lines_keeps_texts_with_any_separator(tmp_path):
+    text, path = f"a{SEPARATORS}b", tmp_path / "x.jsonl"
+    talk = Conversation().add("user", text).add("assistant", text)
+
+    def written(value):
+        path.write_bytes(f"{json.dumps(value, ensure_ascii=False)}\n".encode())
+        return path
+
+    scenario = Scenario("s", f"{INTENT_PREFIX}rest", opening=text)
+    assert [read.opening for read in read_scenarios(written(scenario.to_json()))] == [text]
+    transcript = Transcript(
+        env_id="x", scenario=scenario, seed=1, conversation=talk, end_reason="turn_limit", reward=0.5, fingerprints={}
+    )
+    assert [read.conversation for read in read_transcripts(written(transcript.to_json()))] == [talk]
+    logged = LoggedConversation(id="h", user_key="k", country="c", language="English", conversation=talk, intent=text)
+    assert [read.intent for read in read_logged(written(logged.to_json()))] == [text]
+    pair = {"instruction": text, "chosen": "b", "rejected": "c"}
+    assert [read.instruction for read in read_pairs(written(pair))] == [text]
 
 
 def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:

@@ -1,10 +1,9 @@
 from __future__ import annotations
 
-import copy
 import json
-from typing import Any
 
 import pytest
+from damage import places, with_other
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -33,22 +32,11 @@ anything = st.recursive(
 )
 
 
-def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The way to every part of a JSON value."""
-    keys = value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
-    return [at, *(place for key in keys for place in places(value[key], (*at, key)))]
-
-
 @settings(max_examples=300)
 @given(st.data(), anything)
 def test_a_record_with_anything_anywhere_is_read_or_refused_in_a_sentence(data, other):
     """1 + 300 places and values; what is read can be written again."""
-    value = copy.deepcopy(TRANSCRIPT)
-    *way, last = data.draw(st.sampled_from(places(value)[1:]))
-    target = value
-    for key in way:
-        target = target[key]
-    target[last] = other
+    value = with_other(TRANSCRIPT, data.draw(st.sampled_from(places(TRANSCRIPT)[1:])), other)
     try:
         transcript = Transcript.from_json(value)
     except ConfigurationError:

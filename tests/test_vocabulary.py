@@ -72,10 +72,11 @@ PHRASES = {
 }
 """What no text says, in docstrings, help and messages."""
 OLD_FILES = {
+    "simgym/integrations/rllm.py": "Episode",
     "simgym/judges/reward_head.py": "spoilt",
     "simgym/simulators/role_play.py": "guideline",
 }
-"""Words that plans and templates of earlier versions hold, and that are read or written for their sake."""
+"""Words of earlier versions' plans and templates, and of another project's classes, read or written for their sake."""
 _WORDS = re.compile(r"\s")
 
 

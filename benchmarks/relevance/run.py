@@ -19,6 +19,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from simgym.data import data_file
+from simgym.jsonl import read_jsonl
 from simgym.judges import RelevanceJudge
 from simgym.language_models import DEFAULT_MODEL, load_language_model
 from simgym.statistics import bootstrap_mean
@@ -32,8 +33,7 @@ def main() -> None:
     parser.add_argument("--model", default=DEFAULT_MODEL, help="whose likelihoods are used")
     args = parser.parse_args()
 
-    lines = (args.data or data_file("arena_answers.jsonl")).read_text(encoding="utf-8").splitlines()[: args.pairs]
-    rows = [json.loads(line) for line in lines]
+    rows = [row for _, row in read_jsonl(args.data or data_file("arena_answers.jsonl"))][: args.pairs]
     needs = [" ".join(row["opening"].split())[:400] for row in rows]
     answers = [next(iter(row["answers"].values())) for row in rows]
     others = [*answers[1:], answers[0]]

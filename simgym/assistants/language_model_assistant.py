@@ -12,7 +12,7 @@ from typing import Any
 from simgym.assistants.base import AssistantTurn
 from simgym.conversation import Conversation, Message
 from simgym.errors import ConfigurationError
-from simgym.language_models.base import LanguageModel, Request, SamplingParams, record_call
+from simgym.language_models.base import AdaptableModel, LanguageModel, Request, SamplingParams, record_call
 from simgym.language_models.loading import LanguageModelSpec, check_language_model, load_language_model, unwrapped
 from simgym.language_models.weights import DEFAULT_MODEL
 from simgym.plugins import unknown
@@ -73,10 +73,8 @@ class LanguageModelAssistant:
         """The model, with the adapter loaded."""
         model = load_language_model(self.model_spec)
         if self.adapter and Path(self.adapter).is_dir():
-            from simgym.language_models.transformers_lm import TransformersLM
-
             inner = unwrapped(model)
-            if isinstance(inner, TransformersLM) and self.adapter not in inner.adapters:
+            if isinstance(inner, AdaptableModel) and self.adapter not in inner.adapters:
                 inner.load_adapter(self.adapter, self.adapter)
         return model
 

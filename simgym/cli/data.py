@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 data = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Prepare logged conversations: preprocess (or import, or chitchat), split, intents, flip, scenarios.",
+    help="Prepare logs: preprocess (or import, or chitchat), split, intents or topics, flip, scenarios.",
 )
 
 Conversations = Annotated[Path, typer.Argument(help="A file of an earlier step.")]
@@ -61,7 +61,10 @@ def import_(
         str, typer.Argument(help="JSONL, JSON or Parquet files (a pattern, a folder), or a Hugging Face id.")
     ],
     output: Output,
-    format: Annotated[Literal["openai", "sharegpt", "lmsys", "oasst", "otel"], typer.Option(help="Format of the log.")],
+    format: Annotated[
+        Literal["openai", "sharegpt", "lmsys", "oasst", "mirrorbench", "simulatorarena", "otel"],
+        typer.Option(help="Format of the log."),
+    ],
     split: Annotated[str, typer.Option(help="Split of a dataset on the Hub.")] = "train",
     revision: Annotated[str | None, typer.Option(help="Revision on the Hub.", show_default=False)] = None,
 ) -> None:
@@ -158,6 +161,19 @@ def intents(
 
 
 @data.command()
+def topics(conversations: Conversations, output: Output) -> None:
+    """Give intents without a model: a row's own task description, else the key words of its opening."""
+    if conversations.resolve() == output.resolve():
+        raise ConfigurationError(f"{conversations} would overwrite itself. Give another file for the output.")
+    from simgym.data.logged import StepOutput, read_logged
+    from simgym.data.topics import write_topics
+
+    with _progress() as advance, StepOutput(output) as step:
+        write_topics(_told(read_logged(conversations), advance, "writing intents"), step)
+    _print(step.summary(), output)
+
+
+@data.command()
 def flip(
     conversations: Conversations,
     output: Output,
@@ -244,6 +260,8 @@ def _print(summary: StepSummary, path: Path) -> None:
     typer.echo(f"{plain(str(path))}: {summary.kept} of {summary.read} conversations")
     for reason, count in sorted(summary.skipped.items(), key=lambda pair: -pair[1]):
         typer.echo(f"  skipped {count}: {plain(reason)}")
-    for name in ("conversations_cut", "turns_cut", "tokens", "user_tokens"):
+    for name in (
+        "intents_from_openings", "intents_from_descriptions", "conversations_cut", "turns_cut", "tokens", "user_tokens",
+    ):  # fmt: skip
         if name in summary.details:
             typer.echo(f"  {name.replace('_', ' ')}: {summary.details[name]}")

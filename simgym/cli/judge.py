@@ -10,6 +10,7 @@ import typer
 from simgym.cli import options
 from simgym.cli.completion import complete_judge
 from simgym.cli.terminal import facts, plain, print_json, say_nothing_to_do, shown, stderr, stdout
+from simgym.errors import ConfigurationError
 from simgym.extras import require_extra
 from simgym.statistics.intervals import format_interval
 
@@ -28,10 +29,21 @@ JudgeOption = Annotated[
 @judge.command()
 @options.with_bundles
 def validate(
-    pairs: Annotated[
-        Path, typer.Argument(help="JSONL with instruction, chosen, rejected and optionally rejected_model.")
-    ],
     caching: options.CacheOptions,
+    pairs: Annotated[
+        Path | None,
+        typer.Argument(
+            help="JSONL with instruction, chosen, rejected and optionally rejected_model.", show_default=False
+        ),
+    ] = None,
+    people: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSONL of pairs that people judged: accuracy balanced for length, by source, and calibration. The "
+            "record is kept, and tables of this judge say what it found.",
+            show_default=False,
+        ),
+    ] = None,
     judge: Annotated[
         list[str] | None,
         typer.Option(
@@ -50,6 +62,7 @@ def validate(
     json: options.Json = False,
 ) -> None:
     """How often is a judge right? By subset, balanced for length, in both orders, a second time, against another."""
+    from simgym.cli.judge_people import compare_with_people
     from simgym.evaluation.axes import read_pairs as read_options
     from simgym.evaluation.judge_validation import judge_agreement, judge_pairs, read_pairs
     from simgym.evaluation.judge_validation import validate as summarise
@@ -62,6 +75,14 @@ def validate(
         require_extra("stats", "Agreement between judgements")
     arguments = read_options(judge_option or (), "--judge-option")
     judges: dict[str, Any] = {name: load_judge(name, caching.model(judge_model), arguments) for name in names}
+    if (pairs is None) == (people is None):
+        raise ConfigurationError("Give either a file of pairs or --people FILE.")
+    if people is not None:
+        if retest:
+            raise ConfigurationError("--retest needs a file of pairs; --people asks once.")
+        compare_with_people(judges, people, limit=n, seed=seed, batch_size=batch_size, output=output, json=json)
+        return
+    assert pairs is not None
     chosen = read_pairs(pairs, limit=n, seed=seed)
     with stderr().status("Loading models"):
         check_all_ready((f"judge {name}", loaded) for name, loaded in judges.items())

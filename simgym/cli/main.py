@@ -22,6 +22,7 @@ import typer
 from typer.core import TyperGroup
 
 from simgym import __version__
+from simgym.cli.agree import agree
 from simgym.cli.cache import cache
 from simgym.cli.catalogue import assistants, judges, scenarios, simulators
 from simgym.cli.chat import chat
@@ -32,6 +33,7 @@ from simgym.cli.export import export
 from simgym.cli.init import init
 from simgym.cli.judge import judge, rescore
 from simgym.cli.matrix import matrix
+from simgym.cli.play import play
 from simgym.cli.realism import realism
 from simgym.cli.recipe import recipe
 from simgym.cli.report import report
@@ -116,10 +118,12 @@ for verb in (
     matrix,
     report,
     realism,
+    agree,
     rescore,
     view,
     export,
     serve,
+    play,
     init,
     recipe,
     doctor,
@@ -150,7 +154,7 @@ def simgym(
 
 def main() -> None:
     """Entry point of the `simgym` script."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal of few characters shows ? for the others
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal of few characters shows and types ? for the others
             stream.reconfigure(errors="replace")
     app()

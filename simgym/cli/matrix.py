@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from simgym.cli.experiment_flags import with_experiment
-from simgym.cli.matrix_tables import differences_table, forecast_rows, matrix_table
+from simgym.cli.matrix_tables import differences_table, forecast_rows, matrix_table, people_rows
 from simgym.cli.terminal import complain, facts, say_nothing_to_do, shown, stderr, stdout
 from simgym.evaluation.config import ExperimentConfig
 
@@ -79,6 +79,7 @@ def _show(results: Results, show_conversation: bool) -> None:
     from simgym.cli.rollout import format_exclusions
     from simgym.cli.view import transcript_view
     from simgym.experiment import REPORT_NAME
+    from simgym.judges.people_record import people_warning
     from simgym.report.results import short_name
     from simgym.report.runs import RESULTS_NAME
 
@@ -86,6 +87,10 @@ def _show(results: Results, show_conversation: bool) -> None:
     console.print("Mean reward x 100 ± half of its 95 % interval (conversations counted)")
     console.print(shown(f"Judge: {results.matrix.judge}; measures {results.matrix.measures}", "dim"))
     console.print(matrix_table(results.matrix, console.width))
+    if results.matrix.people is not None:
+        console.print(facts(people_rows(results.matrix.people)))
+    if warning := people_warning(results.matrix.fingerprints["judge"]):
+        console.print(shown(warning, "red"))
     excluded = [
         f"  {cell.assistant} / {short_name(cell.simulator)}: {format_exclusions(cell)}"
         for cell in results.matrix.cells

@@ -14,8 +14,12 @@ if TYPE_CHECKING:
     from simgym.evaluation.comparisons import Comparisons
     from simgym.evaluation.forecast import Forecast
     from simgym.evaluation.matrix import Cell
+    from simgym.report.people import PeopleColumn
     from simgym.report.results import MatrixResults
     from simgym.statistics.intervals import Estimate
+
+PEOPLE = "people"
+"""Heading of the column of a study's participants."""
 
 
 def matrix_table(results: MatrixResults, width: int) -> Table:
@@ -25,6 +29,10 @@ def matrix_table(results: MatrixResults, width: int) -> Table:
     texts = {(cell.assistant, short_name(cell.simulator)): format_cell(cell) for cell in results.cells}
     rows = [plain(row) for row in results.assistants]
     columns = [short_name(column) for column in results.simulators]
+    if results.people is not None:
+        columns.append(PEOPLE)
+        for assistant in results.assistants:
+            texts[assistant, PEOPLE] = format_estimate(results.people.estimates.get(assistant))
     texts = {(plain(row), column): text for (row, column), text in texts.items()}
     flipped = {(column, row): text for (row, column), text in texts.items()}
     layouts = [
@@ -52,11 +60,34 @@ def matrix_table(results: MatrixResults, width: int) -> Table:
 
 def format_cell(cell: Cell) -> str:
     """`43.1 ± 4.1 (20)`: mean reward x 100, half the interval's length, conversations counted."""
-    estimate = cell.estimate
-    if estimate.value is None:
+    return format_estimate(cell.estimate, cell.counted)
+
+
+def format_estimate(estimate: Estimate | None, count: int | None = None) -> str:
+    """The same of an estimate; its own n without a count."""
+    if estimate is None or estimate.value is None:
         return "none (0)"
     half = "?" if estimate.doubt or estimate.half_width is None else f"{estimate.half_width:.1f}"
-    return f"{estimate.value:.1f} ± {half} ({cell.counted})"
+    return f"{estimate.value:.1f} ± {half} ({estimate.n if count is None else count})"
+
+
+def people_rows(people: PeopleColumn) -> list[tuple[str, str]]:
+    """A line for each simulator: its rank correlation with people, and pairs of assistants in the same order."""
+    from simgym.report.results import short_name
+
+    return [
+        (
+            f"{short_name(simulator)} and people",
+            f"Spearman {_correlation(agreement.systems.spearman)}, pairs in the same order "
+            f"{_correlation(agreement.ordered_alike)}",
+        )
+        for simulator, agreement in people.agreement.items()
+    ]
+
+
+def _correlation(estimate: Estimate) -> str:
+    value = "none" if estimate.value is None else f"{estimate.value:.2f}"
+    return f"{value} {format_interval(estimate, '.2f')}"
 
 
 def differences_table(compared: Comparisons) -> Table:

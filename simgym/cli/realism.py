@@ -16,6 +16,7 @@ from simgym.extras import require_extra
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from simgym.evaluation.behaviours import Behaviours
     from simgym.evaluation.scorecard import Scorecard
 
 
@@ -32,7 +33,11 @@ def realism(
         ),
     ] = None,
     reference: Annotated[
-        str, typer.Option(help="The people: chitchat[:SPLIT], or a file of `simgym data` with intents.")
+        str,
+        typer.Option(
+            help="The people: chitchat[:SPLIT], a file of `simgym data` with intents, or FORMAT:FILE of another log "
+            "(mirrorbench, simulatorarena, oasst, ...)."
+        ),
     ] = "chitchat",
     conversations: Annotated[int, typer.Option("-n", min=1, help="At most this many conversations of people.")] = 60,
     later_turns: Annotated[int, typer.Option(min=1, help="Later turns compared per conversation.")] = 3,
@@ -46,6 +51,7 @@ def realism(
     """
     from simgym import __version__
     from simgym.cli.progress import counting
+    from simgym.evaluation.behaviours import compare_behaviours
     from simgym.evaluation.realism import score_realism
     from simgym.evaluation.reference import load_reference
     from simgym.evaluation.simulated_turns import has_all_turns, simulate_turns
@@ -77,7 +83,9 @@ def realism(
                     simulator, people, seed=seed, path=paths[name], batch_size=batch_size, advance=advance
                 )
             cards.append(score_realism(name, simulator.fingerprint(), people, turns[name], seed=seed))
+        behaviours = compare_behaviours(people, turns, seed=seed)
         results = realism_results(people, cards, seed=seed, version=__version__)
+        results["behaviours"] = behaviours.to_json() if behaviours else None
         write_json(output / "results.json", results)
         write_realism_report(output / "report.html", results, people, cards, turns)
     out = stdout()
@@ -86,8 +94,21 @@ def realism(
               f"{people.source}")
     )  # fmt: skip
     out.print(scorecard_table(cards))
+    out.print(shown(behaviour_lines(behaviours)), soft_wrap=True)
     for name in ("results.json", "report.html", "turns"):
         out.print(shown(str(output / name)), soft_wrap=True)
+
+
+def behaviour_lines(behaviours: Behaviours | None) -> str:
+    """How far each simulator's behaviour is from people's, and the mixture that comes nearest."""
+    if behaviours is None:
+        return "Kinds of turns: cannot be told, too few turns. Give more conversations (-n)."
+    each = ", ".join(f"{plain(name)} {bits:.3f}" for name, bits in behaviours.divergence.items())
+    weights = ", ".join(f"{plain(name)} {weight:.2f}" for name, weight in behaviours.mixture.items())
+    return (
+        f"Kinds of turns, divergence from people (bits): {each}; people of the other half {behaviours.control:.3f}\n"
+        f"Nearest mixture (weights for `mixture`): {weights}; divergence {behaviours.mixture_divergence:.3f}"
+    )
 
 
 def scorecard_table(cards: Sequence[Scorecard]) -> Table:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,11 +14,26 @@ from simgym.cli.completion import complete_simulator
 from simgym.cli.terminal import shown, stderr
 from simgym.errors import ConfigurationError
 
+if TYPE_CHECKING:
+    from simgym.serving.running import ListenSettings
+    from simgym.serving.seats import SeatSettings
+
 
 def serve(
     openai: Annotated[
         bool, typer.Option("--openai", help="The user seat as a model: /v1/chat/completions and /v1/models.")
     ] = False,
+    openenv: Annotated[
+        str | None,
+        typer.Option(help="An environment as a server for OpenEnv's clients.", metavar="ENV", show_default=False),
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="--openenv: KEY=VALUE for the environment; VALUE is read as JSON if it is. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
     simulator: Annotated[
         list[str] | None,
         typer.Option(
@@ -48,23 +64,49 @@ def serve(
 
     Off loopback only with a token (16 characters or more) in SIMGYM_SERVE_TOKEN; callers send it as their API key.
     """
-    if not openai:
-        raise ConfigurationError("Nothing says what to serve. Give --openai.")
+    if openai == (openenv is not None):
+        raise ConfigurationError("Say what to serve: --openai or --openenv ENV.")
     from simgym.evaluation.axes import read_pairs
     from simgym.extras import require_extra
 
     require_extra("serve", "simgym serve")
+    from simgym.serving.running import ListenSettings
+
+    listen = ListenSettings(host=host, port=port, token=os.environ.get("SIMGYM_SERVE_TOKEN") or None)
+    if openenv is not None:
+        given = (simulator, model, simulator_option, transcripts)
+        if any(value is not None for value in given) or (scenarios, stop) != ("everyday", "###STOP###"):
+            raise ConfigurationError("--openenv takes the arguments of its environment: --setting KEY=VALUE.")
+        _serve_openenv(openenv, read_pairs(setting or (), "--setting"), listen)
+        return
+    if setting:
+        raise ConfigurationError("--setting belongs to --openenv. With --openai, give --simulator-option.")
+    from simgym.serving.seats import SeatSettings
+
+    pairs = read_pairs(simulator_option or (), "--simulator-option")
+    settings = SeatSettings(model=model, options=pairs, scenarios=scenarios)
+    _serve_openai(simulator or ["role_play"], settings, stop, transcripts, listen)
+
+
+def _serve_openenv(env_id: str, settings: Mapping[str, Any], listen: ListenSettings) -> None:
+    from simgym.integrations.openenv import create_openenv_app
+    from simgym.serving.running import serve as run
+
+    app = create_openenv_app(env_id, settings)
+    stderr().print(shown(f"{env_id}: http://{listen.host}:{listen.port}. Ctrl-C stops the server."))
+    run(app, listen)
+
+
+def _serve_openai(
+    simulators: Sequence[str], settings: SeatSettings, stop: str, transcripts: Path | None, listen: ListenSettings
+) -> None:
     from simgym.plugins import check_ready
     from simgym.serving.conversation_log import ConversationLog
     from simgym.serving.openai_app import create_openai_app
-    from simgym.serving.running import ListenSettings
     from simgym.serving.running import serve as run
-    from simgym.serving.seats import Seat, SeatSettings
+    from simgym.serving.seats import Seat
 
-    listen = ListenSettings(host=host, port=port, token=os.environ.get("SIMGYM_SERVE_TOKEN") or None)
-    pairs = read_pairs(simulator_option or (), "--simulator-option")
-    settings = SeatSettings(model=model, options=pairs, scenarios=scenarios)
-    seats = {name: Seat(name, settings) for name in dict.fromkeys(simulator or ["role_play"])}
+    seats = {name: Seat(name, settings) for name in dict.fromkeys(simulators)}
     with stderr().status("Loading models"):
         for seat in seats.values():
             check_ready(seat.simulation.simulator)
@@ -73,5 +115,5 @@ def serve(
         fingerprints = {name: seat.simulation.simulator.fingerprint() for name, seat in seats.items()}
         log = ConversationLog(transcripts, fingerprints)
     names = ", ".join(f"simgym/{name}" for name in seats)
-    stderr().print(shown(f"{names}: http://{host}:{port}/v1. Ctrl-C stops the server."))
+    stderr().print(shown(f"{names}: http://{listen.host}:{listen.port}/v1. Ctrl-C stops the server."))
     run(create_openai_app(seats, stop=stop, token=listen.token, log=log), listen)

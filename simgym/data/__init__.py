@@ -18,6 +18,7 @@ from simgym.data.rows import is_file_name, read_rows
 from simgym.data.scenario_sets import ScenarioSet, find_scenario_set, hold_out, load_scenarios
 from simgym.data.sources import SOURCES, DataSource, data_file
 from simgym.data.splits import SplitSummary, split_conversations
+from simgym.data.topics import topic_intent, write_topics
 from simgym.data.training_files import ExportOptions, read_run
 from simgym.data.wildbench import WildBenchTask, WildBenchTasks, load_wildbench
 from simgym.data.wildchat import WildchatScenarios, wildchat_scenarios
@@ -53,6 +54,8 @@ __all__ = [
     "SplitSummary",
     "split_conversations",
     "write_intents",
+    "topic_intent",
+    "write_topics",
     "write_scenarios",
     "flip_conversations",
     # whose the data is

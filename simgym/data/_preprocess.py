@@ -32,6 +32,7 @@ from simgym.jsonl import read_json, read_jsonl
 from simgym.output_files import lock_output
 from simgym.transcripts import write_json
 from simgym.typed_json import from_json
+from simgym.words import spaced
 
 NGRAM = 7
 """Words."""
@@ -77,8 +78,11 @@ class FrequentNgrams:
 
 
 def ngram_hashes(text: str) -> Hashes:
-    """64-bit hashes of the distinct 7-grams of a text (words split at white space, case ignored); the same anywhere."""
-    words = text.casefold().encode("utf-8", "surrogatepass").split()
+    """64-bit hashes of the distinct 7-grams of a text, case ignored; the same anywhere.
+
+    Words are what stands between white space; see `simgym.words` for scripts that have none.
+    """
+    words = spaced(text.casefold()).encode("utf-8", "surrogatepass").split()
     if len(words) < NGRAM:
         return np.empty(0, dtype=np.uint64)
     single = np.fromiter(map(zlib.crc32, words), dtype=np.uint64, count=len(words))

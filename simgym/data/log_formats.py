@@ -8,6 +8,8 @@
 | sharegpt | `{"id": ..., "conversations": [{"from": "human", "value": ...}, ...]}` |
 | lmsys | `{"conversation_id": ..., "conversation": [...], "language": ...}` of LMSYS-Chat-1M |
 | oasst | a message tree of OpenAssistant, or its flat messages |
+| mirrorbench | `{"conversation_id": ..., "task_description": ..., "turns": [{"role": ..., "content": ...}]}` |
+| simulatorarena | `{"workerId": ..., "user_queries": [...], "ai_responses": [...]}`, a conversation of its study |
 | otel | spans of OpenTelemetry with the `gen_ai.*` conventions, as OTLP JSON or one span a row |
 
 A user simulator learns what users say to what they see: system prompts, tool calls and tools' results are left out, and
@@ -21,11 +23,11 @@ import hashlib
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from simgym.conversation import Conversation, Message, has_surrogates
+from simgym.data.foreign_rows import ForeignRow, as_mapping, optional, row_id
 from simgym.data.logged import LoggedConversation, StepOutput, StepSummary, unusable
 from simgym.data.rows import read_rows
 from simgym.errors import MalformedFile, UnknownName
@@ -40,22 +42,6 @@ _SEATS = {
 """Who speaks under which name; None: nothing that a user sees."""
 _MOST_CONVERSATIONS = 2_000_000
 """Conversations that are put together in memory, of formats whose rows are parts of one."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ForeignRow:
-    """One conversation as a format's reader gives it, its turns not yet looked at."""
-
-    id: str
-    """The log's own id, or the number of the row."""
-    turns: Sequence[tuple[Any, Any]]
-    """Who speaks and what, in the log's own words."""
-    user: str = ""
-    """What identifies the user; empty if unknown."""
-    language: str = ""
-    """As the log names it; empty if unknown."""
-    country: str = ""
-    """Empty if unknown."""
 
 
 Reader = Callable[[Iterable[tuple[int, Any]], Callable[[str, Exception], None]], Iterator[ForeignRow]]
@@ -129,6 +115,7 @@ def _keep(row: ForeignRow, step: StepOutput, seen: set[str]) -> None:
             country=_plain(row.country),
             language=_plain(row.language),
             conversation=conversation,
+            intent=_plain(row.intent),
         )
         step.keep({**logged.to_json(), "hashed_ip": user})  # the column by which `preprocess` knows a user
 
@@ -186,7 +173,7 @@ def _each(read: Callable[[int, Any], ForeignRow]) -> Reader:
     def reader(rows: Iterable[tuple[int, Any]], unreadable: Callable[[str, Exception], None]) -> Iterator[ForeignRow]:
         for number, row in rows:
             try:
-                foreign = read(number, _mapping(row))
+                foreign = read(number, as_mapping(row))
             except _UNREADABLE as error:
                 unreadable(f"row {number}", error)
             else:
@@ -203,23 +190,42 @@ def _openai(number: int, row: Mapping[str, Any]) -> ForeignRow:
     for choice in list((response.get("body") or response).get("choices") or ())[:1]:
         messages.append(choice["message"])
     turns = [(message["role"], message.get("content")) for message in messages]
-    return ForeignRow(id=_id(row, number, "id", "custom_id"), turns=turns, user=_optional(request, "user"))
+    return ForeignRow(id=row_id(row, number, "id", "custom_id"), turns=turns, user=optional(request, "user"))
 
 
 def _sharegpt(number: int, row: Mapping[str, Any]) -> ForeignRow:
     turns = row["conversations"] if "conversations" in row else row["items"]
     return ForeignRow(
-        id=_id(row, number, "id"),
+        id=row_id(row, number, "id"),
         turns=[(turn["from"], turn["value"]) for turn in turns],
-        language=_optional(row, "language", "lang"),
+        language=optional(row, "language", "lang"),
     )
 
 
 def _lmsys(number: int, row: Mapping[str, Any]) -> ForeignRow:
     return ForeignRow(
-        id=_id(row, number, "conversation_id", "question_id"),
+        id=row_id(row, number, "conversation_id", "question_id"),
         turns=[(turn["role"], turn["content"]) for turn in row["conversation"]],
-        language=_optional(row, "language"),
+        language=optional(row, "language"),
+    )
+
+
+def _mirrorbench(number: int, row: Mapping[str, Any]) -> ForeignRow:
+    return ForeignRow(
+        id=row_id(row, number, "conversation_id", "id"),
+        turns=[(turn["role"], turn["content"]) for turn in row["turns"]],
+        intent=optional(row, "task_description"),
+    )
+
+
+def _simulatorarena(number: int, row: Mapping[str, Any]) -> ForeignRow:
+    said, answers = list(row["user_queries"]), list(row["ai_responses"])
+    if not 0 <= len(said) - len(answers) <= 1:
+        raise ValueError(f"{len(said)} queries of the user with {len(answers)} responses, expected as many")
+    seats = (("user", "assistant"), (said, answers))
+    turns = [(seats[0][index % 2], seats[1][index % 2][index // 2]) for index in range(len(said) + len(answers))]
+    return ForeignRow(
+        id=row_id(row, number, "id"), turns=turns, user=optional(row, "workerId"), intent=optional(row, "intent")
     )
 
 
@@ -229,8 +235,8 @@ def _oasst(rows: Iterable[tuple[int, Any]], unreadable: Callable[[str, Exception
     roots: list[Mapping[str, Any]] = []
     for number, row in rows:
         try:
-            if "prompt" in _mapping(row):
-                yield _best_path(_mapping(row["prompt"]), lambda message: message.get("replies") or ())
+            if "prompt" in as_mapping(row):
+                yield _best_path(as_mapping(row["prompt"]), lambda message: message.get("replies") or ())
             elif (parent := row["parent_id"]) is None:
                 roots.append({"message_id": row["message_id"], **row})
             else:
@@ -257,8 +263,8 @@ def _best_path(
     return ForeignRow(
         id=str(root["message_id"]),
         turns=[(message["role"], message["text"]) for message in path],
-        user=_optional(root, "user_id"),
-        language=_optional(root, "lang"),
+        user=optional(root, "user_id"),
+        language=optional(root, "lang"),
     )
 
 
@@ -267,7 +273,7 @@ def _otel(rows: Iterable[tuple[int, Any]], unreadable: Callable[[str, Exception]
     longest: dict[str, ForeignRow] = {}
     for number, row in rows:
         try:
-            for span in _spans(_mapping(row)):
+            for span in _spans(as_mapping(row)):
                 foreign = _span(span, number)
                 if foreign is None or (foreign.id not in longest and len(longest) >= _MOST_CONVERSATIONS):
                     continue
@@ -295,8 +301,8 @@ def _span(span: Mapping[str, Any], number: int) -> ForeignRow | None:
     turns = _attribute_turns(attributes) or _indexed_turns(attributes) or _event_turns(span.get("events") or ())
     if not turns:
         return None
-    identity = _optional(attributes, "gen_ai.conversation.id", "session.id") or _optional(span, "traceId", "trace_id")
-    user = _optional(attributes, "enduser.id", "user.id", "enduser.pseudo.id")
+    identity = optional(attributes, "gen_ai.conversation.id", "session.id") or optional(span, "traceId", "trace_id")
+    user = optional(attributes, "enduser.id", "user.id", "enduser.pseudo.id")
     return ForeignRow(id=identity or f"row {number}", turns=turns, user=user)
 
 
@@ -361,6 +367,8 @@ LOG_FORMATS: Mapping[str, Reader] = {
     "sharegpt": _each(_sharegpt),
     "lmsys": _each(_lmsys),
     "oasst": _oasst,
+    "mirrorbench": _each(_mirrorbench),
+    "simulatorarena": _each(_simulatorarena),
     "otel": _otel,
 }
 """Formats that `import_log` reads, by name."""
@@ -384,22 +392,6 @@ def _rows(
                     yield number, row
     else:
         yield from read_rows(source, split=split, revision=revision)
-
-
-def _mapping(row: Any) -> Mapping[str, Any]:
-    if not isinstance(row, Mapping):
-        raise TypeError(f"a {type(row).__name__}, expected an object")
-    return row
-
-
-def _id(row: Mapping[str, Any], number: int, *names: str) -> str:
-    return _optional(row, *names) or f"row {number}"
-
-
-def _optional(row: Mapping[str, Any], *names: str) -> str:
-    """The first of these values that is there and plain, as a text; else empty."""
-    values = (row.get(name) for name in names)
-    return next((str(value) for value in values if isinstance(value, str | int) and str(value)), "")
 
 
 def _reason(error: Exception) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from simgym.conversation import INTENT_PREFIX, Scenario
 from simgym.data.logged import LoggedConversation, StepOutput, unusable
 from simgym.seeding import derive_seed
+from simgym.words import spaced
 
 FEWEST_OPENING_WORDS = 5
 """A scenario's opening has at least so many."""
@@ -22,7 +23,7 @@ _WORD = re.compile(r"\w+(?:['’]\w+)*")
 
 def unusable_opening(text: str, *, longest: int = LONGEST_OPENING) -> str | None:
     """Why a first user turn cannot open a scenario, or None."""
-    if len(_WORD.findall(text)) < FEWEST_OPENING_WORDS:
+    if len(_WORD.findall(spaced(text))) < FEWEST_OPENING_WORDS:
         return f"opening of fewer than {FEWEST_OPENING_WORDS} words"
     return f"opening of more than {longest} characters" if len(text) > longest else None
 

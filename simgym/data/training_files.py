@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ class ExportOptions:
     """DPO: leave out pairs whose rewards differ by this or less, in [0, 1)."""
     threshold: float | None = None
     """KTO: a reward of at least this is a good reply, in [0, 1]; None: the median reward of the run."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """OpenEnv: arguments of the environment, as JSON values."""
 
     def __post_init__(self) -> None:
         for name in ("min_reward", "min_margin", "threshold"):

@@ -172,6 +172,7 @@ def _logged(row: Mapping[str, Any]) -> LoggedConversation:
         country=country,
         language=str(row["language"]),
         conversation=Conversation(tuple(turns)),
+        intent=str(row.get("intent") or ""),
     )
 
 

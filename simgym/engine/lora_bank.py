@@ -98,7 +98,8 @@ class LoraBank:
         if len(set(keys)) == 1:
             output = self.forward_alike(adapters[0], **inputs)
         else:
-            output = self.model(**inputs, adapter_names=keys)
+            with without_autocast(self.model.device):
+                output = self.model(**inputs, adapter_names=keys)
         output.logits = self.own_logits(output.logits, adapters)
         return output
 
@@ -137,7 +138,8 @@ class LoraBank:
             layer._disable_adapters = adapter is None
             layer._active_adapter = [] if adapter is None else [self._keys[adapter]]
         try:
-            yield self.base
+            with without_autocast(self.model.device):
+                yield self.base
         finally:
             for layer, disabled, active in before:
                 layer._disable_adapters, layer._active_adapter = disabled, active
@@ -178,6 +180,16 @@ class LoraBank:
                     layer.weight[first:] = rows.to(layer.weight)
         self.base.requires_grad_(False)
         self._stored[key] = {token: first + number for number, token in enumerate(token_ids)}
+
+
+def without_autocast(device: Any) -> contextlib.AbstractContextManager[Any]:
+    """Within it, a model computes in its own dtype, whatever its caller trains under: what one thread computes for all
+    may not depend on who leads, and a recording would repeat autocast's casts of the weights at each step."""
+    import torch
+
+    if not torch.amp.is_autocast_available(device.type):
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 def own_logits(logits: Tensor, base_width: int, stored_N: list[dict[int, int]]) -> Tensor:

@@ -77,6 +77,8 @@ class ExperimentConfig:
     trained_on: tuple[str, ...] = ()
     """`ASSISTANT=ENV`, its training simulator, for the generalization gap; or a mapping. By default what the
     `simgym.json` of a trained assistant says."""
+    people: str | None = None
+    """Records of a study of the same assistants (`simgym study export`), shown as another column; None: none."""
     batch_size: int = 32
     """Conversations that run at the same time, >= 1."""
     asynchronous: bool = False
@@ -178,7 +180,8 @@ class ExperimentConfig:
         return type(self).from_mapping({**{entry.name: getattr(self, entry.name) for entry in fields(self)}, **changes})
 
 
-_TEXTS = ("output", "scenarios", "split", "judge", "judge_model", "reference", "ray", "ray_resources", "response_cache")
+_TEXTS = ("output", "scenarios", "split", "judge", "judge_model", "reference", "people", "ray", "ray_resources",
+          "response_cache")  # fmt: skip
 
 
 def _assistants(name: str, value: Any) -> Mapping[str, Any]:

@@ -106,7 +106,7 @@ def win_contrasts(
             estimate, error = mean_over_pairs(100 * outcomes, ids, seed=derive_seed(seed, PAIRED), level=0.95)
             fewest = min([estimate.n, *(count for count in outcomes.shape[:2] if count > 1)])
             above = np.array([np.nan if estimate.value is None else estimate.value - 50])
-            p = finite(two_sided_p_value(above, np.array([error]), fewest - 1)[0])
+            p = finite(two_sided_p_value(above, np.array([error]), fewest - 1)[0]) if estimate.reliable else None
         contrasts.append(Contrast(*pair, "win_rate", simulator, estimate, p, None))
     return corrected(contrasts)
 

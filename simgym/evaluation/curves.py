@@ -1,7 +1,8 @@
 """Learning curves: what a training run logged, for the report.
 
 A training folder holds `log.jsonl` with a line an update (`agents/ppo.py`: `update`, `reward`), or the log history of a
-TRL trainer with `step` and `reward` (`agents/grpo.py`).
+TRL trainer with `step` and `reward` (`agents/grpo.py`). The reward of an update is the mean of a judge's, in [0, 1]; a
+trainer logs a return, which may be a sum over turns or functions, weighted or shaped: any finite number.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Curve:
     at: tuple[int, ...]
     """Where the points stand."""
     reward: tuple[float, ...]
-    """Mean reward x 100 of the conversations of that update or step, in [0, 100]; as many."""
+    """Mean reward x 100 of the conversations of that update, in [0, 100], or return x 100 of that step; as many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +39,7 @@ class _Point:
     at: int
     """Update or step."""
     reward: float
-    """Mean of it, in [0, 1]."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.reward <= 1:
-            raise ConfigurationError(f"the reward is {self.reward}, expected a number in [0, 1]")
+    """Mean of its conversations, finite."""
 
 
 def read_curve(folder: str | Path, name: str | None = None) -> Curve:
@@ -63,6 +60,8 @@ def read_curve(folder: str | Path, name: str | None = None) -> Curve:
             unit = "update" if "update" in row else "step"
             if row.get("reward") is not None and unit in row:
                 point = from_json(_Point, {"at": row[unit], "reward": row["reward"]}, "a line", extra="ignore")
+                if unit == "update" and not 0 <= point.reward <= 1:
+                    raise ConfigurationError(f"the reward of an update is {point.reward}, expected a number in [0, 1]")
                 points.append((point.at, 100 * point.reward))
         except (ValueError, TypeError, AttributeError) as error:
             raise MalformedFile(f"{path}, line {number}: not the log of a training run ({error}).") from error

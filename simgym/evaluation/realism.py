@@ -12,11 +12,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from simgym.evaluation import lexical
 from simgym.evaluation import turn_metrics as metrics
 from simgym.evaluation.reference import Moment, Reference
 from simgym.evaluation.scorecard import MetricRow, Scorecard
@@ -63,9 +65,10 @@ def score_realism(
         simulator=name,
         metrics=(
             *compared.likelihood(),
-            compared.naturalness(),
+            *compared.naturalness(),
             *compared.length(),
             *compared.vocabulary(),
+            *compared.diversity(),
             *compared.openings(),
             *compared.intent(),
             *compared.termination(),
@@ -134,14 +137,27 @@ class _Comparison:
             MetricRow("perplexity", "perplexity per token of human turns", "lower", per_token, None, why),
         )
 
-    def naturalness(self) -> MetricRow:
-        """Cross-validated AUC of a classifier between people and simulator; 0.5 is indistinguishable."""
-        return MetricRow(
-            "classifier_auc",
-            "classifier AUC, human or simulated",
-            "0.5",
-            self._auc("auc", self.human, self.simulated),
-            self._auc_of_halves(),
+    def naturalness(self) -> tuple[MetricRow, ...]:
+        """Cross-validated AUC of a classifier between people and simulator; 0.5 is indistinguishable.
+
+        The controls compare each side with itself: where they are not near 0.5, the turns are too few to tell.
+        """
+        people = self._auc_of_halves("auc halves", self.human)
+        return (
+            MetricRow(
+                "classifier_auc",
+                "classifier AUC, human or simulated",
+                "0.5",
+                self._auc("auc", self.human, self.simulated),
+                people,
+            ),
+            MetricRow(
+                "classifier_auc_control",
+                "classifier AUC, one half or the other (control)",
+                "0.5",
+                self._auc_of_halves("auc halves simulated", self.simulated),
+                people,
+            ),
         )
 
     def length(self) -> tuple[MetricRow, ...]:
@@ -198,6 +214,25 @@ class _Comparison:
                 divergence("words halves", *self.halves),
             ),
         )
+
+    def diversity(self) -> tuple[MetricRow, ...]:
+        """Lexical diversity of what was said in each person's place, as z against people (`lexical`)."""
+        everybody = list(dict.fromkeys(self.human.people))
+        sides = generator(self.seed, "lexical halves").permutation(len(everybody)) % 2
+        rows = []
+        for name, (title, measure) in lexical.DIVERSITIES.items():
+            human = lexical.by_person(measure, self.human.texts, self.human.people, everybody)
+            own = lexical.by_person(measure, self.simulated.texts, self.simulated.people, everybody)
+            rows.append(
+                MetricRow(
+                    name,
+                    title,
+                    "0",
+                    self._statistic(name, partial(lexical.anchored_z, own, human), everybody),
+                    self._statistic(f"{name} halves", partial(lexical.halves_z, human, sides), everybody),
+                )
+            )
+        return tuple(rows)
 
     def openings(self) -> tuple[MetricRow, ...]:
         """How different first turns are from each other (scripted ones are alike), and what they reveal."""
@@ -359,15 +394,15 @@ class _Comparison:
             return Estimate(value=None, low=None, high=None, n=len(set(people)), method="too few turns", seed=None)
         return self._statistic(what, lambda rows: metrics.separation_auc(separation, rows), people, bounds=(0.0, 1.0))
 
-    def _auc_of_halves(self) -> Estimate:
-        """People against people: mean AUC over random halvings of their turns, since one halving says little."""
+    def _auc_of_halves(self, what: str, said: _Said) -> Estimate:
+        """One side against itself: mean AUC over random halvings of its turns, since one halving says little."""
         separations = []
         for number in range(_HALVINGS):
-            side = generator(self.seed, "auc halves", number).permutation(len(self.human.texts)) % 2
+            side = generator(self.seed, what, number).permutation(len(said.texts)) % 2
             order = np.argsort(side, kind="stable")
-            halves = [self.human.pick(order[side[order] == half].tolist()) for half in (0, 1)]
+            halves = [said.pick(order[side[order] == half].tolist()) for half in (0, 1)]
             people = [*halves[0].people, *halves[1].people]
-            seed = derive_seed(self.seed, "auc halves", number) % 2**32
+            seed = derive_seed(self.seed, what, number) % 2**32
             separated = metrics.separability(halves[0].texts, halves[1].texts, people, seed=seed)
             if separated is None:
                 return Estimate(value=None, low=None, high=None, n=len(set(people)), method="too few turns", seed=None)
@@ -378,7 +413,7 @@ class _Comparison:
 
         # ten times the work of any other figure, so fewer resamples
         fewer = min(self.resamples, 199)
-        return self._statistic("auc halves", statistic, self.human.people, resamples=fewer, bounds=(0.0, 1.0))
+        return self._statistic(what, statistic, said.people, resamples=fewer, bounds=(0.0, 1.0))
 
     def _pairwise(self, what: str, said: _Said) -> Estimate | None:
         if not said.texts:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,9 +20,11 @@ from pathlib import Path
 import numpy as np
 
 from simgym.conversation import Conversation, Scenario
+from simgym.data.log_formats import LOG_FORMATS, import_log
 from simgym.data.logged import LoggedConversation, read_logged, unusable
 from simgym.data.openings import scenario_of, unusable_intent
 from simgym.data.splits import SPLITS
+from simgym.data.topics import with_topic
 from simgym.errors import ConfigurationError
 from simgym.seeding import generator
 
@@ -89,7 +92,9 @@ def load_reference(source: str, *, conversations: int = 50, later_turns: int = 3
 
     Args:
         source: `chitchat` (its test split: people whose turns the shipped simulator was not trained to write),
-            `chitchat:SPLIT`, or a file of `simgym data` with intents, such as the `test.jsonl` of `simgym data split`.
+            `chitchat:SPLIT`; a file of `simgym data` with intents, such as the `test.jsonl` of `simgym data split`;
+            or `FORMAT:FILE`, a log in one of `data.LOG_FORMATS` (`mirrorbench:...`, `simulatorarena:...`,
+            `oasst:...`), whose intents are its own descriptions or else the topics of the openings.
         conversations: Use so many, drawn by the seed, a conversation of everybody before the second of anybody; fewer
             if there are not as many.
         later_turns: Moments per conversation in which the person went on talking.
@@ -99,7 +104,9 @@ def load_reference(source: str, *, conversations: int = 50, later_turns: int = 3
         ConfigurationError: there is no such source, or nothing usable in it.
     """
     name, _, split = source.partition(":")
-    if name == "chitchat":
+    if name in LOG_FORMATS and split:
+        logged, title = _foreign(name, split), f"{Path(split).name}, {name}"
+    elif name == "chitchat":
         from simgym.data.chitchat import chitchat_conversations, chitchat_splits
 
         if (split or "test") not in SPLITS:
@@ -110,10 +117,18 @@ def load_reference(source: str, *, conversations: int = 50, later_turns: int = 3
         if not Path(source).is_file():
             raise ConfigurationError(
                 f"The reference {source!r} is neither chitchat nor a file. Give the test.jsonl of `simgym data split`, "
-                "with intents."
+                f"with intents, or FORMAT:FILE with one of {', '.join(LOG_FORMATS)}."
             )
         logged, title = list(read_logged(source)), Path(source).name
     return make_reference(logged, title, conversations=conversations, later_turns=later_turns, seed=seed)
+
+
+def _foreign(format: str, source: str) -> list[LoggedConversation]:
+    """The usable conversations of a log in another format, with intents by rule."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "reference.jsonl"
+        import_log(source, path, format=format)
+        return [with_topic(logged) for logged in read_logged(path)]
 
 
 def make_reference(

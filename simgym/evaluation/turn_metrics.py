@@ -3,7 +3,8 @@
 Sources: first-turn diversity, intent decomposition, termination, naturalness, role and intent adherence are the axes of
 Naous et al., "Flipping the Dialogue: Training and Evaluating User Language Models" (arXiv 2510.06552); where they ask a
 large model or a commercial detector, these are cheap stand-ins that run anywhere, and each docstring says what is
-measured here. A word is a maximal run of letters, digits and apostrophes, lower-cased.
+measured here. A word is a maximal run of letters, digits and apostrophes, lower-cased; see `simgym.words` for scripts
+without spaces between words.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from simgym.words import letter_pairs, spaced
 
 _WORD = re.compile(r"\w+(?:['’]\w+)*")
 LENGTH_EDGES = (1, 2, 3, 5, 8, 12, 20, 35, 60, 100)
@@ -45,14 +48,16 @@ class Separation:
 
 def words(text: str) -> list[str]:
     """The words of a text."""
-    return [word.lower().replace("’", "'") for word in _WORD.findall(text)]
+    return [word.lower().replace("’", "'") for word in _WORD.findall(spaced(text))]
 
 
 def content_words(text: str) -> set[str]:
-    """Words of at least three letters that are not in scikit-learn's list of English stop words."""
+    """Words of at least three letters that are not in scikit-learn's list of English stop words, and pairs of letters
+    in scripts without spaces between words."""
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
-    return {word for word in words(text) if len(word) > 2 and word not in ENGLISH_STOP_WORDS}
+    long = {word for word in words(text) if len(word) > 2 and word not in ENGLISH_STOP_WORDS}
+    return long.union(letter_pairs(text))
 
 
 def length_histogram(lengths: Sequence[int]) -> Floats:
@@ -137,7 +142,7 @@ def adherence(goals: Sequence[str], texts: Sequence[str]) -> Floats:
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    vectoriser = TfidfVectorizer(sublinear_tf=True, stop_words="english")
+    vectoriser = TfidfVectorizer(sublinear_tf=True, stop_words="english", tokenizer=_terms, token_pattern=None)
     try:
         wanted = vectoriser.fit_transform(goals)
     except ValueError:  # the goals hold stop words only
@@ -149,6 +154,11 @@ def adherence(goals: Sequence[str], texts: Sequence[str]) -> Floats:
         if others.size:
             shares[row] = np.mean((own > nearness[row, others]) + 0.5 * (own == nearness[row, others]))
     return shares
+
+
+def _terms(text: str) -> list[str]:
+    """scikit-learn's words of two letters or more; letter pairs where there are no spaces between words."""
+    return re.findall(r"\b\w\w+\b", spaced(text)) + letter_pairs(text)
 
 
 def separability(

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from simgym._forks import ForkSafeLock
 from simgym.envs.settings import describe
 from simgym.envs.unwrapping import env_ids, simulation_of
 from simgym.errors import ConfigurationError
@@ -20,7 +21,7 @@ from simgym.plugins import unknown
 from simgym.seeding import derive_seed
 from simgym.simulation import Dialogue, Simulation
 
-_guard = threading.Lock()
+_guard = ForkSafeLock()
 
 
 def shared_simulation(env_id: str, settings: Mapping[str, Any]) -> Simulation:

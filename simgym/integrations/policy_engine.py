@@ -2,17 +2,22 @@
 
 `generate` reads each conversation anew at every turn, decodes eagerly and waits for the longest reply. The engine keeps
 what it has read within a rollout, lets finished conversations leave the batch, and on a GPU replays recorded decoding
-passes (unless TRL trains under autocast). A policy with a LoRA adapter needs no merging, and no weights are copied:
-both read the same tensors. What each conversation draws depends on the trainer's seed, its step and the conversation's
-place alone.
+passes. A policy with a LoRA adapter needs no merging. What each conversation draws depends on the trainer's seed, its
+step and the conversation's place alone.
 
-Not for vLLM, weights that are divided among processes (FSDP, DeepSpeed ZeRO-3), or sampling that the engine does not
-have; `check` says so before the training starts.
+Weights of the dtype that is computed in are read where the trainer has them. Under mixed precision (`bf16: true` and
+float32 weights) the engine reads a copy in the lower one, two bytes a parameter, that takes over the policy's weights
+before each rollout: autocast would cast all weights anew at every token, and nothing could be recorded.
+
+With several processes each has an engine for its own conversations; they wait for each other at every turn, since
+faults and openings are shared. Not for vLLM, weights that are divided among processes (FSDP, DeepSpeed ZeRO-3), or
+sampling that the engine does not have; `check` says so before the training starts.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -35,6 +40,7 @@ class PolicyEngine:
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self._engine: Any = None
+        self._copy: Any = None
 
     def check(self, trainer: Any) -> None:
         """Refuse what the engine cannot do.
@@ -65,16 +71,20 @@ class PolicyEngine:
     @contextlib.contextmanager
     def rollout(self, trainer: Any) -> Iterator[None]:
         """Around all turns between two changes of the weights: what was read is kept within, and dropped behind."""
-        model = self._policy(trainer)
+        policy = self._policy(trainer)
         if self._engine is None:
             self.check(trainer)
-            self._engine = self._make(trainer, model)
-        training = model.training
-        model.eval()
+            self._copy = _rounded_copy(policy, _computed_in(trainer))
+            self._engine = self._make(trainer, policy if self._copy is None else self._copy)
+        if self._copy is not None:
+            _take_over(self._copy, policy)
+        training = policy.training
+        policy.eval()
         try:
-            yield
+            with _own_forward(policy):
+                yield
         finally:
-            model.train(training)
+            policy.train(training)
             self._engine.forget()
 
     def generate(
@@ -113,11 +123,60 @@ class PolicyEngine:
         from simgym.engine import Engine, EngineConfig
 
         tokenizer = getattr(trainer.processing_class, "tokenizer", trainer.processing_class)
-        autocast = trainer.accelerator.mixed_precision in ("bf16", "fp16")  # whose casts a recording would repeat
-        bounds = EngineConfig(
-            max_sequences=_MOST_SEQUENCES, pad_token_id=tokenizer.pad_token_id or 0, cuda_graphs=not autocast
-        )
+        bounds = EngineConfig(max_sequences=_MOST_SEQUENCES, pad_token_id=tokenizer.pad_token_id or 0)
         return Engine(model, tokenizer, bounds)
 
     def _policy(self, trainer: Any) -> Any:
         return trainer.accelerator.unwrap_model(trainer.model)
+
+
+def _computed_in(trainer: Any) -> Any:
+    """The dtype that mixed precision computes in, None without it."""
+    import torch
+
+    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(trainer.accelerator.mixed_precision)
+
+
+def _rounded_copy(policy: Any, dtype: Any) -> Any:
+    """A copy of the policy with its weights in another dtype; None where they have it already.
+
+    Buffers stay as they are: rotary frequencies in half precision would be wrong ones.
+    """
+    import torch
+
+    parameters = [parameter for parameter in policy.parameters() if parameter.is_floating_point()]
+    if dtype is None or all(parameter.dtype == dtype for parameter in parameters):
+        return None
+    rounded = {
+        id(parameter): parameter  # of a frozen base, shared
+        if parameter.dtype == dtype
+        else torch.nn.Parameter(parameter.detach().to(dtype), requires_grad=False)
+        for parameter in parameters
+    }
+    clone = copy.deepcopy(policy, rounded)  # takes these for the parameters, so nothing is copied at full precision
+    for module in clone.modules():  # accelerate and TRL have wrapped some: those run the policy's own, not the copy's
+        for name in ("forward", "_original_forward"):
+            module.__dict__.pop(name, None)
+    clone.eval()
+    return clone
+
+
+def _take_over(clone: Any, policy: Any) -> None:
+    """Give the copy the policy's weights of this moment, in place: recorded passes read them where they are."""
+    import torch
+
+    with torch.no_grad():
+        for ours, theirs in zip(clone.parameters(), policy.parameters(), strict=True):
+            if ours is not theirs:
+                ours.copy_(theirs)
+
+
+@contextlib.contextmanager
+def _own_forward(policy: Any) -> Iterator[None]:
+    """Within it, the policy's forward pass is the model's own, not accelerate's, which turns autocast on."""
+    wrapped = policy.__dict__.pop("forward", None) if hasattr(policy, "_original_forward") else None
+    try:
+        yield
+    finally:
+        if wrapped is not None:
+            policy.forward = wrapped

@@ -80,6 +80,7 @@ class SimulatedUserWorker:
         model: str,
         tokenizer: Any,
         args: Any,
+        user_model: Any = None,
         seed: int = 0,
         system_prompt: str | None = None,
         lora_name: str | None = None,
@@ -94,17 +95,20 @@ class SimulatedUserWorker:
             model: Name of the policy on the vLLM server.
             tokenizer: The policy's.
             args: The trainer's `AsyncGRPOConfig`: server, sampling, group size, bounds of staleness and concurrency.
+            user_model: The model that plays the user; None: the environment's own.
             seed: Decides all randomness of the users and the seeds of the policy's sampling.
             system_prompt: Of the policy; None: what its chat template does without one.
             lora_name: Name under which TRL publishes adapters (`trl-policy`) when a LoRA policy is synced as adapter.
             waits: Seconds before each new attempt when servers do not answer.
-            settings: Arguments of the environment: `judge`, `max_turns`, `model` (of the user), and so on.
+            settings: Further arguments of the environment: `judge`, `max_turns` and so on.
 
         Raises:
             ConfigurationError: `env_id` is no simgym environment, or an argument is wrong.
         """
         import gymnasium
 
+        if user_model is not None:
+            settings["model"] = user_model
         self.simulation = simulation_of(gymnasium.make(env_id, scenarios=list(scenarios), **settings))
         self.rollout_buffer: queue.Queue[Any] = queue.Queue(args.queue_maxsize)
         self.metrics_queue: queue.Queue[dict[str, Any]] = queue.Queue(4096)

@@ -3,9 +3,8 @@
 One forward pass over the conversation, which skips the last layers, gives hidden states. Averages over each assistant
 turn, over its last tokens and over the user turn before it, and how well the words of both turns match in an early
 layer (`pooling.match`), are the features from which a linear head reads a reward. The score is the mean over the
-assistant turns of the reward squashed to [0, 1]. `agents/embedded_reward.py` trained the head to prefer strong models'
-answers to a small model's and to corrupted ones (Bradley-Terry, balanced for length); the model card beside the weights
-says what it gets right and wrong on pairs from people and other models. The head needs no further memory where a
+assistant turns of the reward squashed to [0, 1]. The model card beside the weights says what the head was fitted on,
+and what it gets right and wrong on pairs that people judged (`people_record`). The head needs no further memory where a
 simulator or assistant runs on the same base.
 """
 
@@ -29,8 +28,13 @@ from simgym.language_models.pooling import Exchange, Floats, match, pool, render
 from simgym.language_models.transformers_lm import HiddenStates, TransformersLM
 from simgym.transcripts import ModelCall, text_hash
 
-SHIPPED_HEAD = Path(__file__).with_name("heads") / "smollm2-135m-helpfulness"
-"""Trained by `agents/embedded_reward.py`; its README.md is the model card."""
+HEADS = Path(__file__).with_name("heads")
+"""Folders of the heads that simgym ships."""
+SHIPPED_HEAD = HEADS / "smollm2-135m-people"
+"""Fitted by `agents/people_reward.py`; its README.md is the model card. The head of earlier versions is beside it, and
+is read by its name, `smollm2-135m-helpfulness`."""
+PROMPTS_NAME = "prompts.txt"
+"""In a head's folder: `prompt_key` of what it was fitted on, one a line."""
 TENSORS = ("mean", "deviation", "match_mean", "match_deviation", "weight")
 """What `head.safetensors` holds; see `Head`."""
 
@@ -59,6 +63,8 @@ class Head:
     """Reward that becomes 0.5."""
     scale: float
     """Reward above the centre that becomes 0.73."""
+    measures: str = "whether replies are more like a strong model's than like a small model's or spoilt ones"
+    """What a high reward means; hashed into plans, so heads that do not say keep these words of earlier versions."""
 
     def features(self, pooled: Floats, matched: Floats) -> Floats:
         """What is weighed, shape (N, 3 D + 3), of N exchanges with pooled states (N, 3, D) and matches (N, 3)."""
@@ -72,8 +78,18 @@ class Head:
         return rewards
 
 
+def head_folder(head: str | Path) -> Path:
+    """The folder of a head: one that exists, else the shipped one of that name."""
+    return Path(head) if Path(head).exists() or not (HEADS / head).is_dir() else HEADS / head
+
+
+def prompt_key(prompt: str) -> str:
+    """Names a prompt without telling it; case and spaces do not count."""
+    return text_hash(" ".join(prompt.lower().split()))[:12]
+
+
 def read_head(folder: str | Path) -> Head:
-    """The head in a folder: `head.safetensors` and `head.json`.
+    """The head in a folder: `head.safetensors` and `head.json`; or the shipped one of that name.
 
     Raises:
         WeightsError: a file is missing or does not hold a head.
@@ -81,15 +97,17 @@ def read_head(folder: str | Path) -> Head:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
+    folder = head_folder(folder)
     try:
-        tensors = load_file(Path(folder) / "head.safetensors")
-        settings = read_json(Path(folder) / "head.json")
+        tensors = load_file(folder / "head.safetensors")
+        settings = read_json(folder / "head.json")
         head = Head(
             layer=int(settings["layer"]),
             match_layer=int(settings["match_layer"]),
             base=str(settings["base"]),
             centre=float(settings["centre"]),
             scale=float(settings["scale"]),
+            measures=str(settings.get("measures", Head.__dataclass_fields__["measures"].default)),
             **{name: tensors[name].astype(np.float32) for name in TENSORS},
         )
         if not (head.deviation > 0).all() or not (head.match_deviation > 0).all():
@@ -110,13 +128,13 @@ class RewardHeadJudge:
 
         Args:
             model: The base model the head was trained on, in process; None: the one the head names.
-            head: Folder of the head; None: the one simgym ships.
+            head: Folder of the head, or the name of a shipped one; None: the default one.
 
         Raises:
             MissingDependency: the extra `local` is not installed.
         """
         require_extra("local", "The judge reward_head, which reads the hidden states of a model in this process,")
-        self.folder = Path(head) if head is not None else SHIPPED_HEAD
+        self.folder = head_folder(head) if head is not None else SHIPPED_HEAD
         self.model_spec = model
         self._head: Head | None = None
 
@@ -150,8 +168,7 @@ class RewardHeadJudge:
         head, model = self._ready()
         return {
             "judge": "reward_head",
-            # Hashed into plans: keeps the words of earlier versions, so that their runs can be continued.
-            "measures": "whether replies are more like a strong model's than like a small model's or spoilt ones",
+            "measures": head.measures,
             "head": self.folder.name,
             "weights": text_hash(head.weight.tobytes().hex()),
             "model": model.fingerprint(),
@@ -159,6 +176,11 @@ class RewardHeadJudge:
             "centre": head.centre,
             "scale": head.scale,
         }
+
+    def fitted_on(self, prompt: str) -> bool:
+        """Whether the head was fitted on answers to a prompt, which then says nothing of others."""
+        path = self.folder / PROMPTS_NAME
+        return path.is_file() and prompt_key(prompt) in path.read_text(encoding="ascii").split()
 
     def _judgement(self, head: Head, text: str, exchanges: list[Exchange], read: HiddenStates | None) -> Judgement:
         turn = len(exchanges)

@@ -8,16 +8,17 @@ means nothing. Weights are safetensors; code that comes with them runs only if y
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Sequence
 from typing import Any
 
+from simgym._forks import ForkSafeLock
 from simgym.chat_template import render
 from simgym.conversation import Conversation, Scenario, up_to_answer
 from simgym.errors import ConfigurationError
 from simgym.extras import require_extra
 from simgym.judges.base import Judgement
 from simgym.language_models.pretrained import load_pretrained
+from simgym.language_models.threads import check_fork, settle_threads
 from simgym.language_models.weights import local_chat_template, local_files, resolve_weights
 from simgym.transcripts import ModelCall, text_hash
 
@@ -66,14 +67,14 @@ class RewardModelJudge:
         self.centre, self.scale = centre, scale
         self.max_batch_size, self.device, self.dtype = max_batch_size, device, dtype
         self.trust_remote_code = trust_remote_code
-        self._lock = threading.RLock()
+        self._lock = ForkSafeLock()
         self._loaded: tuple[Any, Any] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_lock": None, "_loaded": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _lock=threading.RLock())
+        self.__dict__.update(state, _lock=ForkSafeLock())
 
     def judge(
         self, scenarios: Sequence[Scenario], conversations: Sequence[Conversation], *, seeds: Sequence[int]
@@ -154,6 +155,8 @@ class RewardModelJudge:
         return [float(value) for value in logits[:, 0].float()]
 
     def _ready(self) -> tuple[Any, Any]:
+        settle_threads()
+        check_fork(self.device)
         if self._loaded is None:
             from transformers import AutoModelForSequenceClassification
 

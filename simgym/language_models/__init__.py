@@ -10,6 +10,7 @@ from simgym.language_models.response_cache import CachedLM
 from simgym.language_models.scripted_lm import ScriptedLM
 from simgym.language_models.secret import Secret
 from simgym.language_models.transformers_lm import TransformersLM
+from simgym.language_models.vllm_lm import VllmLM
 from simgym.language_models.weights import DEFAULT_MODEL, resolve_weights
 from simgym.language_models.wrappers import CountingLM, Counts
 
@@ -31,6 +32,7 @@ __all__ = [
     "adapter_fingerprint",
     # who implements it
     "TransformersLM",
+    "VllmLM",
     "OpenAILM",
     "ScriptedLM",
     "CachedLM",

@@ -1,23 +1,18 @@
-"""A `TransformersLM` once its weights are in memory: an engine, and the tokenizers round it.
+"""A `TransformersLM` once its weights are in memory: an engine, and the tokenizer's side of it (`_chat_tokens`).
 
-Here text becomes token ids and back. Requests become sequences of the engine, with the stop tokens of the role that
-speaks, and completions become generations. `TransformersLM` describes the model and is what callers see.
+Requests become sequences of the engine, and completions become generations. `TransformersLM` describes the model and is
+what callers see.
 """
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Mapping
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from simgym.chat_template import control_tokens, render, token_id, turn_end, turn_end_token, without_control_tokens
-from simgym.conversation import END_OF_CONVERSATION
 from simgym.engine import (
     AdapterMismatch,
     Completion,
@@ -30,51 +25,45 @@ from simgym.engine import (
 )
 from simgym.engine.numerics import MIXED, convert, converted
 from simgym.errors import ConfigurationError, WeightsError
+from simgym.language_models._chat_tokens import ChatTokens, Drawn, overflow
 from simgym.language_models.adapters import read_adapter
 from simgym.language_models.base import Generation, Request
 from simgym.language_models.pretrained import load_pretrained, unreadable
-from simgym.language_models.thoughts import without_reasoning
 from simgym.language_models.weights import Weights, resolve_weights
 from simgym.seeding import derive_seed
-from simgym.template_date import needs_date, with_date
-from simgym.tokenization import encode, encode_with_offsets
+from simgym.tokenization import encode_with_offsets
 
 if TYPE_CHECKING:
     from simgym.language_models.transformers_lm import TransformersLM
 
 
 class LoadedModel:
-    """Engine, tokenizers and stop tokens."""
+    """Engine and tokenizers."""
 
     def __init__(self, options: TransformersLM) -> None:
         weights = resolve_weights(options.name, revision=options.revision)
-        self.tokenizer, model = _load(options, weights)
+        tokenizer, model = _load(options, weights)
         config = model.config.get_text_config()
         longest: int = getattr(config, "max_position_embeddings", 2048)
         self.context_length = options.context_length or longest
-        if options.chat_template is not None:
-            self.tokenizer.chat_template = options.chat_template
-        if needs_date(str(self.tokenizer.chat_template)):
-            self.tokenizer.chat_template = with_date(self.tokenizer.get_chat_template(), options.date)
-        # role marks that the tokenizer does not know for special tokens, and that decoding therefore leaves in a text
-        self._writes_plain_marks = bool(set(control_tokens(self.tokenizer)) - set(self.tokenizer.all_special_tokens))
-        self._template_variables = options.chat_template_kwargs
-        self._turn_end = turn_end(self.tokenizer) if self.tokenizer.chat_template else ""
-        self._turn_end_token = turn_end_token(self.tokenizer) if self.tokenizer.chat_template else None
-        self.end_token_ids = _end_token_ids(model, self.tokenizer)
-        candidates: tuple[Any, ...] = (self.tokenizer.bos_token_id, *sorted(self.stop_token_ids("user")), 0)
-        self.start_token = next(int(token) for token in candidates if token is not None)
-        self._tokenizers: dict[str, Any] = {}
+        ends = model.generation_config.eos_token_id
+        self.chat = ChatTokens(
+            tokenizer,
+            end_tokens=ends if isinstance(ends, list) else [ends],
+            chat_template=options.chat_template,
+            variables=options.chat_template_kwargs,
+            date=options.date,
+        )
         max_kv_gib = options.max_kv_gib
         self.engine = Engine(
             model,
-            self.tokenizer,
+            tokenizer,
             EngineConfig(
                 max_sequences=options.max_batch_size,
                 max_length=self.context_length,
                 max_kv_bytes=None if max_kv_gib is None else max(1, round(max_kv_gib * 2**30)),
                 max_prefix_bytes=None if options.kv_cache_gib is None else round(options.kv_cache_gib * 2**30),
-                pad_token_id=self.start_token,
+                pad_token_id=self.chat.start_token,
                 cuda_graphs=options.cuda_graphs,
             ),
             lock=options.lock,
@@ -82,50 +71,23 @@ class LoadedModel:
         for name, path in options.adapters.items():
             self.add_adapter(name, path)
 
-    def tokenizer_of(self, adapter: str | None) -> Any:
-        """The tokenizer of an adapter, which may know more tokens than the model's own."""
-        return self._tokenizers.get(adapter, self.tokenizer) if adapter is not None else self.tokenizer
-
-    def encode(self, text: str, adapter: str | None = None) -> list[int]:
-        """Token ids of a text in which special tokens are written out."""
-        return encode(self.tokenizer_of(adapter), text)
-
     def encode_with_offsets(self, text: str) -> tuple[list[int], np.ndarray[Any, np.dtype[np.int64]]]:
         """Token ids that fit the context, the beginning cut off, and the characters each stands for, shape (L, 2)."""
-        token_ids, offsets = encode_with_offsets(self.tokenizer, text)
+        token_ids, offsets = encode_with_offsets(self.chat.tokenizer, text)
         kept = slice(-self.context_length, None)
         return token_ids[kept], np.array(offsets[kept], dtype=np.int64)
 
-    def prompt(self, request: Request) -> str:
-        """The text that the model reads for a request."""
-        return render(
-            self.tokenizer_of(request.adapter), request.messages, request.next_role, variables=self._template_variables
-        )
-
-    def stop_token_ids(self, role: Literal["assistant", "user"], adapter: str | None = None) -> frozenset[int]:
-        """Tokens that end a turn of a role.
-
-        An assistant's turn ends where the model's generation settings and its tokenizer say. A user's ends there, too,
-        where the chat template ends one, and at the end of the conversation.
-        """
-        if role == "assistant":
-            return self.end_token_ids
-        own = {self._turn_end_token, token_id(self.tokenizer_of(adapter), END_OF_CONVERSATION)}
-        return self.end_token_ids | {token for token in own if token is not None}
-
     def sequence(self, request: Request, token_ids: list[int]) -> Sequence:
         """What the engine runs for a request whose prompt has these token ids."""
-        sampling, stop_texts = request.sampling, request.sampling.stop
-        if request.next_role == "user" and self._turn_end and self._turn_end_token is None:
-            stop_texts = (*stop_texts, self._turn_end)
+        sampling = request.sampling
         return Sequence(
             prompt=token_ids,
             seed=derive_seed(request.seed),
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             max_new_tokens=sampling.max_new_tokens,
-            stop_token_ids=self.stop_token_ids(request.next_role, request.adapter),
-            stop_texts=stop_texts,
+            stop_token_ids=self.chat.stop_token_ids(request.next_role, request.adapter),
+            stop_texts=self.chat.stop_texts(request),
             adapter=request.adapter,
             json_schema=None if request.json_schema is None else json.dumps(request.json_schema),
         )
@@ -137,42 +99,16 @@ class LoadedModel:
             BaseException: what went wrong with the sequence, unless it is too large, which is a fault.
         """
         if isinstance(completion.error, SequenceTooLarge):
-            return Generation(
-                text="",
-                finish_reason="fault",
-                prompt=prompt,
-                prompt_token_ids=tuple(sequence.prompt),
-                prompt_tokens=len(sequence.prompt),
-                fault=f"context_overflow: {completion.error}",
-            )
+            return overflow(prompt, sequence.prompt, str(completion.error))
         if completion.error is not None:
             raise completion.error
-        tokenizer = self.tokenizer_of(request.adapter)
-        raw = str(tokenizer.decode(list(completion.token_ids), skip_special_tokens=False))
-        text = raw
-        if not request.kept_tokens:
-            text = str(tokenizer.decode(list(completion.token_ids), skip_special_tokens=True))
-        generation = Generation(
-            text=text,
-            token_ids=completion.token_ids,
-            logprobs=completion.logprobs,
-            finish_reason=completion.finish_reason or "length",
-            prompt=prompt,
-            prompt_token_ids=tuple(sequence.prompt),
-            prompt_tokens=len(sequence.prompt),
-            completion_tokens=len(completion.token_ids),
-        )
-        clean = partial(without_control_tokens, tokenizer, kept=request.kept_tokens)
-        generation = without_reasoning(generation, raw=raw, clean=clean)
-        said = clean(generation.text) if request.kept_tokens or self._writes_plain_marks else generation.text
-        for stop in sequence.stop_texts:
-            said = said.split(stop)[0]
-        return replace(generation, text=said)
+        drawn = Drawn(completion.token_ids, completion.logprobs, completion.finish_reason or "length")
+        return self.chat.generation(request, prompt, sequence.prompt, drawn)
 
     def add_adapter(self, name: str, path: str) -> None:
         """Put an adapter on the model; if it does not fit, the model stays as it was for everybody else."""
         adapter = read_adapter(path)
-        tokenizer = self._tokenizer_with(adapter.tokens) if adapter.tokens else None
+        tokenizer = self.chat.tokenizer_with(adapter.tokens) if adapter.tokens else None
         try:
             self.engine.runner.lora_bank.add(name, adapter.lora)
         except AdapterMismatch as error:
@@ -180,18 +116,7 @@ class LoadedModel:
                 f"The adapter {path} does not fit the model: {error}. Is it for another base?"
             ) from error
         if tokenizer is not None:
-            self._tokenizers[name] = tokenizer
-
-    def _tokenizer_with(self, tokens: Mapping[str, int]) -> Any:
-        tokenizer = copy.deepcopy(self.tokenizer)
-        tokenizer.add_special_tokens({"additional_special_tokens": list(tokens)}, replace_extra_special_tokens=False)
-        for token, expected in tokens.items():
-            if (actual := tokenizer.convert_tokens_to_ids(token)) != expected:
-                raise WeightsError(
-                    f"The adapter calls {token} token {expected}, but for this base model it is {actual}. Is the "
-                    "adapter for another base?"
-                )
-        return tokenizer
+            self.chat.keep_tokenizer(name, tokenizer)
 
 
 def _load(options: TransformersLM, weights: Weights) -> tuple[Any, Any]:
@@ -256,12 +181,6 @@ def _round(model: Any, options: TransformersLM) -> None:
     convert(model, options.dtype)
     if converted(model) < model.config.get_text_config().num_hidden_layers:
         raise ConfigurationError(f"{options.name} has too few linear layers for dtype {options.dtype}. Use float32.")
-
-
-def _end_token_ids(model: Any, tokenizer: Any) -> frozenset[int]:
-    configured = model.generation_config.eos_token_id
-    tokens = [*(configured if isinstance(configured, list) else [configured]), tokenizer.eos_token_id]
-    return frozenset(int(token) for token in tokens if token is not None)
 
 
 def _device(name: str) -> Any:

@@ -64,8 +64,8 @@ class ServerClient:
     Hundreds of requests at a time have several connection pools; used in one event loop.
     """
 
-    def __init__(self, base_url: str, key: str) -> None:
-        """Nothing is sent yet; `key` goes into the header of each request."""
+    def __init__(self, base_url: str, key: str, headers: Mapping[str, str] | None = None) -> None:
+        """Nothing is sent yet; `key` and `headers` go into each request."""
         openai = optional_import("openai", "openai")
         flavour = next(
             kind.__module__ for kind in openai.DefaultAsyncHttpxClient.__mro__ if kind.__name__ == "AsyncClient"
@@ -94,7 +94,7 @@ class ServerClient:
                 base_url=base_url,
                 max_retries=0,
                 timeout=None,
-                default_headers={"Accept-Encoding": "gzip"},  # what `_read` can unpack within bounds
+                default_headers={**(headers or {}), "Accept-Encoding": "gzip"},  # what `_read` can unpack within bounds
                 http_client=openai.DefaultAsyncHttpxClient(
                     event_hooks={"request": [stay], "response": [bound]},
                     follow_redirects=True,

@@ -41,6 +41,9 @@ _CHANGING_STARTS = ("pissa", "olora", "corda", "loftq", "lora_ga")
 _PREFIX = "base_model.model."
 """In front of each module's name in a file of PEFT."""
 _PLAIN_PATTERN = re.compile(r"\^?([\w.*+]|\\\.)*\$?")
+_DECIDING = ("use_rslora", "rank_pattern", "alpha_pattern", "fan_in_fan_out", "layers_to_transform")
+_END_TOKEN = 49152
+"""Of fine-tuned simulators on the default model."""
 _MERGE = "Merge it with merge_and_unload and give the merged folder as model=."
 
 
@@ -149,11 +152,31 @@ def adapter_folder(path: str) -> Path:
 
 
 def adapter_fingerprint(path: str) -> str:
-    """Identifies an adapter by its content if it is a local folder, else by its name."""
-    weights = Path(path).expanduser() / WEIGHTS
-    if not weights.is_file():
+    """Identifies an adapter by its content if it is a local folder, else by its name.
+
+    The content are the weights, and of the settings what says how they are applied, where it is not as in the adapters
+    of earlier versions: a strength of two ranks, on every layer, for the end token of the default model.
+    """
+    folder = Path(path).expanduser()
+    if not (folder / WEIGHTS).is_file():
         return path
-    return f"sha256:{text_hash(weights.read_bytes().hex())}"
+    weights = f"sha256:{text_hash((folder / WEIGHTS).read_bytes().hex())}"
+    settings = _deciding_settings(folder / CONFIG)
+    return f"{weights} {text_hash(json.dumps(settings, sort_keys=True))}" if settings else weights
+
+
+def _deciding_settings(path: Path) -> dict[str, Any]:
+    """Settings that decide what the weights do and that the weights themselves do not show."""
+    try:
+        config = read_as(dict, read_json(path), CONFIG)
+    except (OSError, ValueError):  # loading the adapter says so
+        return {}
+    settings = {name: config[name] for name in _DECIDING if config.get(name)}
+    if config.get("lora_alpha") != 2 * (config.get("r") or 0):
+        settings |= {name: config.get(name) for name in ("lora_alpha", "r")}
+    if (tokens := config.get("trainable_token_indices")) not in (None, [], {}, [_END_TOKEN]):
+        settings["trainable_token_indices"] = tokens
+    return settings
 
 
 def _token_ids(config: Any) -> list[int]:

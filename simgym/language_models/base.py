@@ -176,6 +176,23 @@ class ChoosingModel(LanguageModel, Protocol):
         ...
 
 
+@runtime_checkable
+class AdaptableModel(LanguageModel, Protocol):
+    """A language model that LoRA adapters can be added to."""
+
+    adapters: dict[str, str]
+    """Folder or hub id of each adapter, by the name that requests use."""
+
+    def load_adapter(self, name: str, path: str) -> None:
+        """Add an adapter from a folder or hub id; usable as `Request(adapter=name)` from now on.
+
+        Raises:
+            ConfigurationError: the model has no room for it.
+            WeightsError: it cannot be read, or does not fit the model.
+        """
+        ...
+
+
 def record_call(
     role: Literal["assistant", "user", "judge"],
     turn: int,

@@ -1,12 +1,17 @@
-"""From a specification to a language model, one instance each: roles that name the same model share its weights."""
+"""From a specification to a language model, one instance each: roles that name the same model share its weights.
+
+Models with weights are kept until `clear_language_models`. Clients of servers are cheap to make again, and a trainer
+may have a URL for every rollout, so only the `MAX_CLIENTS` that were used last are kept; whoever has one keeps it.
+"""
 
 from __future__ import annotations
 
 import json
-import threading
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
+from simgym._forks import ForkSafeLock
 from simgym.language_models.base import LanguageModel, Purpose
 from simgym.language_models.model_spec import ModelSpec, is_language_model
 from simgym.language_models.secret import Secret
@@ -15,8 +20,12 @@ from simgym.plugins import make
 LanguageModelSpec = LanguageModel | str | Mapping[str, Any] | ModelSpec
 """What every `model=` argument takes; see `ModelSpec`."""
 
+MAX_CLIENTS = 64
+"""Clients of servers that are kept."""
 _loaded: dict[str, LanguageModel] = {}
-_lock = threading.RLock()  # a model round a model loads that one while it is being made
+_clients: OrderedDict[str, None] = OrderedDict()
+"""Keys of those in `_loaded` that are clients, the one that rested longest first."""
+_lock = ForkSafeLock()  # reentrant: a model round a model loads that one while it is being made
 
 
 def load_language_model(spec: LanguageModelSpec, **options: Any) -> LanguageModel:
@@ -40,7 +49,13 @@ def load_language_model(spec: LanguageModelSpec, **options: Any) -> LanguageMode
     with _lock:
         if key not in _loaded:
             _loaded[key] = make("language_models", parsed.kind, arguments)
-        return _loaded[key]
+        model = _loaded[key]
+        if getattr(unwrapped(model), "is_client", False):
+            _clients[key] = None
+            _clients.move_to_end(key)
+            while len(_clients) > MAX_CLIENTS:
+                del _loaded[_clients.popitem(last=False)[0]]
+        return model
 
 
 def _identity(value: Any) -> str:
@@ -64,3 +79,4 @@ def clear_language_models() -> None:
     """Drop the shared instances, so that their memory can be freed."""
     with _lock:
         _loaded.clear()
+        _clients.clear()

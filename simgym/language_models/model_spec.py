@@ -29,6 +29,7 @@ from simgym.errors import ConfigurationError, UnknownName
 from simgym.jsonl import parse_json
 from simgym.language_models.base import LanguageModel
 from simgym.language_models.secret import NO_SECRETS, Secret
+from simgym.language_models.server_headers import read_headers
 from simgym.plugins import PYTHON_PREFIX, available, check_options, unknown
 
 _ADDRESS = re.compile(r"@(?=https?://)")
@@ -233,6 +234,9 @@ def _refuse_secrets(arguments: Mapping[str, Any]) -> None:
     for key, value in arguments.items():
         if isinstance(value, Secret):
             continue  # written as the name of its variable
+        if key == "headers" and isinstance(value, Mapping):
+            read_headers(value)  # refuses those that sound like a secret
+            continue
         if _SECRETS.fullmatch(str(key)) and value is not None and str(value).lower() not in NO_SECRETS:
             raise ConfigurationError(
                 f"The model's settings hold {key!r}, and settings are stored in plans and shell histories. Set "

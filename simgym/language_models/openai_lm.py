@@ -27,6 +27,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from simgym._forks import renew_in_children
 from simgym.chat_template import render, without_control_tokens
 from simgym.errors import ConfigurationError, ServerUnavailable
 from simgym.extras import require_extra
@@ -38,6 +39,7 @@ from simgym.language_models._server_replies import Reply, read_likelihood, read_
 from simgym.language_models._server_requests import ServerRequests, Unanswered
 from simgym.language_models.base import Generation, Likelihood, Purpose, Request
 from simgym.language_models.secret import Secret
+from simgym.language_models.server_headers import read_headers, reveal_headers
 from simgym.language_models.thoughts import without_reasoning
 from simgym.language_models.weights import local_chat_template
 from simgym.tokenization import encode_around
@@ -65,6 +67,9 @@ class _Call:
 class OpenAILM:
     """Asks an OpenAI-compatible server; implements `LanguageModel`."""
 
+    is_client = True
+    """Holds no weights, so `load_language_model` may make it again."""
+
     def __init__(
         self,
         model: str,
@@ -78,6 +83,7 @@ class OpenAILM:
         tokenizer: Any = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         extra_body: Mapping[str, Any] | None = None,
+        headers: Mapping[str, Any] | None = None,
         logprobs: bool = False,
     ) -> None:
         """Describe the server; nothing is sent or started yet.
@@ -98,6 +104,8 @@ class OpenAILM:
             chat_template_kwargs: Variables for the server's chat template, as models that reason have
                 (`{"enable_thinking": False}`); vLLM, SGLang and llama.cpp know the field.
             extra_body: More JSON fields for every request; they win, and a value of None leaves a field out.
+            headers: More HTTP headers, as gateways and trainers want (`{"X-Session-Id": "7"}`); they say nothing about
+                the model, so they are no part of its fingerprint. A value that is secret is `{"env": "VARIABLE"}`.
             logprobs: Also ask for log-probabilities. `token_ids` stay empty all the same: the protocol has none.
         """
         if not (1 <= max_concurrency <= 1000 and timeout > 0 and max_retries >= 0):
@@ -113,6 +121,7 @@ class OpenAILM:
         self.chat_template_kwargs = dict(chat_template_kwargs or {})
         self.extra_body = dict(extra_body or {})
         self.logprobs = logprobs
+        self._headers = read_headers(headers or {})
         address = base_url or os.environ.get("OPENAI_BASE_URL")
         self._needs_key = not address
         self._base_url = (address or "https://api.openai.com/v1").rstrip("/")
@@ -131,15 +140,19 @@ class OpenAILM:
         return f"OpenAILM({self.name!r}, base_url={self._address!r})"
 
     def __getstate__(self) -> dict[str, Any]:
-        here = {"_lock", "_connection", "_process", "_loaded_tokenizer"}
+        here = {"_lock", "_connection", "_loaded_tokenizer"}
         return {key: value for key, value in self.__dict__.items() if key not in here}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        self._loaded_tokenizer: Any = None
+        self.renew_after_fork()
+        renew_in_children(self)
+
+    def renew_after_fork(self) -> None:
+        """In a forked child: the connection's thread is not there, and a lock that was held is held for ever."""
         self._lock = threading.Lock()
         self._connection: ServerConnection | None = None
-        self._process = os.getpid()
-        self._loaded_tokenizer: Any = None
 
     def generate(self, requests: Sequence[Request]) -> list[Generation]:
         """Answer N requests; see `LanguageModel.generate`.
@@ -340,12 +353,13 @@ class OpenAILM:
             )
         return key or "none"
 
+    def _client(self) -> ServerClient:
+        return ServerClient(self._base_url, self._key(), reveal_headers(self._headers))
+
     def _ready(self) -> ServerConnection:
-        if self._process != os.getpid():  # forked: the thread is not here, and a lock held then is held for ever
-            self.__setstate__({})
         with self._lock:
             if self._connection is None:
-                self._connection = ServerConnection(ServerClient(self._base_url, self._key()), self.max_concurrency)
+                self._connection = ServerConnection(self._client(), self.max_concurrency)
                 weakref.finalize(self, self._connection.stop).atexit = False
             return self._connection
 

@@ -23,13 +23,13 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
+from simgym._forks import ForkSafeLock
 from simgym.errors import CacheError, ConfigurationError, UnknownRequest
 from simgym.jsonl import parse_json
 from simgym.language_models.base import Generation, LanguageModel, Likelihood, Purpose, Request
@@ -69,13 +69,14 @@ class CachedLM:
         self._opened = False
         if mode != "off" and (mode != "record" or Path(path).exists()):
             self._open()
+            self._opened = True
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key not in ("_lock", "_identity")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self._identity: str | None = None
 
     def __getattr__(self, name: str) -> Any:
@@ -167,6 +168,7 @@ class CachedLM:
                 self._open()
             except ConfigurationError as error:
                 raise CacheError(str(error)) from error
+            self._opened = True  # not before: other threads would look for a table that is still being made
         try:
             with self._connect() as database:
                 yield database
@@ -177,7 +179,6 @@ class CachedLM:
             ) from error
 
     def _open(self) -> None:
-        self._opened = True
         there = Path(self.path).is_file()
         if not there and self.mode != "record":
             raise ConfigurationError(f"There is no file {self.path} to {self.mode} from. Record one first.")

@@ -39,7 +39,7 @@ class Secret:
         key = (self._value or os.environ.get(self.variable) or "").strip()
         if not key and self._left_behind:
             raise ConfigurationError(
-                "An API key that is given as api_key= does not travel to other processes or into pickles. "
+                "A key that is given in Python (api_key=) does not travel to other processes or into pickles. "
                 f"Set {self.variable} there."
             )
         if not (key.isascii() and key.isprintable()):

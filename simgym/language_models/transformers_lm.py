@@ -13,23 +13,24 @@ than about 1e-2, so that batch-dependent rounding eventually changes a sampled t
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from simgym._forks import renew_in_children
 from simgym.engine import EngineStats, Scored
 from simgym.errors import ConfigurationError
 from simgym.extras import require_extra
+from simgym.language_models._chat_tokens import prompt_fingerprint
 from simgym.language_models._loaded_model import LoadedModel
-from simgym.language_models._threads import settle_threads
 from simgym.language_models.base import Generation, Likelihood, Purpose, Request, SamplingParams
+from simgym.language_models.threads import check_fork, settle_threads
 from simgym.language_models.weights import DEFAULT_MODEL, local_chat_template, local_files
-from simgym.template_date import DEFAULT_DATE, check_date, needs_date
-from simgym.tokenization import encode_around, next_token
-from simgym.transcripts import text_hash
+from simgym.template_date import DEFAULT_DATE, check_date
 
 _OWN_OPTIONS = {"revision", "dtype", "torch_dtype", "trust_remote_code", "use_safetensors", "token", "config"}
 """Arguments of `from_pretrained` that `model_options` may not hold."""
@@ -114,19 +115,37 @@ class TransformersLM:
         self.cuda_graphs = cuda_graphs
         self.lock = threading.RLock()
         """Held during each forward pass. Never hold it while you call a method: another thread may lead the batch."""
+        self._calls: set[object] = set()
         self._loaded: LoadedModel | None = None
         self._read_files: tuple[dict[str, str], str | None] | None = None
+        renew_in_children(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "lock": None, "_loaded": None, "_read_files": None}
+        return {**self.__dict__, "lock": None, "_calls": None, "_loaded": None, "_read_files": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, lock=threading.RLock())
+        self.__dict__.update(state, lock=threading.RLock(), _calls=set())
+        renew_in_children(self)
+
+    def renew_after_fork(self) -> None:
+        """In a forked child: what another thread was in the middle of stays so, hence the model is loaded again."""
+        if self._calls:
+            self._loaded, self._calls, self.lock = None, set(), threading.RLock()
+
+    @contextlib.contextmanager
+    def _in_use(self) -> Iterator[None]:
+        """A call that a fork must not find half done."""
+        call = object()
+        self._calls.add(call)
+        try:
+            yield
+        finally:
+            self._calls.discard(call)
 
     @property
     def tokenizer(self) -> Any:
         """The model's tokenizer; loads the model."""
-        return self._ready().tokenizer
+        return self._ready().chat.tokenizer
 
     @property
     def model(self) -> Any:
@@ -146,12 +165,16 @@ class TransformersLM:
         Raises:
             ConfigurationError: a request names an adapter that is not loaded, or the model has no chat template.
         """
+        with self._in_use():
+            return self._generate(requests)
+
+    def _generate(self, requests: Sequence[Request]) -> list[Generation]:
         with self.lock:
             loaded = self._ready()
             self._check_adapters([request.adapter for request in requests])
-            prompts = [loaded.prompt(request) for request in requests]
+            prompts = [loaded.chat.prompt(request) for request in requests]
             sequences = [
-                loaded.sequence(request, loaded.encode(prompt, request.adapter))
+                loaded.sequence(request, loaded.chat.encode(prompt, request.adapter))
                 for request, prompt in zip(requests, prompts, strict=True)
             ]
         # not under the lock, so that the requests of other threads join the batch
@@ -169,27 +192,13 @@ class TransformersLM:
         Prompt and continuation are tokenized together, as the model reads them; a token that stands in both counts
         towards the continuation. An empty prompt stands for the model's start token.
         """
-        if len(prompts) != len(continuations):
-            raise ConfigurationError(
-                f"Got {len(prompts)} prompts and {len(continuations)} continuations, expected as many."
-            )
         with self.lock:
             loaded = self._ready()
             self._check_adapters([adapter])
-            texts = []
-            for index, (prompt, continuation) in enumerate(zip(prompts, continuations, strict=True)):
-                head, tail = encode_around(loaded.tokenizer_of(adapter), prompt, continuation)
-                head = head or [loaded.start_token]
-                if not tail:
-                    raise ConfigurationError(f"Continuation {index} is empty. There is nothing to score.")
-                if len(tail) >= loaded.context_length:
-                    raise ConfigurationError(
-                        f"Continuation {index} has {len(tail)} tokens, as many as the context of "
-                        f"{loaded.context_length} or more. Shorten it."
-                    )
-                # of a long prompt the end is kept, which is next to what is scored
-                texts.append(Scored(head[max(0, len(head) + len(tail) - loaded.context_length) :], tail))
-        logprobs = loaded.engine.runner.loglikelihoods(texts, adapter)
+            pairs = loaded.chat.encode_pairs(prompts, continuations, adapter, longest=loaded.context_length)
+            texts = [Scored(head, tail) for head, tail in pairs]
+        with self._in_use():
+            logprobs = loaded.engine.runner.loglikelihoods(texts, adapter)
         return [
             Likelihood(logprob, len(text.continuation), len(text.prompt))
             for logprob, text in zip(logprobs, texts, strict=True)
@@ -203,26 +212,13 @@ class TransformersLM:
             greedy = SamplingParams(temperature=0.0, max_new_tokens=1)
             sequences = []
             for request in requests:
-                prompt = loaded.prompt(request)
-                token_ids = loaded.encode(prompt, request.adapter)
+                prompt = loaded.chat.prompt(request)
+                token_ids = loaded.chat.encode(prompt, request.adapter)
                 sequence = loaded.sequence(replace(request, sampling=greedy, json_schema=None), token_ids)
-                sequence.choices = self._choices(loaded, prompt, choices, request.adapter)
+                sequence.choices = loaded.chat.choices(prompt, choices, request.adapter)
                 sequences.append(sequence)
-        return [completion.choice_logprobs for completion in loaded.engine.generate(sequences)]
-
-    def _choices(
-        self, loaded: LoadedModel, prompt: str, choices: Sequence[str], adapter: str | None
-    ) -> tuple[int, ...]:
-        """The token of each choice behind a prompt."""
-        tokens = []
-        for choice in choices:
-            token = next_token(loaded.tokenizer_of(adapter), prompt, choice)
-            if token is None:
-                raise ConfigurationError(
-                    f"{choice!r} is not one token behind a prompt of {self.name}. Choose other replies."
-                )
-            tokens.append(token)
-        return tuple(tokens)
+        with self._in_use():
+            return [completion.choice_logprobs for completion in loaded.engine.generate(sequences)]
 
     def hidden_states(self, texts: Sequence[str], *, layers: Sequence[int]) -> list[HiddenStates]:
         """What the base model makes of N texts on the way; no adapter is applied.
@@ -246,18 +242,19 @@ class TransformersLM:
             if empty := [index for index, text in enumerate(texts) if not text]:
                 raise ConfigurationError(f"Text {empty[0]} is empty. There is nothing to read.")
             encoded = [loaded.encode_with_offsets(text) for text in texts]
-        states_N = runner.hidden_states([token_ids for token_ids, _ in encoded], list(layers))
+        with self._in_use():
+            states_N = runner.hidden_states([token_ids for token_ids, _ in encoded], list(layers))
         return [HiddenStates(states, offsets) for states, (_, offsets) in zip(states_N, encoded, strict=True)]
 
     def prompt_text(self, request: Request) -> str:
         """The exact text that `generate` reads for a request; what `loglikelihood` takes as a prompt."""
         with self.lock:
             self._check_adapters([request.adapter])
-            return self._ready().prompt(request)
+            return self._ready().chat.prompt(request)
 
     def load_adapter(self, name: str, path: str) -> None:
         """Add a LoRA adapter from a folder or hub id; usable as `Request(adapter=name)` from now on."""
-        with self.lock:
+        with self._in_use(), self.lock:
             self._ready().add_adapter(name, path)
             self.adapters[name] = path
 
@@ -274,7 +271,6 @@ class TransformersLM:
     def fingerprint(self) -> dict[str, Any]:
         """Identifies weights and numerics without loading them; adapters identify themselves where they are used."""
         files, template = self._read_files or self._files()
-        dated = self.date != DEFAULT_DATE or needs_date(template or "")
         return {
             "kind": "transformers",
             "model": self.name,
@@ -282,9 +278,7 @@ class TransformersLM:
             "revision": self.revision,
             "dtype": self.dtype,
             "device": self.device,
-            **({"chat_template": text_hash(template)} if template else {}),
-            **({"chat_template_kwargs": self.chat_template_kwargs} if self.chat_template_kwargs else {}),
-            **({"date": self.date} if dated else {}),
+            **prompt_fingerprint(template, self.chat_template_kwargs, self.date),
             **({"model_options": _plain(self.model_options)} if self.model_options else {}),
         }
 
@@ -302,7 +296,8 @@ class TransformersLM:
 
     def _ready(self) -> LoadedModel:
         settle_threads()
-        with self.lock:
+        check_fork(self.device)
+        with self._in_use(), self.lock:
             if self._loaded is None:
                 self._read_files = self._files()  # whatever becomes of the files, this is what is in memory
                 self._loaded = LoadedModel(self)

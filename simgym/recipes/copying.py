@@ -20,7 +20,8 @@ RECIPES = {
     "reinforce": "a loop of your own, in plain PyTorch",
     "sft_user": "a user simulator, fine-tuned on logs",
     "reward_model": "a reward model, with TRL",
-    "embedded_reward": "a linear reward head on hidden states",
+    "people_reward": "a linear reward head, fitted on people's choices",
+    "embedded_reward": "a linear reward head, fitted on corrupted answers",
 }
 """Names and what comes out."""
 _CONFIGS = {"grpo": "grpo_*", "ppo": "ppo_*"}

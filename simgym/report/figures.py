@@ -24,6 +24,8 @@ from simgym.statistics.intervals import Estimate, format_p_equation
 
 PAGE_INK, _PAGE_PAPER = "#010203", "#fdfcfb"
 """Colours that matplotlib writes and `fit_page` replaces by those of the page."""
+PEOPLE = "people"
+"""Name of the column of a study's participants."""
 SIGNIFICANT = 0.05
 """Corrected p-values below this are called significant."""
 NOT_SIGNIFICANT = "not significant: corrected p ≥ 0.05, or none"
@@ -73,7 +75,9 @@ def matrix_heatmap_svg(results: MatrixResults) -> str:
         An `<svg>` element without XML prolog or date. Cells without data say so; where an assistant meets the simulator
         it was trained with, the cell is outlined.
     """
-    values = [cell.estimate.value for cell in results.cells if cell.estimate.value is not None] or [50.0]
+    people = results.people.estimates if results.people is not None else {}
+    estimates = [*(cell.estimate for cell in results.cells), *people.values()]
+    values = [estimate.value for estimate in estimates if estimate.value is not None] or [50.0]
     middle, span = (min(values) + max(values)) / 2, max(max(values) - min(values), _LEAST_SPAN)
     scale = _Scale(
         low=middle - span / 2, high=middle + span / 2, colours="cividis", ends=(0.0, 1.0), title="mean reward × 100"
@@ -81,13 +85,16 @@ def matrix_heatmap_svg(results: MatrixResults) -> str:
 
     def draw(axes: Any, x: int, y: int, row: str, column: str) -> None:
         cell = results.cell(row, column)
-        if cell is None or cell.estimate.value is None:
+        estimate = people.get(row) if column == PEOPLE else cell.estimate if cell is not None else None
+        if estimate is None or estimate.value is None:
             _draw_nothing(axes, x, y)
         else:
-            _draw_cell(axes, x, y, _CellText(estimate=cell.estimate, remark=f"n = {cell.counted}"), scale)
+            counted = estimate.n if column == PEOPLE or cell is None else cell.counted
+            _draw_cell(axes, x, y, _CellText(estimate=estimate, remark=f"n = {counted}"), scale)
 
     described = "Generalization matrix; the table below holds the same numbers"
-    return _heatmap(results, results.assistants, draw, scale, described)
+    columns = (*results.simulators, PEOPLE) if results.people is not None else results.simulators
+    return _heatmap(results, results.assistants, draw, scale, described, columns=columns)
 
 
 def difference_heatmap_svg(results: MatrixResults) -> str | None:
@@ -162,11 +169,12 @@ def _heatmap(
     described: str,
     *,
     hatching: bool = False,
+    columns: Sequence[str] | None = None,
 ) -> str:
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
-    columns = results.simulators
+    columns = results.simulators if columns is None else columns
     trained_on = results.comparisons.trained_on if results.comparisons is not None else {}
     with _page_style():
         figure = Figure(figsize=(_CELL_WIDTH * len(columns), _CELL_HEIGHT * len(rows)))

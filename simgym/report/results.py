@@ -16,7 +16,9 @@ from simgym.evaluation.comparisons import Comparisons
 from simgym.evaluation.contrasts import Contrast
 from simgym.evaluation.curves import Curve
 from simgym.evaluation.matrix import Cell, Matrix
+from simgym.judges.people_record import people_warning
 from simgym.language_models.weights import DEFAULT_MODEL
+from simgym.report.people import PeopleColumn
 from simgym.typed_json import describe, from_json
 
 SCHEMA_VERSION = 2
@@ -69,6 +71,8 @@ class MatrixResults:
     """Pairs of assistants that the question is about."""
     curves: tuple[Curve, ...] = ()
     """How the assistants were trained."""
+    people: PeopleColumn | None = None
+    """What a study's participants think of the same assistants; None: not given, and in files of earlier versions."""
     notes: tuple[str, ...] = ()
     """Caveats for the reader."""
     schema_version: int = SCHEMA_VERSION
@@ -143,9 +147,11 @@ def what_to_know(fingerprints: Mapping[str, Any]) -> list[str]:
         )
     if fingerprints["judge"].get("judge") == "reward_head":
         notes.append(
-            "The judge is a small reward model: it tells answers like a strong model's from a small model's and from "
-            "corrupted ones. Facts it does not check, and on close pairs it is often wrong (see its model card)."
+            "The judge is a small reward model. Facts it does not check, and on close pairs it is often wrong (see its "
+            "model card)."
         )
+    if warning := people_warning(fingerprints["judge"]):
+        notes.append(warning)
     if DEFAULT_MODEL in repr(fingerprints):
         notes.append(
             "Roles are played by the default 135M model, whose users and replies are weak: the run shows that the "

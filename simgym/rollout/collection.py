@@ -54,6 +54,17 @@ class Conditions:
     simulation: Simulation
     """Opens and steps conversations."""
 
+    @classmethod
+    def of(cls, assistant: Assistant, simulation: Simulation, env_id: str) -> Conditions:
+        """Those of an assistant in a simulation."""
+        fingerprints = {
+            "assistant": assistant.fingerprint(),
+            "simulator": simulation.simulator.fingerprint(),
+            "judge": simulation.judge.fingerprint(),
+            "env": _env_fingerprint(simulation),
+        }
+        return cls(env_id=env_id, fingerprints=fingerprints, simulation=simulation)
+
 
 class Collection:
     """Planned conversations and those that are done; a context manager, safe to be told of from several threads."""
@@ -76,16 +87,7 @@ class Collection:
         self._planned_keys = {(scenario.id, chosen) for scenario, chosen in self.plan}
         self._seed = seed
         self.assistant = assistant
-        self.conditions = Conditions(
-            env_id=env_id_of(env),
-            fingerprints={
-                "assistant": assistant.fingerprint(),
-                "simulator": simulation.simulator.fingerprint(),
-                "judge": simulation.judge.fingerprint(),
-                "env": _env_fingerprint(simulation),
-            },
-            simulation=simulation,
-        )
+        self.conditions = Conditions.of(assistant, simulation, env_id_of(env))
         self.path = path
         self._progress = progress
         self._retried = check_fault_kinds(retried_faults)

@@ -9,6 +9,7 @@ request that is wrong is a 4xx, a simulator that fails after its attempts a 502,
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 import logging
@@ -33,7 +34,7 @@ from simgym.transcripts import tokens_by_role
 MAX_BYTES = 4 * 2**20
 """Of a request's body."""
 MAX_WAITING = 1024
-"""Requests that may wait for one batch."""
+"""Requests of a simulator that may wait for an answer."""
 STOP = "###STOP###"
 """What a user who leaves says, unless server, request or system message ask for something else."""
 _STATUS_OF = {FaultKind.CONTEXT_OVERFLOW: 400, FaultKind.REFUSED: 422}
@@ -108,7 +109,7 @@ class _Service:
         except SimgymError as error:
             raise Rejection(502, str(error), "simulator_failed") from error
         if self._log is not None:
-            self._log.add(seat.name, asked.conversation, dialogue)
+            await asyncio.to_thread(self._log.add, seat.name, asked.conversation, dialogue)  # waits for the disk
         if dialogue.fault is not None:
             raise _as_rejection(dialogue.fault)
         completion = _completion(asked, dialogue, asked.stop or self._stop)
@@ -240,5 +241,6 @@ async def _health() -> dict[str, str]:
 
 def _error(rejection: Rejection) -> Response:
     kind = "invalid_request_error" if rejection.status < 500 else "server_error"
-    error = {"message": rejection.sentence, "type": kind, "param": None, "code": rejection.code}
+    sentence = rejection.sentence.encode("utf-8", "backslashreplace").decode()  # it may quote a lone surrogate
+    error = {"message": sentence, "type": kind, "param": None, "code": rejection.code}
     return JSONResponse({"error": error}, status_code=rejection.status)

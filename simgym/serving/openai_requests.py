@@ -16,6 +16,7 @@ Nothing here knows of HTTP but the status of a `Rejection`.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -198,6 +199,9 @@ def _seated(messages: Sequence[tuple[str, str]], convention: Convention) -> tupl
 
 def _scenario(asked: Any, system: str) -> Scenario | str | None:
     if isinstance(asked, Mapping):
+        written = json.dumps(asked, ensure_ascii=False)
+        if has_surrogates(written) or len(written) > MAX_CHARACTERS:
+            raise Rejection(400, f"simgym.scenario has more than {MAX_CHARACTERS} characters, or a lone surrogate.")
         try:
             return Scenario.from_json(asked)
         except ConfigurationError as error:

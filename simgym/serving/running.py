@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hmac
 import ipaddress
+import json
 import socket
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from simgym.errors import ConfigurationError
 from simgym.extras import require_extra
@@ -42,8 +46,56 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+class Guard:
+    """An ASGI application before another one, for requests and web sockets alike: strangers do not get further.
+
+    With a token, callers must send it. Without one the server is on loopback, where web pages that a browser on this
+    machine shows reach it, too: by a name of theirs that leads here, or by a web socket, which no browser holds back.
+    So the host must be a loopback address, and a page that asks must be from one.
+    """
+
+    def __init__(self, app: Any, token: str | None) -> None:
+        """Take the application, and what callers must send as `Authorization: Bearer TOKEN`; None: no token."""
+        self._app = app
+        self._token = token
+
+    async def __call__(
+        self,
+        scope: MutableMapping[str, Any],
+        receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
+        send: Callable[[MutableMapping[str, Any]], Awaitable[None]],
+    ) -> None:
+        """Serve one connection; a refused one is a 401 or 403, or a web socket that is closed before it opens."""
+        refusal = self._refusal(dict(scope["headers"])) if scope["type"] in ("http", "websocket") else None
+        if refusal is None:
+            await self._app(scope, receive, send)
+            return
+        status, code, sentence = refusal
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        error = {"message": sentence, "type": "invalid_request_error", "param": None, "code": code}
+        body = json.dumps({"error": error}).encode()
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    def _refusal(self, headers: Mapping[bytes, bytes]) -> tuple[int, str, str] | None:
+        if self._token is not None:
+            sent = headers.get(b"authorization", b"").removeprefix(b"Bearer ").strip()
+            right = hmac.compare_digest(sent, self._token.encode())
+            return None if right else (401, "invalid_api_key", "The API key is missing or wrong.")
+        hosts = [urlsplit(f"//{headers.get(b'host', b'').decode('latin-1')}")]
+        if b"origin" in headers:
+            hosts.append(urlsplit(headers[b"origin"].decode("latin-1")))
+        if all(is_loopback(host.hostname or "") for host in hosts):
+            return None
+        return 403, "foreign_host", "Without a token, only programs and pages of this machine are answered."
+
+
 def serve(app: Any, settings: ListenSettings) -> None:
-    """Serve an ASGI application until interrupted.
+    """Serve an ASGI application behind a `Guard` until interrupted.
 
     Raises:
         ConfigurationError: the port is taken.
@@ -60,11 +112,11 @@ def serve(app: Any, settings: ListenSettings) -> None:
             place = f"{settings.host}:{settings.port}"
             raise ConfigurationError(f"Cannot listen on {place}: {error.strerror}. Choose another port.") from error
     uvicorn.run(
-        app,
+        Guard(app, settings.token),
         host=settings.host,
         port=settings.port,
         log_level="warning",
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=5,
+        timeout_graceful_shutdown=1,  # an answer that hangs keeps nobody waiting
     )

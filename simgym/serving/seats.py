@@ -19,6 +19,7 @@ from typing import Any
 from simgym.conversation import Scenario
 from simgym.errors import ConfigurationError
 from simgym.judges.base import NoJudge
+from simgym.language_models import interrupt_requests
 from simgym.language_models.loading import LanguageModelSpec
 from simgym.seeding import derive_seed
 from simgym.simulation import Dialogue, Simulation
@@ -71,14 +72,16 @@ class Seat:
         )
         self._attempts = settings.attempts
         self._waiting: list[_Waiting] = []
+        self._unanswered = 0
         self._since = 0.0
+        self._closed = False
         self._timer: asyncio.TimerHandle | None = None
         self._threads = ThreadPoolExecutor(max_workers=16, thread_name_prefix=f"seat-{name}")
 
     @property
     def waiting(self) -> int:
-        """Requests in the batch that is being gathered."""
-        return len(self._waiting)
+        """Requests that were not answered yet: gathered, waiting for a thread, or being played."""
+        return self._unanswered
 
     async def ask(self, dialogue: Dialogue, answer: str | None) -> Dialogue:
         """The dialogue after the user's next turn.
@@ -100,15 +103,19 @@ class Seat:
             self._timer.cancel()
         wait = min(QUIET_SECONDS, max(0.0, self._since + LONGEST_WAIT_SECONDS - now))
         self._timer = loop.call_later(wait, self._dispatch)
+        self._unanswered += 1
         return await waiting.future
 
     def close(self) -> None:
-        """Start no more batches."""
+        """Start no more batches, and wait for no model's server."""
+        self._closed = True
         self._threads.shutdown(wait=False, cancel_futures=True)
+        interrupt_requests()
 
     def _dispatch(self) -> None:
-        batch, self._waiting, self._timer = self._waiting, [], None
-        batch = [waiting for waiting in batch if not waiting.future.done()]
+        gathered, self._waiting, self._timer = self._waiting, [], None
+        batch = [waiting for waiting in gathered if not waiting.future.done()]
+        self._unanswered -= len(gathered) - len(batch)  # whose callers have left
         loop = asyncio.get_running_loop()
         for opening in (True, False):
             part = [waiting for waiting in batch if (waiting.answer is None) == opening]
@@ -120,8 +127,19 @@ class Seat:
         try:
             outcomes: list[Dialogue | BaseException] = list(self._turns(batch))
         except Exception as error:  # one request must not fail its neighbours: each is asked alone
-            outcomes = [error] if len(batch) == 1 else [self._alone(waiting) for waiting in batch]
-        loop.call_soon_threadsafe(_deliver, batch, outcomes)
+            alone = len(batch) == 1 or self._closed
+            outcomes = [error] * len(batch) if alone else [self._alone(waiting) for waiting in batch]
+        loop.call_soon_threadsafe(self._deliver, batch, outcomes)
+
+    def _deliver(self, batch: Sequence[_Waiting], outcomes: Sequence[Dialogue | BaseException]) -> None:
+        self._unanswered -= len(batch)
+        for waiting, outcome in zip(batch, outcomes, strict=True):
+            if waiting.future.done():  # the caller has left
+                continue
+            if isinstance(outcome, BaseException):
+                waiting.future.set_exception(outcome)
+            else:
+                waiting.future.set_result(outcome)
 
     def _alone(self, waiting: _Waiting) -> Dialogue | BaseException:
         try:
@@ -148,13 +166,3 @@ class Seat:
 
 def _reseeded(dialogue: Dialogue, attempt: int) -> Dialogue:
     return dialogue if attempt == 0 else dialogue.relabelled(seed=derive_seed(dialogue.seed, "again", attempt))
-
-
-def _deliver(batch: Sequence[_Waiting], outcomes: Sequence[Dialogue | BaseException]) -> None:
-    for waiting, outcome in zip(batch, outcomes, strict=True):
-        if waiting.future.done():  # the caller has left
-            continue
-        if isinstance(outcome, BaseException):
-            waiting.future.set_exception(outcome)
-        else:
-            waiting.future.set_result(outcome)

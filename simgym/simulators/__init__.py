@@ -2,7 +2,7 @@
 
 from simgym.simulators._persona import persona
 from simgym.simulators.base import ForcedTurn, ScorableSimulator, UserSimulator, UserTurn
-from simgym.simulators.fine_tuned import SHIPPED_ADAPTER, FineTuned
+from simgym.simulators.fine_tuned import EARLIER_ADAPTER, SHIPPED_ADAPTER, FineTuned
 from simgym.simulators.human import Human
 from simgym.simulators.loading import load_simulator, simulator_of
 from simgym.simulators.mixture import Mixture
@@ -19,6 +19,7 @@ __all__ = [
     "persona",
     "FineTuned",
     "SHIPPED_ADAPTER",
+    "EARLIER_ADAPTER",
     "Replay",
     "Mixture",
     "Human",

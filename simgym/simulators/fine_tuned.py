@@ -18,17 +18,18 @@ from typing import Any
 from simgym.conversation import END_OF_CONVERSATION, Conversation, Message, Scenario
 from simgym.errors import ConfigurationError
 from simgym.language_models.adapters import adapter_fingerprint
-from simgym.language_models.base import LanguageModel, Request, SamplingParams
+from simgym.language_models.base import AdaptableModel, LanguageModel, Request, SamplingParams
 from simgym.language_models.loading import LanguageModelSpec, check_language_model, load_language_model, unwrapped
 from simgym.language_models.model_spec import ModelSpec
-from simgym.language_models.transformers_lm import TransformersLM
 from simgym.language_models.weights import DEFAULT_MODEL
 from simgym.simulators._attempts import attempt_turns
 from simgym.simulators.base import ForcedTurn, UserTurn
 from simgym.simulators.role_play import real_openings, split_end
 
-SHIPPED_ADAPTER = Path(__file__).parent / "adapters" / "smollm2-135m-chitchat"
-"""Trained by `agents/sft_user.py --config agents/configs/laptop.yaml`; its README.md is the model card."""
+SHIPPED_ADAPTER = Path(__file__).parent / "adapters" / "smollm2-135m-assistants"
+"""Trained by `agents/sft_user.py --config agents/configs/shipped_user.yaml`; its README.md is the model card."""
+EARLIER_ADAPTER = Path(__file__).parent / "adapters" / "smollm2-135m-chitchat"
+"""What was shipped before: trained on people who chat with people. Runs recorded with it go on with `adapter=` this."""
 _TEMPERATURE_STEP, _HIGHEST_TEMPERATURE = 0.05, 1.0
 
 
@@ -102,7 +103,7 @@ class FineTuned:
         """The model, with the adapter loaded."""
         model = load_language_model(self.model_spec)
         inner = unwrapped(model)
-        if self.adapter and isinstance(inner, TransformersLM) and self.adapter not in inner.adapters:
+        if self.adapter and isinstance(inner, AdaptableModel) and self.adapter not in inner.adapters:
             inner.load_adapter(self.adapter, self.adapter)
         return model
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from simgym._exports import lazy_exports
-from simgym.statistics._agreement import Agreement, agreement, cohen_kappa, krippendorff_alpha, spearman
+from simgym.statistics._agreement import Agreement, agreement, cohen_kappa, kendall, krippendorff_alpha, spearman
 from simgym.statistics.clustered import Equivalence, RobustRate, equivalence, intraclass_correlation, robust_win_rate
 from simgym.statistics.intervals import Estimate, bootstrap_mean, clustered_bootstrap_mean, format_interval
 from simgym.statistics.length_control import length_controlled_win_rate
@@ -67,6 +67,7 @@ __all__ = [
     "cohen_kappa",
     "krippendorff_alpha",
     "spearman",
+    "kendall",
     # how many it takes, and when it stops
     "Plan",
     "design_effect",

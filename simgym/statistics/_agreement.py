@@ -133,6 +133,18 @@ def spearman(first: Any, second: Any, *, seed: int = 0, resamples: int = 999) ->
     return bootstrap_statistic(statistic, range(a.size), seed=seed, resamples=resamples, bounds=(-1.0, 1.0))
 
 
+def kendall(first: Any, second: Any, *, seed: int = 0, resamples: int = 999) -> Estimate:
+    """Kendall's tau-b of N pairs: concordant less discordant pairs of items, ties taken off (Kendall 1945)."""
+    a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+
+    def statistic(rows: Rows) -> float:
+        from scipy.stats import kendalltau
+
+        return float(kendalltau(a[rows], b[rows]).statistic)
+
+    return bootstrap_statistic(statistic, range(a.size), seed=seed, resamples=resamples, bounds=(-1.0, 1.0))
+
+
 def _spearman(first: Any, second: Any) -> float:
     from scipy.stats import rankdata
 
@@ -142,4 +154,4 @@ def _spearman(first: Any, second: Any) -> float:
 def _pearson(first: Any, second: Any) -> float:
     if len(first) < 2 or not np.ptp(first) or not np.ptp(second):
         return math.nan
-    return float(np.corrcoef(first, second)[0, 1])
+    return float(np.corrcoef(first, second)[1, 0])  # the entry that scipy reads: the two can differ in the last digit

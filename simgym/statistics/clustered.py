@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from simgym.statistics.intervals import Estimate
+from simgym.statistics.intervals import Estimate, few_units, untold, with_interval
 from simgym.statistics.paired import Test
 from simgym.statistics.resampling import bootstrap_statistic
 
@@ -32,9 +32,9 @@ class RobustRate:
     """A win rate and its test against one half."""
 
     rate: Estimate
-    """Win rate with an interval."""
-    test: Test
-    """Of a rate of one half."""
+    """Win rate; where its interval cannot be told, `doubt` says why."""
+    test: Test | None
+    """Of a rate of one half; None where the interval cannot be told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,16 +43,12 @@ class Equivalence:
 
     margin: float
     """Largest difference from one half that does not matter."""
-    p_value: float
-    """Of "it is not", the larger of two one-sided tests, in [0, 1]."""
-    low: float
-    """Lower end of the 90 % interval."""
-    high: float
-    """Upper end; equivalent at level 0.05 if the interval lies within the margin."""
-    equivalent: bool
-    """p < 0.05."""
-    method: str
-    """Which test."""
+    rate: Estimate
+    """Win rate with its 90 % interval: equivalent at level 0.05 if that lies within the margin."""
+    p_value: float | None
+    """Of "it is not", the larger of two one-sided tests, in [0, 1]; None where the interval cannot be told."""
+    equivalent: bool | None
+    """p < 0.05; None where that cannot be told."""
 
     def to_json(self) -> dict[str, Any]:
         """JSON values."""
@@ -61,7 +57,7 @@ class Equivalence:
 
 def robust_win_rate(
     outcomes: _Numbers, clusters: _Labels, *, covariate: _Numbers | None = None, level: float = 0.95
-) -> RobustRate | None:
+) -> RobustRate:
     """Win rate by a binomial GLM with cluster-robust errors.
 
     Args:
@@ -71,14 +67,15 @@ def robust_win_rate(
         level: Nominal coverage, in (0, 1).
 
     Returns:
-        None where there is no such rate: fewer than three clusters, all outcomes or all clusters' shares equal, or no
-        fit.
+        No test and no interval with fewer than `fewest_units` clusters, or where all outcomes or all clusters' shares
+        are equal; no value either with a covariate that cannot be fitted, or without outcomes.
     """
     values = np.asarray(outcomes, dtype=np.float64)
     groups = _numbered(clusters)
     count = int(groups.max()) + 1 if len(groups) else 0
-    if count < 3 or np.ptp(values) == 0:
-        return None
+    plain = float(values.mean()) if len(values) and covariate is None else None
+    if note := _no_spread(values, count, level):
+        return RobustRate(untold(plain, count, note, level), None)
     columns = [np.ones_like(values)] + ([np.asarray(covariate, dtype=np.float64)] if covariate is not None else [])
     import statsmodels.api as api  # takes long to import
 
@@ -86,12 +83,12 @@ def robust_win_rate(
     try:
         fitted = model.fit(cov_type="cluster", cov_kwds={"groups": groups})
     except (np.linalg.LinAlgError, ValueError):
-        return None
+        return RobustRate(untold(plain, count, "the model cannot be fitted", level), None)
     from scipy.stats import t as student
 
     error, logit = float(fitted.bse[0]), float(fitted.params[0])
     if not np.isfinite(error) or error < _NO_ERROR:
-        return None
+        return RobustRate(untold(plain, count, f"all {count} clusters are alike", level), None)
     spread = float(student.ppf((1 + level) / 2, count - 1)) * error
     rate, low, high = (float(1 / (1 + np.exp(-logits))) for logits in (logit, logit - spread, logit + spread))
     method = "binomial GLM, cluster-robust errors, t quantiles" + (
@@ -100,7 +97,7 @@ def robust_win_rate(
     statistic = logit / error
     p_value = float(2 * student.sf(abs(statistic), count - 1))
     return RobustRate(
-        Estimate(value=rate, low=low, high=high, n=count, method=method, seed=None, level=level),
+        with_interval(rate, low, high, n=count, method=method, level=level),
         Test(statistic=statistic, p_value=p_value, n=count, method=method),
     )
 
@@ -117,11 +114,11 @@ def naive_test(outcomes: _Numbers) -> Test:
     return Test(statistic=statistic, p_value=float(2 * norm.sf(abs(statistic))), n=len(values), method=method)
 
 
-def equivalence(outcomes: _Numbers, clusters: _Labels, *, margin: float) -> Equivalence | None:
+def equivalence(outcomes: _Numbers, clusters: _Labels, *, margin: float) -> Equivalence:
     """Two one-sided cluster-robust t-tests of 0.5 - margin < rate < 0.5 + margin.
 
     Returns:
-        None with fewer than three clusters, or where the outcomes or the clusters' shares have no spread.
+        No p-value with fewer than `fewest_units` clusters, or where the outcomes or the clusters' shares are equal.
 
     Raises:
         ValueError: the margin is not in (0, 0.5).
@@ -131,23 +128,25 @@ def equivalence(outcomes: _Numbers, clusters: _Labels, *, margin: float) -> Equi
     values = np.asarray(outcomes, dtype=np.float64)
     groups = _numbered(clusters)
     count = int(groups.max()) + 1 if len(groups) else 0
-    if count < 3 or np.ptp(values) == 0:
-        return None
+    if note := _no_spread(values, count, 0.95):
+        rate = untold(float(values.mean()) if len(values) else None, count, note, 0.9)
+        return Equivalence(margin=margin, rate=rate, p_value=None, equivalent=None)
+    mean = float(values.mean())
     from scipy.stats import t as student
 
-    mean = float(values.mean())
     residuals = np.bincount(groups, weights=values - mean)
     error = float(np.sqrt(count / (count - 1) * (residuals**2).sum())) / len(values)
     if error < _NO_ERROR:
-        return None
+        alike = untold(mean, count, f"all {count} clusters are alike", 0.9)
+        return Equivalence(margin=margin, rate=alike, p_value=None, equivalent=None)
     below = student.sf((mean - (0.5 - margin)) / error, count - 1)
     above = student.cdf((mean - (0.5 + margin)) / error, count - 1)
     spread = float(student.ppf(0.95, count - 1)) * error
     p_value = float(max(below, above))
-    method = "two one-sided cluster-robust t-tests"
-    return Equivalence(
-        margin=margin, p_value=p_value, low=mean - spread, high=mean + spread, equivalent=p_value < 0.05, method=method
+    rate = with_interval(
+        mean, mean - spread, mean + spread, n=count, method="cluster-robust errors, t quantiles", level=0.9
     )
+    return Equivalence(margin=margin, rate=rate, p_value=p_value, equivalent=p_value < 0.05)
 
 
 def intraclass_correlation(outcomes: _Numbers, clusters: _Labels, *, seed: int, resamples: int = 999) -> Estimate:
@@ -184,6 +183,13 @@ def _anova_icc(values: npt.NDArray[np.float64], groups: npt.NDArray[np.intp]) ->
     typical = (n - float((sizes**2).sum()) / n) / (k - 1)
     spread = between + (typical - 1) * within
     return (between - within) / spread if spread > 0 else float("nan")
+
+
+def _no_spread(values: npt.NDArray[np.float64], clusters: int, level: float) -> str:
+    """Why so many clusters of outcomes can carry no test, or an empty text."""
+    if not len(values):
+        return "there are no data"
+    return few_units(clusters, "clusters", level) or ("all outcomes are equal" if np.ptp(values) == 0 else "")
 
 
 def _numbered(labels: _Labels) -> npt.NDArray[np.intp]:

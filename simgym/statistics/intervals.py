@@ -3,8 +3,10 @@
 Percentile bootstrap (Efron & Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13) with scipy; clusters are
 resampled whole. Every interval names its seed, so it can be computed again. Pure numbers.
 
-A bootstrap sees only the values it was given. Where they are all equal, or fewer than `fewest_units`, its interval
-would claim more than the data support, so there is none, and `Estimate.note` says why.
+A bootstrap sees only the values it was given, and an approximate error only their spread. Where there are fewer
+independent units than `fewest_units`, or nothing differs between them, an interval would claim more than the data
+support, so there is none, and `Estimate.note` says why: every approximate interval of simgym comes from
+`with_interval`. Exact and shrunken ones (Wilson) need no such rule.
 """
 
 from __future__ import annotations
@@ -160,7 +162,8 @@ def bootstrap_mean(values: _Numbers, *, seed: int, resamples: int = 9999, level:
         rng=np.random.default_rng(seed),
         batch=_BATCH,
     ).confidence_interval
-    return _around(mean, interval.low, interval.high, data.size, method, seed, level)
+    low, high = float(interval.low), float(interval.high)
+    return with_interval(mean, low, high, n=data.size, units="values", method=method, seed=seed, level=level)
 
 
 def clustered_bootstrap_mean(
@@ -205,22 +208,50 @@ def clustered_bootstrap_mean(
         batch = means[first : first + _BATCH]
         drawn = rng.integers(len(labels), size=(len(batch), len(labels)))
         batch[:] = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    if high - low <= ROUNDING * (1 + abs(high)):
-        return untold(float(data.mean()), len(labels), f"all {len(labels)} clusters have the same mean", level)
-    return _around(float(data.mean()), low, high, len(labels), method, seed, level)
+    low, high = map(float, np.quantile(means, [(1 - level) / 2, (1 + level) / 2]))
+    return with_interval(float(data.mean()), low, high, n=len(labels), method=method, seed=seed, level=level)
+
+
+def with_interval(
+    value: float,
+    low: float,
+    high: float,
+    *,
+    n: int,
+    method: str,
+    units: str = "clusters",
+    seed: int | None = None,
+    level: float = 0.95,
+) -> Estimate:
+    """A value with an approximate interval, or without one where the data cannot carry it.
+
+    Args:
+        value: Point estimate.
+        low: Lower end; lowered to the value where rounding or few resamples have left that outside.
+        high: Upper end; raised likewise.
+        n: Independent units that the interval rests on.
+        method: How it was made.
+        units: What they are, in the plural.
+        seed: Of the resampling.
+        level: Nominal coverage, in (0, 1).
+
+    Returns:
+        No interval with fewer than `fewest_units`, where an end is not finite, or where it is no longer than rounding.
+    """
+    note = few_units(n, units, level)
+    if not note and not math.isfinite(high - low):
+        note = f"the {n} {units} leave it open"
+    low, high = min(value, low), max(value, high)
+    if not note and high - low <= ROUNDING * (1 + abs(high)):
+        note = f"all {n} {units} are alike"
+    if note:
+        return untold(value, n, note, level)
+    return Estimate(value=value, low=low, high=high, n=n, method=method, seed=seed, level=level)
 
 
 def untold(value: float | None, n: int, note: str, level: float) -> Estimate:
     """A value whose interval cannot be told."""
     return Estimate(value=value, low=None, high=None, n=n, method="no interval", seed=None, level=level, note=note)
-
-
-def _around(mean: float, low: Any, high: Any, n: int, method: str, seed: int, level: float) -> Estimate:
-    # Rounding, or very few resamples, can leave the mean just outside the percentiles of its own bootstrap.
-    return Estimate(
-        value=mean, low=min(mean, float(low)), high=max(mean, float(high)), n=n, method=method, seed=seed, level=level
-    )
 
 
 def _checked(values: _Numbers, level: float) -> npt.NDArray[np.float64]:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from simgym.statistics.intervals import Estimate
+from simgym.statistics.intervals import Estimate, untold, with_interval
 
 _CERTAIN = 1e-3
 """Fitted probabilities this near to 0 or 1 mean that nothing but length is at work."""
@@ -43,9 +43,7 @@ def length_controlled_win_rate(
     wins = np.asarray(outcomes, dtype=np.float64)
     gap = np.asarray(lengths, dtype=np.float64) - np.asarray(other_lengths, dtype=np.float64)
     if wins.size < 10 or np.ptp(wins) == 0:
-        return Estimate(
-            value=None, low=None, high=None, n=wins.size, method="too few different outcomes", seed=None, level=level
-        )
+        return untold(None, wins.size, "too few different outcomes", level)
     spread = gap.std()
     squashed = np.tanh(gap / spread) if spread > 0 else np.zeros_like(gap)
     design = np.column_stack([np.ones_like(gap), squashed]) if np.ptp(squashed) else np.ones((wins.size, 1))
@@ -57,15 +55,7 @@ def length_controlled_win_rate(
     low, high = fitted.conf_int(alpha=1 - level)[0]
     certain = (fitted.fittedvalues < _CERTAIN) | (fitted.fittedvalues > 1 - _CERTAIN)
     if not np.isfinite([low, high]).all() or certain.mean() > 0.5:
-        return Estimate(
-            value=None,
-            low=None,
-            high=None,
-            n=wins.size,
-            method="length decides the outcome, so the rest is not known",
-            seed=None,
-            level=level,
-        )
+        return untold(None, wins.size, "length decides the outcome, so the rest is not known", level)
     value, low, high = (1 / (1 + math.exp(-float(logit))) for logit in (fitted.params[0], low, high))
     method = "logistic regression on tanh of the standardised length difference, HC1 errors"
-    return Estimate(value=value, low=low, high=high, n=wins.size, method=method, seed=None, level=level)
+    return with_interval(value, low, high, n=wins.size, units="outcomes", method=method, level=level)

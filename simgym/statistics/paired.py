@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from simgym.statistics.intervals import Estimate, clustered_bootstrap_mean, fewest_units
+from simgym.statistics.intervals import Estimate, clustered_bootstrap_mean, fewest_units, untold, with_interval
 from simgym.statistics.resampling import bootstrap_statistic
 
 _Numbers = Sequence[float] | npt.NDArray[Any]
@@ -61,9 +61,7 @@ def wilson_interval(successes: float, n: int, *, level: float = 0.95) -> Estimat
     if not 0 <= successes <= n:
         raise ValueError(f"{successes} successes of {n}, expected between 0 and {n}.")
     if n == 0:
-        return Estimate(
-            value=None, low=None, high=None, n=0, method="no data", seed=None, level=level, note="there are no data"
-        )
+        return untold(None, 0, "there are no data", level)
     from scipy.stats import norm
 
     # scipy's takes whole successes only, and ties make halves; the formula is the same
@@ -159,11 +157,12 @@ def _bca(differences: npt.NDArray[np.float64], seed: int, resamples: int, level:
     low, high = float(interval.low), float(interval.high)
     if not np.isfinite([low, high]).all():
         return None
-    return Estimate(
-        value=float(differences.mean()),
-        low=low,
-        high=high,
+    return with_interval(
+        float(differences.mean()),
+        low,
+        high,
         n=len(differences),
+        units="items",
         method=f"BCa bootstrap over items, {resamples} resamples",
         seed=seed,
         level=level,
@@ -244,18 +243,10 @@ def bradley_terry(
         fitted = model.fit(cov_type="cluster", cov_kwds={"groups": groups})
         method = "Bradley-Terry, binomial GLM, cluster-robust errors"
     bounds = fitted.conf_int(alpha=1 - level)
-    n = len(games) if clusters is None else len(set(clusters))
+    n, units = (len(games), "games") if clusters is None else (len(set(clusters)), "clusters")
     strengths = {
-        name: Estimate(
-            value=float(fitted.params[i]),
-            low=float(bounds[i][0]),
-            high=float(bounds[i][1]),
-            n=n,
-            method=method,
-            seed=None,
-            level=level,
-        )
-        for i, name in enumerate(players)
+        name: with_interval(float(value), float(low), float(high), n=n, units=units, method=method, level=level)
+        for name, value, (low, high) in zip(players, fitted.params, bounds, strict=True)
     }
     strengths[reference] = Estimate(value=0.0, low=None, high=None, n=n, method="reference", seed=None, level=level)
     return Strengths(strengths, reference, len(games))

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import t as student
 
-from simgym.statistics.intervals import ROUNDING, Estimate, few_units, fewest_units, untold
+from simgym.statistics.intervals import ROUNDING, Estimate, few_units, fewest_units, untold, with_interval
 from simgym.statistics.paired import correct_p_values
 
 Floats = npt.NDArray[np.float64]
@@ -392,10 +392,8 @@ def _estimate(value: float, drawn: Floats, n: int, seed: int, level: float, meth
         return untold(float(value), n, note, level)
     if not np.isfinite(drawn).all():
         return untold(float(value), n, "a cell has hardly any conversations", level)
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    if high - low <= ROUNDING * (1 + abs(high)):
-        return untold(float(value), n, f"all {n} scenarios are alike", level)
-    return Estimate(value=float(value), low=float(low), high=float(high), n=n, method=method, seed=seed, level=level)
+    low, high = map(float, np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]))
+    return with_interval(float(value), low, high, n=n, units="scenarios", method=method, seed=seed, level=level)
 
 
 def _best(totals: Floats) -> Floats:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from simgym.statistics.intervals import ROUNDING, Estimate, few_units, untold
+from simgym.statistics.intervals import Estimate, few_units, untold, with_interval
 
 Rows = npt.NDArray[np.intp]
 """Row numbers, some several times."""
@@ -67,10 +67,8 @@ def bootstrap_statistic(
     if 2 * len(drawn) < resamples:
         return untold(value, n, "rarely defined on resamples", level)
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    if high - low <= ROUNDING * (1 + abs(high)):
-        return untold(value, n, f"nothing differs between resamples of the {n} clusters", level)
     if kind == "basic":
         low, high = 2 * value - high, 2 * value - low
     low, high = (float(np.clip(end, *bounds)) for end in (low, high))
     method = f"{kind} bootstrap over clusters, {resamples} resamples"
-    return Estimate(value=value, low=min(low, value), high=max(high, value), n=n, method=method, seed=seed, level=level)
+    return with_interval(value, low, high, n=n, method=method, seed=seed, level=level)

@@ -87,6 +87,6 @@ def rejection_rate(
     for _ in range(studies):
         votes = draw_votes(participants, turns, truth, rng=rng).reshape(-1)
         estimate = robust_win_rate(votes, people)
-        robust += estimate is not None and estimate.test.p_value < alpha
+        robust += estimate.test is not None and estimate.test.p_value < alpha
         naive += naive_test(votes).p_value < alpha
     return Rejections(wilson_interval(robust, studies), wilson_interval(naive, studies))

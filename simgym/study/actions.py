@@ -14,7 +14,7 @@ from simgym.study.config import Limits
 from simgym.study.design import after_tie, assign
 from simgym.study.journey import Event, Journey, Stage
 from simgym.study.rendering import clean_text
-from simgym.study.words import RULE, count_words
+from simgym.words import RULE, count_words
 
 Form = Mapping[str, str]
 """Fields of a form."""

@@ -19,19 +19,19 @@ from typing import Any
 from simgym.errors import ConfigurationError
 from simgym.statistics.clustered import (
     Equivalence,
-    RobustRate,
     equivalence,
     intraclass_correlation,
     robust_win_rate,
 )
-from simgym.statistics.intervals import Estimate, bootstrap_mean
+from simgym.statistics.intervals import Estimate, bootstrap_mean, untold, with_interval
 from simgym.statistics.paired import Test, bradley_terry, correct_p_values, win_rate
 from simgym.study.config import Rule, Study
 from simgym.study.exclusions import exclude
 from simgym.study.records import Distinct, Rating, Vote, distinct, participant_flow, ratings_of, votes_of
 
-SCHEMA_VERSION = 2
-"""Incremented when a field is renamed or changes its meaning. Version 1 names `p_adjusted` `p_holm`."""
+SCHEMA_VERSION = 3
+"""Incremented when a field is renamed or changes its meaning. Version 1 names `p_adjusted` `p_holm`; until version 2
+`equivalence` holds `low` and `high` instead of `rate`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +49,7 @@ class Row:
     rate: Estimate | None
     """Win rate of the first assistant; None where there is none."""
     test: Test | None
-    """Of a win rate of one half; None where there is none."""
+    """Of a win rate of one half; None where there is none, as with too few participants."""
 
     def to_json(self) -> dict[str, Any]:
         """JSON values."""
@@ -78,7 +78,7 @@ class Pair:
     """Intraclass correlation of a participant's choices."""
     left: Row | None
     """Share of the left reply among decided choices; None if sides are not recorded."""
-    equivalence: Equivalence | None
+    equivalence: Equivalence
     """Test of "indistinguishable"."""
 
     def to_json(self) -> dict[str, Any]:
@@ -96,9 +96,9 @@ class RatingDifference:
     """The other."""
     difference: Estimate
     """Mean of the first minus mean of the second, Welch's interval."""
-    test: Test
-    """Welch's t-test."""
-    p_adjusted: float
+    test: Test | None
+    """Welch's t-test; None where the interval cannot be told."""
+    p_adjusted: float | None
     """Corrected for the number of pairs."""
 
 
@@ -321,20 +321,19 @@ def _row(name: str, title: str, outcomes: list[float], people: list[str], resamp
     rate = None
     if outcomes:
         rate = win_rate(outcomes, people, seed=resampling.seed, resamples=resampling.resamples)
-    robust = robust_win_rate(outcomes, people)
     return Row(
         name=name,
         title=title,
         participants=len(set(people)),
         votes=len(outcomes),
         rate=rate,
-        test=robust.test if robust else None,
+        test=robust_win_rate(outcomes, people).test,
     )
 
 
 def _robust_row(name: str, title: str, votes: Sequence[Vote], covariate: list[float] | None) -> Row:
     people = [vote.participant for vote in votes]
-    robust: RobustRate | None = None
+    robust = None
     if covariate is None or len(set(covariate)) > 1:
         robust = robust_win_rate([vote.outcome for vote in votes], people, covariate=covariate)
     return Row(
@@ -376,29 +375,32 @@ def _rating_differences(ratings: Sequence[Rating]) -> tuple[RatingDifference, ..
     by_name: dict[str, list[int]] = {}
     for rating in sorted(ratings, key=lambda rating: rating.assistant):
         by_name.setdefault(rating.assistant, []).append(rating.rating)
-    varied = [name for name, values in by_name.items() if len(set(values)) > 1]
-    drafts = [_welch(first, second, by_name) for first, second in combinations(varied, 2)]
-    corrected = correct_p_values([draft.test.p_value for draft in drafts])
-    return tuple(
-        dataclasses.replace(draft, p_adjusted=p_adjusted) for draft, p_adjusted in zip(drafts, corrected, strict=True)
-    )
+    drafts = [_welch(first, second, by_name) for first, second in combinations(by_name, 2)]
+    p_values = {number: draft.test.p_value for number, draft in enumerate(drafts) if draft.test is not None}
+    p_adjusted = dict(zip(p_values, correct_p_values(list(p_values.values())), strict=True))
+    return tuple(dataclasses.replace(draft, p_adjusted=p_adjusted.get(number)) for number, draft in enumerate(drafts))
 
 
 def _welch(first: str, second: str, by_name: Mapping[str, Sequence[int]]) -> RatingDifference:
-    """Two assistants, the p-value not yet corrected."""
+    """Two assistants, the p-value not yet corrected; fewer or equal ratings of either carry no interval."""
+    sides = [by_name[name] for name in (first, second)]
+    n = sum(map(len, sides))
+    mean = sum(sides[0]) / len(sides[0]) - sum(sides[1]) / len(sides[1])
+    if equal := [name for name, ratings in zip((first, second), sides, strict=True) if len(set(ratings)) == 1]:
+        doubt = untold(mean, n, f"all ratings of {' and of '.join(equal)} are equal", 0.95)
+        return RatingDifference(first=first, second=second, difference=doubt, test=None, p_adjusted=None)
     from scipy.stats import ttest_ind
 
-    result = ttest_ind(by_name[first], by_name[second], equal_var=False)
+    result = ttest_ind(*sides, equal_var=False)
     interval = result.confidence_interval(0.95)
-    n = len(by_name[first]) + len(by_name[second])
-    mean = sum(by_name[first]) / len(by_name[first]) - sum(by_name[second]) / len(by_name[second])
-    p_value = float(result.pvalue)
+    difference = with_interval(
+        mean, float(interval.low), float(interval.high), n=min(map(len, sides)), units="ratings", method="Welch"
+    )
+    test = Test(statistic=float(result.statistic), p_value=float(result.pvalue), n=n, method="Welch's t-test")
     return RatingDifference(
         first=first,
         second=second,
-        difference=Estimate(
-            value=mean, low=float(interval.low), high=float(interval.high), n=n, method="Welch", seed=None
-        ),
-        test=Test(statistic=float(result.statistic), p_value=p_value, n=n, method="Welch's t-test"),
-        p_adjusted=p_value,
+        difference=dataclasses.replace(difference, n=n),
+        test=test if difference.reliable else None,
+        p_adjusted=None,
     )

@@ -1,8 +1,9 @@
 """SQLite or PostgreSQL under a study: a function of a connection runs as one read or as one transaction.
 
-SQLite's work is done in threads, a whole transaction in one hop: the one writer takes its turn in a queue, readers have
-a few threads of their own. PostgreSQL is spoken to over asyncpg. Parameters of statements appear in no error. What can
-only be waited for (no such server, a full disk, a lock held elsewhere) becomes `DatabaseUnavailable`.
+SQLite's work is done in threads, readers have a few of their own. A commit waits for the disk, which takes as long for
+one write as for many: all that waits while one is under way is committed together, each write in a savepoint of its
+own, and nobody is told before. PostgreSQL is spoken to over asyncpg. Parameters of statements appear in no error. What
+can only be waited for (no such server, a full disk, a lock held elsewhere) becomes `DatabaseUnavailable`.
 
 `erase` makes sure that deleted rows are gone from the disk, and never makes a writer wait for a reader: it tries once,
 and says whether it is done. SQLite: pages are zeroed on deletion, the log is emptied (only possible while nobody reads
@@ -20,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
@@ -84,6 +85,26 @@ def open_database(url: str) -> Database:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Write:
+    """A write that waits for its turn."""
+
+    work: Work[Any]
+    """What is done."""
+    answer: asyncio.Future[Any]
+    """What it returned, or raised, once that is committed."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What came of a write."""
+
+    value: Any = None
+    """What it returned."""
+    error: Exception | None = None
+    """What it raised; it has changed nothing then."""
+
+
 class Sqlite:
     """A file; several processes may use it."""
 
@@ -93,18 +114,28 @@ class Sqlite:
         self._path = Path(self._engine.url.database or ":memory:")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="study-writer")
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="study-reader")
+        self._waiting: list[_Write] = []
+        self._committing: asyncio.Task[None] | None = None
 
     async def read(self, work: Work[T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, work)
 
     async def write(self, work: Work[T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._writer, self._write, work)
+        loop = asyncio.get_running_loop()
+        waiting = _Write(work, loop.create_future())
+        self._waiting.append(waiting)
+        if self._committing is None or self._committing.done():
+            self._committing = loop.create_task(self._commit())
+        answer: T = await waiting.answer
+        return answer
 
     async def erase(self, deletions: Sequence[Deletion]) -> bool:
         traces = [deletion.trace.encode() for deletion in deletions if deletion.trace]
         return await asyncio.to_thread(_erase_sqlite, self._path, traces)
 
     async def close(self) -> None:
+        if self._committing is not None and not self._committing.done():
+            await self._committing
         for threads in (self._writer, self._readers):
             await asyncio.to_thread(threads.shutdown)
         self._engine.dispose()
@@ -113,12 +144,36 @@ class Sqlite:
         with _unavailable(), self._engine.connect() as connection:
             return work(connection)
 
-    def _write(self, work: Work[T]) -> T:
+    async def _commit(self) -> None:
+        """Until nobody waits: commit together what does."""
+        loop = asyncio.get_running_loop()
+        while self._waiting:
+            writes, self._waiting = [write for write in self._waiting if not write.answer.done()], []
+            try:
+                outcomes = await loop.run_in_executor(self._writer, self._write, [write.work for write in writes])
+            except Exception as error:  # nothing was committed: everybody is told so
+                outcomes = [_Outcome(error=error)] * len(writes)
+            for write, outcome in zip(writes, outcomes, strict=True):
+                if write.answer.done():  # whoever asked is gone
+                    continue
+                if outcome.error is None:
+                    write.answer.set_result(outcome.value)
+                else:
+                    write.answer.set_exception(outcome.error)
+
+    def _write(self, works: Sequence[Work[Any]]) -> list[_Outcome]:
         with _unavailable(), self._engine.connect() as connection:
             connection.exec_driver_sql("BEGIN IMMEDIATE")  # waits for writers of other processes from the start
-            value = work(connection)
+            if len(works) == 1:
+                outcomes = [_Outcome(works[0](connection))]
+            else:
+                outcomes, sqlite_connection = [], cast(Any, connection.connection)
+                for work in works:
+                    outcomes.append(_apart(connection, work))
+                    if not sqlite_connection.in_transaction:  # a full disk undoes all of it
+                        raise outcomes[-1].error or DatabaseUnavailable(_sentence(None))
             connection.commit()
-            return value
+            return outcomes
 
 
 class Postgresql:
@@ -149,6 +204,15 @@ class Postgresql:
 
     async def close(self) -> None:
         await self._engine.dispose()
+
+
+def _apart(connection: sa.Connection, work: Work[Any]) -> _Outcome:
+    """One write among those of a transaction: what it raises undoes it alone."""
+    try:
+        with _unavailable(), connection.begin_nested():
+            return _Outcome(work(connection))
+    except Exception as error:  # the boundary: it is raised where the write was asked for
+        return _Outcome(error=error)
 
 
 def current_transaction(connection: sa.Connection) -> int | None:

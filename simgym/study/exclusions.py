@@ -13,7 +13,7 @@ from typing import Any
 
 from simgym.errors import ConfigurationError
 from simgym.study.config import Rule, RuleName
-from simgym.study.words import count_words, words
+from simgym.words import count_words, words
 
 _GRAM = 5
 """Words in a row that count as copied."""

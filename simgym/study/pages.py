@@ -15,7 +15,7 @@ from markupsafe import Markup
 from simgym.study.config import Study
 from simgym.study.journey import Journey
 from simgym.study.rendering import to_html
-from simgym.study.words import RULE
+from simgym.words import RULE
 
 NOTICES = {"outdated": "That page was out of date, so nothing was sent from it. This is where you are."}
 """What a redirect can say; anything else in the address is ignored."""

@@ -19,8 +19,8 @@ from simgym.errors import ConfigurationError, MalformedFile
 from simgym.jsonl import read_json, read_jsonl
 from simgym.study.config import Study
 from simgym.study.journey import Exchange, Journey, follow
-from simgym.study.words import count_words
 from simgym.typed_json import describe, from_json
+from simgym.words import count_words
 
 if TYPE_CHECKING:
     from simgym.study.store import Store

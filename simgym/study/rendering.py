@@ -55,7 +55,7 @@ _SELF = re.compile(
 )
 
 
-@functools.lru_cache(maxsize=512)  # a conversation is shown again on every page
+@functools.lru_cache(maxsize=4096)  # a conversation is shown again on every page, and there are many at once
 def to_html(markdown: str) -> str:
     """Markdown of any origin as HTML that can be put into a page."""
     cleaner = optional_import("nh3", "study")

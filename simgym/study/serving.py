@@ -101,6 +101,7 @@ def serve(study: Study, database: str, *, kind: str = "real", settings: ServerSe
         proxy_headers=settings.proxies is not None,
         forwarded_allow_ips=settings.proxies or "",
         server_header=False,
+        timeout_keep_alive=75,  # people read for a minute; a form that meets a closing connection is lost
         timeout_graceful_shutdown=5,
     )
 

@@ -18,13 +18,14 @@ CHAT_TEMPLATE = (
 _SPECIAL = ["<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
 
 
-def save_tiny_model(folder: str | Path, *, seed: int = 0, context_length: int = 4096) -> Path:
+def save_tiny_model(folder: str | Path, *, seed: int = 0, context_length: int = 4096, head_size: int = 8) -> Path:
     """Write a random Llama (about 0.1 M parameters) and its tokenizer as `save_pretrained` does.
 
     Args:
         folder: Where to; created if needed.
         seed: Of the random weights.
         context_length: Longest prompt and reply together, tokens.
+        head_size: Of each of the four attention heads; vLLM's kernels want 32 or more.
     """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -38,6 +39,7 @@ def save_tiny_model(folder: str | Path, *, seed: int = 0, context_length: int = 
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
+        head_dim=head_size,
         max_position_embeddings=context_length,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,

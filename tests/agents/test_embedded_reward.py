@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from simgym.judges import SHIPPED_HEAD, RewardHeadJudge
+from simgym.judges.reward_head import HEADS
 from simgym.seeding import generator
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,21 +75,50 @@ def test_the_recipe_makes_a_judge(recipe, tiny_model, tmp_path, monkeypatch):
 
 def test_lengths_are_balanced_and_validation_is_not_trained_on(recipe, data_of_others):
     sources = recipe.read_sources(data_of_others("arena_answers.jsonl"))
-    log = json.loads((SHIPPED_HEAD / "training_log.json").read_text())
+    log = json.loads((HEADS / "smollm2-135m-helpfulness" / "training_log.json").read_text())
     assert log["openings"] == len(sources)
     assert 0.45 < log["better_is_longer"] < 0.55
     rows = [json.loads(line) for line in data_of_others("judge_pairs.jsonl").read_text().splitlines()]
     assert {row["instruction"] for row in rows}.isdisjoint(source.opening for source in sources)
 
 
-def test_the_card_says_what_the_logs_say():
+def test_the_card_says_what_the_results_say():
     package = load("package_reward_head")
-    log = json.loads((SHIPPED_HEAD / "training_log.json").read_text())
-    validation = json.loads(package.VALIDATION.read_text())
+    results = json.loads(package.VALIDATION.read_text())
     size = (SHIPPED_HEAD / "head.safetensors").stat().st_size
     card = (SHIPPED_HEAD / "README.md").read_text()
-    assert card == package.card(log, validation, size)
-    for subset, estimate in validation["reward_head"]["pairs"]["by_subset"].items():
-        assert f"| against {subset} | {estimate['value']:.2f} [" in card
-    weights = np.asarray(package.SHIPPED_HEAD.joinpath("head.safetensors").stat().st_size)
-    assert weights < 100_000
+    assert card == package.card(results, size)
+    assert size < 100_000
+    for source, estimate in results["people"]["balanced_by_source"].items():
+        assert f"| {source} | {results['training']['pairs_of_people'][source]} | {estimate['value']:.2f} [" in card
+    assert json.loads((SHIPPED_HEAD / "training_log.json").read_text()) == results["training"]
+
+
+@pytest.fixture(scope="module")
+def people_recipe():
+    sys.path.insert(0, str(ROOT / "agents"))
+    yield load("people_reward")
+    sys.path.remove(str(ROOT / "agents"))
+
+
+def test_weights_take_away_what_length_says(people_recipe):
+    rng = np.random.default_rng(0)
+    ratio = np.where(rng.random(500) < 0.8, 1, -1) * rng.exponential(0.5, 500)
+    weights = people_recipe.balancing_weights(ratio)
+    assert weights.mean() == pytest.approx(1)
+    assert weights[ratio > 0].sum() == pytest.approx(weights[ratio < 0].sum(), rel=1e-6)
+
+
+def test_a_head_for_people_is_fitted_on_what_they_prefer_and_not_on_length(people_recipe):
+    rng = np.random.default_rng(0)
+
+    def side(count, good):
+        pooled = rng.normal(size=(count, 3, 8)).astype(np.float32)
+        pooled[:, 1, 0] += good
+        return pooled, np.zeros((count, 3), dtype=np.float32)
+
+    people = people_recipe.Sides(side(400, 2.0), side(400, 0.0), rng.normal(1.0, 1.0, 400))
+    corrupted = people_recipe.Sides(side(60, 2.0), side(60, 0.0), np.zeros(60))
+    head = people_recipe.fitted(people, corrupted)
+    unseen = people_recipe.Sides(side(400, 2.0), side(400, 0.0), np.zeros(400))
+    assert (people_recipe.margins_of(head, unseen) > 0).mean() > 0.8

@@ -24,9 +24,9 @@ def recipe():
 
 def test_the_card_says_what_the_logs_say(recipe):
     log = json.loads((SHIPPED_ADAPTER / "training_log.json").read_text())
-    realism = json.loads(recipe.REALISM.read_text())
-    assert (SHIPPED_ADAPTER / "README.md").read_text() == recipe.card(log, realism)
-    fewer = realism["comparison"]["fewer_bits_per_byte_percent"]["value"]
+    results = json.loads(recipe.RESULTS.read_text())
+    assert (SHIPPED_ADAPTER / "README.md").read_text() == recipe.card(log, results)
+    fewer = results["bits_per_byte"]["later"]["fewer_percent_than"]["before"]["value"]
     assert f"{fewer:.1f} %" in (SHIPPED_ADAPTER / "README.md").read_text()
 
 

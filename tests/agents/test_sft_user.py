@@ -61,7 +61,7 @@ def arguments(recipe, tiny_model, logs, folder, monkeypatch, *more):
              "--output_dir", str(folder), "--max_steps", "4", "--per_device_train_batch_size", "2", "--learning_rate",
              "0.01", "--lr_scheduler_type", "constant", "--save_strategy", "steps", "--save_steps", "2",
              "--logging_steps", "1", "--report_to", "none", "--disable_tqdm", "true", "--dtype", "float32",
-             "--dataloader_pin_memory", "false", *more]  # fmt: skip
+             "--dataloader_pin_memory", "false", "--bf16", "false", *more]  # fmt: skip
     monkeypatch.setattr(sys, "argv", [str(RECIPE), *words])
     parser = TrlParser((recipe.UserData, SFTConfig, ModelConfig))
     return parser.parse_args_and_config([*recipe.device_flags(), *words])
@@ -99,6 +99,14 @@ def test_training_that_was_stopped_goes_on_to_the_same_adapter(recipe, tiny_mode
 
 def scenario():
     return Scenario("s", f"{INTENT_PREFIX}buy eggs", opening="hi")
+
+
+def test_bfloat16_is_left_on_where_the_processor_multiplies_it_fast(recipe, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", [str(RECIPE)])
+    for fast in (True, False):
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda fast=fast: fast)
+        assert ("--bf16" in recipe.device_flags()) is not fast
 
 
 def test_full_fine_tuning_saves_a_model_that_plays_users(recipe, tiny_model, logs, tmp_path, monkeypatch):

@@ -39,13 +39,15 @@ def assert_same_adapter(first, second):
     assert all((one[name] == other[name]).all() for name in one)
 
 
-def test_grpo_is_resumed_to_the_same_weights_and_writes_its_log_once(tiny_model, scenarios, tmp_path):
+@pytest.mark.parametrize("generation", ["trl", "engine"])
+def test_grpo_is_resumed_to_the_same_weights_and_writes_its_log_once(tiny_model, scenarios, tmp_path, generation):
     path = tmp_path / "scenarios.jsonl"
     rows = [{**scenario.to_json(), "id": f"{around}{scenario.id}"} for around in "ab" for scenario in scenarios]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     options = {
         "model_name_or_path": tiny_model, "dtype": "float32", "env_id": "UserSim-FineTuned-v0",
-        "user_model": tiny_model, "simulator_options": '{"max_new_tokens": 6}', "scenarios": path, "validation": 2,
+        "generation": generation, "user_model": tiny_model,
+        "simulator_options": '{"max_new_tokens": 6}', "scenarios": path, "validation": 2,
         "max_turns": 2, "judge": "relevance", "judge_model": tiny_model, "effective_batch": 4,
         "per_device_train_batch_size": 4, "num_generations": 4, "max_completion_length": 6, "learning_rate": 0.01,
         "lr_scheduler_type": "constant", "eval_strategy": "steps", "eval_steps": 2, "num_generations_eval": 1,

@@ -8,7 +8,6 @@ errors, whose message names the file.
 from __future__ import annotations
 
 import contextlib
-import copy
 import json
 import random
 import shutil
@@ -22,6 +21,7 @@ from typing import Any
 import gymnasium
 import pytest
 import yaml
+from damage import MISSING, places, with_other
 from people import small_study
 
 from simgym.assistants import action_set_from_json
@@ -296,27 +296,11 @@ def anything(rng: random.Random, depth: int = 0) -> Any:
     return {rng.choice(["", "a", "kind", "model", "key", "role", "0"]): anything(rng, depth + 1) for _ in range(size)}
 
 
-def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The way to every part of a JSON value."""
-    keys = value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
-    return [at, *(place for key in keys for place in places(value[key], (*at, key)))]
-
-
 def damaged(value: Any, rng: random.Random) -> Any:
     """The value with something else, or nothing, at one place."""
     at = rng.choice(places(value))
-    if not at:
-        return anything(rng)
-    value = copy.deepcopy(value)
-    *way, last = at
-    target = value
-    for key in way:
-        target = target[key]
-    if isinstance(target, dict) and rng.random() < 0.2:
-        del target[last]
-    else:
-        target[last] = anything(rng)
-    return value
+    gone = at and not isinstance(at[-1], int) and rng.random() < 0.2
+    return with_other(value, at, MISSING if gone else anything(rng))
 
 
 def torn(content: bytes, rng: random.Random) -> bytes:

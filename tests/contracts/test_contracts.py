@@ -65,6 +65,12 @@ CONTRACTS = (
         beside=("fastapi", "uvicorn"),
     ),
     Contract(target="gem-llm", module="test_gem.py", versions=(">=0.0.4,<0.2", "==0.0.4")),
+    Contract(
+        target="openenv",
+        module="test_openenv.py",
+        versions=(">=0.10,<0.11", "==0.9.0"),
+        beside=("fastapi", "uvicorn"),
+    ),
     Contract(target="ray", module="test_rllib.py", versions=(">=2.60,<3", "==2.60.0"), beside=("ray[rllib]", *LOCAL)),
     Contract(target="verl", module="test_verl.py", versions=(">=0.9.1,<0.10", "==0.9.0"), beside=("torch",)),
 )

@@ -79,6 +79,18 @@ SAMPLES = {
     "lmsys": ("lmsys", [{"conversation_id": "c1", "conversation": openai_turns(), "language": "English"}]),
     "oasst trees": ("oasst", [tree()]),
     "oasst flat": ("oasst", flat()),
+    "mirrorbench": ("mirrorbench", [{"conversation_id": "c", "task_description": "Bakes.", "turns": openai_turns()}]),
+    "simulatorarena": (
+        "simulatorarena",
+        [
+            {
+                "workerId": "w",
+                "intent": "Bread",
+                "user_queries": [text for role, text in CHAT if role == "user"],
+                "ai_responses": [text for role, text in CHAT if role == "assistant"],
+            }
+        ],
+    ),
     "otel": (
         "otel",
         [

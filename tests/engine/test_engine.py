@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from simgym.engine import Engine, EngineConfig, InvalidSetting, Sequence, SequenceTooLarge
+from simgym.engine import Engine, EngineConfig, InvalidSetting, Scored, Sequence, SequenceTooLarge
 
 PROMPTS = [[5, 9, 33, 7], [5, 9, 33, 7, 80, 81], [12] * 40, [12] * 40 + [13, 14]]
 
@@ -111,3 +111,15 @@ def test_wrong_settings_are_refused_and_errors_can_be_pickled():
     with pytest.raises(InvalidSetting, match="0 prompt tokens"):
         Sequence(prompt=[])
     assert str(pickle.loads(pickle.dumps(SequenceTooLarge("too long")))) == "too long"
+
+
+def test_numerics_do_not_depend_on_an_autocast_round_the_caller(model, tokenizer):
+    """Whoever leads computes for all, and a trainer calls from within its autocast."""
+    engine = Engine(model, tokenizer, EngineConfig(max_prefix_bytes=0))
+    plain = engine.generate([greedy(prompt) for prompt in PROMPTS])
+    with torch.autocast("cpu", torch.bfloat16):
+        within = engine.generate([greedy(prompt) for prompt in PROMPTS])
+        likelihoods = engine.runner.loglikelihoods([Scored(PROMPTS[0], [7, 8])], None)
+    assert [completion.token_ids for completion in within] == [completion.token_ids for completion in plain]
+    assert [completion.logprobs for completion in within] == [completion.logprobs for completion in plain]
+    assert likelihoods == engine.runner.loglikelihoods([Scored(PROMPTS[0], [7, 8])], None)

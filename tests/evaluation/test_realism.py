@@ -72,9 +72,28 @@ def test_a_user_who_is_the_person_scores_as_the_person(reference):
     for name in ("length_divergence", "word_divergence"):
         assert card.metric(name).simulated.value == pytest.approx(card.metric(name).human.value)
     assert card.metric("classifier_auc").simulated.value == pytest.approx(0.5)
+    control = card.metric("classifier_auc_control")
+    assert control.simulated.value == pytest.approx(control.human.value, abs=0.25)
+    for name in ("mattr_z", "hdd_z", "yules_k_z"):
+        assert card.metric(name).simulated.value == 0, name
     assert card.metric("termination_f1").simulated.value == 1
     assert card.metric("bits_per_byte").simulated is None
     assert "likelihoods" in card.metric("bits_per_byte").why_not
+
+
+def test_a_study_in_its_own_schema_is_a_reference(tmp_path):
+    talk = {"workerId": "w", "intent": "Write a letter.", "ai_responses": ["Here."], "model": "m"}
+    path = tmp_path / "study.json"
+    path.write_text(json.dumps([{**talk, "user_queries": ["I need a letter to Susan", "thanks"]}, talk | {
+        "user_queries": ["A letter to my landlord"], "intent": ""}]))  # fmt: skip
+    reference = load_reference(f"simulatorarena:{path}")
+    assert reference.source == "study.json, simulatorarena"
+    assert (reference.conversations, reference.people) == (2, 1)
+    assert {moment.scenario.intent for moment in reference.moments} == {
+        f"{INTENT_PREFIX}get what this describes: Write a letter.",
+        f"{INTENT_PREFIX}get help with this topic: letter, landlord",
+    }
+    assert sum(moment.said is None for moment in reference.moments) == 1  # a log that ends with the user does not tell
 
 
 def test_a_scripted_user_is_found_out(reference):

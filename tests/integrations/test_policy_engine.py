@@ -30,8 +30,9 @@ def make_trainer(tiny_model, scenarios, folder, *, lora=False, **options):
         "UserSim-Replay-v0", scenarios=scenarios, judge=Length(), max_turns=2, generation="engine", seed=3
     )
     settings = {"temperature": 1.0, "max_completion_length": 6, "learning_rate": 1e-2, **options}
+    settings.setdefault("bf16", False)
     config = trl.GRPOConfig(
-        output_dir=str(folder), use_cpu=True, bf16=False, report_to="none", per_device_train_batch_size=8,
+        output_dir=str(folder), use_cpu=True, report_to="none", per_device_train_batch_size=8,
         num_generations=4, max_steps=2, logging_steps=1, save_strategy="no", disable_tqdm=True, **settings,
     )  # fmt: skip
     adapter = None
@@ -81,6 +82,39 @@ def test_the_same_seed_and_step_write_the_same_turns_and_others_write_others(tin
     assert trainer.model.training
     trainer.state.global_step = 1
     assert trainer.rollout_func(prompts_of(scenarios), trainer)["completion_ids"] != first
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_under_mixed_precision_the_engine_reads_rounded_weights_outside_of_autocast(
+    tiny_model, scenarios, tmp_path, lora
+):
+    """What it writes is most likely for the policy's weights of this moment in bfloat16, without any autocast."""
+    import torch
+
+    trainer = make_trainer(tiny_model, scenarios, tmp_path, lora=lora, bf16=True, top_p=1e-6)
+    seen = []
+    trainer.train()
+    policy = trainer.accelerator.unwrap_model(trainer.model)
+    forward = policy.forward
+    engine = trainer.rollout_func._engine
+    for layer in engine._copy.modules():
+        if isinstance(layer, torch.nn.Linear):
+            layer.register_forward_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
+    with torch.autocast("cpu", torch.bfloat16):
+        output = trainer.rollout_func(prompts_of(scenarios), trainer)
+    assert seen
+    assert not any(seen)
+    assert policy.forward == forward  # TRL trains under autocast as before
+    assert {weight.dtype for weight in policy.parameters()} == {torch.float32}
+    assert {weight.dtype for weight in engine._copy.parameters()} == {torch.bfloat16}
+    for ours, theirs in zip(engine._copy.parameters(), policy.parameters(), strict=True):
+        assert torch.equal(ours, theirs.to(torch.bfloat16))
+    prompt, completion = output["prompt_ids"][0], output["completion_ids"][0]
+    with torch.no_grad():
+        logits = engine._copy(torch.tensor([[*prompt, *completion]])).logits[0, len(prompt) - 1 : -1]
+    drawn = logits.gather(-1, torch.tensor(completion)[:, None])[:, 0]
+    ours = torch.tensor(output["env_mask"][0], dtype=torch.bool)
+    assert ((logits.amax(-1) - drawn)[ours] < 0.1).all()  # the likeliest, up to rounding in another order
 
 
 @pytest.mark.parametrize(

@@ -149,6 +149,18 @@ def test_samples_are_tokens_as_sampled_and_the_mask_covers_the_policys_alone(mak
     assert len(second["prompt"]) < len(sample.input_ids)
 
 
+def test_the_policy_and_the_user_are_different_models(policy, tokenizer, scenarios):
+    args = SimpleNamespace(
+        vllm_server_base_url="http://127.0.0.1:9", request_timeout=1, max_inflight_tasks=1, queue_maxsize=1
+    )
+    worker = SimulatedUserWorker(
+        "UserSim-RolePlayOpening-v0", scenarios=scenarios, model="policy", user_model="scripted:and then?",
+        tokenizer=tokenizer, args=args, judge=Judge(),
+    )  # fmt: skip
+    assert "and then?" in json.dumps(worker.simulation.simulator.fingerprint())
+    worker.stop()
+
+
 def test_a_group_meets_one_user_and_a_failed_judgement_is_no_sample_and_enters_no_mean(make_worker):
     worker = make_worker()
     worker.start()

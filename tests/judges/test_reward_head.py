@@ -11,7 +11,8 @@ from safetensors.numpy import save_file
 from simgym.conversation import Conversation, Message, Scenario
 from simgym.errors import ConfigurationError, WeightsError
 from simgym.judges import SHIPPED_HEAD, RewardHeadJudge, load_judge, read_head
-from simgym.judges.reward_head import TENSORS
+from simgym.judges.people_record import find_record, people_warning
+from simgym.judges.reward_head import HEADS, TENSORS
 from simgym.language_models import TransformersLM
 from simgym.language_models.pooling import rendered
 from simgym.testing import check_judge
@@ -134,6 +135,25 @@ def test_the_shipped_head_tells_a_good_answer_from_poor_ones(smollm):
 
 
 def test_what_is_shipped_is_small():
-    assert sorted(one.name for one in SHIPPED_HEAD.iterdir()) == [
-        "README.md", "head.json", "head.safetensors", "training_log.json"]  # fmt: skip
-    assert sum(one.stat().st_size for one in SHIPPED_HEAD.iterdir()) < 1e6
+    assert sorted(file.name for file in SHIPPED_HEAD.iterdir()) == [
+        "README.md", "head.json", "head.safetensors", "people.json", "prompts.txt", "training_log.json"]  # fmt: skip
+    assert sum(file.stat().st_size for file in HEADS.rglob("*")) < 1e6
+
+
+def test_the_head_of_earlier_versions_is_read_by_its_name_and_is_what_it_was():
+    judge = RewardHeadJudge(head="smollm2-135m-helpfulness")
+    fingerprint = judge.fingerprint()
+    assert fingerprint["weights"] == "38048c1e55ee29f1"  # of plans that are continued
+    assert fingerprint["head"] == "smollm2-135m-helpfulness"
+    assert fingerprint["measures"].startswith("whether replies are more like a strong model's")
+    assert RewardHeadJudge().fingerprint()["weights"] != fingerprint["weights"]
+
+
+def test_the_shipped_head_knows_its_prompts_and_what_people_make_of_it():
+    judge = RewardHeadJudge()
+    record = find_record(judge.fingerprint())
+    assert record is not None
+    assert record.accuracy.reliable
+    assert ("below the bar" in people_warning(judge.fingerprint())) is not record.passes
+    assert judge.fitted_on("Complete a brief story given the following first sentence.  [MALE] was a WEATHERMAN.")
+    assert not judge.fitted_on("What nobody asked")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,9 @@ from simgym.conversation import END_OF_CONVERSATION, Message
 from simgym.engine.lora_bank import own_logits
 from simgym.errors import WeightsError
 from simgym.language_models import Request, SamplingParams, TransformersLM, adapter_fingerprint
+from simgym.simulators.fine_tuned import SHIPPED_ADAPTER as SHIPPED
 from simgym.testing import save_tiny_adapter
+from simgym.transcripts import text_hash
 
 TALK = (Message("system", "ask about eggs"), Message("user", "hi"), Message("assistant", "hello"))
 
@@ -89,6 +92,26 @@ def test_an_adapter_is_identified_by_its_content(ending, tmp_path):
     assert one != other
     assert str(tmp_path) not in one
     assert adapter_fingerprint("somebody/adapter") == "somebody/adapter"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"lora_alpha": 64}, {"use_rslora": True}, {"alpha_pattern": {"q_proj": 2}}, {"trainable_token_indices": [3]}],
+)
+def test_settings_that_decide_what_the_weights_do_identify_an_adapter_too(tiny_model, tmp_path, change):
+    folder = save_tiny_adapter(tmp_path / "adapter", tiny_model)
+    before = adapter_fingerprint(str(folder))
+    file = Path(folder) / "adapter_config.json"
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps({**config, "peft_version": "0.0.1", "inference_mode": False, "revision": "x"}))
+    assert adapter_fingerprint(str(folder)) == before
+    file.write_text(json.dumps({**config, **change}))
+    assert adapter_fingerprint(str(folder)) != before
+
+
+def test_the_shipped_adapter_has_the_fingerprint_that_it_had():
+    weights = (SHIPPED / "adapter_model.safetensors").read_bytes()
+    assert adapter_fingerprint(str(SHIPPED)) == f"sha256:{text_hash(weights.hex())}"
 
 
 def test_an_adapter_that_does_not_fit_leaves_the_model_as_it_was(tiny_model, tiny_adapter, ending, tmp_path):

@@ -206,19 +206,19 @@ def test_a_local_model_is_read_by_its_template(
     loaded = model._ready()
     kept = ("<|end|>",) if keeps_tokens else ()
     request = Request((Message("user", "How do I close <think>?"),), SamplingParams(), kept_tokens=kept)
-    prompt = loaded.prompt(request)
+    prompt = loaded.chat.prompt(request)
 
     def generation(text: str, finish_reason: Literal["stop", "length"]) -> Generation:
-        token_ids = tuple(loaded.encode(text))
+        token_ids = tuple(loaded.chat.encode(text))
         completion = Completion(
             token_ids=token_ids, logprobs=(0.0,) * len(token_ids), choice_logprobs=(), finish_reason=finish_reason,
             error=None,
         )  # fmt: skip
-        return loaded.generation(request, prompt, loaded.sequence(request, loaded.encode(prompt)), completion)
+        return loaded.generation(request, prompt, loaded.sequence(request, loaded.chat.encode(prompt)), completion)
 
     said = generation(written, "stop")
     assert (said.text, said.reasoning, said.fault) == ("Hello", "hm", None)
-    assert len(said.token_ids) == len(loaded.encode(written))  # as sampled
+    assert len(said.token_ids) == len(loaded.chat.encode(written))  # as sampled
     cut = generation(written.partition("</think>")[0], "length")
     assert cut.fault is not None
     assert cut.fault.startswith("cut_while_thinking: ")

@@ -218,3 +218,25 @@ def test_what_cannot_be_used_is_a_sentence(tmp_path):
     with pytest.raises(ConfigurationError, match="no file of answers of this version"):
         CachedLM("scripted:echo", path=str(other))
     assert other.read_bytes() == before
+
+
+def test_threads_that_ask_first_at_the_same_time_wait_for_the_table(tmp_path, monkeypatch):
+    import threading
+    import time
+    from concurrent.futures import ThreadPoolExecutor
+
+    from simgym.conversation import Message
+    from simgym.language_models import CachedLM, Request
+
+    lm = CachedLM("scripted:echo", path=str(tmp_path / "answers.sqlite"))
+    connect, first = lm._connect, threading.Lock()
+
+    def slow():
+        if first.acquire(blocking=False):
+            time.sleep(0.5)  # whoever makes the table
+        return connect()
+
+    monkeypatch.setattr(lm, "_connect", slow)
+    with ThreadPoolExecutor(4) as pool:
+        asked = [Request((Message("user", str(number)),)) for number in range(4)]
+        assert [reply.fault for (reply,) in pool.map(lambda request: lm.generate([request]), asked)] == [None] * 4

@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from simgym.language_models._threads import _quota, usable_processors
+from simgym.language_models.threads import _quota, usable_processors
 
 REPORT = (
-    "import os; from simgym.language_models._threads import settle_threads; settle_threads(); import torch; "
+    "import os; from simgym.language_models.threads import settle_threads; settle_threads(); import torch; "
     "print(os.environ.get('OMP_WAIT_POLICY'), os.environ.get('GOMP_SPINCOUNT'), torch.get_num_threads())"
 )
 FORK = """

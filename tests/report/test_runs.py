@@ -66,6 +66,11 @@ def test_training_runs_bring_their_curves(matrix, tmp_path):
     (tmp_path / "log.jsonl").write_text('{"update": 1, "reward": 0.2}\n{"update": 2, "reward": null}\n')
     runs, curves = read_runs([matrix("with curve", "a=scripted:seed"), tmp_path])
     assert join_runs(runs, curves).results.curves[0].reward == (20.0,)
+    (tmp_path / "log.jsonl").write_text('{"update": 1, "reward": 1.5}\n')
+    with pytest.raises(MalformedFile, match=r"line 1: .* an update is 1\.5, expected a number in"):
+        read_runs([tmp_path])
+    (tmp_path / "log.jsonl").write_text('{"step": 1, "reward": -3.5}\n{"step": 2, "reward": 4.25}\n')
+    assert read_runs([tmp_path])[1][0].reward == (-350.0, 425.0)  # a trainer's return may be a sum
     (tmp_path / "log.jsonl").write_text("[1]\n")
     with pytest.raises(MalformedFile, match="log of a training run"):
         read_runs([tmp_path])

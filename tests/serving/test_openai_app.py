@@ -26,7 +26,7 @@ openai = pytest.importorskip("openai")
 uvicorn = pytest.importorskip("uvicorn")
 from simgym.serving.conversation_log import ConversationLog  # noqa: E402
 from simgym.serving.openai_app import create_openai_app  # noqa: E402
-from simgym.serving.running import ListenSettings  # noqa: E402
+from simgym.serving.running import Guard, ListenSettings  # noqa: E402
 from simgym.serving.seats import Seat, SeatSettings  # noqa: E402
 
 GREETING = {"role": "user", "content": "Hello! How can I help you today?"}
@@ -212,13 +212,21 @@ def test_a_fault_is_an_error_after_bounded_attempts_and_never_an_empty_reply(rul
         ({"n": 2}, 400, "n is not 1"),
         ({"seed": "7"}, 400, "seed"),
         ({"simgym": {"sceanrio": "x"}}, 400, "sceanrio"),
+        ({"simgym": {"\udc00": "x"}}, 400, "unknown"),
+        ({"model": "\udc00"}, 404, "no model"),
+        ({"simgym": {"scenario": {"id": "x", "intent": f"{INTENT_PREFIX}\ud800"}}}, 400, "surrogate"),
+        ({"simgym": {"scenario": "\ud800"}}, 400, "no text"),
+        ({"simgym": {"stop": "\ud800"}}, 400, "stop"),
+        ({"messages": [{"role": "assistant", "content": "I"}, GREETING, {"role": "user", "content": " "}]}, 200, ""),
+        ({"messages": [{"role": "assistant", "content": None, "tool_calls": [{"id": "x"}]}]}, 400, "expected a text"),
+        ({"messages": [{"role": "system", "content": "Bake."}] * 3}, 200, ""),
         ({"simgym": {"scenario": {"id": "x"}}}, 400, "scenario"),
     ],
 )
 def test_a_bad_request_is_a_sentence(change, status, word):
     body = {"model": "simgym/role_play", "messages": [{"role": "system", "content": "Bake."}, GREETING], **change}
     got, value = ask(create_openai_app({"role_play": seat()}), body)
-    assert (got, word in value["error"]["message"]) == (status, True), value
+    assert (got, word in value.get("error", {}).get("message", "")) == (status, True), value
 
 
 def test_a_body_that_is_no_json_too_large_or_of_another_type_is_a_sentence():
@@ -332,6 +340,54 @@ def test_requests_are_logged_as_transcripts_one_a_conversation(tmp_path):
     assert sorted(each.end_reason for each in logged) == ["turn_limit", "user_end", "user_end"]
     assert sorted(len(each.calls) for each in logged) == [2, 3, 3]
     assert all(each.reward is None for each in logged)
+
+
+def test_no_more_requests_than_can_wait_are_taken_while_a_slow_model_plays(monkeypatch):
+    monkeypatch.setattr("simgym.serving.openai_app.MAX_WAITING", 2)
+    slow, entered = threading.Event(), threading.Event()
+
+    def rule(request):
+        entered.set()
+        slow.wait(10)
+        return "Fine."
+
+    shared = seat(rule)
+    body = {"model": "simgym", "messages": [{"role": "system", "content": "Bake."}, GREETING]}
+    with listening(create_openai_app({"role_play": shared})) as url, ThreadPoolExecutor(2) as pool:
+        talk = client(url)
+        asked = [pool.submit(talk.chat.completions.create, **body, seed=seed) for seed in range(2)]
+        assert entered.wait(10)
+        while shared.waiting < 2:
+            time.sleep(0.01)
+        with pytest.raises(openai.RateLimitError, match="2 requests are waiting"):
+            talk.chat.completions.create(**body)
+        slow.set()
+        assert [future.result().choices[0].message.content for future in asked] == ["Fine."] * 2
+    assert shared.waiting == 0
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"host": "127.0.0.1:8000"}, 200),
+        ({"host": "[::1]:8000", "origin": "http://localhost:3000"}, 200),
+        ({"host": "evil.example:8000"}, 403),  # a name of theirs that leads here
+        ({"host": "127.0.0.1:8000", "origin": "https://evil.example"}, 403),
+        ({"host": "127.0.0.1:8000", "origin": "null"}, 403),
+        ({}, 403),
+    ],
+)
+def test_pages_of_others_do_not_reach_a_server_without_a_token(headers, status):
+    body = {"model": "simgym", "messages": [{"role": "system", "content": "Bake."}, GREETING]}
+    assert ask(Guard(create_openai_app({"role_play": seat("Fine.")}), None), body, headers)[0] == status
+
+
+@pytest.mark.parametrize(("key", "status"), [("x" * 16, 200), ("y" * 16, 401), ("", 401)])
+def test_with_a_token_a_guard_asks_for_it_from_wherever_one_comes(key, status):
+    body = {"model": "simgym", "messages": [{"role": "system", "content": "Bake."}, GREETING]}
+    guarded = Guard(create_openai_app({"role_play": seat("Fine.")}), "x" * 16)
+    headers = {"host": "evil.example", "authorization": f"Bearer {key}"}
+    assert ask(guarded, body, headers)[0] == status
 
 
 def test_off_loopback_there_is_a_token_and_it_is_asked_for():

@@ -67,7 +67,7 @@ def test_the_template_the_end_of_a_turn_and_the_end_token_are_detected(tmp_path,
     assert prompt.endswith(FORMS[form][3])
     assert SCENARIO.intent in prompt
     ids = model.tokenizer.convert_tokens_to_ids
-    stops = model._ready().stop_token_ids("user")
+    stops = model._ready().chat.stop_token_ids("user")
     assert {ids(END_OF_CONVERSATION), ids(FORMS[form][2])} <= stops
     turns = simulator.reply([SCENARIO] * 40, [TALK] * 40, seeds=range(40))
     assert any(one.ended for one in turns)

@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import cohen_kappa_score
 
-from simgym.statistics import agreement, cohen_kappa, krippendorff_alpha, spearman
+from simgym.statistics import agreement, cohen_kappa, kendall, krippendorff_alpha, spearman
 
 RNG = np.random.default_rng(2)
 FIRST = RNG.integers(1, 6, 90).astype(float)
@@ -77,3 +77,12 @@ def test_ratings_may_be_any_numbers():
     first = rng.random(200)
     found = agreement(first, first + 1e-9 * rng.random(200), resamples=19)
     assert found.kappa_quadratic.value == pytest.approx(1)
+
+
+def test_a_judge_agrees_with_people_on_mirrorbench_as_published(data_of_others):
+    labels = json.loads(data_of_others("mirrorbench/gteval_labeled.json").read_text())
+    scores = json.loads(data_of_others("mirrorbench/gteval_judge_scores.json").read_text())
+    score_of = {row["sample_id"]: row["judge_score"] for row in scores}
+    people, judge = [row["human_label"] for row in labels], [score_of[row["sample_id"]] for row in labels]
+    assert spearman(people, judge, resamples=19).value == 0.6969429335308475
+    assert kendall(people, judge, resamples=19).value == 0.616588326563366

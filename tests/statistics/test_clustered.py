@@ -42,10 +42,21 @@ def test_without_clustering_the_robust_test_is_the_t_test_of_a_proportion_nearly
     assert robust.test.p_value == pytest.approx(naive_test(votes).p_value, abs=0.01)
 
 
-@pytest.mark.parametrize("outcomes", [[], [1.0, 1.0, 1.0, 1.0], [1.0, 0.0]])
-def test_where_there_is_no_rate_there_is_none(outcomes):
-    assert robust_win_rate(outcomes, range(len(outcomes))) is None
-    assert equivalence(outcomes, range(len(outcomes)), margin=0.05) is None
+@pytest.mark.parametrize(
+    ("outcomes", "clusters", "doubt"),
+    [
+        ([], [], "there are no data"),
+        ([1.0, 0.0, 1.0, 0.5, 1.0], "abcde", "5 clusters, fewer than 6"),
+        ([1.0] * 9, "abcdefghi", "all outcomes are equal"),
+        ([1, 1, 1, 0, 0] * 7, [name for name in "abcdefg" for _ in range(5)], "all 7 clusters are alike"),
+    ],
+)
+def test_what_tells_nothing_of_others_has_no_test_and_says_why(outcomes, clusters, doubt):
+    robust, equal = robust_win_rate(outcomes, clusters), equivalence(outcomes, clusters, margin=0.2)
+    for rate in (robust.rate, equal.rate):
+        assert rate.value == (pytest.approx(np.mean(outcomes)) if len(outcomes) else None)
+        assert (rate.low, rate.high, rate.doubt) == (None, None, doubt)
+    assert (robust.test, equal.p_value, equal.equivalent) == (None, None, None)
 
 
 def test_the_correlation_of_equal_and_of_alternating_votes():
@@ -62,9 +73,3 @@ def test_the_correlation_of_equal_and_of_alternating_votes():
 def test_a_margin_that_is_none_is_an_error():
     with pytest.raises(ValueError, match="margin"):
         equivalence([0, 1, 0], range(3), margin=0.6)
-
-
-def test_clusters_of_the_same_share_say_nothing_of_others():
-    outcomes, clusters = [1, 1, 1, 0, 0] * 3, [name for name in "abc" for _ in range(5)]
-    assert robust_win_rate(outcomes, clusters) is None
-    assert equivalence(outcomes, clusters, margin=0.2) is None

@@ -92,7 +92,7 @@ def test_what_the_data_cannot_tell_is_said_rather_than_given_as_certain() -> Non
     equal = bootstrap_mean([0.1] * 8, seed=0)
     assert (equal.low, equal.doubt) == (None, "all 8 values are equal")
     alike = clustered_bootstrap_mean([0.0, 1.0] * 8, [n // 2 for n in range(16)], seed=0)
-    assert (alike.value, alike.low, alike.doubt) == (0.5, None, "all 8 clusters have the same mean")
+    assert (alike.value, alike.low, alike.doubt) == (0.5, None, "all 8 clusters are alike")
     assert format_interval(few) == "[cannot be told: 3 values, fewer than 6]"
     fine = bootstrap_mean([0.1, 0.2, 0.3, 0.4, 0.5, 0.7], seed=0)
     assert fine.reliable

@@ -57,7 +57,7 @@ def test_the_bootstrap_of_differences_is_bca_where_that_exists_and_says_so():
     assert "clusters" in clustered.method
     constant = mean_difference([1.0, 2.0], [0.0, 1.0])
     assert (constant.value, constant.low, constant.doubt) == (1, None, "2 clusters, fewer than 6")
-    assert mean_difference([1.0] * 9, [0.0] * 9).doubt == "nothing differs between resamples of the 9 clusters"
+    assert mean_difference([1.0] * 9, [0.0] * 9).doubt == "all 9 clusters are alike"
     assert mean_difference([], []).value is None
 
 

@@ -200,6 +200,38 @@ def test_the_report_shows_the_numbers_escaped_and_says_what_is_synthetic(tmp_pat
     json.dumps(results.to_json(), allow_nan=False)
 
 
+def test_a_handful_of_people_gives_values_without_confidence(tmp_path):
+    few = [
+        {**record, "rating": {"rating": 5 + number % 3}, "arm": [names[0]]}
+        for names in (("a", "b"), ("b", "c"), ("a", "c"))
+        for number, record in enumerate(records(5, win_rate=0.6, names=names))
+    ]
+    results = analyse(few, resamples=99)
+    doubt = "5 clusters, fewer than 6"
+    for pair in results.pairs:
+        assert (pair.equivalence.rate.doubt, pair.equivalence.p_value, pair.p_adjusted) == (doubt, None, None)
+        assert all(row.test is None for row in pair.rows)
+        assert all("Wilson" in row.rate.method for row in pair.rows if row.rate.reliable)
+    for difference in results.rating_differences:
+        assert difference.difference.doubt == "5 ratings, fewer than 6"
+        assert (difference.test, difference.p_adjusted) == (None, None)
+    write_study_report(tmp_path / "report.html", results, title="few")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert f"indistinguishable cannot be told: {doubt}" in page
+    assert "p = " not in page
+
+
+def test_assistants_whom_everybody_rates_alike_have_no_interval():
+    found = [
+        {**record, "rating": {"rating": rating}, "arm": [name]}
+        for name, rating in (("a", 10), ("b", 1))
+        for record in records(9, names=(name, "x"))
+    ]
+    (difference,) = analyse(found, resamples=99).rating_differences
+    assert (difference.difference.value, difference.difference.low) == (9, None)
+    assert difference.difference.doubt == "all ratings of a and of b are equal"
+
+
 def test_rules_on_texts_are_refused_where_there_are_none():
     with_texts = {"conversations": [{"turns": [{"reason": "clear", "model1_response": "a", "model2_response": "b"}]}]}
     without = {"conversations": [{"turns": [{"reason": 1, "model1_response": 1, "model2_response": 1}]}]}

@@ -238,6 +238,19 @@ def test_a_browser_that_is_handed_on_begins_anew_only_when_somebody_says_so(tmp_
         assert Forms(begun).forms["consent"]["PROLIFIC_PID"] == "second"
 
 
+def test_no_address_changes_who_somebody_is(tmp_path):
+    with TestClient(make_app(small_study(recruitment={}), tmp_path, admin_token="a" * 20)) as client:
+        Person(client, "/?PROLIFIC_PID=first").begin()
+        before = client.get("/").text
+        pages = ["", "state", "withdraw", "withdrawn", "another", "draft", "do/consent", "do/message", "admin", "x"]
+        for page in pages:
+            for query in ("PROLIFIC_PID=second", "PROLIFIC_PID=", "PROLIFIC_PID=a&PROLIFIC_PID=b", "notice=x&key=y"):
+                answer = client.get(f"/{page}?{query}", follow_redirects=False)
+                assert answer.status_code < 500
+                assert "set-cookie" not in answer.headers, page
+        assert client.get("/").text == before
+
+
 def test_drafts_survive_a_reload(client):
     person = Person(client)
     person.begin()

@@ -23,7 +23,7 @@ from simgym.study.records import as_json_lines, distinct
 from simgym.study.recruitment import Unusable, canonical, recruit_of
 from simgym.study.rendering import to_html
 from simgym.study.store import Store
-from simgym.study.words import count_words
+from simgym.words import count_words
 
 SEPARATORS = "before\u2028after\u2029and\x85and\x0b\x0c\x1c end"
 TOKEN = "a-long-admin-token"

@@ -7,17 +7,19 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from people import small_study
 
-from simgym.errors import ConfigurationError
+from simgym.errors import ConfigurationError, DatabaseUnavailable
 from simgym.study.analysis import analyse
 from simgym.study.design import assign
 from simgym.study.journey import Event
 from simgym.study.records import export
 from simgym.study.recruitment import Recruit
 from simgym.study.store import AlreadyTakesPart, Store
+from simgym.study.tables import drafts
 
 STUDY = small_study()
 
@@ -62,6 +64,39 @@ def test_two_servers_at_one_database_assign_every_position_once(database):
         return positions
 
     assert sorted(run(database, scenario)) == list(range(30))
+
+
+def test_what_is_committed_together_fails_apart(tmp_path):
+    async def main():
+        store = Store(f"sqlite:///{tmp_path}/study.db")
+        await store.begin(name="s", kind="real", settings={}, study_hash="h")
+        _, visit = await store.open("h")
+        events = [Event("a")], [Event("b")], [Event("a")]
+        stored = await asyncio.gather(*(store.append(visit.participant, 1, new, "h") for new in events))
+        database = store._database
+
+        def insert(name, then=None):
+            def work(connection):
+                values = {"participant": visit.participant, "field": name, "text": ""}
+                connection.execute(sa.insert(drafts).values(**values))
+                if then is not None:
+                    connection.exec_driver_sql(then)
+
+            return database.write(work)
+
+        together = await asyncio.gather(insert("1"), insert("2", "nonsense"), insert("3"), return_exceptions=True)
+        kept = await store.drafts(visit.participant)
+        undone = await asyncio.gather(insert("4"), insert("5", "ROLLBACK"), insert("6"), return_exceptions=True)
+        after = await store.drafts(visit.participant)
+        await store.close()
+        return stored, together, kept, undone, after
+
+    stored, together, kept, undone, after = asyncio.run(main())
+    assert stored == [True, False, False]
+    assert [type(error) for error in together] == [type(None), DatabaseUnavailable, type(None)]
+    assert after == kept == {"1": "", "3": ""}
+    # a full disk undoes the whole transaction: nobody is told that theirs was kept
+    assert all(isinstance(error, DatabaseUnavailable) for error in undone)
 
 
 def test_a_recruitment_id_takes_part_once_and_nothing_else_is_stored_with_it(database):

@@ -86,10 +86,8 @@ def test_rows_that_another_program_deletes_without_zeroing_are_found(study, tmp_
         assert "All that you wrote is deleted" in client.get("/withdrawn").text
 
 
-def test_postgresql_rewrites_its_tables_once_no_transaction_sees_the_rows(postgresql, database):
-    if not database.startswith("postgresql"):
-        pytest.skip("SQLite has tests of its own")
-
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_postgresql_rewrites_its_tables_once_no_transaction_sees_the_rows(database):
     async def scenario():
         store = Store(database)
         await store.begin(name="s", kind="real", settings={}, study_hash="h")

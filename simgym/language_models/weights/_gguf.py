@@ -9,7 +9,7 @@ from pathlib import Path
 
 from simgym.errors import ConfigurationError, WeightsError
 from simgym.extras import require_extra
-from simgym.language_models._threads import settle_threads
+from simgym.language_models.threads import settle_threads
 from simgym.language_models.weights._cache import READY, cache_folder, draft_of, entry_is_ready
 
 _VERSION = 1

@@ -13,7 +13,7 @@ for (const form of document.querySelectorAll("form")) {
   });
 }
 
-// As simgym/study/words.py: letters of scripts without spaces between words are words of their own.
+// As simgym/words.py: letters of scripts without spaces between words are words of their own.
 const UNSPACED = /(?=\p{L})[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Bopomofo}\p{Script=Thai}\p{Script=Lao}\p{Script=Khmer}\p{Script=Myanmar}\p{Script=Tibetan}]/gu;
 
 function countWords(text) {

@@ -17,6 +17,8 @@ import os
 import sys
 from pathlib import Path
 
+from simgym.errors import ConfigurationError
+
 _settled = False
 _forked = False
 """Whether this process was forked from one that had imported torch."""
@@ -47,6 +49,27 @@ def settle_threads() -> None:
         torch.set_num_threads(1)
     elif "OMP_NUM_THREADS" not in os.environ and torch.get_num_threads() > usable_processors():
         torch.set_num_threads(usable_processors())
+
+
+def check_fork(device: str) -> None:
+    """Refuse a GPU in a process that was forked from one that had used it: CUDA does not work there.
+
+    Args:
+        device: Where the model is, or `auto`.
+
+    Raises:
+        ConfigurationError: it is such a process.
+    """
+    if not _forked or device == "cpu":
+        return
+    import torch
+
+    if torch.cuda._is_in_bad_fork():
+        raise ConfigurationError(
+            "This process was forked from one that had used the GPU, and CUDA does not work in it. Start workers by "
+            "spawn (gymnasium: vector_kwargs={'context': 'spawn'}; SubprocVecEnv: start_method='spawn'; DataLoader: "
+            "multiprocessing_context='spawn'), or use vectorization_mode='vector_entry_point'."
+        )
 
 
 def usable_processors() -> int:

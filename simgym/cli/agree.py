@@ -1,0 +1,179 @@
+"""`simgym agree`: do a judge, or simulated users, rank assistants as people do?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from simgym.cli import options
+from simgym.cli.completion import complete_judge
+from simgym.cli.judge import JudgeModel, JudgeOption
+from simgym.cli.terminal import complain, facts, plain, print_json, shown, stderr, stdout
+from simgym.errors import ConfigurationError
+from simgym.statistics.intervals import format_interval
+
+if TYPE_CHECKING:
+    from simgym.evaluation.agreement import PeopleAgreement, RankAgreement
+    from simgym.statistics.intervals import Estimate
+
+
+@options.with_bundles
+def agree(
+    people: Annotated[
+        Path,
+        typer.Argument(
+            help="What people think: with --judge, conversations with annotations (model, rating); with --results, "
+            "records of `simgym study export`, or such conversations."
+        ),
+    ],
+    caching: options.CacheOptions,
+    judge: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Judge of the same conversations (`simgym judges` lists them) or py:module:Class. Repeatable.",
+            show_default="reward_head, without --results",
+            autocompletion=complete_judge,
+        ),
+    ] = None,
+    judge_model: JudgeModel = None,
+    judge_option: JudgeOption = None,
+    results: Annotated[
+        Path | None,
+        typer.Option(help="Folder of `simgym matrix`: its simulated users, on the assistants that people saw."),
+    ] = None,
+    rating: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Key of the rating in the annotations. Repeatable: the first that is there counts.",
+            show_default="rating, overall_rating, overall_interaction_rating",
+        ),
+    ] = None,
+    scale: Annotated[tuple[float, float], typer.Option(help="Smallest and largest rating.")] = (1.0, 10.0),
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON file of the results.")] = None,
+    seed: options.Seed = 0,
+    batch_size: options.BatchSize = 16,
+    json: options.Json = False,
+) -> None:
+    """Compare people's ratings with a judge on the same conversations, or with the simulated users of a matrix.
+
+    Rank correlations of conversations and of assistants, with intervals over people and assistants, the noise of
+    people's own ratings, and how many units it would take.
+    """
+    from simgym.transcripts import write_json
+
+    if scale[0] >= scale[1]:
+        raise ConfigurationError(f"The scale goes from {scale[0]:g} to {scale[1]:g}, expected a smaller number first.")
+    if results is not None:
+        if judge:
+            raise ConfigurationError("Give either --judge or --results: a matrix has its own judge.")
+        agreement, left_out = _with_matrix(people, results, rating, scale, seed)
+    else:
+        judges = _load(judge or ["reward_head"], judge_model, judge_option, caching)
+        agreement, left_out = _with_judges(people, judges, rating, scale, seed, batch_size)
+    value = {"left_out": left_out, "agreement": {name: entry.to_json() for name, entry in agreement.items()}}
+    if output is not None:
+        write_json(output, value)
+    if json:
+        print_json(value)
+        return
+    stdout().print(facts([("rows left out", ", ".join(f"{n} {why}" for why, n in left_out.items()) or "none")]))
+    for name, entry in agreement.items():
+        stdout().print(shown(f"{plain(name)} and people", "bold"))
+        stdout().print(facts(agreement_rows(entry)))
+    if all(not entry.ordered_alike.reliable and entry.instances is None for entry in agreement.values()):
+        complain("These data cannot tell whether the two agree.")
+
+
+def agreement_rows(agreement: PeopleAgreement) -> list[tuple[str, str]]:
+    """Names and values, as the terminal shows them."""
+    rows = [("people, assistants", f"{agreement.n_people}, {len(agreement.people)}")]
+    for title, level in (("conversations", agreement.instances), ("assistants", agreement.systems)):
+        if level is not None:
+            rows += _level_rows(title, level)
+    rows.append(("pairs of assistants in the same order", told(agreement.ordered_alike)))
+    for system, value in sorted(agreement.people.items(), key=lambda entry: -entry[1]):
+        rows.append((f"  {plain(system)}", f"people {value:.2f}, reward {agreement.rewards[system]:.2f}"))
+    if agreement.left_out:
+        rows.append(("left out", ", ".join(f"{count} {why}" for why, count in agreement.left_out.items())))
+    return rows
+
+
+def told(estimate: Estimate) -> str:
+    """A value with its interval and n, or why there is none."""
+    if estimate.value is None:
+        return f"none ({estimate.doubt})"
+    return f"{estimate.value:.2f} {format_interval(estimate, '.2f')} ({estimate.n})"
+
+
+def _level_rows(title: str, level: RankAgreement) -> list[tuple[str, str]]:
+    rows = [(f"{title}: Spearman", told(level.spearman)), (f"{title}: Kendall", told(level.kendall))]
+    if level.reliability is None:
+        rows.append((f"{title}: reliability of people", "cannot be told: nobody rated the same twice"
+                     if title == "conversations" else "cannot be told"))  # fmt: skip
+    else:
+        without = "" if level.without_noise is None else f"; Spearman without their noise {level.without_noise:.2f}"
+        rows.append((f"{title}: reliability of people", f"{level.reliability:.2f}{without}"))
+    if level.needed is not None:
+        rows.append((f"{title}: needed to tell such a Spearman from 0", f"{level.needed:,}"))
+    return rows
+
+
+def _load(names: list[str], model: str | None, given: list[str] | None, caching: Any) -> dict[str, Any]:
+    from simgym.evaluation.axes import read_pairs
+    from simgym.judges.loading import load_judge
+    from simgym.rollout.readiness import check_all_ready
+
+    arguments = read_pairs(given or (), "--judge-option")
+    judges = {name: load_judge(name, caching.model(model), arguments) for name in dict.fromkeys(names)}
+    with stderr().status("Loading models"):
+        check_all_ready((f"judge {name}", judge) for name, judge in judges.items())
+    return judges
+
+
+def _with_judges(
+    path: Path,
+    judges: Mapping[str, Any],
+    keys: list[str] | None,
+    scale: tuple[float, float],
+    seed: int,
+    batch_size: int,
+) -> tuple[dict[str, PeopleAgreement], dict[str, int]]:
+    """Every judge on the conversations that people rated."""
+    from simgym.evaluation.agreement import compare_with_people
+    from simgym.evaluation.rated_conversations import RATING_KEYS, judge_rated, read_rated_conversations
+
+    rated = read_rated_conversations(path, keys=keys or RATING_KEYS, scale=scale)
+    agreement, left_out = {}, dict(rated.left_out)
+    for name, judge in judges.items():
+        with stderr().status(f"{plain(name)}: {len(rated.conversations)} conversations"):
+            rewards, faults = judge_rated(judge, rated.conversations, seed=seed, batch_size=batch_size)
+        for kind, count in faults.items():
+            left_out[f"{name} failed ({kind})"] = count
+        agreement[name] = compare_with_people([entry.rating for entry in rated.conversations], rewards, seed=seed)
+    return agreement, left_out
+
+
+def _with_matrix(
+    path: Path, folder: Path, keys: list[str] | None, scale: tuple[float, float], seed: int
+) -> tuple[dict[str, PeopleAgreement], dict[str, int]]:
+    """The simulated users of a finished matrix, beside records of a study or rated conversations."""
+    from simgym.evaluation.agreement import compare_with_people
+    from simgym.evaluation.rated_conversations import RATING_KEYS, has_annotations, read_rated_conversations
+    from simgym.experiment import Results
+    from simgym.report.people import check_shared, read_people, rewards_of
+
+    results = Results.load(folder)
+    if has_annotations(path):
+        rated = read_rated_conversations(path, keys=keys or RATING_KEYS, scale=scale)
+        ratings, left_out = [entry.rating for entry in rated.conversations], dict(rated.left_out)
+    else:
+        read = read_people(path)
+        ratings, left_out = list(read.ratings), dict(read.left_out)
+    check_shared(ratings, results.matrix.assistants)
+    return {
+        simulator: compare_with_people(ratings, rewards_of(results.transcripts, simulator), seed=seed)
+        for simulator in results.matrix.simulators
+    }, left_out

@@ -1,0 +1,99 @@
+"""`simgym judge validate --people`: a judge beside people, as tables and as the record that is kept with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from simgym.cli.terminal import complain, facts, plain, print_json, shown, stderr, stdout
+from simgym.statistics.intervals import format_interval
+
+if TYPE_CHECKING:
+    from simgym.evaluation.people_pairs import PeopleValidation
+    from simgym.statistics.intervals import Estimate
+
+
+def compare_with_people(
+    judges: Mapping[str, Any],
+    path: Path,
+    *,
+    limit: int | None,
+    seed: int,
+    batch_size: int,
+    output: Path | None,
+    json: bool,
+) -> None:
+    """Judge the pairs, keep a record of each judge, print."""
+    from simgym.evaluation.judge_validation import judge_pairs
+    from simgym.evaluation.people_pairs import read_people_pairs, validate_by_people, without_training_prompts
+    from simgym.judges.people_record import keep_record
+    from simgym.rollout.readiness import check_all_ready
+    from simgym.transcripts import write_json
+
+    people = read_people_pairs(path, limit=limit, seed=seed)
+    with stderr().status("Loading models"):
+        check_all_ready((f"judge {name}", judge) for name, judge in judges.items())
+    results = []
+    for name, judge in judges.items():
+        with stderr().status(f"{plain(name)}: {len(people.pairs)} pairs"):
+            unseen = without_training_prompts(people, judge)
+            verdicts = judge_pairs(judge, unseen.pairs, seed=seed, batch_size=batch_size)
+        results.append(validate_by_people(name, judge.fingerprint(), verdicts, unseen, seed=seed))
+        if limit is None:  # a record of some pairs must not replace one of all
+            keep_record(results[-1].record)
+    value = {"pairs": len(people.pairs), "judges": [result.to_json() for result in results]}
+    if output is not None:
+        write_json(output, value)
+    if json:
+        print_json(value)
+        return
+    for result in results:
+        _show(result)
+
+
+def _show(result: PeopleValidation) -> None:
+    from simgym.judges.people_record import PEOPLE_BAR, people_warning
+
+    validation, out = result.validation, stdout()
+    rows = [
+        ("as people, balanced for length", _told(validation.length_balanced)),
+        (
+            "as people, all pairs",
+            f"{_told(validation.accuracy)}; length alone {validation.length_alone.get('all', 0.5):.2f}",
+        ),
+    ]
+    for source, estimate in result.balanced_by_source.items():
+        rows.append((plain(source), f"{_told(estimate)}; length alone {validation.length_alone[source]:.2f}"))
+    rows.append(("not used", ", ".join(f"{count} {why}" for why, count in result.left_out.items()) or "none"))
+    rows.append(("failed", ", ".join(f"{count} {kind}" for kind, count in validation.faults.items()) or "none"))
+    out.print(shown(validation.judge, "bold"))
+    out.print(facts(rows))
+    calibration = result.calibration
+    if calibration is not None:
+        slope = "cannot be told" if calibration.slope is None else f"{calibration.slope:.2f}"
+        out.print(shown("Calibration: how sure the judge is, and how often people agree", "bold"))
+        out.print(
+            facts(
+                [
+                    ("expected error as it is", _told(calibration.error)),
+                    ("slope of Platt's map", slope),
+                    ("expected error behind the map", _told(calibration.error_mapped)),
+                    *((f"sure {entry.confidence:.2f}", f"right {entry.accuracy:.2f} ({entry.pairs} pairs)")
+                      for entry in calibration.curve),
+                    *((f"mapped: sure {entry.confidence:.2f}", f"right {entry.accuracy:.2f} ({entry.pairs} pairs)")
+                      for entry in calibration.curve_mapped),
+                ]
+            )
+        )  # fmt: skip
+    warning = "" if result.record.passes else people_warning(validation.fingerprint)
+    if warning:
+        complain(warning)
+    else:
+        out.print(shown(f"Above the bar of {PEOPLE_BAR:g}."))
+
+
+def _told(estimate: Estimate) -> str:
+    if estimate.value is None:
+        return f"none ({estimate.doubt})"
+    return f"{estimate.value:.2f} {format_interval(estimate, '.2f')} ({estimate.n})"

@@ -1,0 +1,43 @@
+"""A conversation as a reader of somebody else's format gives it, and what all such readers need of a row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForeignRow:
+    """One conversation as a format's reader gives it, its turns not yet looked at."""
+
+    id: str
+    """The log's own id, or the number of the row."""
+    turns: Sequence[tuple[Any, Any]]
+    """Who speaks and what, in the log's own words."""
+    user: str = ""
+    """What identifies the user; empty if unknown."""
+    language: str = ""
+    """As the log names it; empty if unknown."""
+    country: str = ""
+    """Empty if unknown."""
+    intent: str = ""
+    """A written description of what the user wants; empty without one."""
+
+
+def as_mapping(row: Any) -> Mapping[str, Any]:
+    """A row that must be an object; else TypeError."""
+    if not isinstance(row, Mapping):
+        raise TypeError(f"a {type(row).__name__}, expected an object")
+    return row
+
+
+def row_id(row: Mapping[str, Any], number: int, *names: str) -> str:
+    """The log's own id, under the first of these names, or the number of the row."""
+    return optional(row, *names) or f"row {number}"
+
+
+def optional(row: Mapping[str, Any], *names: str) -> str:
+    """The first of these values that is there and plain, as a text; else empty."""
+    values = (row.get(name) for name in names)
+    return next((str(value) for value in values if isinstance(value, str | int) and str(value)), "")

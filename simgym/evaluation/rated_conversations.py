@@ -1,0 +1,166 @@
+"""Conversations of people with assistants, with what the people thought of them.
+
+A row is a logged conversation in the columns of WildChat whose `annotations` name the assistant (`model`) and hold a
+rating, as in SimulatorArena (arXiv 2510.05444). Rows that cannot be used are left out and counted by reason: the log of
+a study is data, and one bad row must not cost the rest. The same person is known by `annotations.person` or
+`hashed_ip`; where neither is recorded every conversation is a person of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from simgym.conversation import INTENT_PREFIX, Conversation, Scenario
+from simgym.errors import ConfigurationError, MalformedFile
+from simgym.evaluation.agreement import PeopleRating, Reward
+from simgym.jsonl import read_jsonl
+from simgym.judges.base import Judge
+from simgym.seeding import derive_seed
+
+RATING_KEYS = ("rating", "overall_rating", "overall_interaction_rating")
+"""Where a rating is looked for in `annotations`, in this order."""
+SCALE = (1.0, 10.0)
+"""Smallest and largest rating."""
+
+
+@dataclass(frozen=True, slots=True)
+class RatedConversation:
+    """A conversation and what the person in it thought of the assistant."""
+
+    scenario: Scenario
+    """What the person wanted, as far as it is written down."""
+    conversation: Conversation
+    """Of user and assistant."""
+    rating: PeopleRating
+    """Its `item` is the scenario's id."""
+
+
+@dataclass(frozen=True, slots=True)
+class RatedConversations:
+    """The usable rows of a file."""
+
+    conversations: tuple[RatedConversation, ...]
+    """In the order of the file."""
+    left_out: Mapping[str, int]
+    """Rows by why they are not used."""
+
+
+def read_rated_conversations(
+    path: str | Path, *, keys: Sequence[str] = RATING_KEYS, scale: tuple[float, float] = SCALE
+) -> RatedConversations:
+    """The rated conversations in a log.
+
+    Args:
+        path: JSONL with `conversation`, `annotations`, and optionally `conversation_hash`, `intent` and `hashed_ip`.
+        keys: Where the rating is looked for in `annotations`; the first that is there counts.
+        scale: Smallest and largest rating.
+
+    Raises:
+        ConfigurationError: there is no such file, or no row in it can be used; the message counts the reasons.
+        MalformedFile: a line is not JSON.
+    """
+    if not Path(path).is_file():
+        raise ConfigurationError(f"There is no file {path}. Expected JSONL with conversation and annotations.")
+    kept: list[RatedConversation] = []
+    reasons: Counter[str] = Counter()
+    for number, row in read_jsonl(path):
+        if not isinstance(row, Mapping):
+            raise MalformedFile(f"{path}, line {number}: not a JSON object.")
+        rated = _read_row(row, f"{Path(path).stem}-{number}", keys, scale)
+        if isinstance(rated, str):
+            reasons[rated] += 1
+        else:
+            kept.append(rated)
+    if not kept:
+        listed = ", ".join(f"{count} {reason}" for reason, count in reasons.items()) or "it is empty"
+        raise ConfigurationError(
+            f"{path} has no rated conversation ({listed}). Expected annotations with model and one of "
+            f"{', '.join(keys)}, from {scale[0]:g} to {scale[1]:g}."
+        )
+    return RatedConversations(tuple(kept), dict(reasons))
+
+
+def has_annotations(path: str | Path) -> bool:
+    """Whether a file holds logged conversations with annotations, by its first line."""
+    if Path(path).is_dir() or not Path(path).is_file():
+        return False
+    try:
+        _, row = next(iter(read_jsonl(path)))
+    except (StopIteration, MalformedFile):
+        return False
+    return isinstance(row, Mapping) and "conversation" in row and "annotations" in row
+
+
+def judge_rated(
+    judge: Judge, rated: Sequence[RatedConversation], *, seed: int = 0, batch_size: int = 16
+) -> tuple[list[Reward], dict[str, int]]:
+    """A judge's rewards of N conversations, and its failures by kind."""
+    rewards: list[Reward] = []
+    faults: Counter[str] = Counter()
+    for start in range(0, len(rated), batch_size):
+        batch = rated[start : start + batch_size]
+        judgements = judge.judge(
+            [entry.scenario for entry in batch],
+            [entry.conversation for entry in batch],
+            seeds=[derive_seed(seed, "agree", entry.scenario.id) for entry in batch],
+        )
+        for entry, judgement in zip(batch, judgements, strict=True):
+            if judgement.score is None:
+                faults[(judgement.fault or "unknown").partition(":")[0]] += 1
+            else:
+                rewards.append(Reward(entry.rating.system, judgement.score, entry.rating.item))
+    return rewards, dict(faults)
+
+
+def _read_row(
+    row: Mapping[str, Any], fallback: str, keys: Sequence[str], scale: tuple[float, float]
+) -> RatedConversation | str:
+    """The row, or why it cannot be used."""
+    annotations = row.get("annotations")
+    if not isinstance(annotations, Mapping):
+        return "without annotations"
+    system = annotations.get("model")
+    if not isinstance(system, str) or not system:
+        return "without the assistant's name"
+    value = next((annotations[key] for key in keys if annotations.get(key) is not None), None)
+    if value is None:
+        return "without rating"
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return "rating is not a number"
+    if not scale[0] <= value <= scale[1]:
+        return f"rating outside {scale[0]:g} to {scale[1]:g}"
+    talk = _conversation(row.get("conversation"))
+    if isinstance(talk, str):
+        return talk
+    key = str(row.get("conversation_hash") or fallback)
+    intent = str(annotations.get("intent") or row.get("intent") or "").removeprefix(INTENT_PREFIX)
+    opening = talk.said_by("user")[0]
+    wants = " ".join((intent or opening).split())[:2000]
+    person = str(annotations.get("person") or row.get("hashed_ip") or key)
+    return RatedConversation(
+        Scenario(key, INTENT_PREFIX + wants, opening=opening), talk, PeopleRating(person, system, float(value), key)
+    )
+
+
+def _conversation(turns: Any) -> Conversation | str:
+    if not isinstance(turns, list) or not all(isinstance(turn, Mapping) for turn in turns):
+        return "without conversation"
+    roles = [turn.get("role") for turn in turns]
+    if any(role not in ("system", "user", "assistant") for role in roles):
+        return "with turns of tools"
+    texts = [turn.get("content") for turn in turns]
+    if not all(isinstance(text, str) for text in texts):
+        return "with a turn that is not a text"
+    talk = Conversation()
+    for role, text in zip(roles, texts, strict=True):
+        talk = talk.add(role, text)  # type: ignore[arg-type]  # checked above
+    if not any(text.strip() for text in talk.said_by("user")):
+        return "without user"
+    if not any(text.strip() for text in talk.said_by("assistant")):
+        return "without assistant"
+    return talk if talk.said_by("user")[0].strip() else "with an empty opening"
