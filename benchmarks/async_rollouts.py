@@ -180,10 +180,10 @@ def compare(at_once: int, spread: dict[str, Spread], scale: float) -> dict[str, 
     step, free = row["in_step"], row["asynchronous"]
     row["empty_in_step_over_asynchronous"] = round(step["empty"] / max(free["empty"], 1e-4), 2)
     row["seconds_in_step_over_asynchronous"] = round(step["seconds"] / free["seconds"], 2)
-    for name, one in (("in step", step), ("asynchronously", free)):
+    for name, mode in (("in step", step), ("asynchronously", free)):
         print(
-            f"{at_once} conversations {name}: {one['seconds']:.0f} s, the policy idle for {one['idle_seconds']:.0f} s, "
-            f"{one['empty']:.0%} of its places empty"
+            f"{at_once} conversations {name}: {mode['seconds']:.0f} s, "
+            f"the policy idle for {mode['idle_seconds']:.0f} s, {mode['empty']:.0%} of its places empty"
         )
     print(
         f"In step over asynchronous: {row['seconds_in_step_over_asynchronous']:.2f} in time, "

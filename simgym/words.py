@@ -49,7 +49,7 @@ def letter_pairs(text: str) -> list[str]:
     return [first + second for run in runs for first, second in pairwise(run)]
 
 
-def size_in_words(of_text: list[str]) -> float:
+def english_words(of_text: list[str]) -> float:
     """How much words say, in words of English: letters of scripts without spaces count less; see `LETTERS_PER_WORD`."""
     letters = sum(1 for word in of_text if not word.isascii() and _unspaced_letter().fullmatch(word))
     return len(of_text) - letters + letters / LETTERS_PER_WORD

@@ -17,7 +17,7 @@ from simgym.data._preprocess import _MULTIPLIERS, NGRAM, FrequentNgrams, ngram_h
 from simgym.data.openings import unusable_opening
 from simgym.evaluation import turn_metrics
 from simgym.simulators.faults import find_fault
-from simgym.words import UNSPACED, count_words, letter_pairs, size_in_words, spaced, words
+from simgym.words import UNSPACED, count_words, english_words, letter_pairs, spaced, words
 
 SENTENCES = {
     "Chinese": "请帮我写一篇关于春天的短文，谢谢你",
@@ -71,7 +71,7 @@ def test_texts_of_other_scripts_come_out_as_they_went_in(parts):
     assert spaced(text) == text
     assert ngram_hashes(text).tolist() == hashes_as_ever(text)
     assert letter_pairs(text) == []
-    assert size_in_words(words(text)) == count_words(text)
+    assert english_words(words(text)) == count_words(text)
 
 
 @pytest.mark.parametrize("language", SENTENCES)

@@ -11,10 +11,10 @@ import re
 
 from simgym.conversation import Conversation, Scenario
 from simgym.simulators.role_flips import find_role_flip
-from simgym.words import size_in_words, spaced
+from simgym.words import english_words, spaced
 
 _SHORTEST_COPY = 5
-"""Words of English, as `size_in_words` counts; shorter goals turn up in honest messages by chance."""
+"""Words of English, as `english_words` counts; shorter goals turn up in honest messages by chance."""
 _SHORTEST_ECHO = 3
 """Words; people do answer "Goodbye!" with "Goodbye!"."""
 
@@ -32,10 +32,10 @@ def find_fault(text: str, scenario: Scenario, conversation: Conversation) -> str
     if (claim := find_role_flip(text)) is not None:
         return f"role_flip: {claim!r}"
     said_by_assistant, said_by_user = conversation.said_by("assistant"), conversation.said_by("user")
-    if said_by_assistant and size_in_words(words) >= _SHORTEST_ECHO and words == _words(said_by_assistant[-1]):
+    if said_by_assistant and english_words(words) >= _SHORTEST_ECHO and words == _words(said_by_assistant[-1]):
         return "role_flip: repeats the assistant"
     goal = _words_of_goal(scenario.goal)
-    if size_in_words(list(goal)) >= _SHORTEST_COPY and f" {' '.join(goal)} " in f" {' '.join(words)} ":
+    if english_words(list(goal)) >= _SHORTEST_COPY and f" {' '.join(goal)} " in f" {' '.join(words)} ":
         return "intent_copied"
     if said_by_user and words == _words(said_by_user[-1]):
         return "repeated"
