@@ -89,7 +89,7 @@ def _fields(cls: type) -> tuple[dict[str, _Reader], list[str], dict[str, str]]:
 def _reader(annotation: Any) -> _Reader:
     """What reads a value of this type."""
     if annotation is Any:
-        return lambda value, where: value
+        return _anything
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Literal:
         return functools.partial(_literal, arguments)
@@ -106,6 +106,18 @@ def _reader(annotation: Any) -> _Reader:
     if annotation in _NAMES:
         return functools.partial(_scalar, annotation)
     raise TypeError(f"Records on disk cannot hold {annotation!r}.")  # a mistake in the record's definition
+
+
+def _anything(value: Any, where: str) -> Any:
+    """The value as it is, unless a number in it could not be written again."""
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, float) and not math.isfinite(item):
+            raise ConfigurationError(f"{where} holds {item}, expected finite numbers.")
+        if isinstance(item, Mapping | list | tuple):
+            waiting.extend(item.values() if isinstance(item, Mapping) else item)
+    return value
 
 
 def _scalar(kind: type, value: Any, where: str) -> Any:

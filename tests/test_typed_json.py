@@ -45,6 +45,12 @@ def test_a_record_with_anything_anywhere_is_read_or_refused_in_a_sentence(data, 
     transcript.content_hash()
 
 
+@pytest.mark.parametrize("number", [float("inf"), float("nan")])
+def test_a_number_that_json_has_not_is_refused_at_any_depth(number):
+    with pytest.raises(ConfigurationError, match=r"fingerprints.* holds (inf|nan), expected finite numbers"):
+        Transcript.from_json({**TRANSCRIPT, "fingerprints": {"judge": {"kind": [1, {"deep": [number]}]}}})
+
+
 @pytest.mark.parametrize(
     "read", [Transcript.from_json, Scenario.from_json, Dialogue.from_json, MatrixResults.from_json]
 )
