@@ -8,7 +8,6 @@ people.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from simgym.errors import ConfigurationError, MalformedFile
+from simgym.errors import ConfigurationError
+from simgym.evaluation._counted_rows import read_counted
 from simgym.evaluation.calibration import Calibration, calibrate
 from simgym.evaluation.judge_validation import Pair, Validation, Verdict, validate
-from simgym.jsonl import read_jsonl
 from simgym.judges.people_record import PEOPLE_BAR, PeopleRecord, judge_identity, logit_margin
 from simgym.seeding import generator
 from simgym.statistics import Estimate
@@ -68,24 +67,15 @@ def read_people_pairs(path: str | Path, *, limit: int | None = None, seed: int =
         ConfigurationError: there is no such file, or no pair in it that people judged; the message counts the reasons.
         MalformedFile: a line is not a JSON object.
     """
-    if not Path(path).is_file():
-        raise ConfigurationError(f"There is no file {path}. Expected JSONL of pairs that people judged.")
-    pairs: list[Pair] = []
-    reasons: Counter[str] = Counter()
-    for number, row in read_jsonl(path):
-        if not isinstance(row, Mapping):
-            raise MalformedFile(f"{path}, line {number}: not a JSON object.")
-        pair = _read_row(row, str(number))
-        if isinstance(pair, str):
-            reasons[pair] += 1
-        else:
-            pairs.append(pair)
-    if not pairs:
-        listed = ", ".join(f"{count} {reason}" for reason, count in reasons.items()) or "it is empty"
-        raise ConfigurationError(f"{path} has no pair that people judged ({listed}). Expected label_by: people.")
+    pairs, left_out = read_counted(
+        path,
+        lambda row, number: _read_row(row, str(number)),
+        what="pair that people judged",
+        expected="JSONL of pairs with label_by: people",
+    )
     if limit is not None and limit < len(pairs):
-        pairs = [pairs[index] for index in sorted(generator(seed, "people").permutation(len(pairs))[:limit])]
-    return PeoplePairs(tuple(pairs), dict(reasons))
+        pairs = tuple(pairs[index] for index in sorted(generator(seed, "people").permutation(len(pairs))[:limit]))
+    return PeoplePairs(pairs, left_out)
 
 
 def without_training_prompts(people: PeoplePairs, judge: Any) -> PeoplePairs:

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from simgym.conversation import INTENT_PREFIX, Conversation, Scenario
-from simgym.errors import ConfigurationError, MalformedFile
+from simgym.errors import MalformedFile
+from simgym.evaluation._counted_rows import read_counted
 from simgym.evaluation.agreement import PeopleRating, Reward
 from simgym.jsonl import read_jsonl
 from simgym.judges.base import Judge
@@ -64,25 +65,14 @@ def read_rated_conversations(
         ConfigurationError: there is no such file, or no row in it can be used; the message counts the reasons.
         MalformedFile: a line is not JSON.
     """
-    if not Path(path).is_file():
-        raise ConfigurationError(f"There is no file {path}. Expected JSONL with conversation and annotations.")
-    kept: list[RatedConversation] = []
-    reasons: Counter[str] = Counter()
-    for number, row in read_jsonl(path):
-        if not isinstance(row, Mapping):
-            raise MalformedFile(f"{path}, line {number}: not a JSON object.")
-        rated = _read_row(row, f"{Path(path).stem}-{number}", keys, scale)
-        if isinstance(rated, str):
-            reasons[rated] += 1
-        else:
-            kept.append(rated)
-    if not kept:
-        listed = ", ".join(f"{count} {reason}" for reason, count in reasons.items()) or "it is empty"
-        raise ConfigurationError(
-            f"{path} has no rated conversation ({listed}). Expected annotations with model and one of "
-            f"{', '.join(keys)}, from {scale[0]:g} to {scale[1]:g}."
-        )
-    return RatedConversations(tuple(kept), dict(reasons))
+    keys_named = ", ".join(keys)
+    kept, left_out = read_counted(
+        path,
+        lambda row, number: _read_row(row, f"{Path(path).stem}-{number}", keys, scale),
+        what="rated conversation",
+        expected=f"annotations with model and one of {keys_named}, from {scale[0]:g} to {scale[1]:g}",
+    )
+    return RatedConversations(kept, left_out)
 
 
 def has_annotations(path: str | Path) -> bool:

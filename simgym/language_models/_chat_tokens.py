@@ -199,13 +199,18 @@ class ChatTokens:
 
 def overflow(prompt: str, prompt_ids: Sequence[int], problem: str) -> Generation:
     """The fault of a request that does not fit."""
+    return failed(prompt, prompt_ids, f"context_overflow: {problem}")
+
+
+def failed(prompt: str, prompt_ids: Sequence[int], fault: str) -> Generation:
+    """The generation of a request that gave none."""
     return Generation(
         text="",
         finish_reason="fault",
         prompt=prompt,
         prompt_token_ids=tuple(prompt_ids),
         prompt_tokens=len(prompt_ids),
-        fault=f"context_overflow: {problem}",
+        fault=fault,
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from simgym.errors import ConfigurationError, WeightsError
-from simgym.language_models._chat_tokens import ChatTokens, Drawn, overflow
+from simgym.language_models._chat_tokens import ChatTokens, Drawn, failed, overflow
 from simgym.language_models._vllm_engine import refusals, shortened, start_engine
 from simgym.language_models.adapters import adapter_folder, read_adapter
 from simgym.language_models.base import Generation, Request
@@ -142,14 +142,7 @@ class LoadedVllm:
             return overflow(prompt, prompt_ids, f"{problem}{self.context_length}")
         (completion,) = output.outputs
         if completion.finish_reason not in ("stop", "length"):
-            return Generation(
-                text="",
-                finish_reason="fault",
-                prompt=prompt,
-                prompt_token_ids=tuple(prompt_ids),
-                prompt_tokens=len(prompt_ids),
-                fault=f"server: vLLM gave the request up ({completion.finish_reason}).",
-            )
+            return failed(prompt, prompt_ids, f"server: vLLM gave the request up ({completion.finish_reason}).")
         token_ids = tuple(int(token) for token in completion.token_ids)
         logprobs = tuple(
             float(entry[token].logprob) for entry, token in zip(completion.logprobs, token_ids, strict=True)

@@ -1,0 +1,46 @@
+"""Rows of a file of people's judgements, and why the others cannot be used."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from simgym.errors import ConfigurationError, MalformedFile
+from simgym.jsonl import read_jsonl
+
+Row = TypeVar("Row")
+
+
+def read_counted(
+    path: str | Path, read_row: Callable[[Mapping[str, Any], int], Row | str], *, what: str, expected: str
+) -> tuple[tuple[Row, ...], dict[str, int]]:
+    """The usable rows of a JSONL file, and how many were left out, by reason.
+
+    Args:
+        path: A JSON object a line.
+        read_row: Gives what an object with this line number is, or the reason why it cannot be used.
+        what: What a usable row is, for messages: "rated conversation".
+        expected: What the file should hold.
+
+    Raises:
+        ConfigurationError: there is no such file, or no usable row; the message counts the reasons.
+        MalformedFile: a line is not a JSON object.
+    """
+    if not Path(path).is_file():
+        raise ConfigurationError(f"There is no file {path}. Expected {expected}.")
+    kept: list[Row] = []
+    reasons: Counter[str] = Counter()
+    for number, value in read_jsonl(path):
+        if not isinstance(value, Mapping):
+            raise MalformedFile(f"{path}, line {number}: not a JSON object.")
+        row = read_row(value, number)
+        if isinstance(row, str):
+            reasons[row] += 1
+        else:
+            kept.append(row)
+    if not kept:
+        listed = ", ".join(f"{count} {reason}" for reason, count in reasons.items()) or "it is empty"
+        raise ConfigurationError(f"{path} has no {what} ({listed}). Expected {expected}.")
+    return tuple(kept), dict(reasons)
