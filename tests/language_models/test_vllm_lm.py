@@ -6,6 +6,7 @@ import json
 import pickle
 import shutil
 import threading
+import time
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
@@ -112,13 +113,14 @@ class FakeLLMEngine:
     most: int = 0
     busy: threading.Lock = field(default_factory=threading.Lock)
     gate: threading.Event = field(default_factory=threading.Event)
+    last_step: threading.Event = field(default_factory=threading.Event)  # set: whatever runs ends
 
     def step(self):
         assert self.busy.acquire(blocking=False), "two calls at once"
         self.gate.wait(10)
         self.most = max(self.most, len(self.left))
         self.left = {number: tokens - 1 for number, tokens in self.left.items()}
-        ended = [number for number, tokens in self.left.items() if tokens <= 0]
+        ended = [number for number, tokens in self.left.items() if tokens <= 0 or self.last_step.is_set()]
         for number in ended:
             del self.left[number]
         self.busy.release()
@@ -141,21 +143,20 @@ def request(tokens):
 
 def test_threads_share_a_batch_and_whoever_is_done_leaves_it():
     fake = FakeLLMEngine()
-    engine, order = VllmEngine(fake), []
-
-    def run(name, tokens):
-        engine._run([request(tokens)])
-        order.append(name)
-
-    threads = [threading.Thread(target=run, args=(name, 1000 * name)) for name in (3, 1, 2)]
-    for thread in threads:
+    engine = VllmEngine(fake)
+    short, *long = [threading.Thread(target=engine._run, args=([request(tokens)],)) for tokens in (3, 10**9, 10**9)]
+    for thread in (short, *long):
         thread.start()
     while len(engine._arrived) + len(engine._running) < 3:
-        pass  # all are in before the first token
+        time.sleep(0.001)  # all are in before the first token
     fake.gate.set()
-    for thread in threads:
-        thread.join(10)
-    assert order == [1, 2, 3]
+    short.join(60)
+    assert not short.is_alive()
+    assert all(thread.is_alive() for thread in long)
+    fake.last_step.set()
+    for thread in long:
+        thread.join(60)
+        assert not thread.is_alive()
     assert fake.most == 3
 
 
