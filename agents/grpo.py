@@ -95,7 +95,12 @@ def train(users: UserSettings, training: Any, options: Any) -> None:
     # the initial model, which the plateau is measured from; once, for it draws random numbers
     training.eval_on_start = last is None and training.eval_strategy != "no"
     trainer = make_trainer(users, training, options)
-    plan = plan_training(trainer, effective_batch=users.effective_batch, longest=longest_conversation(users, trainer))
+    plan = plan_training(
+        trainer,
+        effective_batch=users.effective_batch,
+        longest=longest_conversation(users, trainer),
+        generation=users.generation,
+    )
     if trainer.is_world_process_zero():
         print(plan.describe(), flush=True)
     try:

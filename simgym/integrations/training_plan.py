@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from simgym.errors import ConfigurationError
 
@@ -35,6 +35,8 @@ class MemoryEstimate:
     """Weights, gradients and the two moments of AdamW, and a frozen reference model's weights."""
     activation_gib: float
     """Activations (and logits) of one micro-batch of the longest examples; a rough upper estimate."""
+    copy_gib: float = 0.0
+    """A second copy of the weights, in the format of the matrix products, which writes the rollouts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +74,7 @@ class TrainingPlan:
     def describe(self) -> str:
         """A few lines for a person."""
         each = f"{self.processes} process(es) x {self.per_device_batch} x {self.accumulation} accumulated"
+        copied = f", {self.memory.copy_gib:.1f} GiB a copy that writes the rollouts" if self.memory.copy_gib else ""
         moved = "" if self.movable == 1 else f"; a step can change {100 * self.movable:.1f} % of them"
         return "\n".join(
             (
@@ -79,19 +82,26 @@ class TrainingPlan:
                 f"weights     {self.parameters:,}, {self.trainable:,} of them trained, kept in {self.weights}{moved}; "
                 f"computing in {self.computing}",
                 f"memory      {self.memory.state_gib:.1f} GiB weights, gradients and optimizer on each device "
-                f"(sharding: {self.sharding}), {self.memory.activation_gib:.1f} GiB activations of a micro-batch "
+                f"(sharding: {self.sharding}){copied}, {self.memory.activation_gib:.1f} GiB activations of a micro-batch "
                 "(upper estimate)",
             )
         )
 
 
-def plan_training(trainer: Any, *, effective_batch: int | None = None, longest: int | None = None) -> TrainingPlan:
+def plan_training(
+    trainer: Any,
+    *,
+    effective_batch: int | None = None,
+    longest: int | None = None,
+    generation: Literal["trl", "engine"] = "trl",
+) -> TrainingPlan:
     """What a trainer of transformers or TRL is about to do.
 
     Args:
         trainer: Ready to start.
         effective_batch: Examples of an update that the settings promise; None: they promise none.
         longest: Tokens of the longest example; None: of the model's context.
+        generation: Who writes rollouts, as in `make_rollout_func`.
 
     Raises:
         ConfigurationError: the update is not of this size, a step of the learning rate would be rounded away in most
@@ -113,7 +123,11 @@ def plan_training(trainer: Any, *, effective_batch: int | None = None, longest: 
         trainable=sum(map(_size, trained)),
         movable=1.0 if _keeps_float32(trainer) else movable_share(trained, arguments.learning_rate),
         sharding=sharding,
-        memory=MemoryEstimate(state_gib=_state(trainer), activation_gib=_activations(trainer, computing, longest)),
+        memory=MemoryEstimate(
+            state_gib=_state(trainer),
+            activation_gib=_activations(trainer, computing, longest),
+            copy_gib=_copy(trainer, computing) if generation == "engine" else 0.0,
+        ),
     )
     check_plan(plan, effective_batch=effective_batch)
     if arguments.device.type == "cuda" and not sharding.startswith("ZeRO"):  # ZeRO may keep its state in main memory
@@ -149,9 +163,10 @@ def check_memory(plan: TrainingPlan, device_gib: float) -> None:
     Raises:
         ConfigurationError: so it is.
     """
-    if plan.memory.state_gib > device_gib:
+    copied = ", optimizer and the copy that writes the rollouts" if plan.memory.copy_gib else " and optimizer"
+    if (needed := plan.memory.state_gib + plan.memory.copy_gib) > device_gib:
         raise ConfigurationError(
-            f"Weights, gradients and optimizer need {plan.memory.state_gib:.1f} GiB on each device, which has "
+            f"Weights, gradients{copied} need {needed:.1f} GiB on each device, which has "
             f"{device_gib:.1f} GiB for them (sharding: {plan.sharding}). Spread them over several devices "
             "(accelerate launch --use_deepspeed --zero_stage 2, or --use_fsdp), train an adapter (use_peft: true), or "
             "lower vllm_gpu_memory_utilization."
@@ -232,6 +247,13 @@ def _state(trainer: Any) -> float:
         shards=trainer.args.world_size,
         stage=3 if sharding == "FSDP" else int(sharding.removeprefix("ZeRO-")) if sharding != "none" else 0,
     )
+
+
+def _copy(trainer: Any, computing: str) -> float:
+    """GiB of the weights that `PolicyEngine` keeps in the format of the matrix products; others are shared."""
+    width = 4 if computing == "float32" else 2
+    kept = [parameter for parameter in trainer.model.parameters() if parameter.element_size() != width]
+    return sum(map(_size, kept)) * width / 2**30
 
 
 def _activations(trainer: Any, computing: str, longest: int | None) -> float:

@@ -76,6 +76,8 @@ def test_a_plan_that_trains_nothing_or_another_batch_or_does_not_fit_is_refused(
     with pytest.raises(ConfigurationError, match=r"80 examples .* effective_batch is 64"):
         check_plan(good, effective_batch=64)
     check_memory(good, 79.0)
+    with pytest.raises(ConfigurationError, match=r"copy that writes the rollouts need 48\.0 GiB on"):
+        check_memory(replace(good, memory=replace(good.memory, copy_gib=2.0)), 47.0)
     with pytest.raises(ConfigurationError, match=r"46\.0 GiB on each device, which has 24\.0 GiB"):
         check_memory(good, 24.0)
     assert "80 examples: 2 process(es) x 2 x 20 accumulated" in good.describe()
@@ -100,4 +102,7 @@ def test_the_plan_is_read_off_a_trainer(tiny_model):
     trainer.model = model.float()
     plan = plan_training(trainer, effective_batch=8, longest=100)
     count = sum(parameter.numel() for parameter in model.parameters())
-    assert (plan.trainable, plan.memory.state_gib) == (count, count * 16 / 2**30)
+    assert (plan.trainable, plan.memory.state_gib, plan.memory.copy_gib) == (count, count * 16 / 2**30, 0)
+    arguments.bf16 = True  # the engine writes with a copy in bfloat16
+    assert plan_training(trainer, generation="engine").memory.copy_gib == count * 2 / 2**30
+    assert "a copy that writes the rollouts" in plan_training(trainer, generation="engine").describe()
