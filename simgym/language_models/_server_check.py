@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,8 @@ from simgym.language_models.base import Purpose
 
 _TIMEOUT = 30.0
 """Seconds a server may take to say that it is there."""
+logger = logging.getLogger(__name__)
+
 _ADVICE = "Start the server, or check its address."
 
 
@@ -23,7 +26,8 @@ async def check_server(requests: ServerRequests, connection: ServerConnection, n
     """Ask the server for a sign of life of the model (or adapter) called `name`.
 
     A server that lists the name is believed. Otherwise (some list nothing, some serve any name) one token is asked
-    for; a refusal of that token is a sign of life, too.
+    for; a refusal of that token is a sign of life, too. A reply from a server that lists other names only may be one of
+    another model (llama.cpp answers with what it has loaded, whatever is asked for), which is said once.
 
     Raises:
         ServerUnavailable: no connection, no answer in time, or an error of the server.
@@ -32,7 +36,8 @@ async def check_server(requests: ServerRequests, connection: ServerConnection, n
     listed = await _exchange(requests, connection, "/models", None)
     if listed.status == 401:  # with a 403, the list alone may be closed to this key
         raise ConfigurationError(classify(401, parse_json(listed.content), requests.asked({"model": name})).text)
-    if listed.status < 300 and name in _names(parse_json(listed.content)):
+    names = _names(parse_json(listed.content)) if listed.status < 300 else set()
+    if name in names:
         return
     chat = purpose == "chat"
     said: dict[str, Any] = {"messages": [{"role": "user", "content": "Hello"}]} if chat else {"prompt": "Hello"}
@@ -41,6 +46,14 @@ async def check_server(requests: ServerRequests, connection: ServerConnection, n
     reply = await _exchange(requests, connection, "/chat/completions" if chat else "/completions", fields)
     if reply.status < 300:
         requests.answered = True
+        if names and name not in requests.unlisted:
+            requests.unlisted.add(name)
+            some = ", ".join(repr(each[:100]) for each in sorted(names)[:5])
+            logger.warning(
+                "%s lists %s and not %r, and answers all the same. If it is a server that answers with the model it has "
+                "loaded, whatever the name says (llama.cpp), the replies are not those of %r.",
+                requests.host, some, name, name,
+            )  # fmt: skip
         return
     answer = parse_json(reply.content)
     problem = classify(reply.status, answer, requests.asked(fields))

@@ -72,6 +72,7 @@ class ServerRequests:
         self.max_retries = max_retries
         self.extra_body = dict(extra_body)
         self.answered = False
+        self.unlisted: set[str] = set()  # names that the server answers to and does not list; said once each
         self._form: int | None = None
         self._limit_field = "max_tokens"
         self._left_out: set[str] = set()

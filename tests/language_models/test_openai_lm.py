@@ -50,6 +50,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self, reply: Reply) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.reply = reply
+        self.listed: list[str] = []
         self.bodies: list[dict[str, Any]] = []
         self.keys: set[str] = set()
         self.in_flight = self.most_in_flight = 0
@@ -84,6 +85,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(data)
         except OSError:
             self.close_connection = True  # the client has given up waiting
+
+    def do_GET(self) -> None:
+        data = json.dumps({"data": [{"id": name} for name in self.server.listed]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
 
     def log_message(self, format: str, *args: object) -> None:
         return
@@ -328,6 +336,21 @@ def test_a_wrong_key_or_model_says_what_to_do_without_showing_the_key(
     assert SECRET not in str(caught.value)
     assert caught.value.__suppress_context__
     assert pickle.loads(pickle.dumps(caught.value)).args == caught.value.args
+
+
+def test_a_server_that_answers_with_whatever_it_has_is_told_of(
+    serve: Serve, connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = serve(echo)
+    server.listed = ["m", "base.gguf\x1b[31m"]
+    model = connect(server)
+    model.check()
+    assert not caplog.records
+    for _ in range(2):
+        model.check(adapter="lora")
+    assert [record.getMessage()[:70] for record in caplog.records] == [
+        f"127.0.0.1:{server.server_port} lists 'base.gguf\\x1b[31m', 'm' and not 'lora', and answers"[:70]
+    ]
 
 
 def test_openai_itself_needs_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
