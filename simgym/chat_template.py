@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
@@ -160,7 +162,7 @@ def add_end_token(tokenizer: Any, model: Any | None = None) -> int:
             {"additional_special_tokens": [END_OF_CONVERSATION]}, replace_extra_special_tokens=False
         )
     token = int(tokenizer.convert_tokens_to_ids(END_OF_CONVERSATION))
-    if model is not None and (known is None or model.get_input_embeddings().weight.shape[0] <= token):
+    if model is not None and (known is None or _rows(model) <= token):
         _start_row(model, token, tokenizer.eos_token_id)
     return token
 
@@ -170,11 +172,27 @@ def _start_row(model: Any, token: int, start: int | None) -> None:
 
     if start is None:
         raise ConfigurationError("The tokenizer has no end-of-sequence token to start the new token's row from.")
-    if model.get_input_embeddings().weight.shape[0] <= token:
+    if _rows(model) <= token:
         model.resize_token_embeddings(token + 1, mean_resizing=False)
-    with torch.no_grad():
-        for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
-            layer.weight[token] = layer.weight[start]
+    weights = [layer.weight for layer in (model.get_input_embeddings(), model.get_output_embeddings())]
+    with torch.no_grad(), _whole(weights):
+        for weight in weights:
+            weight[token] = weight[start]
+
+
+def _rows(model: Any) -> int:
+    """Tokens that the embedding has rows for; ZeRO-3 leaves an empty tensor behind."""
+    weight = model.get_input_embeddings().weight
+    return int(getattr(weight, "ds_shape", weight.shape)[0])
+
+
+def _whole(weights: Sequence[Any]) -> AbstractContextManager[Any]:
+    """Within it, weights that ZeRO-3 has divided among processes are whole, and what is written goes to all."""
+    if not any(hasattr(weight, "ds_shape") for weight in weights):
+        return nullcontext()
+    unique = list({id(weight): weight for weight in weights}.values())  # tied ones are gathered once
+    manager: AbstractContextManager[Any] = import_module("deepspeed").zero.GatheredParameters(unique, modifier_rank=0)
+    return manager
 
 
 def token_id(tokenizer: Any, token: str) -> int | None:

@@ -70,6 +70,45 @@ def test_grpo_is_resumed_to_the_same_weights_and_writes_its_log_once(tiny_model,
     assert curves[0] == curves[1]
 
 
+START_ROW = """
+import sys, warnings, torch, deepspeed
+deepspeed.init_distributed("gloo")
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.integrations import HfDeepSpeedConfig
+settings = HfDeepSpeedConfig({"train_micro_batch_size_per_gpu": 1, "zero_optimization": {"stage": 3}})
+from simgym.chat_template import add_end_token
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1])
+token = add_end_token(tokenizer, model)
+for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
+    with deepspeed.zero.GatheredParameters([layer.weight]), torch.no_grad():
+        assert layer.weight.shape[0] == int(sys.argv[2]), layer.weight.shape
+        assert (layer.weight[token] == layer.weight[tokenizer.eos_token_id]).all()
+        assert layer.weight[token].any()
+"""
+
+
+@pytest.mark.parametrize("rows", [261, 300], ids=["as many rows as tokens", "more rows than tokens"])
+def test_the_end_token_has_its_row_under_zero_3(tiny_model, tmp_path, rows):
+    pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    if rows > 261:
+        model.resize_token_embeddings(rows, mean_resizing=False)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[256] = 0.5  # the end of a sequence is all zeros, as padding is
+    model.save_pretrained(tmp_path)
+    for file in Path(tiny_model).glob("*token*"):
+        shutil.copy(file, tmp_path)
+    (tmp_path / "start.py").write_text(START_ROW)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
+    words = [*command, str(tmp_path / "start.py"), str(tmp_path), str(rows)]
+    finished(subprocess.run(words, capture_output=True, text=True, timeout=300, env=environment))
+
+
 def test_sft_is_resumed_to_the_same_weights(tiny_model, tmp_path):
     from simgym.conversation import INTENT_PREFIX, Conversation
     from simgym.data import LoggedConversation
