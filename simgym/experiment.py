@@ -3,9 +3,9 @@
     results = simgym.evaluate(ExperimentConfig.from_yaml("experiment.yaml"))
     results.to_pandas().cells
 
-The folder of the experiment gets `plan.json` and `transcripts/` as conversations are completed, then `results.json` and
-`report.html`, and `experiment.yaml` if the experiment can be written as a file. The same call resumes an interrupted
-run, and on a complete one computes the results anew from the transcripts.
+The folder of the experiment gets `plan.json` and, if the experiment can be written as a file, `experiment.yaml` before
+the first conversation, `transcripts/` as conversations are completed, then `results.json` and `report.html`. The same
+call resumes an interrupted run, and on a complete one computes the results anew from the transcripts.
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simgym.errors import ConfigurationError
-from simgym.evaluation.config import FILE_NAME, ExperimentConfig
+from simgym.evaluation.config import ExperimentConfig
 from simgym.evaluation.experiment import Experiment, Progress
 from simgym.evaluation.matrix import Matrix
-from simgym.output_files import lock_output, write_whole
+from simgym.output_files import lock_output
 from simgym.report.html import write_report
 from simgym.report.people import PeopleColumn, PeopleRatings, check_shared, people_column, read_people
 from simgym.report.results import MatrixResults, describe_matrix
@@ -173,7 +172,6 @@ def evaluate(config: ExperimentConfig | Experiment, *, progress: Progress | None
         )
         write_json(experiment.folder / RESULTS_NAME, results.matrix.to_json())
         results.report()
-        _keep_config(experiment.config, experiment.folder)
     return results
 
 
@@ -198,15 +196,6 @@ def _beside(people: PeopleRatings | None, experiment: Experiment, matrix: Matrix
     source = Path(experiment.config.people or "").name
     rows = list(experiment.run.assistants)
     return people_column(people, source, rows, matrix.transcripts, seed=experiment.config.seed)
-
-
-def _keep_config(config: ExperimentConfig, folder: Path) -> None:
-    """Write the experiment down, for whoever wants to run it again; objects have no file."""
-    try:
-        text = config.to_yaml()
-    except ConfigurationError:
-        return
-    write_whole(folder / FILE_NAME, text)
 
 
 def _mean(estimate: Estimate) -> str:

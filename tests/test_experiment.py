@@ -63,6 +63,24 @@ def test_the_settings_are_kept_beside_the_results_and_run_again(tmp_path):
     assert Experiment(again).complete
 
 
+def test_an_interrupted_run_is_resumed_by_the_settings_in_its_folder(tmp_path):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(config(tmp_path / "run"), progress=stop)
+    assert run("--config", tmp_path / "run" / FILE_NAME).exit_code == 0
+    assert Experiment(config(tmp_path / "run")).complete
+
+
+def test_the_settings_of_another_experiment_are_not_overwritten(tmp_path):
+    Experiment(config(tmp_path / "run")).run_pilot(1)
+    before = (tmp_path / "run" / FILE_NAME).read_text()
+    with pytest.raises(ConfigurationError, match="planned with another seed"):
+        evaluate(config(tmp_path / "run", seed=3))
+    assert (tmp_path / "run" / FILE_NAME).read_text() == before
+
+
 def test_a_whole_number_is_the_same_temperature_as_a_decimal_one(tmp_path):
     plans = [Experiment(config(tmp_path / "run", temperature=zero)).run.plan for zero in (0, 0.0)]
     assert plans[0].hash == plans[1].hash

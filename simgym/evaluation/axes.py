@@ -12,12 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from simgym.assistants.base import Assistant
-from simgym.assistants.loading import load_assistant
 from simgym.assistants.trained import TrainedAssistant
 from simgym.errors import ConfigurationError, UnknownName
 from simgym.evaluation.matrix import CellCollector
 from simgym.jsonl import parse_json
-from simgym.language_models.base import SamplingParams
 from simgym.language_models.model_spec import AnswerCache, ModelSpec
 from simgym.loading import takes_option
 from simgym.plugins import PYTHON_PREFIX, available, did_you_mean, unknown
@@ -56,27 +54,6 @@ def read_pairs(texts: Iterable[str], option: str) -> dict[str, Any]:
         except ValueError:
             pairs[key] = value
     return pairs
-
-
-def read_assistants(
-    texts: Sequence[str],
-    sampling: SamplingParams,
-    cache: AnswerCache = AnswerCache(),  # noqa: B008  # frozen
-) -> dict[str, Assistant]:
-    """Assistants by name, of `[NAME=]MODEL[+PROMPT]`.
-
-    Raises:
-        ConfigurationError: two have the same name, or one cannot be read.
-    """
-    rows: dict[str, Assistant] = {}
-    for text in texts:
-        named = load_assistant(text, sampling, cache=cache)
-        if named.name in rows:
-            raise ConfigurationError(
-                f"Two assistants are called {named.name!r}. Name them: --assistant NAME=MODEL[+PROMPT]."
-            )
-        rows[named.name] = named.assistant
-    return rows
 
 
 def name_columns(env_ids: Sequence[str], simulators: Sequence[str]) -> list[Column]:

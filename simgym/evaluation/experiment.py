@@ -24,11 +24,13 @@ from simgym.envs.settings import ConversationSettings
 from simgym.errors import ConfigurationError
 from simgym.evaluation import axes
 from simgym.evaluation.comparisons import Comparisons, compare_cells
-from simgym.evaluation.config import ExperimentConfig
+from simgym.evaluation.config import FILE_NAME, ExperimentConfig
 from simgym.evaluation.forecast import Forecast, forecast
 from simgym.evaluation.matrix import Matrix, MatrixRun
+from simgym.evaluation.plan import keep_plan
 from simgym.language_models.base import SamplingParams
 from simgym.language_models.model_spec import AnswerCache, ModelSpec, check_named_model, is_language_model
+from simgym.output_files import lock_output, write_whole
 from simgym.rollout.budget import Budget
 from simgym.transcripts import Transcript
 
@@ -123,13 +125,24 @@ class Experiment:
 
     def _fill(self, run: MatrixRun, progress: Progress | None) -> Matrix:
         limited = self.config.max_tokens is not None or self.config.max_cost is not None
-        return run.run(
-            batch_size=self.config.batch_size,
-            budget=Budget(self.config.max_tokens, self.config.max_cost, self.prices) if limited else None,
-            collector=self._collector,
-            progress=progress,
-            retried_faults=self.config.retry_faults,
-        )
+        with lock_output(self.folder, folder=True):
+            keep_plan(run.plan, self.folder)  # refuses the folder of another experiment, whose settings stay there
+            self._keep_config()
+            return run.run(
+                batch_size=self.config.batch_size,
+                budget=Budget(self.config.max_tokens, self.config.max_cost, self.prices) if limited else None,
+                collector=self._collector,
+                progress=progress,
+                retried_faults=self.config.retry_faults,
+            )
+
+    def _keep_config(self) -> None:
+        """Write the experiment down, for whoever wants to run or resume it; objects have no file."""
+        try:
+            text = self.config.to_yaml()
+        except ConfigurationError:
+            return
+        write_whole(self.folder / FILE_NAME, text)
 
     def _plan(self, scenarios: list[Scenario]) -> MatrixRun:
         common = {
