@@ -96,10 +96,10 @@ def cluster() -> Iterator[Any]:
     ray = pytest.importorskip("ray", reason="needs the extra `ray`")
     from ray.cluster_utils import Cluster
 
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 1, "include_dashboard": False})
-    made.add_node(num_cpus=1, num_gpus=1)
-    ray.init(address=made.address, log_to_driver=False, configure_logging=False)
-    made.wait_for_nodes()
-    yield made
+    started = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 1, "include_dashboard": False})
+    started.add_node(num_cpus=1, num_gpus=1)
+    ray.init(address=started.address, log_to_driver=False, configure_logging=False)
+    started.wait_for_nodes()
+    yield started
     ray.shutdown()
-    made.shutdown()
+    started.shutdown()

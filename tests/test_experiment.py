@@ -113,12 +113,12 @@ def test_a_run_of_an_earlier_version_is_complete_and_can_grow(tmp_path):
 
 
 def test_python_takes_objects_which_no_file_can_name(tmp_path, scripted_assistant):
-    made = config(tmp_path / "run", assistants={"mine": scripted_assistant})
-    results = evaluate(made)
+    experiment = config(tmp_path / "run", assistants={"mine": scripted_assistant})
+    results = evaluate(experiment)
     assert results.matrix.assistants == ("mine",)
     assert not (tmp_path / "run" / FILE_NAME).exists()
     with pytest.raises(ConfigurationError, match=r"'mine' is an object.*py:module:Class"):
-        made.to_yaml()
+        experiment.to_yaml()
 
 
 @pytest.fixture
@@ -171,12 +171,12 @@ NAMES = st.text("abcdefgh", min_size=1, max_size=6)
     limit=st.one_of(st.none(), st.integers(1, 99)),
 )
 def test_any_experiment_survives_its_file(tmp_path_factory, assistants, options, seed, temperature, limit):
-    made = ExperimentConfig(
+    experiment = ExperimentConfig(
         assistants=assistants, output="run", simulator_options=options, seed=seed, temperature=temperature, n=limit
     )
     path = tmp_path_factory.mktemp("experiment") / "file.yaml"
-    path.write_text(made.to_yaml(), encoding="utf-8")
-    assert ExperimentConfig.from_yaml(path) == made
+    path.write_text(experiment.to_yaml(), encoding="utf-8")
+    assert ExperimentConfig.from_yaml(path) == experiment
 
 
 def test_results_are_tables_a_report_and_readable(tmp_path):

@@ -106,7 +106,7 @@ def test_a_step_changes_nothing_and_gives_the_same_twice(seeds):
         first, second = simulation.step(running, turns), simulation.step(running, turns)
         assert first == second
         assert [everything(dialogue) for dialogue in running] == before
-        assert all(one is not other for one, other in zip(running, first, strict=True))
+        assert all(untouched is not other for untouched, other in zip(running, first, strict=True))
 
 
 @settings(max_examples=60, deadline=None)

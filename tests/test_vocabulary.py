@@ -133,6 +133,17 @@ def test_variables_are_nouns_and_one_thing_has_one_name() -> None:
     assert not refused, "\n" + "\n".join(refused)
 
 
+def test_variables_of_tests_are_nouns_too() -> None:
+    refused = [
+        f"{path.relative_to(ROOT)}:{node.lineno}: {name}"
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for name in _bound(node)
+        if name in VAGUE
+    ]
+    assert not refused, "\n" + "\n".join(refused)
+
+
 @pytest.mark.parametrize(
     "source",
     [

@@ -122,8 +122,10 @@ def test_a_run_in_two_parts_is_a_run_in_one(tiny_model, scenarios, tmp_path):
     run(tmp_path / "straight", path, tiny_model, 6)
     run(tmp_path / "parts", path, tiny_model, 3)
     run(tmp_path / "parts", path, tiny_model, 6)
-    one, other = (load_file(tmp_path / name / "final" / "adapter_model.safetensors") for name in ("straight", "parts"))
-    assert all((one[name] == other[name]).all() for name in one)
+    whole, other = (
+        load_file(tmp_path / name / "final" / "adapter_model.safetensors") for name in ("straight", "parts")
+    )
+    assert all((whole[name] == other[name]).all() for name in whole)
     first, second = (json.loads((tmp_path / name / "checkpoint.json").read_text()) for name in ("straight", "parts"))
     assert list(first["validation_reward"]) == ["0", "3", "6"]
     assert first["validation_reward"] == second["validation_reward"]

@@ -70,9 +70,9 @@ def test_a_run_that_is_killed_and_started_again_gives_what_an_undisturbed_one_gi
     again = run(command, broken, 4)
     assert len(logged(again)) == 4
     assert logged(again) == logged(straight)
-    one, other = (load_file(folder / "policy" / "policy.safetensors") for folder in (straight, again))
-    assert one.keys() == other.keys()
-    assert all((one[name] == other[name]).all() for name in one)
+    first, other = (load_file(folder / "policy" / "policy.safetensors") for folder in (straight, again))
+    assert first.keys() == other.keys()
+    assert all((first[name] == other[name]).all() for name in first)
     result = json.loads((again / "result.json").read_text())
     assert set(result["assistants"]) == {
         "trained",

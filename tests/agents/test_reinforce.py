@@ -17,13 +17,13 @@ class Vowels:
     """The share of vowels; one scenario is never judged."""
 
     def judge(self, scenarios, conversations, *, seeds):
-        found = []
+        judgements = []
         for scenario, conversation in zip(scenarios, conversations, strict=True):
             said = "".join(conversation.said_by("assistant"))
             share = sum(letter in "aeiou" for letter in said) / len(said)
             failed = scenario.id == "s3"
-            found.append(Judgement(None, fault="timeout: on purpose") if failed else Judgement(share))
-        return found
+            judgements.append(Judgement(None, fault="timeout: on purpose") if failed else Judgement(share))
+        return judgements
 
     def fingerprint(self):
         return {"judge": "vowels"}

@@ -119,25 +119,27 @@ def test_full_fine_tuning_saves_a_model_that_plays_users(recipe, tiny_model, log
 
 
 def test_the_cheap_loss_has_the_value_and_gradients_of_trls_own(recipe, tiny_model, logs, tmp_path, monkeypatch):
-    found, made = [], recipe.trainer_class
+    losses, make_trainer_class = [], recipe.trainer_class
     for frozen_head in (True, False):
         settings = arguments(recipe, tiny_model, logs, tmp_path / f"run{frozen_head}", monkeypatch, *LORA)
         with monkeypatch.context() as patch:
-            patch.setattr(recipe, "trainer_class", lambda kind=frozen_head, **_: made(frozen_head=kind))
+            patch.setattr(recipe, "trainer_class", lambda kind=frozen_head, **_: make_trainer_class(frozen_head=kind))
             torch.manual_seed(0)
             trainer, _ = recipe.make_trainer(*settings)
         batch = next(iter(trainer.get_train_dataloader()))
         if not frozen_head:
-            batch = found[0][2]
+            batch = losses[0][2]
         with torch.no_grad():
             for name, parameter in trainer.model.named_parameters():
                 if "lora_B" in name:
                     parameter.fill_(0.01)
         loss = trainer.compute_loss(trainer.model, dict(batch))
         loss.backward()
-        gradients = {name: one.grad for name, one in trainer.model.named_parameters() if one.grad is not None}
-        found.append((loss.detach(), gradients, batch))
-    (ours, our_gradients, _), (theirs, their_gradients, _) = found
+        gradients = {
+            name: weights.grad for name, weights in trainer.model.named_parameters() if weights.grad is not None
+        }
+        losses.append((loss.detach(), gradients, batch))
+    (ours, our_gradients, _), (theirs, their_gradients, _) = losses
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
     assert our_gradients.keys() == their_gradients.keys()
     assert any("trainable_tokens" in name for name in our_gradients)

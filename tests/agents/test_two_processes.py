@@ -34,9 +34,9 @@ def finished(outcome):
 
 
 def assert_same_adapter(first, second):
-    one, other = (load_file(folder / "final" / "adapter_model.safetensors") for folder in (first, second))
-    assert one.keys() == other.keys()
-    assert all((one[name] == other[name]).all() for name in one)
+    alone, other = (load_file(folder / "final" / "adapter_model.safetensors") for folder in (first, second))
+    assert alone.keys() == other.keys()
+    assert all((alone[name] == other[name]).all() for name in alone)
 
 
 @pytest.mark.parametrize("generation", ["trl", "engine"])

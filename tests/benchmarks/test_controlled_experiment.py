@@ -91,7 +91,7 @@ def test_a_study_trains_one_assistant_per_simulator_and_seed_and_compares_all_wi
     simulators = results.fingerprints["simulators"]
     assert [simulators[name]["temperature"] for name in results.simulators[1:]] == [0.5, 1.5]
     # what a pair is compared by: win rates on the openings, then the simulator that nobody was trained with
-    assert [(one.kind, one.simulator, one.first, one.second) for one in results.contrasts] == [
+    assert [(contrast.kind, contrast.simulator, contrast.first, contrast.second) for contrast in results.contrasts] == [
         ("win_rate", "UserSim-Replay-v0", "Opening", "initial"),
         ("win_rate", "UserSim-Replay-v0", "Opening", "Replay"),
         ("difference", "UserSim-Hot-v0", "Opening", "initial"),
@@ -213,11 +213,11 @@ def test_checkpoints_of_grpo_are_whole_models_adapters_or_the_base_model(
         (folder / "checkpoint.json").write_text(json.dumps({"checkpoint": "checkpoint-1" if saved else "base model"}))
         if saved:
             (folder / "checkpoint-1").symlink_to(saved)
-    found = load_assistants(study)
+    loaded = load_assistants(study)
     talk = [Conversation().add("user", "hello")]
-    said = {name: one.respond(talk, seeds=[3])[0].text for name, one in found.items()}
+    said = {name: assistant.respond(talk, seeds=[3])[0].text for name, assistant in loaded.items()}
     assert said["initial"] == said["Base"] == said["Whole"]
     assert said["Adapter"] != said["initial"]
-    prints = {name: json.dumps(one.fingerprint()) for name, one in found.items()}
+    prints = {name: json.dumps(assistant.fingerprint()) for name, assistant in loaded.items()}
     assert "sha256:" in prints["Adapter"]
     assert len({prints["initial"], prints["Adapter"], prints["Whole"]}) == 3

@@ -258,7 +258,7 @@ def test_doctor_finds_the_core_and_runs_a_model(run, tiny_model):
     assert result.exit_code == 0, report["problems"]
     assert report["ok"]
     assert report["model"]["tokens"] == 8
-    assert {"torch", "gymnasium"} <= {one["name"] for one in report["packages"]}
+    assert {"torch", "gymnasium"} <= {package["name"] for package in report["packages"]}
     broken = run("doctor", "--check-model", "--model", "no-such-model")
     assert broken.exit_code == 1
     assert "Unknown model" in broken.stdout
@@ -274,7 +274,10 @@ def test_a_judge_is_asked_once_and_its_answers_are_replayed(run, tmp_path):
 
     assert rejudge("first.jsonl", "scripted:clarify").exit_code == 0
     assert rejudge("second.jsonl", "scripted:clarify", "--cache-mode", "replay").exit_code == 0
-    rewards = [[one.reward for one in read_transcripts(tmp_path / name)] for name in ("first.jsonl", "second.jsonl")]
+    rewards = [
+        [transcript.reward for transcript in read_transcripts(tmp_path / name)]
+        for name in ("first.jsonl", "second.jsonl")
+    ]
     assert rewards[0] == rewards[1] != []
     other = rejudge("third.jsonl", "scripted:seed", "--cache-mode", "replay")
     assert other.exit_code == 2

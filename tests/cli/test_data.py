@@ -34,7 +34,7 @@ def test_the_steps_lead_from_a_log_to_training_data_and_scenarios(tmp_path, log,
     outcome = run("split", clean, "-o", folder, "--wildbench", tmp_path / "bench.txt")
     assert outcome.exit_code == 0, outcome.output
     assert "1 users are in test" in outcome.stdout
-    assert {"h7", "h27"} <= {one.id for one in read_logged(folder / "test.jsonl")}
+    assert {"h7", "h27"} <= {row.id for row in read_logged(folder / "test.jsonl")}
     outcome = run("intents", folder / "train.jsonl", "-o", named, "--model", f"scripted:{INTENT_PREFIX}bake bread.")
     assert outcome.exit_code == 0, outcome.output
     count = sum(1 for _ in read_logged(named))

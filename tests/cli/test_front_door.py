@@ -127,8 +127,8 @@ def test_one_simulator_in_a_rollout(run, tmp_path):
     assert run(*words, "-o", "r.jsonl").exit_code == 0
     transcript = next(iter(read_transcripts(tmp_path / "r.jsonl")))
     assert transcript.env_id == "UserSim-front_door_plugins.Stubborn-v0"
-    both = run(*words, "--env", "UserSim-RolePlay-v0", "-o", "s.jsonl")
-    assert (both.exit_code, "Give one of them" in both.stderr) == (2, True)
+    outcome = run(*words, "--env", "UserSim-RolePlay-v0", "-o", "s.jsonl")
+    assert (outcome.exit_code, "Give one of them" in outcome.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,9 @@ def test_the_old_spelling_of_async_still_works(run):
 def test_catalogues_list_options_and_sets(run):
     simulators = {row["name"]: row for row in json.loads(run("simulators", "--json").stdout)}
     assert simulators["role_play"]["environment"] == "UserSim-RolePlay-v0"
-    temperature = next(one for one in simulators["persona"]["options"] if one["name"] == "temperature")
+    temperature = next(
+        simulator for simulator in simulators["persona"]["options"] if simulator["name"] == "temperature"
+    )
     assert (temperature["default"], temperature["type"], temperature["help"] != "") == ("0.7", "float", True)
     assert "judges" in run("judges").stdout
     sizes = {row["name"]: row["size"] for row in json.loads(run("scenarios", "--json").stdout)}

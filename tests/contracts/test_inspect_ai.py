@@ -41,7 +41,7 @@ def words(sample, role):
 
 
 def metrics(log):
-    return {name.split("/")[-1]: found.value for name, found in log.results.scores[0].metrics.items()}
+    return {name.split("/")[-1]: metric.value for name, metric in log.results.scores[0].metrics.items()}
 
 
 def test_the_user_speaks_in_the_user_role_and_scenario_seed_and_epoch_decide_it(evaluate):

@@ -22,23 +22,23 @@ def installed():
 def test_every_conversation_of_the_dataset_is_kept_or_counted_as_dropped(installed):
     assert installed.read == len(installed.scenarios) + sum(installed.dropped.values()) == 7168
     assert len(installed.scenarios) > 1000
-    assert len({one.id for one in installed.scenarios}) == len(installed.scenarios)
+    assert len({scenario.id for scenario in installed.scenarios}) == len(installed.scenarios)
 
 
 def test_the_history_is_two_people_taking_turns_from_the_opening_on(installed):
-    for one in installed.scenarios:
-        roles = [message.role for message in one.history]
+    for scenario in installed.scenarios:
+        roles = [message.role for message in scenario.history]
         assert len(roles) >= 4
         assert roles[0] == "user"
         assert all(before != after for before, after in itertools.pairwise(roles))
-        assert one.opening == Conversation(one.history).said_by("user")[0]
-        assert len(one.opening) <= LONGEST_OPENING
-        one.to_json()["opening"].encode()
+        assert scenario.opening == Conversation(scenario.history).said_by("user")[0]
+        assert len(scenario.opening) <= LONGEST_OPENING
+        scenario.to_json()["opening"].encode()
 
 
 def test_the_order_is_fixed_and_does_not_follow_the_topic(installed):
     assert load_scenarios("chitchat", limit=20) == list(installed.scenarios[:20])
-    assert len({one.intent for one in installed.scenarios[:50]}) > 15
+    assert len({scenario.intent for scenario in installed.scenarios[:50]}) > 15
 
 
 def test_messages_in_a_row_by_one_person_are_one_turn_even_across_groups():

@@ -67,7 +67,7 @@ def test_running_again_keeps_what_is_there_and_retries_failures(tmp_path):
     second = write_intents(LOGS, ScriptedLM(rule), path, batch_size=2, max_attempts=2)
     assert asked[12:] == [1, 3, 5]
     assert (second.kept, skipped(path)) == (6, {})
-    assert {one.id: one.intent for one in read_logged(path)} == {
+    assert {row.id: row.intent for row in read_logged(path)} == {
         f"h{n}": f"{INTENT_PREFIX}bake bread {n}." for n in range(6)
     }
 

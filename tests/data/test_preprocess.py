@@ -34,7 +34,7 @@ def turns(*pairs):
 
 
 def write(path, rows):
-    path.write_text("".join(json.dumps(one) + "\n" for one in rows))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return str(path)
 
 
@@ -49,7 +49,7 @@ def test_mass_produced_openings_go_and_what_is_left_out_is_listed(tmp_path):
     rows += [row(20, language="German"), row(3), row(21, conversation=turns(("assistant", "Hi")))]
     path = tmp_path / "clean.jsonl"
     summary = preprocess(write(tmp_path / "log.jsonl", rows), path, threshold=3)
-    assert [one.id for one in read_logged(path)] == [f"h{n}" for n in range(8)]
+    assert [logged.id for logged in read_logged(path)] == [f"h{n}" for n in range(8)]
     assert (summary.read, summary.kept) == (15, 8)
     assert Counter(reasons(path).values()) == summary.skipped
     assert summary.skipped == {
@@ -139,18 +139,18 @@ texts = st.lists(st.lists(st.sampled_from("abc"), min_size=5, max_size=12).map("
 
 @settings(max_examples=30, deadline=None)
 @given(texts, st.integers(1, 4))
-def test_frequent_ngrams_are_those_of_exact_counting(several, threshold):
+def test_frequent_ngrams_are_those_of_exact_counting(sequences, threshold):
     def exact(text):
         words = text.split()
         return {tuple(words[i : i + 7]) for i in range(len(words) - 6)}
 
-    counts = Counter(ngram for text in several for ngram in exact(text))
+    counts = Counter(ngram for text in sequences for ngram in exact(text))
     frequent = FrequentNgrams(threshold)
-    for text in several:
+    for text in sequences:
         frequent.add(text)
-    for text in several:
+    for text in sequences:
         frequent.count(text)
-    for text in several:
+    for text in sequences:
         assert frequent.holds_one(text) == any(counts[ngram] > threshold for ngram in exact(text))
 
 

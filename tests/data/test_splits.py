@@ -36,11 +36,11 @@ def test_no_user_and_no_wildbench_conversation_is_in_two_splits(tmp_path_factory
     rows = [logged(number, f"u{user}", country) for number, (user, country) in enumerate(users)]
     wildbench = {f"h{number}" for number in forced}
     summary = split_conversations(rows, rows, folder, forced_test=wildbench, seed=seed)
-    found = {name: list(read_logged(folder / f"{name}.jsonl")) for name in SPLITS}
-    assert sorted(one.id for several in found.values() for one in several) == sorted(one.id for one in rows)
-    owners = [{one.user_key for one in several} for several in found.values()]
+    split_rows = {name: list(read_logged(folder / f"{name}.jsonl")) for name in SPLITS}
+    assert sorted(row.id for split in split_rows.values() for row in split) == sorted(row.id for row in rows)
+    owners = [{row.user_key for row in split} for split in split_rows.values()]
     assert sum(map(len, owners)) == len(set.union(*owners)) == sum(summary.users.values())
-    assert {one.id for one in rows} & wildbench <= {one.id for one in found["test"]}
+    assert {row.id for row in rows} & wildbench <= {row.id for row in split_rows["test"]}
 
 
 def test_the_shares_hold_in_every_country():
@@ -58,7 +58,7 @@ def test_the_shares_hold_in_every_country():
 
 def test_wildbench_ids_come_from_a_column_or_a_list(tmp_path):
     (tmp_path / "ids.txt").write_text("a\n\nb\n")
-    (tmp_path / "tasks.jsonl").write_text("".join(json.dumps({"session_id": one}) + "\n" for one in "cd"))
+    (tmp_path / "tasks.jsonl").write_text("".join(json.dumps({"session_id": session}) + "\n" for session in "cd"))
     (tmp_path / "none.jsonl").write_text('{"id": 1}\n')
     assert wildbench_ids(str(tmp_path / "ids.txt")) == {"a", "b"}
     assert wildbench_ids(str(tmp_path / "tasks.jsonl")) == {"c", "d"}
@@ -69,7 +69,7 @@ def test_wildbench_ids_come_from_a_column_or_a_list(tmp_path):
 def test_the_people_of_chitchat_are_in_one_split_each():
     pytest.importorskip("chitchat_dataset", reason="the extra simgym[chitchat] is not installed")
     splits = chitchat_splits(chitchat_conversations().conversations)
-    people = [{one.user_key for one in several} for several in splits.values()]
+    people = [{row.user_key for row in split} for split in splits.values()]
     assert all(people)
     assert sum(map(len, people)) == len(set.union(*people))
 

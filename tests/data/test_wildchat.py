@@ -42,16 +42,18 @@ def write(path, rows):
 def test_rows_are_streamed_filtered_by_language_and_keep_track_of_users(tmp_path, kind):
     source = write(tmp_path / f"log.{kind}", [row(0), row(1, "French"), row(2), row(3), row(4, country="Peru")])
     logged = list(read_wildchat(source))
-    assert [one.id for one in logged] == ["h0", "h2", "h3", "h4"]
+    assert [conversation.id for conversation in logged] == ["h0", "h2", "h3", "h4"]
     assert logged[0].user_key == logged[1].user_key
-    assert len({one.user_key for one in logged}) == 3  # another IP, and the same IP in another country
+    assert (
+        len({conversation.user_key for conversation in logged}) == 3
+    )  # another IP, and the same IP in another country
     assert logged[0].conversation.said_by("assistant") == ["Sure."]
 
 
 def test_every_row_read_is_kept_or_counted_as_dropped(tmp_path):
     rows = [row(0), row(1, "French"), row(2, opening=" "), row(3, opening="\ud83d"), row(4, opening="a" * 9000), row(0)]
     outcome = wildchat_scenarios(write(tmp_path / "log.jsonl", [*rows, row(5), row(6)]), limit=2)
-    assert [one.id for one in outcome.scenarios] == ["wildchat-h0", "wildchat-h5"]
+    assert [scenario.id for scenario in outcome.scenarios] == ["wildchat-h0", "wildchat-h5"]
     assert outcome.dropped == {
         "language other than English": 1,
         "no opening by the user": 1,
@@ -99,8 +101,8 @@ def test_shards_are_read_through_in_the_order_of_their_names(tmp_path, kind):
     for shard, numbers in {"b": [2, 3], "a": [0, 1]}.items():
         write(tmp_path / f"train-{shard}.{kind}", [row(number) for number in numbers])
     for source in (str(tmp_path), str(tmp_path / f"train-*.{kind}")):
-        assert [one.id for one in read_wildchat(source)] == ["h0", "h1", "h2", "h3"]
-        assert [one.id for one in read_wildchat(source, start=4)] == ["h3"]
+        assert [conversation.id for conversation in read_wildchat(source)] == ["h0", "h1", "h2", "h3"]
+        assert [conversation.id for conversation in read_wildchat(source, start=4)] == ["h3"]
     write(tmp_path / ("other.jsonl" if kind == "parquet" else "other.parquet"), [row(9)])
     with pytest.raises(ConfigurationError, match="one kind"):
         list(read_wildchat(str(tmp_path)))

@@ -90,5 +90,5 @@ def test_a_simulation_is_collected_from_like_the_environment_over_it(scenarios):
     env = make(scenarios, judge_model="scripted:echo")
     simulation = simgym.Simulation("replay", judge=env.unwrapped.simulation.judge, scenarios=scenarios, max_turns=2)
     ours, theirs = collect(ASSISTANT, simulation, seed=3), collect(ASSISTANT, env, seed=3)
-    assert [one.content_hash() for one in ours] == [one.content_hash() for one in theirs]
+    assert [transcript.content_hash() for transcript in ours] == [transcript.content_hash() for transcript in theirs]
     assert ours[0].env_id == "Simulation"

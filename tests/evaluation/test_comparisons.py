@@ -47,15 +47,15 @@ GAINS = {"initial": (0, 0, 0), "at home": (0.2, 0.05, 0.05), "everywhere": (0.1,
 def test_changes_gap_and_ranks_are_found_and_survive_json():
     compared = compare_cells(made(GAINS), trained_on={"at home": COLUMNS[0], "everywhere": COLUMNS[2]}, seed=3)
     assert compared.reference == "initial"
-    assert [(one.assistant, one.simulator) for one in compared.differences] == [
+    assert [(difference.assistant, difference.simulator) for difference in compared.differences] == [
         (row, column) for row in ("at home", "everywhere") for column in COLUMNS
     ]
-    for one in compared.differences:
-        expected = 100 * dict(zip(COLUMNS, GAINS[one.assistant], strict=True))[one.simulator]
-        assert one.estimate.value == pytest.approx(expected, abs=2)
-        assert one.estimate.low < one.estimate.value < one.estimate.high
-        assert one.p_adjusted < 0.01
-        assert 0 < one.detectable < 3
+    for difference in compared.differences:
+        expected = 100 * dict(zip(COLUMNS, GAINS[difference.assistant], strict=True))[difference.simulator]
+        assert difference.estimate.value == pytest.approx(expected, abs=2)
+        assert difference.estimate.low < difference.estimate.value < difference.estimate.high
+        assert difference.p_adjusted < 0.01
+        assert 0 < difference.detectable < 3
     assert compared.gaps["at home"].value == pytest.approx(15, abs=1.5)
     assert compared.gaps["everywhere"].value == pytest.approx(0, abs=1.5)
     assert compared.gap.value == pytest.approx(7.5, abs=1.5)
@@ -70,8 +70,10 @@ def test_a_conversation_that_failed_in_one_cell_leaves_the_pair_out():
     matrix = replace(matrix, transcripts={**matrix.transcripts, key: broken + list(matrix.transcripts[key][30:])})
     difference = compare_cells(matrix).difference(*key)
     assert difference.estimate.n == 10
-    both = zip(matrix.transcripts[key][30:], matrix.transcripts["initial", COLUMNS[1]][30:], strict=True)
-    assert difference.estimate.value == pytest.approx(np.mean([100 * (one.reward - two.reward) for one, two in both]))
+    pairs = zip(matrix.transcripts[key][30:], matrix.transcripts["initial", COLUMNS[1]][30:], strict=True)
+    assert difference.estimate.value == pytest.approx(
+        np.mean([100 * (later.reward - initial.reward) for later, initial in pairs])
+    )
     nothing = {**matrix.transcripts, key: [held(number, COLUMNS[1], None) for number in range(40)]}
     difference = compare_cells(replace(matrix, transcripts=nothing)).difference(*key)
     assert difference.estimate.value is difference.p_adjusted is difference.detectable is None

@@ -30,9 +30,9 @@ def matrix_of(rewards):
                     reward=reward,
                     fault=None if reward is not None else "unparsable: x",
                 )
-                for number, reward in enumerate(several)
+                for number, reward in enumerate(of_row)
             ]
-            for row, several in rewards.items()
+            for row, of_row in rewards.items()
         },
         {},
     )
@@ -61,17 +61,17 @@ def test_training_seeds_of_a_method_widen_its_interval_by_what_they_differ_in():
         "lucky": base + 0.2 + rng.normal(0, 0.01, 40),
         "unlucky": base + rng.normal(0, 0.01, 40),
     }
-    matrix = matrix_of({row: several.tolist() for row, several in rows.items()})
+    matrix = matrix_of({row: values.tolist() for row, values in rows.items()})
     methods = {"lucky": "method", "unlucky": "method"}
     (alone,) = reward_contrasts(matrix, [("lucky", "initial")], COLUMN, seed=1)
-    (both,) = reward_contrasts(matrix, [("method", "initial")], COLUMN, seed=1, methods=methods)
-    assert both.estimate.value == pytest.approx(10, abs=1)
+    (contrast,) = reward_contrasts(matrix, [("method", "initial")], COLUMN, seed=1, methods=methods)
+    assert contrast.estimate.value == pytest.approx(10, abs=1)
     assert alone.estimate.half_width < 1
-    assert both.estimate.half_width > 8
-    assert "2 training seeds" in both.estimate.method
+    assert contrast.estimate.half_width > 8
+    assert "2 training seeds" in contrast.estimate.method
     (won,) = win_contrasts(matrix, [("method", "initial")], COLUMN, seed=1, methods=methods)
     assert won.estimate.value == pytest.approx(75, abs=10)
-    assert both.p_value > 0.3  # two training seeds are one degree of freedom
+    assert contrast.p_value > 0.3  # two training seeds are one degree of freedom
     (lost,) = win_contrasts(matrix, [("initial", "method")], COLUMN, seed=1, methods=methods)
     assert lost.estimate.value == pytest.approx(100 - won.estimate.value)
     assert lost.estimate.half_width == pytest.approx(won.estimate.half_width, rel=0.1)
@@ -79,7 +79,7 @@ def test_training_seeds_of_a_method_widen_its_interval_by_what_they_differ_in():
     compared = compare_cells(matrix, methods=methods, seed=1)
     (difference,) = compared.differences
     assert difference.assistant == "method"
-    assert difference.estimate.value == pytest.approx(both.estimate.value)
+    assert difference.estimate.value == pytest.approx(contrast.estimate.value)
 
 
 def test_winning_every_one_of_five_conversations_proves_little():
@@ -97,9 +97,9 @@ def test_p_values_are_corrected_for_all_pairs_that_are_asked_about():
     rows = {name: rng.uniform(0.3, 0.6, 30).tolist() for name in ("a", "b", "c")}
     matrix = matrix_of(rows)
     (alone,) = reward_contrasts(matrix, [("a", "b")], COLUMN, seed=1)
-    several = reward_contrasts(matrix, [("a", "b"), ("a", "c"), ("b", "c")], COLUMN, seed=1)
-    assert several[0].estimate == alone.estimate
-    assert several[0].p_adjusted >= alone.p_adjusted
+    contrasts = reward_contrasts(matrix, [("a", "b"), ("a", "c"), ("b", "c")], COLUMN, seed=1)
+    assert contrasts[0].estimate == alone.estimate
+    assert contrasts[0].p_adjusted >= alone.p_adjusted
 
 
 @pytest.mark.parametrize(("pair", "column"), [(("a", "nobody"), COLUMN), (("a", "b"), "UserSim-Nobody-v0")])
@@ -117,17 +117,17 @@ def test_a_difference_has_the_same_interval_as_a_contrast_as_in_the_matrix():
         for difference in compared.differences:
             pair = (difference.assistant, "initial")
             (alone,) = reward_contrasts(matrix, [pair], COLUMN, seed=5, methods=methods)
-            ends = [(one.value, one.low, one.high) for one in (difference.estimate, alone.estimate)]
+            ends = [(estimate.value, estimate.low, estimate.high) for estimate in (difference.estimate, alone.estimate)]
             assert ends[0] == pytest.approx(ends[1], rel=1e-12)
             assert difference.estimate.method == alone.estimate.method
             assert difference.estimate.seed == alone.estimate.seed
 
 
 def test_too_few_or_equal_scenarios_tell_neither_an_interval_nor_a_p_value():
-    few = compare_cells(matrix_of({"one": [0.1, 0.2, 0.4], "other": [0.3, 0.2, 0.9]})).differences[0]
+    small = compare_cells(matrix_of({"one": [0.1, 0.2, 0.4], "other": [0.3, 0.2, 0.9]})).differences[0]
     equal = compare_cells(matrix_of({"one": [0.1] * 9, "other": [0.3] * 9})).differences[0]
-    assert few.estimate.doubt == "3 scenarios, fewer than 6"
+    assert small.estimate.doubt == "3 scenarios, fewer than 6"
     assert equal.estimate.doubt == "all 9 scenarios differ by the same"
-    for difference in (few, equal):
+    for difference in (small, equal):
         assert difference.estimate.value is not None
         assert difference.estimate.low is difference.p_adjusted is difference.detectable is None

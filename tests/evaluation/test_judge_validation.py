@@ -46,21 +46,21 @@ def source(tmp_path):
 
 def test_a_judge_of_length_is_unmasked_by_balancing(source):
     pairs = read_pairs(source)
-    found = validate("lengths", {}, judge_pairs(Lengths(), pairs, batch_size=7), resamples=99)
-    assert found.accuracy.value == 0.75
-    assert found.length_balanced.value == 0.5
-    assert found.length_alone == {"all": 0.75, "a": 0.5, "b": 1.0}
-    assert {name: estimate.value for name, estimate in found.by_subset.items()} == {"a": 0.5, "b": 1.0}
-    assert (found.position_consistency, found.retest, found.faults) == (None, None, {})
-    assert found.accuracy.low < found.accuracy.value < found.accuracy.high
-    json.dumps(found.to_json(), allow_nan=False)
+    validation = validate("lengths", {}, judge_pairs(Lengths(), pairs, batch_size=7), resamples=99)
+    assert validation.accuracy.value == 0.75
+    assert validation.length_balanced.value == 0.5
+    assert validation.length_alone == {"all": 0.75, "a": 0.5, "b": 1.0}
+    assert {name: estimate.value for name, estimate in validation.by_subset.items()} == {"a": 0.5, "b": 1.0}
+    assert (validation.position_consistency, validation.retest, validation.faults) == (None, None, {})
+    assert validation.accuracy.low < validation.accuracy.value < validation.accuracy.high
+    json.dumps(validation.to_json(), allow_nan=False)
 
 
 def test_failures_are_counted_and_enter_no_accuracy(source):
     pairs = read_pairs(source)
-    found = validate("lengths", {}, judge_pairs(Lengths(failing="good good"), pairs), resamples=19)
-    assert found.faults == {"refused": 30}
-    assert (found.accuracy.value, found.pairs) == (0, 40)
+    validation = validate("lengths", {}, judge_pairs(Lengths(failing="good good"), pairs), resamples=19)
+    assert validation.faults == {"refused": 30}
+    assert (validation.accuracy.value, validation.pairs) == (0, 40)
     nothing = validate("lengths", {}, judge_pairs(Lengths(failing="good"), pairs), resamples=19)
     assert nothing.accuracy.value is None
 
@@ -75,7 +75,9 @@ def test_a_comparing_judge_is_asked_in_both_orders_and_a_second_time(source):
             from dataclasses import replace
 
             plain = super().generate([replace(request, json_schema=None) for request in requests])
-            return [replace(one, text=json.dumps({"reason": "", "choice": one.text})) for one in plain]
+            return [
+                replace(generation, text=json.dumps({"reason": "", "choice": generation.text})) for generation in plain
+            ]
 
     pairs = read_pairs(source, limit=10)
     right = judge_pairs(PairwiseJudge(Choosing(rule)), pairs)
@@ -91,9 +93,9 @@ def test_a_comparing_judge_is_asked_in_both_orders_and_a_second_time(source):
 def test_a_second_time_is_compared_value_by_value(source):
     pairs = read_pairs(source)
     verdicts = judge_pairs(Lengths(), pairs)
-    found = validate("lengths", {}, verdicts, judge_pairs(Lengths(), pairs[:10], seed=1), resamples=19)
-    assert (found.retest.raw.value, found.retest_same) == (1, 1)
-    assert found.retest.raw.n == 10
+    validation = validate("lengths", {}, verdicts, judge_pairs(Lengths(), pairs[:10], seed=1), resamples=19)
+    assert (validation.retest.raw.value, validation.retest_same) == (1, 1)
+    assert validation.retest.raw.n == 10
 
 
 def test_pairs_written_for_earlier_versions_are_read():
@@ -128,5 +130,5 @@ def test_the_command_prints_accuracies_and_writes_them(source, tmp_path):
     assert "length-balanced" in outcome.stdout
     assert "relevance and rubric" in outcome.stdout
     value = json.loads((tmp_path / "v.json").read_text())
-    assert [one["judge"] for one in value["judges"]] == ["relevance", "rubric"]
+    assert [validated["judge"] for validated in value["judges"]] == ["relevance", "rubric"]
     assert value["pairs"] == 12

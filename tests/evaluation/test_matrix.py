@@ -25,7 +25,7 @@ def test_every_cell_holds_the_same_scenarios_with_the_same_seeds(scenarios, tmp_
     assert [(cell.assistant, cell.simulator) for cell in matrix.cells] == [
         (r, c) for r in ("one", "two") for c in COLUMNS
     ]
-    keys = {tuple(transcript.key for transcript in several) for several in matrix.transcripts.values()}
+    keys = {tuple(transcript.key for transcript in transcripts) for transcripts in matrix.transcripts.values()}
     assert len(keys) == 1
     assert all((tmp_path / cell.transcripts).is_file() for cell in matrix.cells)
     assert all(0 <= cell.estimate.value <= 100 for cell in matrix.cells)

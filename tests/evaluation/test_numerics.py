@@ -14,12 +14,12 @@ def ask(text, seed=0, adapter=None):
 
 
 def test_every_kind_is_measured_against_float32(tiny_model):
-    found = {one.dtype: one for one in compare_numerics(tiny_model, repeats=1)}
-    assert list(found) == ["float32", "bfloat16", *MIXED]
-    assert found["float32"].speed == 1
-    assert found["float32"].kl == pytest.approx(0, abs=1e-6)
-    assert 0 < found["bfloat16-mixed"].kl < 1e-3
-    assert 0 < found["int8"].kl < 1e-2
+    measured = {kind.dtype: kind for kind in compare_numerics(tiny_model, repeats=1)}
+    assert list(measured) == ["float32", "bfloat16", *MIXED]
+    assert measured["float32"].speed == 1
+    assert measured["float32"].kl == pytest.approx(0, abs=1e-6)
+    assert 0 < measured["bfloat16-mixed"].kl < 1e-3
+    assert 0 < measured["int8"].kl < 1e-2
     with pytest.raises(ConfigurationError, match="in process alone"):
         compare_numerics({"kind": "openai", "model": "x"})
 
@@ -28,8 +28,8 @@ def test_every_kind_is_measured_against_float32(tiny_model):
 def test_a_reply_does_not_depend_on_the_batch_and_adapters_still_work(dtype, tiny_model, tiny_adapter):
     lm = TransformersLM(tiny_model, adapters={"other": tiny_adapter}, dtype=dtype)
     batch = [ask(f"hello {number}", number, [None, "other"][number % 2]) for number in range(6)]
-    together, alone = lm.generate(batch), [lm.generate([one])[0] for one in batch]
-    assert [one.token_ids for one in together] == [one.token_ids for one in alone]
+    together, alone = lm.generate(batch), [lm.generate([item])[0] for item in batch]
+    assert [item.token_ids for item in together] == [item.token_ids for item in alone]
     plain = TransformersLM(tiny_model, dtype=dtype).generate([ask("hello 1", 1)])[0]
     assert plain.token_ids != together[1].token_ids
     assert lm.fingerprint()["dtype"] == dtype
@@ -46,7 +46,7 @@ def test_adapters_can_be_trained_on_rounded_layers(tiny_model):
     convert(model, "bfloat16-mixed")
     model = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "down_proj"]))
     ids = torch.arange(1, 40)[None]
-    optimizer = torch.optim.Adam((one for one in model.parameters() if one.requires_grad), lr=1e-2)
+    optimizer = torch.optim.Adam((parameter for parameter in model.parameters() if parameter.requires_grad), lr=1e-2)
     losses = []
     for _ in range(20):
         loss = model(input_ids=ids, labels=ids).loss
@@ -54,7 +54,7 @@ def test_adapters_can_be_trained_on_rounded_layers(tiny_model):
         optimizer.step()
         optimizer.zero_grad()
         losses.append(loss.item())
-    assert {one.dtype for one in model.parameters() if one.requires_grad} == {torch.float32}
+    assert {parameter.dtype for parameter in model.parameters() if parameter.requires_grad} == {torch.float32}
     assert losses[-1] < losses[0] - 0.5
 
 
@@ -68,10 +68,14 @@ def test_an_adapter_with_a_token_of_its_own_changes_nothing_for_the_others(dtype
     before = lm.generate(requests)
     lm.load_adapter("ending", with_token)
     lm.clear_cache()
-    assert [one.token_ids for one in lm.generate(requests)] == [one.token_ids for one in before]
+    assert [generation.token_ids for generation in lm.generate(requests)] == [
+        generation.token_ids for generation in before
+    ]
     assert lm.generate([ask("hello", 1, "ending")])[0].fault is None
-    adapters = [one for name, one in lm.model.named_modules() if name.endswith(("lora_A.adapter0", "lora_B.adapter0"))]
-    assert {type(one).__name__ for one in adapters} == {"Linear"}  # not rounded, so they can be trained on
+    adapters = [
+        module for name, module in lm.model.named_modules() if name.endswith(("lora_A.adapter0", "lora_B.adapter0"))
+    ]
+    assert {type(adapter).__name__ for adapter in adapters} == {"Linear"}  # not rounded, so they can be trained on
 
 
 def test_a_model_without_linear_layers_to_round_is_refused(tmp_path):

@@ -32,7 +32,10 @@ def arguments(folder, scenarios, **changes):
 
 
 def hashes(folder):
-    return {path.name: [one.content_hash() for one in read_transcripts(path)] for path in folder.rglob("*.jsonl")}
+    return {
+        path.name: [transcript.content_hash() for transcript in read_transcripts(path)]
+        for path in folder.rglob("*.jsonl")
+    }
 
 
 def test_a_scenario_that_kept_its_id_and_changed_is_refused(scenarios, tmp_path):
@@ -66,13 +69,13 @@ def test_another_experiment_is_refused_before_anything_is_held(scenarios, tmp_pa
 def test_a_run_may_grow_and_its_plan_with_it(scenarios, tmp_path):
     small = evaluate_matrix(**arguments(tmp_path, scenarios[:2], simulators=COLUMNS[:1]))
     large = evaluate_matrix(**arguments(tmp_path, scenarios))
-    assert [one.content_hash() for one in small.transcripts["one", COLUMNS[0]]] == [
-        one.content_hash() for one in large.transcripts["one", COLUMNS[0]][:2]
+    assert [transcript.content_hash() for transcript in small.transcripts["one", COLUMNS[0]]] == [
+        transcript.content_hash() for transcript in large.transcripts["one", COLUMNS[0]][:2]
     ]
     assert small.plan_hash != large.plan_hash
     plan = read_plan(tmp_path)
     assert plan.hash == large.plan_hash
-    assert list(plan.scenarios) == [one.id for one in scenarios]
+    assert list(plan.scenarios) == [scenario.id for scenario in scenarios]
 
 
 def test_a_plan_that_cannot_be_read_is_refused(scenarios, tmp_path):
@@ -88,26 +91,26 @@ def test_a_budget_stops_the_run_keeps_what_was_held_and_counts_it_when_it_goes_o
     with pytest.raises(BudgetReached, match="its limit is"):
         evaluate_matrix(**arguments(tmp_path / "limited", scenarios), budget=limited, batch_size=1)
     assert whole.tokens // 2 <= limited.tokens < whole.tokens
-    held = sum(len(several) for several in hashes(tmp_path / "limited").values())
-    assert 0 < held < 4 * len(scenarios)
+    completed = sum(len(hashe) for hashe in hashes(tmp_path / "limited").values())
+    assert 0 < completed < 4 * len(scenarios)
     again = Budget(max_tokens=whole.tokens // 2)
     with pytest.raises(BudgetReached):
         evaluate_matrix(**arguments(tmp_path / "limited", scenarios), budget=again, batch_size=1)
-    assert sum(len(several) for several in hashes(tmp_path / "limited").values()) == held
+    assert sum(len(hashe) for hashe in hashes(tmp_path / "limited").values()) == completed
     evaluate_matrix(**arguments(tmp_path / "limited", scenarios), budget=Budget(), batch_size=1)
     assert hashes(tmp_path / "limited") == hashes(tmp_path / "whole")
 
 
 def test_what_a_later_cell_holds_already_counts_before_anything_begins(scenarios, tmp_path):
     MatrixRun(**arguments(tmp_path, scenarios[:1])).run()
-    held = [one for path in tmp_path.rglob("*.jsonl") for one in read_transcripts(path)]
-    used = sum(sum(numbers.values()) for one in held for numbers in one.tokens().values())
+    stored = [transcript for path in tmp_path.rglob("*.jsonl") for transcript in read_transcripts(path)]
+    used = sum(sum(numbers.values()) for transcript in stored for numbers in transcript.tokens().values())
     with pytest.raises(BudgetReached):
         evaluate_matrix(**arguments(tmp_path, scenarios), budget=Budget(max_tokens=used))
-    assert sum(len(several) for several in hashes(tmp_path).values()) == 4
+    assert sum(len(hashe) for hashe in hashes(tmp_path).values()) == 4
     all_of_it = Budget()
     evaluate_matrix(**arguments(tmp_path, scenarios), budget=all_of_it)
-    assert all_of_it.tokens == sum(sum(one) for one in _tokens(tmp_path))
+    assert all_of_it.tokens == sum(sum(token) for token in _tokens(tmp_path))
 
 
 def test_cost_is_tokens_times_price(scenarios, tmp_path):
@@ -143,8 +146,8 @@ def test_a_forecast_says_what_is_left_and_is_right_in_the_end(scenarios, tmp_pat
 
 def _tokens(folder):
     for path in folder.rglob("*.jsonl"):
-        for one in read_transcripts(path):
-            yield [sum(numbers.values()) for numbers in one.tokens().values()]
+        for transcript in read_transcripts(path):
+            yield [sum(numbers.values()) for numbers in transcript.tokens().values()]
 
 
 SCRIPT = """
@@ -172,7 +175,7 @@ evaluate_matrix(
 
 
 def test_killed_at_any_moment_it_goes_on_with_nothing_lost_or_done_twice(scenarios, tmp_path):
-    (tmp_path / "scenarios.jsonl").write_text("".join(json.dumps(one.to_json()) + "\n" for one in scenarios))
+    (tmp_path / "scenarios.jsonl").write_text("".join(json.dumps(scenario.to_json()) + "\n" for scenario in scenarios))
 
     def start(folder):
         command = [sys.executable, "-c", SCRIPT, str(tmp_path / folder), str(tmp_path / "scenarios.jsonl")]
@@ -182,8 +185,8 @@ def test_killed_at_any_moment_it_goes_on_with_nothing_lost_or_done_twice(scenari
     kills = 0
     for waited in range(1, 20):
         process = start("killed")
-        held = len(_lines(tmp_path / "killed"))
-        while process.poll() is None and len(_lines(tmp_path / "killed")) < held + 2 + waited % 3:
+        lines = len(_lines(tmp_path / "killed"))
+        while process.poll() is None and len(_lines(tmp_path / "killed")) < lines + 2 + waited % 3:
             time.sleep(0.005)
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)

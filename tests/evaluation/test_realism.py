@@ -21,7 +21,7 @@ EVIL = "<script>alert(1)</script>"
 
 
 def logs(people=12):
-    found = []
+    rows = []
     for number in range(people * 2):
         wish, talk = WISHES[number % 4], Conversation()
         for turn in range(3 + number % 2):
@@ -29,7 +29,7 @@ def logs(people=12):
             talk = talk.add("user", said).add("assistant", f"I see {turn}. {EVIL}")
         if number % 3 == 0:
             talk = talk.add("user", "thanks, bye")
-        found.append(
+        rows.append(
             LoggedConversation(
                 id=f"h{number}",
                 user_key=f"u{number % people}",
@@ -39,7 +39,7 @@ def logs(people=12):
                 intent=f"{INTENT_PREFIX}{wish}",
             )
         )
-    return found
+    return rows
 
 
 @pytest.fixture(scope="module")
@@ -132,19 +132,19 @@ def test_human_turns_are_scored_under_the_simulators_own_prompt(reference, tiny_
         "tuned": FineTuned(model, adapter=tiny_adapter, max_new_tokens=4),
         "played": RolePlay(model, max_new_tokens=110, max_attempts=1),
     }.items():
-        some = make_reference(logs(3), "a test", conversations=2, later_turns=1, seed=3)
-        turns = simulate_turns(simulator, some, batch_size=2)
-        cards[name] = score_realism(name, {}, some, turns, resamples=49)
-        moment, turn = next(pair for pair in zip(some.moments, turns, strict=True) if pair[0].history.messages)
+        small = make_reference(logs(3), "a test", conversations=2, later_turns=1, seed=3)
+        turns = simulate_turns(simulator, small, batch_size=2)
+        cards[name] = score_realism(name, {}, small, turns, resamples=49)
+        moment, turn = next(pair for pair in zip(small.moments, turns, strict=True) if pair[0].history.messages)
         forced = simulator.force(moment.scenario, moment.history, moment.said)
         prompt = model.prompt_text(forced.request)
         assert moment.scenario.goal in prompt
         (likelihood,) = model.loglikelihood([prompt + forced.prefix], [forced.text], adapter=forced.request.adapter)
         assert turn.logprob == pytest.approx(likelihood.logprob, rel=1e-4)
         assert turn.byte_count == len(moment.said.encode())
-        bits = sum(-one.logprob for one in turns if one.logprob is not None) / math.log(2)
+        bits = sum(-simulated.logprob for simulated in turns if simulated.logprob is not None) / math.log(2)
         figure = cards[name].metric("bits_per_byte").simulated
-        assert figure.value == pytest.approx(bits / sum(one.byte_count for one in turns))
+        assert figure.value == pytest.approx(bits / sum(simulated.byte_count for simulated in turns))
     assert "<|user|>" in model.prompt_text(FineTuned(model).force(moment.scenario, moment.history, "x").request)
 
 

@@ -24,10 +24,10 @@ class Fixed:
     def judge(self, scenarios, conversations, *, seeds):
         self.asked += [scenario.id for scenario in scenarios]
         call = ModelCall(role="judge", turn=1, seed=0, prompt="new", output="new", prompt_tokens=1, completion_tokens=1)
-        one = Judgement(
+        judgement = Judgement(
             self.value, reasons=("new",), fault=None if self.value is not None else "refused: no", calls=(call,)
         )
-        return [one] * len(scenarios)
+        return [judgement] * len(scenarios)
 
     def fingerprint(self):
         return {"judge": "fixed", "version": self.version}
@@ -67,23 +67,29 @@ def test_a_user_who_left_before_the_last_turn_has_left_whatever_the_judge_says(s
 
 def test_conversations_are_judged_again_and_nothing_else_changes(source, tmp_path):
     judge = Fixed(0.9)
-    found = rescore(source, judge, tmp_path / "new.jsonl", batch_size=2)
+    rescored = rescore(source, judge, tmp_path / "new.jsonl", batch_size=2)
     assert judge.asked == ["s0", "s1", "s2", "s4"]
-    assert [one.reward for one in found] == [0.9, 0.9, 0.9, None, 0.9]
-    assert [one.end_reason for one in found] == ["user_end", "turn_limit", "user_end", "simulator_fault", "turn_limit"]
-    assert [call.output for call in found[0].calls] == ["old", "new"]
-    assert all(one.fingerprints["judge"]["version"] == 1 for one in found)
-    assert [one.conversation for one in found] == [TALK] * 5
-    assert list(read_transcripts(tmp_path / "new.jsonl")) == found
+    assert [transcript.reward for transcript in rescored] == [0.9, 0.9, 0.9, None, 0.9]
+    assert [transcript.end_reason for transcript in rescored] == [
+        "user_end",
+        "turn_limit",
+        "user_end",
+        "simulator_fault",
+        "turn_limit",
+    ]
+    assert [call.output for call in rescored[0].calls] == ["old", "new"]
+    assert all(transcript.fingerprints["judge"]["version"] == 1 for transcript in rescored)
+    assert [transcript.conversation for transcript in rescored] == [TALK] * 5
+    assert list(read_transcripts(tmp_path / "new.jsonl")) == rescored
 
 
 def test_a_second_run_judges_only_what_is_missing(source, tmp_path):
     first = Fixed(0.9)
-    found = rescore(source, first, tmp_path / "new.jsonl")
+    rescored = rescore(source, first, tmp_path / "new.jsonl")
     lines = (tmp_path / "new.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "new.jsonl").write_text("".join(lines[:2]) + lines[2][:30])
     second = Fixed(0.9)
-    assert rescore(source, second, tmp_path / "new.jsonl") == found
+    assert rescore(source, second, tmp_path / "new.jsonl") == rescored
     assert second.asked == ["s2", "s4"]
     third = Fixed(0.9)
     rescore(tmp_path / "new.jsonl", third, tmp_path / "same.jsonl")
@@ -98,8 +104,8 @@ def test_two_runs_are_not_mixed(source, tmp_path):
     rescore(source, Fixed(0.9), tmp_path / "new.jsonl")
     other = tmp_path / "other.jsonl"
     with TranscriptWriter(other) as writer:
-        for one in read_transcripts(source):
-            writer.append(replace(one, conversation=TALK.add("user", "and?")))
+        for transcript in read_transcripts(source):
+            writer.append(replace(transcript, conversation=TALK.add("user", "and?")))
     with pytest.raises(ConfigurationError, match="other conversations"):
         rescore(other, Fixed(0.9), tmp_path / "new.jsonl")
     other.write_text(source.read_text() + other.read_text())
@@ -110,17 +116,17 @@ def test_two_runs_are_not_mixed(source, tmp_path):
 def test_what_the_judge_failed_on_is_judged_again(source, tmp_path):
     rescore(source, Fixed(None), tmp_path / "new.jsonl")
     second = Fixed(0.5)
-    found = rescore(source, second, tmp_path / "new.jsonl")
+    rescored = rescore(source, second, tmp_path / "new.jsonl")
     assert second.asked == ["s0", "s1", "s2", "s4"]
-    assert [one.reward for one in found] == [0.5, 0.5, 0.5, None, 0.5]
+    assert [transcript.reward for transcript in rescored] == [0.5, 0.5, 0.5, None, 0.5]
     assert len(list(read_transcripts(tmp_path / "new.jsonl"))) == 5
 
 
 def test_a_judge_that_fails_is_marked(source, tmp_path):
-    found = rescore(source, Fixed(None), tmp_path / "new.jsonl")
-    assert {one.end_reason for one in found} == {"judge_fault", "simulator_fault"}
-    assert all(one.reward is None for one in found)
-    assert str(found[0].fault) == "refused: no"
+    rescored = rescore(source, Fixed(None), tmp_path / "new.jsonl")
+    assert {transcript.end_reason for transcript in rescored} == {"judge_fault", "simulator_fault"}
+    assert all(transcript.reward is None for transcript in rescored)
+    assert str(rescored[0].fault) == "refused: no"
 
 
 def test_the_command_says_what_changed(source, tmp_path):

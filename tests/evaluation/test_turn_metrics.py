@@ -62,15 +62,15 @@ def test_a_turn_on_its_own_goal_adheres_and_one_on_another_does_not():
 def test_few_texts_of_one_kind_are_not_told_apart_for_being_few():
     rng = np.random.default_rng(1)
     pool = [f"word{number}" for number in range(200)]
-    found = []
+    values = []
     for _ in range(12):
         texts = [" ".join(rng.choice(pool, 12)) for _ in range(70)]
         side = rng.permutation(70) % 2 == 0
         halves = [[text for text, kind in zip(texts, side, strict=True) if kind == half] for half in (True, False)]
         groups = [f"g{n // 2}" for half in (True, False) for n in np.flatnonzero(side == half)]
         separated = metrics.separability(*halves, groups)
-        found.append(metrics.separation_auc(separated, np.arange(70)))
-    assert 0.42 < np.mean(found) < 0.58
+        values.append(metrics.separation_auc(separated, np.arange(70)))
+    assert 0.42 < np.mean(values) < 0.58
 
 
 def test_the_classifier_finds_a_tell_and_nothing_where_there_is_none():
@@ -82,8 +82,8 @@ def test_the_classifier_finds_a_tell_and_nothing_where_there_is_none():
 
     groups = [f"g{n % 20}" for n in range(100)]
     everything = np.arange(200)
-    found = metrics.separability(say(100, "."), say(100, " indeed!"), [*groups, *groups])
-    assert metrics.separation_auc(found, everything) > 0.95
-    found = metrics.separability(say(100, "."), say(100, "."), [*groups, *groups])
-    assert 0.4 < metrics.separation_auc(found, everything) < 0.6
+    separation = metrics.separability(say(100, "."), say(100, " indeed!"), [*groups, *groups])
+    assert metrics.separation_auc(separation, everything) > 0.95
+    separation = metrics.separability(say(100, "."), say(100, "."), [*groups, *groups])
+    assert 0.4 < metrics.separation_auc(separation, everything) < 0.6
     assert metrics.separability(["a"] * 3, ["b"] * 30, ["x"] * 33) is None

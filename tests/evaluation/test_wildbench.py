@@ -31,7 +31,7 @@ def row(number, **changes):
 
 
 def write(path, rows):
-    path.write_text("".join(json.dumps(one) + "\n" for one in rows))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return str(path)
 
 
@@ -50,8 +50,8 @@ class Judge(ScriptedLM):
     def generate(self, requests):
         self.requests += requests
         return [
-            replace(super(Judge, self).generate([replace(one, json_schema=None)])[0], text=self.say(one))
-            for one in requests
+            replace(super(Judge, self).generate([replace(request, json_schema=None)])[0], text=self.say(request))
+            for request in requests
         ]
 
     def say(self, request):
@@ -79,14 +79,14 @@ def test_rows_that_are_no_tasks_are_listed_and_groups_are_counted_once(tmp_path)
         row(8, intent="\ud83d"),
         row(6, secondary_tags=5, references=None, checklist=[None, "Is it short?"]),
     ]
-    found = load_wildbench(write(tmp_path / "w.jsonl", rows))
-    assert [task.id for task in found.tasks] == ["t0", "t6"]
-    assert found.tasks[1].checklist == ("Is it short?",)
-    assert found.tasks[0].groups == ("Information/Advice seeking", "Creative Tasks")
-    assert found.skipped["t1"] == found.skipped["t2"] == "no checklist"
-    assert found.skipped["t3"] == found.skipped["t4"] == "does not end with a user turn"
-    assert found.skipped["t5"].startswith("bad conversation")
-    assert (found.skipped["row 7"], found.skipped["t8"]) == ("no session id", "lone surrogates")
+    loaded = load_wildbench(write(tmp_path / "w.jsonl", rows))
+    assert [task.id for task in loaded.tasks] == ["t0", "t6"]
+    assert loaded.tasks[1].checklist == ("Is it short?",)
+    assert loaded.tasks[0].groups == ("Information/Advice seeking", "Creative Tasks")
+    assert loaded.skipped["t1"] == loaded.skipped["t2"] == "no checklist"
+    assert loaded.skipped["t3"] == loaded.skipped["t4"] == "does not end with a user turn"
+    assert loaded.skipped["t5"].startswith("bad conversation")
+    assert (loaded.skipped["row 7"], loaded.skipped["t8"]) == ("no session id", "lone surrogates")
     assert set(WEIGHTS) == set(GROUPS.values())
     with pytest.raises(MalformedFile, match="comes twice"):
         load_wildbench(write(tmp_path / "w.jsonl", [row(0), row(0)]))
@@ -120,10 +120,10 @@ def test_failed_answers_are_asked_again_and_stale_ones_are_not_judged(tmp_path, 
         return "" if "request 2:" in request.messages[-1].content and not silent else "bread"
 
     assistant = LanguageModelAssistant(ScriptedLM(rule))
-    assert [one.fault for one in answer_tasks(assistant, tasks, folder=tmp_path)] == [None, None, "empty", None]
+    assert [kept.fault for kept in answer_tasks(assistant, tasks, folder=tmp_path)] == [None, None, "empty", None]
     silent.append(True)
     answers = answer_tasks(assistant, tasks, folder=tmp_path)
-    assert all(one.fault is None for one in answers)
+    assert all(kept.fault is None for kept in answers)
     changed = [replace(tasks[0], conversation=tasks[1].conversation), *tasks[1:]]
     by_id = {answer.key: answer for answer in answers}
     rows = judge_answers(changed, by_id, protocol="score", model=Judge(), folder=tmp_path)
@@ -164,7 +164,7 @@ def test_checklists_and_references_tell_the_better_assistant(tmp_path, source):
     arguments = {"protocol": "reward", "model": Judge(), "folder": tmp_path / "good", "reference_name": "bad"}
     rows = judge_answers(tasks, runs["good"], reference=runs["bad"], **arguments)
     pairs = compared(tasks, rows)
-    assert [one.outcome for one in pairs] == ["win"] * 24
+    assert [pair.outcome for pair in pairs] == ["win"] * 24
     assert all(row["consistent"] for row in rows.values())
     with pytest.raises(ConfigurationError, match="reference run"):
         judge_answers(tasks, runs["good"], protocol="reward", model=Judge(), folder=tmp_path)

@@ -53,10 +53,10 @@ def test_the_published_rewards_are_reproduced(data_of_others):
                 for outcome, count in counts.items()
                 for n in range(count)
             ]
-            found = wb_reward(grouped, resamples=2)
+            rewards = wb_reward(grouped, resamples=2)
             for group, reward in row["task_categorized_rewards"].items():
-                assert found.by_group[group].value == pytest.approx(reward, abs=1e-9), (versus, name, group)
-            assert found.macro == pytest.approx(row["task_macro_reward"], abs=1e-9), (versus, name)
+                assert rewards.by_group[group].value == pytest.approx(reward, abs=1e-9), (versus, name, group)
+            assert rewards.macro == pytest.approx(row["task_macro_reward"], abs=1e-9), (versus, name)
 
 
 def test_by_default_what_was_cut_off_or_failed_is_counted_and_in_no_figure():
@@ -91,12 +91,12 @@ def test_a_slight_win_by_a_much_longer_answer_is_a_tie(outcome, length, other, p
 def test_checklists_give_wins_ties_and_an_adjusted_rate():
     first = {"a": (3, 100), "b": (2, 100), "c": (1, 100), "d": None, "e": (1, 5)}
     second = {"a": (2, 300), "b": (2, 100), "c": (4, 100), "d": (1, 5)}
-    found = compare_checklists(first, second)
-    assert (found.wins, found.ties, found.losses, found.left_out) == (1, 1, 1, 2)
-    assert found.adjusted_win_rate.value == 0.5
-    assert found.mean_length_difference == pytest.approx(-200 / 3)
-    assert found.length_controlled.value is None
-    json.dumps(found.to_json(), allow_nan=False)
+    outcome = compare_checklists(first, second)
+    assert (outcome.wins, outcome.ties, outcome.losses, outcome.left_out) == (1, 1, 1, 2)
+    assert outcome.adjusted_win_rate.value == 0.5
+    assert outcome.mean_length_difference == pytest.approx(-200 / 3)
+    assert outcome.length_controlled.value is None
+    json.dumps(outcome.to_json(), allow_nan=False)
 
 
 def test_length_control_takes_away_what_length_alone_won():
@@ -113,8 +113,8 @@ def test_length_control_takes_away_what_length_alone_won():
 
 def test_two_orders_are_one_task():
     rows = [Compared(str(n), outcome) for n in range(20) for outcome in ("win", "lose")]
-    found = wb_reward([*rows, *(Compared(f"missing {n}", None) for n in range(20))], resamples=99)
-    assert (found.overall.value, found.counted) == (0, 20)
+    rewards = wb_reward([*rows, *(Compared(f"missing {n}", None) for n in range(20))], resamples=99)
+    assert (rewards.overall.value, rewards.counted) == (0, 20)
     better = [Compared(str(n), outcome) for n in range(20) for outcome in ("win", "tie")]
     missing = [Compared(f"missing {n}", None) for n in range(20)]
     assert wb_reward([*better, *missing], official=True, resamples=99).overall.value == pytest.approx(0.125)
@@ -122,6 +122,6 @@ def test_two_orders_are_one_task():
 
 def test_where_length_decides_everything_no_rate_is_made_up():
     outcomes = [1.0 if n % 2 else 0.0 for n in range(40)]
-    found = length_controlled_win_rate(outcomes, [500 if n % 2 else 100 for n in range(40)], [300] * 40)
-    assert found.value is None
-    json.dumps(found.to_json(), allow_nan=False)
+    estimate = length_controlled_win_rate(outcomes, [500 if n % 2 else 100 for n in range(40)], [300] * 40)
+    assert estimate.value is None
+    json.dumps(estimate.to_json(), allow_nan=False)

@@ -96,12 +96,12 @@ def test_a_conversation_is_the_same_alone_and_in_the_batched_vec_env(tiny_model,
     features = ConversationFeatures(tiny_model, layer=1, max_turns=2)
     settings = {"scenarios": scenarios, "max_turns": 2, "judge": Fitting()}
     action_set = SampledReplies(tiny_model, num_candidates=2, sampling=SHORT)
-    many = TextVecEnv("UserSim-Replay-v0", action_set, features, num_envs=3, seed=5, **settings)
-    seen, actions = [many.reset()], []
+    vector = TextVecEnv("UserSim-Replay-v0", action_set, features, num_envs=3, seed=5, **settings)
+    seen, actions = [vector.reset()], []
     for number in range(2):
         actions.append([number % 2, 1, 0])
-        many.step_async(np.array(actions[-1]))
-        after, rewards, dones, infos = many.step_wait()
+        vector.step_async(np.array(actions[-1]))
+        after, rewards, dones, infos = vector.step_wait()
         seen.append(after)
     assert dones.all()
     alone = EmbeddingObservation(DiscreteReplies(gym.make("UserSim-Replay-v0", **settings), action_set), features)
@@ -121,7 +121,7 @@ def test_ppo_learns_to_choose_by_what_the_user_says_and_the_policy_is_an_assista
     assistant = PolicyAssistant(model.policy, env.action_set, env.features)
     assert isinstance(assistant, Assistant)
     world = gym.make("UserSim-Replay-v0", scenarios=users(), max_turns=1, judge=Fitting())
-    learned = np.mean([one.reward for one in collect(assistant, world)])
+    learned = np.mean([transcript.reward for transcript in collect(assistant, world)])
     assert learned == 1.0  # always brief or always steps gets a half
 
 
@@ -256,11 +256,11 @@ def test_a_seed_that_is_given_later_counts_from_the_next_reset(features):
 
 
 def test_conversations_do_not_depend_on_what_the_policy_does(features):
-    one, other = vec_env(features, seed=3), vec_env(features, seed=3)
-    for env in (one, other):
+    first, other = vec_env(features, seed=3), vec_env(features, seed=3)
+    for env in (first, other):
         env.reset()
     ids = []
-    for env, action in ((one, 0), (other, 1)):
+    for env, action in ((first, 0), (other, 1)):
         env.step_async(np.full(8, action))
         ids.append([info["scenario_id"] for info in env.step_wait()[3]])
         assert env.conversations_begun == [2] * 8

@@ -22,13 +22,13 @@ class Vowels:
         self.failing = failing
 
     def judge(self, scenarios, conversations, *, seeds):
-        found = []
+        judgements = []
         for scenario, conversation in zip(scenarios, conversations, strict=True):
             said = "".join(conversation.said_by("assistant"))
             share = sum(letter in "aeiou" for letter in said) / max(1, len(said))
             failed = scenario.id == self.failing
-            found.append(Judgement(None, fault="refused: on purpose") if failed else Judgement(share))
-        return found
+            judgements.append(Judgement(None, fault="refused: on purpose") if failed else Judgement(share))
+        return judgements
 
     def fingerprint(self):
         return {"judge": "vowels"}
@@ -73,7 +73,7 @@ def test_what_is_trained_on_is_what_was_sampled_and_users_are_masked(tiny_model,
     rollouts = make_rollout_func("UserSim-Replay-v0", scenarios=scenarios, judge=Vowels(), max_turns=2)
     trainer = make_trainer(tiny_model, scenarios, tmp_path, rollouts=rollouts)
     tokenizer = trainer.processing_class
-    prompts = [[{"role": "user", "content": one.id}] for one in scenarios[:2] for _ in range(4)]
+    prompts = [[{"role": "user", "content": scenario.id}] for scenario in scenarios[:2] for _ in range(4)]
     output = rollouts(prompts, trainer)
     assert len(watched) == 2
     for row, dialogue in enumerate(rollouts.latest):
@@ -98,7 +98,7 @@ def test_rollouts_of_a_group_meet_the_same_user_and_steps_meet_others(tiny_model
     rollouts = make_rollout_func("UserSim-FineTuned-v0", scenarios=scenarios, judge=Vowels(), max_turns=2,
                                  model=tiny_model, simulator_options={"max_new_tokens": 5})  # fmt: skip
     trainer = make_trainer(tiny_model, scenarios, tmp_path, rollouts=rollouts)
-    prompts = [[{"role": "user", "content": one.id}] for one in scenarios[:2] for _ in range(4)]
+    prompts = [[{"role": "user", "content": scenario.id}] for scenario in scenarios[:2] for _ in range(4)]
     trainer.model.train()
     rollouts(prompts, trainer)
     seeds = [dialogue.seed for dialogue in rollouts.latest]
@@ -125,9 +125,11 @@ def test_a_step_of_grpo_trains_and_leaves_failed_judgements_out(tiny_model, scen
     log = next(row for row in trainer.state.log_history if "reward" in row)
     assert rollouts.faults == {"judge_fault: refused": 4}
     assert log["simgym/unjudged"] == 0.5
-    judged = [one.reward for one in rollouts.latest if one.reward is not None]
+    judged = [transcript.reward for transcript in rollouts.latest if transcript.reward is not None]
     assert log["reward"] == pytest.approx(sum(judged) / 4)  # not halved by zeros
-    advantages = dict(zip([one.scenario.id for one in rollouts.latest], trainer._logs["advantages"], strict=False))
+    advantages = dict(
+        zip([transcript.scenario.id for transcript in rollouts.latest], trainer._logs["advantages"], strict=False)
+    )
     assert advantages["s0"] == 0
 
 
@@ -161,7 +163,7 @@ def test_an_opening_that_failed_is_counted_and_the_others_go_on(tiny_model, scen
     trainer = make_trainer(tiny_model, scenarios[:2], tmp_path, rollouts=rollouts)
     trainer.train()
     assert rollouts.faults == {"simulator_fault: timeout": 4}
-    assert sum(one.reward is not None for one in rollouts.latest) == 4
+    assert sum(transcript.reward is not None for transcript in rollouts.latest) == 4
 
 
 class Flickering(Vowels):
@@ -182,13 +184,13 @@ def test_a_batch_is_played_again_when_a_server_comes_back_and_given_up_when_it_d
     tiny_model, scenarios, tmp_path
 ):
     prompts = [[{"role": "user", "content": "s0"}]] * 2
-    made = {"scenarios": scenarios, "max_turns": 1, "waits": (0.0, 0.0)}
-    rollouts = make_rollout_func("UserSim-Replay-v0", judge=Flickering(2), **made)
+    arguments = {"scenarios": scenarios, "max_turns": 1, "waits": (0.0, 0.0)}
+    rollouts = make_rollout_func("UserSim-Replay-v0", judge=Flickering(2), **arguments)
     trainer = make_trainer(tiny_model, scenarios, tmp_path, rollouts=rollouts)
     assert None not in rollouts(prompts, trainer)["judge_reward"]
     assert rollouts.faults == {}
     with pytest.raises(ServerUnavailable, match="no connection to the judge"):
-        make_rollout_func("UserSim-Replay-v0", judge=Flickering(3), **made)(prompts, trainer)
+        make_rollout_func("UserSim-Replay-v0", judge=Flickering(3), **arguments)(prompts, trainer)
 
 
 def test_a_context_that_is_full_ends_a_conversation(tiny_model, scenarios, tmp_path):
@@ -232,9 +234,9 @@ def test_wrong_input_is_a_sentence(tiny_model, scenarios, tmp_path):
         "{% for m in messages %}{% if m['role'] == 'user' and loop.index > 1 %}{{ raise_exception('no second user') }}"
         "{% endif %}{{ m['content'] }}{% endfor %}"
     )
-    two = make_rollout_func("UserSim-Replay-v0", scenarios=scenarios, judge=Vowels(), max_turns=2)
+    longer = make_rollout_func("UserSim-Replay-v0", scenarios=scenarios, judge=Vowels(), max_turns=2)
     with pytest.raises(ConfigurationError, match="refuses the roles"):
-        two([[{"role": "user", "content": "s0"}]], trainer)
+        longer([[{"role": "user", "content": "s0"}]], trainer)
     assert Conversation().messages == ()
 
 

@@ -139,7 +139,7 @@ ITEMS = ("Is it kind?", "Is it short?")
 
 
 def items(*satisfied):
-    return json.dumps({"items": [{"reason": f"r{n}", "satisfied": one} for n, one in enumerate(satisfied)]})
+    return json.dumps({"items": [{"reason": f"r{n}", "satisfied": answer} for n, answer in enumerate(satisfied)]})
 
 
 @pytest.mark.parametrize(
@@ -173,9 +173,9 @@ def test_a_checklist_can_belong_to_the_scenario(scenarios):
     prompts = []
     model = Verbatim(lambda request: prompts.append(request) or items(True, True))
     judge = ChecklistJudge(model, items={scenarios[0].id: ITEMS})
-    found = judge.judge(scenarios[:2], [TALK, TALK], seeds=[1, 2])
-    assert [one.score for one in found] == [1.0, None]
-    assert found[1].fault.startswith("no_checklist")
+    judgements = judge.judge(scenarios[:2], [TALK, TALK], seeds=[1, 2])
+    assert [judgement.score for judgement in judgements] == [1.0, None]
+    assert judgements[1].fault.startswith("no_checklist")
     assert "1. Is it kind?\n2. Is it short?" in prompts[0].messages[0].content
     assert judge.fingerprint() != ChecklistJudge(model, items=ITEMS).fingerprint()
     with pytest.raises(ConfigurationError, match="list of items"):
@@ -208,23 +208,23 @@ def test_pairs_are_judged_in_both_orders(scenarios):
 
 def test_a_pairwise_judge_with_references_is_a_judge(scenarios):
     judge = PairwiseJudge(prefers("Ignore"), references={scenarios[0].id: "a reference"})
-    found = judge.judge(scenarios[:2], [TALK, TALK], seeds=[1, 2])
-    assert found[0].score == 0.75
-    assert found[1].fault.startswith("no_reference")
+    judgements = judge.judge(scenarios[:2], [TALK, TALK], seeds=[1, 2])
+    assert judgements[0].score == 0.75
+    assert judgements[1].fault.startswith("no_reference")
     with pytest.raises(ConfigurationError, match="references="):
         PairwiseJudge(prefers("x")).judge(scenarios[:1], [TALK], seeds=[1])
 
 
 def test_an_ensemble_keeps_its_parts_and_fails_as_a_whole(scenarios):
-    two = [RubricJudge(Verbatim(f'{{"thought": "{n}", "score": {n}}}')) for n in (2, 8)]
-    assert EnsembleJudge(two).judge(scenarios[:1], [TALK], seeds=[1])[0].score == pytest.approx(0.5)
-    weighted = EnsembleJudge(two, weights=[1, 3]).judge(scenarios[:1], [TALK], seeds=[1])[0]
+    judges = [RubricJudge(Verbatim(f'{{"thought": "{n}", "score": {n}}}')) for n in (2, 8)]
+    assert EnsembleJudge(judges).judge(scenarios[:1], [TALK], seeds=[1])[0].score == pytest.approx(0.5)
+    weighted = EnsembleJudge(judges, weights=[1, 3]).judge(scenarios[:1], [TALK], seeds=[1])[0]
     assert (weighted.score, weighted.components) == (pytest.approx(0.65), (0.2, 0.8))
-    broken = EnsembleJudge([two[0], RubricJudge(Verbatim("no"))]).judge(scenarios[:1], [TALK], seeds=[1])[0]
+    broken = EnsembleJudge([judges[0], RubricJudge(Verbatim("no"))]).judge(scenarios[:1], [TALK], seeds=[1])[0]
     assert (broken.score, broken.components) == (None, ())
     by_name = EnsembleJudge([{"judge": "rubric", "model": "scripted:echo"}, {"judge": "checklist", "items": ["a?"]}])
-    assert [one["judge"] for one in by_name.fingerprint()["judges"]] == ["rubric", "checklist"]
-    for wrong in (lambda: EnsembleJudge([]), lambda: EnsembleJudge(two, weights=[1]), lambda: EnsembleJudge([{}])):
+    assert [fingerprint["judge"] for fingerprint in by_name.fingerprint()["judges"]] == ["rubric", "checklist"]
+    for wrong in (lambda: EnsembleJudge([]), lambda: EnsembleJudge(judges, weights=[1]), lambda: EnsembleJudge([{}])):
         with pytest.raises(ConfigurationError):
             wrong()
 
@@ -238,10 +238,10 @@ def test_a_judge_per_turn_sees_every_stage(scenarios):
         return json.dumps({"thought": "", "score": 3 * chat.count("ASSISTANT:")})
 
     longer = TALK.add("user", "and?").add("assistant", "Well.")
-    found = PerTurnJudge(RubricJudge(Verbatim(rule))).judge(scenarios[:2], [longer, TALK], seeds=[1, 2])
+    judgements = PerTurnJudge(RubricJudge(Verbatim(rule))).judge(scenarios[:2], [longer, TALK], seeds=[1, 2])
     assert stages == [1, 2, 1]
-    assert [one.score for one in found] == pytest.approx([0.45, 0.3])
-    assert found[0].components == pytest.approx((0.3, 0.6))
+    assert [judgement.score for judgement in judgements] == pytest.approx([0.45, 0.3])
+    assert judgements[0].components == pytest.approx((0.3, 0.6))
 
 
 def test_a_judgement_has_a_score_or_a_fault():

@@ -48,10 +48,10 @@ def test_the_expected_score_is_the_mean_of_the_digits_by_their_probability(tiny_
     judge = ExpectedScoreJudge(model)
     (judgement,) = judged(judge, TALKS[:1])
     prompt = model.prompt_text(judge._request(SCENARIO, TALKS[0]))
-    chances = [math.exp(one.logprob) for one in model.loglikelihood([prompt] * 10, DIGITS)]
+    chances = [math.exp(item.logprob) for item in model.loglikelihood([prompt] * 10, DIGITS)]
     expected = sum(digit * chance for digit, chance in enumerate(chances)) / sum(chances) / 9
     assert judgement.score == pytest.approx(expected, abs=1e-4)
-    assert [one.score for one in judged(judge)] == pytest.approx(
+    assert [item.score for item in judged(judge)] == pytest.approx(
         [judged(judge, [talk])[0].score for talk in TALKS], abs=1e-4
     )
 
@@ -79,8 +79,10 @@ def test_a_reward_becomes_a_value_the_same_alone_and_in_a_batch(reward_model):
     judge = RewardModelJudge(reward_model, max_batch_size=2)
     together = judged(judge)
     alone = [judged(judge, [talk])[0] for talk in TALKS]
-    assert [one.score for one in together] == pytest.approx([one.score for one in alone], abs=1e-5)
-    assert len({round(one.score, 4) for one in together}) == 3
+    assert [judgement.score for judgement in together] == pytest.approx(
+        [judgement.score for judgement in alone], abs=1e-5
+    )
+    assert len({round(judgement.score, 4) for judgement in together}) == 3
     model = AutoModelForSequenceClassification.from_pretrained(reward_model)
     tokenizer = AutoTokenizer.from_pretrained(reward_model)
     text = tokenizer.apply_chat_template(TALKS[0].to_json(), tokenize=False)
@@ -113,9 +115,9 @@ def test_what_is_no_reward_model_is_refused(tiny_model, reward_model, tmp_path):
     with pytest.raises(ConfigurationError, match="dtype is 'int8', expected auto, float32"):
         RewardModelJudge(reward_model, dtype="int8")
     long = Conversation().add("user", "x" * 5000).add("assistant", "y")
-    found = judged(RewardModelJudge(reward_model), [TALKS[0], long])
-    assert found[0].score is not None
-    assert found[1].fault.startswith("context_overflow")
+    judgements = judged(RewardModelJudge(reward_model), [TALKS[0], long])
+    assert judgements[0].score is not None
+    assert judgements[1].fault.startswith("context_overflow")
 
 
 @pytest.mark.parametrize(

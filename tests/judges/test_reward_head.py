@@ -48,7 +48,7 @@ def tiny_head(tiny_model, tmp_path_factory):
 
 
 def values(judge, talks):
-    return [one.score for one in judge.judge([SCENARIO] * len(talks), talks, seeds=[0] * len(talks))]
+    return [judgement.score for judgement in judge.judge([SCENARIO] * len(talks), talks, seeds=[0] * len(talks))]
 
 
 def test_it_keeps_the_protocol_of_judges(tiny_head):
@@ -63,10 +63,10 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=3
 def test_a_value_depends_on_the_conversation_alone_and_is_the_mean_of_its_turns(tiny_head, talks):
     judge = RewardHeadJudge(head=tiny_head)
     together = judge.judge([SCENARIO] * len(talks), talks, seeds=[0] * len(talks))
-    for one, found in zip(talks, together, strict=True):
-        assert len(found.components) == len(one.said_by("assistant"))
-        assert found.score == pytest.approx(np.mean(found.components))
-        assert values(judge, [one]) == [pytest.approx(found.score, abs=1e-4)]
+    for conversation, value in zip(talks, together, strict=True):
+        assert len(value.components) == len(conversation.said_by("assistant"))
+        assert value.score == pytest.approx(np.mean(value.components))
+        assert values(judge, [conversation]) == [pytest.approx(value.score, abs=1e-4)]
 
 
 def test_an_earlier_turn_is_not_judged_by_what_comes_later(tiny_head):
@@ -82,7 +82,7 @@ def test_turns_are_found_where_they_stand_even_if_the_same_words_stand_elsewhere
     messages = [Message("user", "You"), Message("assistant", "helpful"), Message("user", "<|im_end|>x"),
                 Message("assistant", "  You  ")]  # fmt: skip
     text, exchanges = rendered(tokenizer, messages)
-    assert [text[slice(*one.answer)] for one in exchanges] == ["helpful", "You"]
+    assert [text[slice(*exchange.answer)] for exchange in exchanges] == ["helpful", "You"]
     assert text[: exchanges[0].question[0]].endswith("<|im_start|>user\n")
     assert text[slice(*exchanges[1].question)].endswith("im_end|>x")
     assert text.count("<|im_end|>") == 5  # system, and one a turn: nobody ended their turn by words
@@ -90,8 +90,12 @@ def test_turns_are_found_where_they_stand_even_if_the_same_words_stand_elsewhere
 
 def test_what_cannot_be_judged_is_a_fault(tiny_head):
     judge = RewardHeadJudge(head=tiny_head)
-    found = judge.judge([SCENARIO] * 3, [talk("hi"), talk("hi", "yes"), Conversation()], seeds=[0] * 3)
-    assert [one.fault and one.fault.partition(":")[0] for one in found] == ["unparsable", None, "unparsable"]
+    judgements = judge.judge([SCENARIO] * 3, [talk("hi"), talk("hi", "yes"), Conversation()], seeds=[0] * 3)
+    assert [judgement.fault and judgement.fault.partition(":")[0] for judgement in judgements] == [
+        "unparsable",
+        None,
+        "unparsable",
+    ]
     narrow = RewardHeadJudge(TransformersLM(json.loads(read_folder(tiny_head)).get("base"), context_length=60),
                              head=tiny_head)  # fmt: skip
     (fault,) = narrow.judge([SCENARIO], [talk("u" * 50, "a" * 50, "more", "b" * 20)], seeds=[0])
@@ -130,7 +134,7 @@ def test_the_shipped_head_tells_a_good_answer_from_poor_ones(smollm):
         "Turning brown to in the, apple fridge lemon of keep the it slices cold salt. The both a or with minutes water",
     ]
     best, *rest = values(load_judge("reward_head"), [talk(question, answer) for answer in (good, *poor)])
-    assert all(best > one for one in rest)
+    assert all(best > value for value in rest)
     assert best > 0.5
 
 

@@ -88,9 +88,9 @@ def test_an_adapter_that_cannot_be_used_is_refused_with_the_reason(tiny_model, e
 
 
 def test_an_adapter_is_identified_by_its_content(ending, tmp_path):
-    one, other = (adapter_fingerprint(folder) for folder in ending)
-    assert one != other
-    assert str(tmp_path) not in one
+    first, other = (adapter_fingerprint(folder) for folder in ending)
+    assert first != other
+    assert str(tmp_path) not in first
     assert adapter_fingerprint("somebody/adapter") == "somebody/adapter"
 
 

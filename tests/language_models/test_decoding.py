@@ -96,13 +96,13 @@ def test_rows_come_and_go_without_disturbing_each_other(keeping, fresh):
 
 def ask_from_threads(lm, requests):
     """Replies by number, and the numbers of the callers whose call raised."""
-    found, failed = {}, []
+    replies, failed = {}, []
     gate = threading.Barrier(len(requests))
 
     def ask(number):
         gate.wait()
         try:
-            found[number] = lm.generate([requests[number]])[0].token_ids
+            replies[number] = lm.generate([requests[number]])[0].token_ids
         except RuntimeError:
             failed.append(number)
 
@@ -111,7 +111,7 @@ def ask_from_threads(lm, requests):
         thread.start()
     for thread in threads:
         thread.join(60)
-    return found, failed
+    return replies, failed
 
 
 def from_threads(count):
@@ -121,9 +121,9 @@ def from_threads(count):
 def test_callers_of_many_threads_share_passes_and_get_their_own_replies(tiny_model, fresh):
     lm = TransformersLM(tiny_model)
     requests = from_threads(12)
-    found, failed = ask_from_threads(lm, requests)
+    replies, failed = ask_from_threads(lm, requests)
     assert not failed
-    assert found == {number: fresh.generate([one])[0].token_ids for number, one in enumerate(requests)}
+    assert replies == {number: fresh.generate([request])[0].token_ids for number, request in enumerate(requests)}
     assert lm.stats.forward_passes < 12 * 40 / 3
 
 
@@ -140,10 +140,12 @@ def test_a_caller_that_breaks_off_leaves_the_others_their_replies(tiny_model, fr
         return run_pass(*arguments)
 
     monkeypatch.setattr(engine, "_decode", breaking)
-    found, failed = ask_from_threads(lm, requests)
+    replies, failed = ask_from_threads(lm, requests)
     assert len(failed) == 1
-    assert found == {
-        number: fresh.generate([one])[0].token_ids for number, one in enumerate(requests) if number not in failed
+    assert replies == {
+        number: fresh.generate([request])[0].token_ids
+        for number, request in enumerate(requests)
+        if number not in failed
     }
 
 
@@ -159,9 +161,9 @@ def test_a_row_that_fails_is_its_callers_affair_alone(tiny_model, fresh, monkeyp
         append(sequence, *arguments)
 
     monkeypatch.setattr(Sequence, "append", poisoned)
-    found, failed = ask_from_threads(lm, requests)
+    replies, failed = ask_from_threads(lm, requests)
     assert failed == [2]
-    assert found == expected
+    assert replies == expected
 
 
 def test_nothing_read_with_old_weights_is_used_after_forget(tiny_model):

@@ -39,7 +39,7 @@ class Counting:
 
     def loglikelihood(self, prompts, continuations, *, adapter=None):
         self.asked += len(prompts)
-        return [Likelihood(-self.asked / 7, len(one)) for one in continuations]
+        return [Likelihood(-self.asked / 7, len(continuation)) for continuation in continuations]
 
     def fingerprint(self):
         return {"name": self.name}
@@ -118,15 +118,15 @@ def test_a_fault_is_replayed_but_asked_again_otherwise(tmp_path):
 
 def test_threads_that_ask_the_same_get_what_was_written_first(tmp_path):
     path = str(tmp_path / "answers.sqlite")
-    several = [CachedLM(Counting(), path=path) for _ in range(4)]
-    for number, one in enumerate(several):
-        one.model.asked = 100 * number  # so that each would say something else
+    models = [CachedLM(Counting(), path=path) for _ in range(4)]
+    for number, cached in enumerate(models):
+        cached.model.asked = 100 * number  # so that each would say something else
 
     def generate(model):
         return [model.generate([ask(str(number))])[0].text for number in range(25)]
 
     with ThreadPoolExecutor(4) as pool:
-        said = list(pool.map(generate, several))
+        said = list(pool.map(generate, models))
     assert said[0] == said[1] == said[2] == said[3]
 
 
@@ -172,8 +172,10 @@ def test_an_evaluation_is_repeated_bit_for_bit_without_its_models(tmp_path, scen
     recorded = collect("record")
     monkeypatch.setattr("simgym.language_models.scripted_lm.ScriptedLM.generate", None)  # nobody is there any more
     replayed = collect("replay")
-    assert [one.content_hash() for one in replayed] == [one.content_hash() for one in recorded]
-    assert [one.reward for one in replayed] == [one.reward for one in recorded]
+    assert [transcript.content_hash() for transcript in replayed] == [
+        transcript.content_hash() for transcript in recorded
+    ]
+    assert [transcript.reward for transcript in replayed] == [transcript.reward for transcript in recorded]
 
 
 def test_simulators_that_need_a_model_in_process_find_it_inside(tmp_path, tiny_model, tiny_adapter, scenarios):
@@ -198,8 +200,8 @@ def test_a_file_that_goes_bad_in_the_middle_is_a_sentence(tmp_path):
 def test_processes_that_begin_a_file_at_once_both_get_it(tmp_path):
     path = str(tmp_path / "answers.sqlite")
     with ThreadPoolExecutor(8) as pool:
-        made = list(pool.map(lambda _: CachedLM("scripted:echo", path=path), range(8)))
-    assert [one.generate([ask("a")])[0].text for one in made] == ["a"] * 8
+        models = list(pool.map(lambda _: CachedLM("scripted:echo", path=path), range(8)))
+    assert [model.generate([ask("a")])[0].text for model in models] == ["a"] * 8
 
 
 def test_what_cannot_be_used_is_a_sentence(tmp_path):

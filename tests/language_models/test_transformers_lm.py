@@ -118,8 +118,8 @@ def test_the_real_model_answers_and_a_batch_changes_nothing(smollm):
 def test_hidden_states_are_those_of_transformers_whatever_else_is_in_the_batch(lm, texts):
     import torch
 
-    found = lm.hidden_states(texts, layers=[1, 2])
-    for text, read in zip(texts, found, strict=True):
+    states_N = lm.hidden_states(texts, layers=[1, 2])
+    for text, read in zip(texts, states_N, strict=True):
         ids = lm.tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
         with torch.inference_mode():
             # the last of `hidden_states` is normalized by transformers, so only the first layer is compared

@@ -135,8 +135,10 @@ def test_likelihoods_are_the_engines(served: OpenAILM, engine: TransformersLM) -
     continuations = [" Paris, of course.", "Once upon a time", " four"]
     ours = engine.loglikelihood(prompts, continuations)
     theirs = served.loglikelihood(prompts, continuations)
-    assert [one.token_count for one in theirs] == [one.token_count for one in ours]
-    assert [one.logprob for one in theirs] == pytest.approx([one.logprob for one in ours], abs=1e-4)
+    assert [likelihood.token_count for likelihood in theirs] == [likelihood.token_count for likelihood in ours]
+    assert [likelihood.logprob for likelihood in theirs] == pytest.approx(
+        [likelihood.logprob for likelihood in ours], abs=1e-4
+    )
 
 
 def test_seeds_decide_alone_together_and_reversed(served: OpenAILM) -> None:

@@ -144,12 +144,12 @@ def test_two_processes_convert_once_and_a_killed_one_leaves_nothing_half_made(tm
     killed.kill()
     killed.wait()
     assert not list(tmp_path.glob("*/model.safetensors"))
-    both = [
+    converting = [
         subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         for _ in range(2)
     ]
-    outputs = [process.communicate() for process in both]
-    assert [process.returncode for process in both] == [0, 0]
+    outputs = [process.communicate() for process in converting]
+    assert [process.returncode for process in converting] == [0, 0]
     assert outputs[0][0] == outputs[1][0]
     assert sum(errors.count(b"converting") for _, errors in outputs) == 1
     assert not list(tmp_path.glob("*.draft-*"))

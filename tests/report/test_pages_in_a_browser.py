@@ -36,10 +36,10 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 def hints(page: Any) -> list[str]:
     """Display of the hint of every region that can be scrolled."""
-    found: list[str] = page.eval_on_selector_all(
+    texts: list[str] = page.eval_on_selector_all(
         ".wide.scrolls", "all => all.map(one => getComputedStyle(one, '::before').display)"
     )
-    return found
+    return texts
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -50,7 +50,7 @@ def made(assistant: str = "plain", said: str = "hello", **changes: Any) -> tuple
         (assistant, "UserSim-Replay-v0"): [held(n, n / 10, said, **changes) for n in range(8)] + [held(9, None, said)],
         (assistant, "UserSim-Persona-v0"): [held(1, None, said)],
     }
-    cells = [summarise_cell(*key, several, path="x.jsonl", seed=1) for key, several in transcripts.items()]
+    cells = [summarise_cell(*key, of_cell, path="x.jsonl", seed=1) for key, of_cell in transcripts.items()]
     results = MatrixResults(
         title=f"Title {said}",
         question=said,
@@ -166,7 +166,7 @@ def test_results_that_cannot_be_read_are_refused_in_a_sentence() -> None:
     with pytest.raises(ConfigurationError, match="schema_version 7"):
         MatrixResults.from_json({**value, "schema_version": 7})
     with pytest.raises(ConfigurationError, match="title"):
-        MatrixResults.from_json({name: one for name, one in value.items() if name != "title"})
+        MatrixResults.from_json({name: item for name, item in value.items() if name != "title"})
     with pytest.raises(ConfigurationError, match="expected a JSON object"):
         MatrixResults.from_json([])  # type: ignore[arg-type]
 
@@ -209,15 +209,15 @@ def compared() -> tuple[MatrixResults, TranscriptsByCell]:
         for name, gains in {"initial": (0, 0), "trained": (0.1, 0)}.items()
         for column, gain in zip(columns, gains, strict=True)
     }
-    cells = tuple(summarise_cell(*key, several, path="x.jsonl", seed=1) for key, several in transcripts.items())
-    found = compare_cells(Matrix(cells, transcripts, {}), trained_on={"trained": columns[0]}, seed=1)
+    cells = tuple(summarise_cell(*key, of_cell, path="x.jsonl", seed=1) for key, of_cell in transcripts.items())
+    comparisons = compare_cells(Matrix(cells, transcripts, {}), trained_on={"trained": columns[0]}, seed=1)
     matrix, pair = Matrix(cells, transcripts, {}), [("trained", "initial")]
     contrasts = win_contrasts(matrix, pair, columns[0], seed=1) + reward_contrasts(matrix, pair, columns[0], seed=1)
     results = replace(
         made()[0],
         assistants=("initial", "trained"),
         cells=cells,
-        comparisons=found,
+        comparisons=comparisons,
         contrasts=tuple(corrected(contrasts)),
     )
     return results, transcripts
@@ -289,13 +289,14 @@ def test_the_numbers_of_the_page_are_those_of_the_json() -> None:
             format_p(difference["p_adjusted"]),
             "–" if difference["detectable"] is None else f"{difference['detectable']:.1f}",
         ]  # fmt: skip
-    for one, row in zip(value["contrasts"], tables["Assistants against each other"][1:], strict=True):
-        form = "{:+.1f}" if one["kind"] == "difference" else "{:.1f}"
-        value_ = form.format(one["estimate"]["value"])
+    for contrast, row in zip(value["contrasts"], tables["Assistants against each other"][1:], strict=True):
+        form = "{:+.1f}" if contrast["kind"] == "difference" else "{:.1f}"
+        value_ = form.format(contrast["estimate"]["value"])
         assert [text.strip() for text in row] == [
-            one["first"], one["second"], short_name(one["simulator"]),
-            "reward × 100" if one["kind"] == "difference" else "win rate, %",
-            value_, told(one["estimate"], form[2:-1]), str(one["estimate"]["n"]), format_p(one["p_adjusted"]),
+            contrast["first"], contrast["second"], short_name(contrast["simulator"]),
+            "reward × 100" if contrast["kind"] == "difference" else "win rate, %",
+            value_, told(contrast["estimate"], form[2:-1]), str(contrast["estimate"]["n"]),
+            format_p(contrast["p_adjusted"]),
         ]  # fmt: skip
     for cell, row in zip(value["cells"], tables["Lengths and endings"][1:], strict=True):
         assert [text.strip() for text in row[2:]] == [
@@ -306,7 +307,10 @@ def test_the_numbers_of_the_page_are_those_of_the_json() -> None:
 
 def test_pairs_show_the_largest_gain_and_loss_and_can_be_filtered_without_a_script() -> None:
     results, transcripts = compared()
-    lucky = [replace(one, reward=0.05 * at) for at, one in enumerate(transcripts["initial", "UserSim-Persona-v0"])]
+    lucky = [
+        replace(transcript, reward=0.05 * at)
+        for at, transcript in enumerate(transcripts["initial", "UserSim-Persona-v0"])
+    ]
     lucky[2] = replace(lucky[2], reward=0.9)
     lucky[5] = replace(lucky[5], reward=0.0)
     lucky[6] = held(6, None)
@@ -324,8 +328,11 @@ def test_pairs_show_the_largest_gain_and_loss_and_can_be_filtered_without_a_scri
 
 def test_hostile_names_and_words_stay_text_side_by_side_too(tmp_path: Path) -> None:
     results, transcripts = compared()
-    hostile = {(name, column): [replace(one, reasons=(HOSTILE,), conversation=Conversation().add("user", HOSTILE))
-                                for one in several] for (name, column), several in transcripts.items()}  # fmt: skip
+    talk = Conversation().add("user", HOSTILE)
+    hostile = {
+        cell: [replace(transcript, reasons=(HOSTILE,), conversation=talk) for transcript in of_cell]
+        for cell, of_cell in transcripts.items()
+    }
     page = render_report(results, hostile)
     assert "<script" not in page
     assert "<img" not in page
@@ -337,9 +344,12 @@ def test_hostile_names_and_words_stay_text_side_by_side_too(tmp_path: Path) -> N
 
 def test_every_conversation_is_on_a_page_that_the_report_leads_to(tmp_path: Path) -> None:
     results, transcripts = compared()
-    many = {cell: [replace(several[0], seed=number, scenario=Scenario(f"s{number}", f"{INTENT_PREFIX}x", opening="hi"))
-                   for number in range(60)] for cell, several in transcripts.items()}  # fmt: skip
-    write_report(tmp_path / "report.html", results, many, max_conversations=0, all_conversations=True)
+    scenarios = [Scenario(f"s{number}", f"{INTENT_PREFIX}x", opening="hi") for number in range(60)]
+    crowded = {
+        cell: [replace(of_cell[0], seed=number, scenario=scenario) for number, scenario in enumerate(scenarios)]
+        for cell, of_cell in transcripts.items()
+    }
+    write_report(tmp_path / "report.html", results, crowded, max_conversations=0, all_conversations=True)
     report = (tmp_path / "report.html").read_text(encoding="utf-8")
     links = re.findall(r'href="(report-conversations/[^"]+)"', report)
     assert len(links) == 2 * 3  # simulators by 25 scenarios

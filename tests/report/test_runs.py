@@ -21,7 +21,7 @@ def matrix(tmp_path_factory):
     base = tmp_path_factory.mktemp("runs")
 
     def make(name, *assistants, words=()):
-        rows = [word for one in assistants for word in ("--assistant", one)]
+        rows = [word for assistant in assistants for word in ("--assistant", assistant)]
         result = CliRunner().invoke(app, ["matrix", *rows, *COMMON, "-n", "4", "-o", str(base / name), *words])
         assert result.exit_code == 0, result.output
         return base / name
@@ -31,9 +31,9 @@ def matrix(tmp_path_factory):
 
 def test_runs_of_the_same_experiment_become_one_compared_matrix(matrix, tmp_path):
     first, second = matrix("first", "initial=scripted:seed"), matrix("second", "other=scripted:echo")
-    both = matrix("both", "initial=scripted:seed", "other=scripted:echo")
+    merged = matrix("both", "initial=scripted:seed", "other=scripted:echo")
     joined = join_runs(read_runs([first, second])[0])
-    (alone,) = read_runs([both])[0]
+    (alone,) = read_runs([merged])[0]
     assert joined.results.assistants == ("initial", "other")
     assert [cell.estimate for cell in joined.results.cells] == [cell.estimate for cell in alone.results.cells]
     assert joined.results.comparisons == alone.results.comparisons
@@ -55,7 +55,7 @@ def test_another_seed_is_shown_with_a_warning_and_not_compared(matrix):
 def test_conversations_that_are_not_in_the_numbers_are_left_out(matrix):
     matrix("cut", "a=scripted:seed", words=["-n", "6"])
     (run,) = read_runs([matrix("cut", "a=scripted:seed")])[0]
-    assert {len(several) for several in run.transcripts.values()} == {4}
+    assert {len(of_cell) for of_cell in run.transcripts.values()} == {4}
 
 
 def test_two_assistants_of_one_name_are_told_apart(matrix):

@@ -77,7 +77,7 @@ class WaitsForTheOthers:
             self.others_ended.set()
 
     def respond(self, conversations, *, seeds):
-        if any("Porto" in one.messages[0].content for one in conversations):
+        if any("Porto" in conversation.messages[0].content for conversation in conversations):
             assert self.others_ended.wait(30)
         return [AssistantTurn("well then") for _ in conversations]
 
@@ -87,9 +87,9 @@ class WaitsForTheOthers:
 
 def test_a_slow_conversation_holds_up_no_asynchronous_one(scenarios):
     slow = WaitsForTheOthers()
-    held = collect(slow, make(scenarios), asynchronous=True, batch_size=2, progress=slow.note)
+    transcripts = collect(slow, make(scenarios), asynchronous=True, batch_size=2, progress=slow.note)
     assert slow.ended[-1] == "s0"
-    assert [one.scenario.id for one in held] == [one.id for one in scenarios]
+    assert [transcript.scenario.id for transcript in transcripts] == [scenario.id for scenario in scenarios]
 
 
 def test_an_interrupt_does_not_wait_for_asynchronous_conversations_to_end(scenarios):
@@ -125,9 +125,9 @@ def test_a_budget_binds_within_one_turn(scenarios, tmp_path, asynchronous):
 
 
 def test_the_time_of_each_role_is_noted(scenarios):
-    (held,) = collect(LanguageModelAssistant("scripted:seed"), make(scenarios[:1]))
-    assert set(held.role_seconds) == {"assistant", "user", "judge"}
-    assert 0 <= sum(held.role_seconds.values()) <= held.seconds + 0.01
+    (transcripts,) = collect(LanguageModelAssistant("scripted:seed"), make(scenarios[:1]))
+    assert set(transcripts.role_seconds) == {"assistant", "user", "judge"}
+    assert 0 <= sum(transcripts.role_seconds.values()) <= transcripts.seconds + 0.01
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_transcripts(scenarios, tiny_model, tmp_path):

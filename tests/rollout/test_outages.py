@@ -94,7 +94,7 @@ def test_outages_that_older_versions_stored_are_run_again_and_other_faults_when_
     again = collect(assistant, env, path=path)
     assert [transcript.fault for transcript in again] == [None, Fault(FaultKind.EMPTY), None, None, None, None]
     assert hashes(collect(assistant, env, path=path, retried_faults=["empty"])) == hashes(straight)
-    assert {one.content_hash() for one in read_transcripts(path)} == set(hashes(straight))
+    assert {stored.content_hash() for stored in read_transcripts(path)} == set(hashes(straight))
     with pytest.raises(UnknownName, match="Did you mean 'empty'"):
         collect(assistant, env, path=path, retried_faults=["emty"])
 
@@ -137,4 +137,4 @@ def test_a_matrix_and_new_judgements_pause_likewise(scenarios, tmp_path):
         rescore(source, judge, tmp_path / "new.jsonl")
     assert not (tmp_path / "new.jsonl").exists()
     judge.away = False
-    assert [one.reward for one in rescore(source, judge, tmp_path / "new.jsonl")] == [0.5] * 6
+    assert [transcript.reward for transcript in rescore(source, judge, tmp_path / "new.jsonl")] == [0.5] * 6

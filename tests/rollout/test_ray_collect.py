@@ -37,8 +37,10 @@ def test_two_nodes_give_byte_for_byte_what_this_process_gives(cluster, scenarios
     there = evaluate_matrix(
         assistants, COLUMNS, scenarios, folder=tmp_path / "there", collector=ray_collect_jobs, **options
     )
-    for cell, several in here.transcripts.items():
-        assert [timeless(one) for one in there.transcripts[cell]] == [timeless(one) for one in several]
+    for cell, of_cell in here.transcripts.items():
+        assert [timeless(transcript) for transcript in there.transcripts[cell]] == [
+            timeless(transcript) for transcript in of_cell
+        ]
     assert here.plan_hash == there.plan_hash
 
 
@@ -71,7 +73,7 @@ def test_a_batch_whose_worker_is_killed_is_held_again_and_is_the_same(cluster, s
     (there,) = ray_collect_jobs(jobs, seed=3, batch_size=2)
     assert mark.exists()
     (here,) = collect_jobs([replace(jobs[0], path=tmp_path / "here.jsonl")], seed=3, batch_size=2)
-    assert [timeless(one) for one in there] == [timeless(one) for one in here]
+    assert [timeless(transcript) for transcript in there] == [timeless(transcript) for transcript in here]
 
 
 class TellsItsProcess:

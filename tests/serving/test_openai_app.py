@@ -436,9 +436,12 @@ def test_64_requests_at_once_take_a_quarter_of_the_model_passes_of_64_in_turn(ti
             with ThreadPoolExecutor(64) as threads:
                 return list(threads.map(turn, range(64)))
 
-        together, few = passes(at_once)
-        alone, many = passes(lambda: [turn(seed) for seed in range(64)])
+        together, passes_together = passes(at_once)
+        alone, passes_alone = passes(lambda: [turn(seed) for seed in range(64)])
     with capsys.disabled():
-        print(f"\n64 requests: {few} model passes at once, {many} in turn, {few / many:.3f} of them")
+        print(
+            f"\n64 requests: {passes_together} model passes at once, {passes_alone} in turn, "
+            f"{passes_together / passes_alone:.3f} of them"
+        )
     assert together == alone
-    assert few <= many / 4
+    assert passes_together <= passes_alone / 4

@@ -70,9 +70,9 @@ def test_the_template_the_end_of_a_turn_and_the_end_token_are_detected(tmp_path,
     stops = model._ready().chat.stop_token_ids("user")
     assert {ids(END_OF_CONVERSATION), ids(FORMS[form][2])} <= stops
     turns = simulator.reply([SCENARIO] * 40, [TALK] * 40, seeds=range(40))
-    assert any(one.ended for one in turns)
-    for one in turns:
-        assert not any(token in one.text for token in (*FORMS[form][1], END_OF_CONVERSATION))
+    assert any(user_turn.ended for user_turn in turns)
+    for user_turn in turns:
+        assert not any(token in user_turn.text for token in (*FORMS[form][1], END_OF_CONVERSATION))
 
 
 def test_another_end_token_and_a_missing_template_can_be_given(tmp_path, tiny_model):

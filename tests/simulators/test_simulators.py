@@ -32,8 +32,8 @@ TALK = Conversation().add("user", "hello, can we rest?").add("assistant", "Of co
     ],
 )
 def test_invalid_turns_are_detected_and_honest_ones_pass(scenarios, text, fault):
-    found = find_fault(text, scenarios[5], TALK)
-    assert found == fault or (fault is not None and found.startswith(fault))
+    detected = find_fault(text, scenarios[5], TALK)
+    assert detected == fault or (fault is not None and detected.startswith(fault))
 
 
 @pytest.mark.parametrize(

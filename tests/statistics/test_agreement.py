@@ -16,15 +16,15 @@ SECOND = np.clip(FIRST + RNG.integers(-1, 2, 90), 1, 5)
 
 
 def test_the_figures_are_those_of_the_libraries():
-    found = agreement(FIRST, SECOND, resamples=99)
-    assert found.raw.value == pytest.approx((FIRST == SECOND).mean())
-    assert found.kappa.value == pytest.approx(cohen_kappa_score(FIRST.astype(int), SECOND.astype(int)))
-    assert found.kappa_quadratic.value == pytest.approx(
+    agreed = agreement(FIRST, SECOND, resamples=99)
+    assert agreed.raw.value == pytest.approx((FIRST == SECOND).mean())
+    assert agreed.kappa.value == pytest.approx(cohen_kappa_score(FIRST.astype(int), SECOND.astype(int)))
+    assert agreed.kappa_quadratic.value == pytest.approx(
         cohen_kappa_score(FIRST.astype(int), SECOND.astype(int), weights="quadratic")
     )
-    assert found.spearman.value == pytest.approx(spearmanr(FIRST, SECOND).statistic)
-    assert found.pearson.value == pytest.approx(pearsonr(FIRST, SECOND).statistic)
-    for estimate in (found.raw, found.kappa, found.alpha, found.spearman):
+    assert agreed.spearman.value == pytest.approx(spearmanr(FIRST, SECOND).statistic)
+    assert agreed.pearson.value == pytest.approx(pearsonr(FIRST, SECOND).statistic)
+    for estimate in (agreed.raw, agreed.kappa, agreed.alpha, agreed.spearman):
         assert estimate.low <= estimate.value <= estimate.high
         assert estimate.n == 90
 
@@ -50,8 +50,8 @@ def test_quadratic_weights_are_distances_on_the_scale_even_if_a_rating_is_unused
 
 
 def test_unrated_items_are_left_out_and_constant_ratings_have_no_kappa():
-    found = agreement([1, 2, math.nan, 4], [1, math.nan, 3, 4], resamples=19)
-    assert found.raw.n == 2
+    agreed = agreement([1, 2, math.nan, 4], [1, math.nan, 3, 4], resamples=19)
+    assert agreed.raw.n == 2
     constant = agreement([3, 3, 3], [3, 3, 3], resamples=19)
     assert (constant.raw.value, constant.kappa.value, constant.alpha.value) == (1, None, None)
     json.dumps(constant.to_json(), allow_nan=False)
@@ -75,8 +75,8 @@ def test_two_judges_of_wildbench_agree_more_with_themselves_than_with_each_other
 def test_ratings_may_be_any_numbers():
     rng = np.random.default_rng(0)
     first = rng.random(200)
-    found = agreement(first, first + 1e-9 * rng.random(200), resamples=19)
-    assert found.kappa_quadratic.value == pytest.approx(1)
+    agreed = agreement(first, first + 1e-9 * rng.random(200), resamples=19)
+    assert agreed.kappa_quadratic.value == pytest.approx(1)
 
 
 def test_a_judge_agrees_with_people_on_mirrorbench_as_published(data_of_others):

@@ -30,9 +30,9 @@ def test_votes_have_the_rate_ties_and_correlation_that_were_asked_for():
 
 
 def test_the_robust_test_keeps_its_level_where_the_naive_one_does_not():
-    found = rejection_rate(60, 5, VoteDistribution(0.5, 0.15, 0.2), studies=400, seed=1)
-    assert 0.02 < found.robust.value < 0.08
-    assert found.naive.value > 0.1
+    rejections = rejection_rate(60, 5, VoteDistribution(0.5, 0.15, 0.2), studies=400, seed=1)
+    assert 0.02 < rejections.robust.value < 0.08
+    assert rejections.naive.value > 0.1
 
 
 def test_without_clustering_the_robust_test_is_the_t_test_of_a_proportion_nearly():

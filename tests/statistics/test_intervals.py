@@ -87,13 +87,13 @@ def test_fewest_units_is_where_the_range_of_the_data_first_reaches_the_level(lev
 
 
 def test_what_the_data_cannot_tell_is_said_rather_than_given_as_certain() -> None:
-    few = bootstrap_mean([1.0, 2.0, 4.0], seed=0)
-    assert (few.value, few.low, few.doubt) == (pytest.approx(7 / 3), None, "3 values, fewer than 6")
+    small = bootstrap_mean([1.0, 2.0, 4.0], seed=0)
+    assert (small.value, small.low, small.doubt) == (pytest.approx(7 / 3), None, "3 values, fewer than 6")
     equal = bootstrap_mean([0.1] * 8, seed=0)
     assert (equal.low, equal.doubt) == (None, "all 8 values are equal")
     alike = clustered_bootstrap_mean([0.0, 1.0] * 8, [n // 2 for n in range(16)], seed=0)
     assert (alike.value, alike.low, alike.doubt) == (0.5, None, "all 8 clusters are alike")
-    assert format_interval(few) == "[cannot be told: 3 values, fewer than 6]"
+    assert format_interval(small) == "[cannot be told: 3 values, fewer than 6]"
     fine = bootstrap_mean([0.1, 0.2, 0.3, 0.4, 0.5, 0.7], seed=0)
     assert fine.reliable
     assert format_interval(fine, "+.1f", scale=100) == f"[{100 * fine.low:+.1f}, {100 * fine.high:+.1f}]"  # type: ignore[operator]

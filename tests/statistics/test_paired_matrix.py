@@ -17,18 +17,18 @@ def made(rows=3, columns=3, scenarios=30, repeats=2, noise=0.1, seed=0):
 def test_a_cells_interval_is_that_of_its_own_bootstrap_and_differences_are_much_sharper():
     rewards, ids = made()
     rewards[1] += 0.1
-    found = compare_matrix(rewards, ids, seed=0, resamples=4000)
+    comparison = compare_matrix(rewards, ids, seed=0, resamples=4000)
     alone = clustered_bootstrap_mean(rewards[1, 2], ids, seed=1, resamples=4000)
-    assert found.means.value[1, 2] == pytest.approx(alone.value)
-    assert (found.means.low[1, 2], found.means.high[1, 2]) == pytest.approx((alone.low, alone.high), abs=0.02)
-    assert found.differences.value[1] == pytest.approx([0.1] * 3, abs=0.05)
-    wide, sharp = found.means.high - found.means.low, found.differences.high - found.differences.low
+    assert comparison.means.value[1, 2] == pytest.approx(alone.value)
+    assert (comparison.means.low[1, 2], comparison.means.high[1, 2]) == pytest.approx((alone.low, alone.high), abs=0.02)
+    assert comparison.differences.value[1] == pytest.approx([0.1] * 3, abs=0.05)
+    wide, sharp = comparison.means.high - comparison.means.low, comparison.differences.high - comparison.differences.low
     assert (sharp[1] < wide[1] / 2).all()
-    assert (found.differences.p_adjusted[1] < 0.01).all()
-    assert (found.differences.p_adjusted[2] > 0.05).all()
-    assert np.isnan(found.differences.p_value[0]).all()  # the reference is not compared with itself
-    assert found.differences.value[0] == pytest.approx([0] * 3)
-    assert found.best[1] > 0.95
+    assert (comparison.differences.p_adjusted[1] < 0.01).all()
+    assert (comparison.differences.p_adjusted[2] > 0.05).all()
+    assert np.isnan(comparison.differences.p_value[0]).all()  # the reference is not compared with itself
+    assert comparison.differences.value[0] == pytest.approx([0] * 3)
+    assert comparison.best[1] > 0.95
 
 
 def test_the_gap_is_what_rows_gain_at_home_beyond_what_they_gain_elsewhere():
@@ -37,25 +37,25 @@ def test_the_gap_is_what_rows_gain_at_home_beyond_what_they_gain_elsewhere():
     rewards[1] += 0.1
     rewards[1, 1] += 0.2
     rewards[2, 2] += 0.1
-    found = compare_matrix(rewards, ids, seed=0, layout=MatrixLayout(trained_on={1: 1, 2: 2}), resamples=2000)
-    assert found.gaps[1].value == pytest.approx(0.2, abs=0.06)
-    assert found.gaps[2].value == pytest.approx(0.1, abs=0.06)
-    assert found.gap.value == pytest.approx(np.mean([found.gaps[1].value, found.gaps[2].value]))
-    assert found.gap.low < found.gap.value < found.gap.high
-    assert found.gap.low > 0
+    comparison = compare_matrix(rewards, ids, seed=0, layout=MatrixLayout(trained_on={1: 1, 2: 2}), resamples=2000)
+    assert comparison.gaps[1].value == pytest.approx(0.2, abs=0.06)
+    assert comparison.gaps[2].value == pytest.approx(0.1, abs=0.06)
+    assert comparison.gap.value == pytest.approx(np.mean([comparison.gaps[1].value, comparison.gaps[2].value]))
+    assert comparison.gap.low < comparison.gap.value < comparison.gap.high
+    assert comparison.gap.low > 0
     assert compare_matrix(rewards, ids, seed=0, resamples=10).gap is None
 
 
 def test_training_seeds_widen_the_interval_of_a_method():
     rewards, ids = made(rows=4, noise=0.02)
     rewards[1:] += np.array([-0.2, 0.1, 0.4])[:, None, None]
-    one = compare_matrix(rewards, ids, seed=0, resamples=2000)
+    single = compare_matrix(rewards, ids, seed=0, resamples=2000)
     together = compare_matrix(
         rewards, ids, seed=0, layout=MatrixLayout(rows=["initial", "ppo", "ppo", "ppo"]), resamples=2000
     )
     assert together.rows == ("initial", "ppo")
-    assert together.differences.value[1] == pytest.approx(one.differences.value[1:].mean(0))
-    widths = [matrix.differences.high - matrix.differences.low for matrix in (together, one)]
+    assert together.differences.value[1] == pytest.approx(single.differences.value[1:].mean(0))
+    widths = [matrix.differences.high - matrix.differences.low for matrix in (together, single)]
     assert (widths[0][1] > 5 * widths[1][2]).all()
 
 
@@ -65,22 +65,26 @@ def test_missing_rewards_leave_the_pair_out_and_an_empty_cell_has_no_number():
     rewards[1, 0, :20] = np.nan
     rewards[0, 1, 40:] = np.nan
     rewards[2, 2] = np.nan
-    found = compare_matrix(rewards, ids, seed=0, resamples=500)
-    assert found.differences.value[1] == pytest.approx([0.1] * 3)  # paired: what is missing is missing on both sides
-    assert found.differences.n[1].tolist() == [20, 20, 30]
-    assert np.isnan([found.means.value[2, 2], found.differences.value[2, 2], found.differences.p_value[2, 2]]).all()
-    assert np.isfinite(found.means.value).sum() == 8
+    comparison = compare_matrix(rewards, ids, seed=0, resamples=500)
+    assert comparison.differences.value[1] == pytest.approx(
+        [0.1] * 3
+    )  # paired: what is missing is missing on both sides
+    assert comparison.differences.n[1].tolist() == [20, 20, 30]
+    assert np.isnan(
+        [comparison.means.value[2, 2], comparison.differences.value[2, 2], comparison.differences.p_value[2, 2]]
+    ).all()
+    assert np.isfinite(comparison.means.value).sum() == 8
 
 
 def test_columns_are_compared_within_rows():
     rewards, ids = made(noise=0.05)
     rewards[1, 2] += 0.3
-    found = compare_matrix(
+    comparison = compare_matrix(
         rewards, ids, seed=0, layout=MatrixLayout(column_pairs=[(2, 0)]), resamples=1000
     ).column_differences[2, 0]
-    assert found.value[:, 0] == pytest.approx([0, 0.3, 0], abs=0.05)
-    assert found.p_adjusted[1, 0] < 0.01
-    assert found.p_adjusted[:, 0].tolist() == correct_p_values(found.p_value[:, 0].tolist())
+    assert comparison.value[:, 0] == pytest.approx([0, 0.3, 0], abs=0.05)
+    assert comparison.p_adjusted[1, 0] < 0.01
+    assert comparison.p_adjusted[:, 0].tolist() == correct_p_values(comparison.p_value[:, 0].tolist())
 
 
 def test_no_effect_is_rarely_called_one():
@@ -88,30 +92,30 @@ def test_no_effect_is_rarely_called_one():
     wrong = 0
     for number in range(150):
         rewards, ids = made(rows=3, columns=2, scenarios=40, repeats=1, seed=number)
-        found = compare_matrix(rewards, ids, seed=number, resamples=300)
-        wrong += bool(np.nanmin(found.differences.p_adjusted) < 0.05)
+        comparison = compare_matrix(rewards, ids, seed=number, resamples=300)
+        wrong += bool(np.nanmin(comparison.differences.p_adjusted) < 0.05)
     assert wrong / 150 < 0.1
 
 
 def test_the_smallest_effect_that_is_detected_is_found_about_four_times_in_five():
     error = 0.1 * (2 / 50) ** 0.5  # of a difference of two cells with noise 0.1 and 50 scenarios
-    found, detectable = 0, []
+    detected, detectable = 0, []
     for number in range(150):
         rewards, ids = made(rows=2, columns=1, scenarios=50, repeats=1, seed=1000 + number)
         rewards[1] += 2.8 * error
         differences = compare_matrix(rewards, ids, seed=number, resamples=300).differences
-        found += differences.p_value[1, 0] < 0.05
+        detected += differences.p_value[1, 0] < 0.05
         detectable.append(differences.detectable[1, 0])
     assert np.mean(detectable) == pytest.approx(2.8 * error, rel=0.05)
-    assert 0.7 < found / 150 < 0.9
+    assert 0.7 < detected / 150 < 0.9
 
 
 def test_the_same_seed_gives_the_same_numbers_and_columns_agree_where_ranks_do():
     rewards, ids = made(rows=4)
     rewards += np.arange(4)[:, None, None]
-    one, other = (compare_matrix(rewards, ids, seed=3, resamples=200) for _ in range(2))
-    assert one.means.low.tolist() == other.means.low.tolist()
-    assert one.agreement == pytest.approx(np.ones((3, 3)))
+    first, other = (compare_matrix(rewards, ids, seed=3, resamples=200) for _ in range(2))
+    assert first.means.low.tolist() == other.means.low.tolist()
+    assert first.agreement == pytest.approx(np.ones((3, 3)))
     assert np.isnan(compare_matrix(rewards[:2], ids, seed=3, resamples=10).agreement).all()
 
 

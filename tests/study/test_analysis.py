@@ -19,7 +19,7 @@ def records(participants=80, *, win_rate=0.7, names=("new", "old"), seed=0, **mo
     """As `simgym study export` writes them; half of the participants have the pair the other way round."""
     rng = np.random.default_rng(seed)
     votes = draw_votes(participants, 5, VoteDistribution(win_rate), rng=rng)
-    found = []
+    rows = []
     for number, row in enumerate(votes):
         turned = number % 2 == 1
         turns = []
@@ -44,8 +44,8 @@ def records(participants=80, *, win_rate=0.7, names=("new", "old"), seed=0, **mo
         practice = {"turn": 1, "preference": "model2" if turned else "model1"}
         training = {**talk, "is_training": True, "turns": [practice]}
         record = {"participant": f"{names}{number}", "conversations": [training, talk], "document": "word " * 250}
-        found.append(record | {"steps": {"opened": 0, "completed": 900}, "kind": "real"} | more)
-    return found
+        rows.append(record | {"steps": {"opened": 0, "completed": 900}, "kind": "real"} | more)
+    return rows
 
 
 def test_a_known_preference_comes_back_whichever_way_round_it_was_recorded():
@@ -66,17 +66,17 @@ def test_a_known_preference_comes_back_whichever_way_round_it_was_recorded():
 
 
 def test_equal_assistants_are_shown_to_be_equivalent_only_with_enough_people():
-    few = analyse(records(20, win_rate=0.5)).pairs[0].equivalence
-    many = analyse(records(1500, win_rate=0.5, seed=1), resamples=199).pairs[0].equivalence
-    assert not few.equivalent
-    assert many.equivalent
+    small = analyse(records(20, win_rate=0.5)).pairs[0].equivalence
+    large = analyse(records(1500, win_rate=0.5, seed=1), resamples=199).pairs[0].equivalence
+    assert not small.equivalent
+    assert large.equivalent
 
 
 def test_length_is_held_equal():
     """People who follow length alone seem to prefer the assistant that writes more, until length is held equal."""
     rng = np.random.default_rng(0)
-    found = records(300)
-    for record in found:
+    participants = records(300)
+    for record in participants:
         talk = record["conversations"][1]
         for turn in talk["turns"]:
             lengths = {talk["model1_name"]: 0, talk["model2_name"]: 0}
@@ -86,7 +86,8 @@ def test_length_is_held_equal():
             longer = len(turn["model1_response"]) - len(turn["model2_response"]) + rng.normal(0, 20)
             turn["preference"] = "model1" if longer > 0 else "model2"
     rows = {
-        row.name: row for row in analyse(found, plan=AnalysisPlan(pairs=(("new", "old"),)), resamples=199).pairs[0].rows
+        row.name: row
+        for row in analyse(participants, plan=AnalysisPlan(pairs=(("new", "old"),)), resamples=199).pairs[0].rows
     }
     assert rows["main"].rate.low > 0.6
     assert rows["equal_length"].rate.low < 0.5 < rows["equal_length"].rate.high
@@ -105,17 +106,17 @@ def test_exclusion_rules_cannot_see_whom_a_participant_preferred():
 
 
 def test_rules_exclude_and_are_counted_once_and_both_analyses_are_given():
-    found = records(30)
-    found[0]["document"] = "short"
-    found[1]["steps"] = {"opened": 0}
-    for turn in found[2]["conversations"][1]["turns"]:
+    participants = records(30)
+    participants[0]["document"] = "short"
+    participants[1]["steps"] = {"opened": 0}
+    for turn in participants[2]["conversations"][1]["turns"]:
         turn["pick"] = "left"
     rules = [Rule(rule="document_words", minimum=200), Rule(rule="same_side_share", maximum=0.95)]
-    kept, counts = exclude(found, rules)
+    kept, counts = exclude(participants, rules)
     assert counts["did not complete"] == 1
     assert counts["words in the final text below 200"] == 1
     assert len(kept) + sum(counts.values()) == 30
-    results = analyse(found, plan=AnalysisPlan(rules=tuple(rules)))
+    results = analyse(participants, plan=AnalysisPlan(rules=tuple(rules)))
     rows = {row.name: row for row in results.pairs[0].rows}
     assert rows["everybody"].participants == 30
     assert rows["main"].participants == results.included == len(kept)
@@ -131,7 +132,7 @@ def test_records_of_the_original_app_are_read(tmp_path):
     people = [{"conversations": [{"model1_name": "sft", "model2_name": "init", "turns": turns}]} for _ in range(4)]
     for path, text in (
         (tmp_path / "all.json", json.dumps(people)),
-        (tmp_path / "keyed.json", json.dumps({"participants": {str(at): one for at, one in enumerate(people)}})),
+        (tmp_path / "keyed.json", json.dumps({"participants": {str(at): person for at, person in enumerate(people)}})),
         (tmp_path / "lines.jsonl", "\n".join(map(json.dumps, people))),
     ):
         path.write_text(text, encoding="utf-8")
@@ -168,19 +169,19 @@ def test_synthetic_and_real_records_are_not_mixed_and_none_are_an_error():
 
 
 def test_rules_that_were_not_fixed_before_the_data_are_warned_of():
-    found = [{**record, "study_hash": "a" * 16} for record in records(4)]
-    assert analyse(found, plan=AnalysisPlan(study_hash="a" * 16), resamples=199).warnings == ()
-    (warning,) = analyse(found, plan=AnalysisPlan(study_hash="b" * 16), resamples=199).warnings
+    participants = [{**record, "study_hash": "a" * 16} for record in records(4)]
+    assert analyse(participants, plan=AnalysisPlan(study_hash="a" * 16), resamples=199).warnings == ()
+    (warning,) = analyse(participants, plan=AnalysisPlan(study_hash="b" * 16), resamples=199).warnings
     assert "another version of the study" in warning
 
 
 def test_three_assistants_have_strengths_and_pairs_are_corrected_for_being_three():
-    found = [
+    rows = [
         *records(60, win_rate=0.7, names=("a", "b")),
         *records(60, win_rate=0.6, names=("b", "c")),
         *records(60, win_rate=0.8, names=("a", "c")),
     ]
-    results = analyse(found, resamples=199)
+    results = analyse(rows, resamples=199)
     assert results.strengths["a"].value == 0
     assert results.strengths["b"].value > results.strengths["c"].value
     for pair in results.pairs:
@@ -201,12 +202,12 @@ def test_the_report_shows_the_numbers_escaped_and_says_what_is_synthetic(tmp_pat
 
 
 def test_a_handful_of_people_gives_values_without_confidence(tmp_path):
-    few = [
+    rows = [
         {**record, "rating": {"rating": 5 + number % 3}, "arm": [names[0]]}
         for names in (("a", "b"), ("b", "c"), ("a", "c"))
         for number, record in enumerate(records(5, win_rate=0.6, names=names))
     ]
-    results = analyse(few, resamples=99)
+    results = analyse(rows, resamples=99)
     doubt = "5 clusters, fewer than 6"
     for pair in results.pairs:
         assert (pair.equivalence.rate.doubt, pair.equivalence.p_value, pair.p_adjusted) == (doubt, None, None)
@@ -222,12 +223,12 @@ def test_a_handful_of_people_gives_values_without_confidence(tmp_path):
 
 
 def test_assistants_whom_everybody_rates_alike_have_no_interval():
-    found = [
+    rows = [
         {**record, "rating": {"rating": rating}, "arm": [name]}
         for name, rating in (("a", 10), ("b", 1))
         for record in records(9, names=(name, "x"))
     ]
-    (difference,) = analyse(found, resamples=99).rating_differences
+    (difference,) = analyse(rows, resamples=99).rating_differences
     assert (difference.difference.value, difference.difference.low) == (9, None)
     assert difference.difference.doubt == "all ratings of a and of b are equal"
 

@@ -103,7 +103,7 @@ def test_closing_at_any_moment_of_a_reply_comes_to_its_end(study, tmp_path):
             person.begin()
             person.do("message", message=f"asked before closing, {number}")
             time.sleep(0.0006 * number)
-        assert not [one for one in threading.enumerate() if "portal" in one.name]
+        assert not [thread for thread in threading.enumerate() if "portal" in thread.name]
 
 
 def test_after_a_tie_the_drawn_reply_is_the_one_shown_and_the_one_the_assistants_read(study, tmp_path):

@@ -130,7 +130,9 @@ def test_nothing_is_lost_or_doubled_in_a_browser(browser, study_file, tmp_path):
         process.wait()
         wide = page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
         assert wide, "the page is wider than 360 pixels"
-    assert not [one for one in problems if "Content Security Policy" in one or "Error" in one.split(":")[0]]
+    assert not [
+        problem for problem in problems if "Content Security Policy" in problem or "Error" in problem.split(":")[0]
+    ]
     with server():
         page.get_by_role("button", name="Save my choice").click()
         page.get_by_role("button", name="Finish the conversation").wait_for()

@@ -125,8 +125,8 @@ def test_a_forged_form_is_refused(client):
 
 def test_another_participants_token_or_id_opens_nothing(study, tmp_path):
     app = make_app(study, tmp_path, admin_token=TOKEN)
-    with TestClient(app) as one:
-        mine = Person(one)
+    with TestClient(app) as client:
+        mine = Person(client)
         theirs = TestClient(app)
         other = Person(theirs)
         assert theirs.post("/do/consent", data=mine.fields("consent", agree="yes")).status_code == 403
@@ -184,8 +184,8 @@ def test_a_text_over_the_limit_is_refused_not_cut(client, study):
 
 
 def test_too_many_requests_are_told_to_wait(study, tmp_path):
-    few = study.model_copy(update={"limits": study.limits.model_copy(update={"requests_per_minute": 5})})
-    with TestClient(make_app(few, tmp_path)) as client:
+    strict = study.model_copy(update={"limits": study.limits.model_copy(update={"requests_per_minute": 5})})
+    with TestClient(make_app(strict, tmp_path)) as client:
         statuses = [client.get("/").status_code for _ in range(10)]
     assert statuses[0] == 200
     assert statuses[-1] == 429

@@ -40,7 +40,7 @@ def test_of_many_that_append_at_once_one_wins(database):
     async def scenario(store):
         participant = (await store.open("h"))[1].participant
         events = [[Event("consented", {"by": number})] for number in range(20)]
-        won = await asyncio.gather(*(store.append(participant, 1, one, "h") for one in events))
+        won = await asyncio.gather(*(store.append(participant, 1, event, "h") for event in events))
         return won, await store.events(participant)
 
     won, events = run(database, scenario)
@@ -55,11 +55,11 @@ def test_two_servers_at_one_database_assign_every_position_once(database):
         stores = [first, second]
         participants = [(await first.open("h"))[1].participant for _ in range(30)]
         claims = [
-            stores[number % 2].append_assigned(one, 1, "advice", lambda at: Event("task", {"at": at}), "h")
-            for number, one in enumerate(participants)
+            stores[number % 2].append_assigned(participant, 1, "advice", lambda at: Event("task", {"at": at}), "h")
+            for number, participant in enumerate(participants)
         ]
         assert all(await asyncio.gather(*claims))
-        positions = [(await first.events(one))[-1].payload["at"] for one in participants]
+        positions = [(await first.events(participant))[-1].payload["at"] for participant in participants]
         await second.close()
         return positions
 
@@ -101,11 +101,11 @@ def test_what_is_committed_together_fails_apart(tmp_path):
 
 def test_a_recruitment_id_takes_part_once_and_nothing_else_is_stored_with_it(database):
     async def scenario(store):
-        one, two = [(await store.open("h"))[1].participant for _ in range(2)]
-        await store.append(one, 1, [Event("consented")], "h", recruit=Recruit("me", {"ID": "me"}))
+        first, second = [(await store.open("h"))[1].participant for _ in range(2)]
+        await store.append(first, 1, [Event("consented")], "h", recruit=Recruit("me", {"ID": "me"}))
         with pytest.raises(AlreadyTakesPart):
-            await store.append(two, 1, [Event("consented")], "h", recruit=Recruit("me", {"ID": "me"}))
-        return await store.events(two), (await store.purge(recruits=True)).rows, await store.events(one)
+            await store.append(second, 1, [Event("consented")], "h", recruit=Recruit("me", {"ID": "me"}))
+        return await store.events(second), (await store.purge(recruits=True)).rows, await store.events(first)
 
     events, gone, kept = run(database, scenario)
     assert [event.key for event in events] == ["opened"]
@@ -154,8 +154,8 @@ def test_full_blocks_balance_pair_and_side_within_a_task(seed, blocks, pairs):
     )
     given_ = [assign(study, "advice", position) for position in range(blocks * pairs * 2)]
     counts = {}
-    for one in given_:
-        counts[one.arm, one.flipped] = counts.get((one.arm, one.flipped), 0) + 1
+    for assignment in given_:
+        counts[assignment.arm, assignment.flipped] = counts.get((assignment.arm, assignment.flipped), 0) + 1
     assert set(counts.values()) == {blocks}
     assert len(counts) == 2 * pairs
 

@@ -61,22 +61,22 @@ def test_built_in_judges_pass(tiny_model):
 
 counter = itertools.count()
 MODELS = {
-    "a list of as many": Wrong(BY_SEED, generate=altered(BY_SEED.generate, lambda found: found[:2])),
+    "a list of as many": Wrong(BY_SEED, generate=altered(BY_SEED.generate, lambda items: items[:2])),
     "an empty list": Wrong(BY_SEED, generate=lambda requests: BY_SEED.generate(requests) or [Generation("hm")]),
     "expected a Generation": Wrong(BY_SEED, generate=lambda requests: ["hello"] * len(requests)),
     "Draw everything random from the seed": ScriptedLM(lambda request: f"draw {next(counter)}"),
     "Keep the order": Wrong(
-        BY_SEED, generate=altered(BY_SEED.generate, lambda found: sorted(found, key=lambda one: one.text))
+        BY_SEED, generate=altered(BY_SEED.generate, lambda items: sorted(items, key=lambda item: item.text))
     ),
     "alone than in a batch": Wrong(
         BY_SEED,
         generate=altered(
-            BY_SEED.generate, lambda found: [replace(one, text=f"{one.text} {len(found)}") for one in found]
+            BY_SEED.generate, lambda items: [replace(item, text=f"{item.text} {len(items)}") for item in items]
         ),
     ),
     "lone surrogate": ScriptedLM("\udc80"),
     "expected JSON of the schema": Wrong(
-        BY_SEED, generate=lambda requests: BY_SEED.generate([replace(one, json_schema=None) for one in requests])
+        BY_SEED, generate=lambda requests: BY_SEED.generate([replace(item, json_schema=None) for item in requests])
     ),
     "not strict JSON": Wrong(BY_SEED, fingerprint=lambda: {"temperature": float("nan")}),
     "not tuples": Wrong(BY_SEED, fingerprint=lambda: {"layers": (1, 2)}),
