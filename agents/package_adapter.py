@@ -2,7 +2,7 @@
 
     python agents/package_adapter.py runs/sft_user
     python benchmarks/shipped_user.py
-    python agents/package_adapter.py runs/sft_user      # again: the card now has what was measured
+    python agents/package_adapter.py      # the card anew: it now has what was measured
 
 Copies the weights that `calibrate_leaving.py` wrote as float16 safetensors with their configuration, names the added
 token, and writes the card from `training_log.json`, the record of the calibration that is put into it, and
@@ -27,13 +27,16 @@ CARD = Path(__file__).with_name("adapter_card.md")
 def main() -> None:
     """Copy, convert, describe."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("run", type=Path, help="output folder of agents/sft_user.py")
+    parser.add_argument("run", type=Path, nargs="?", help="output folder of agents/sft_user.py; none: the card alone")
     parser.add_argument("--target", type=Path, default=SHIPPED_ADAPTER)
     options = parser.parse_args()
-    log = json.loads((options.run / "training_log.json").read_text())
-    log["leaving"] = json.loads((options.run / "calibrated" / "leaving.json").read_text())
-    package(options.run / "calibrated", options.target, log["model"])
-    (options.target / "training_log.json").write_text(json.dumps(log, indent=1) + "\n")
+    if options.run is None:
+        log = json.loads((options.target / "training_log.json").read_text())
+    else:
+        log = json.loads((options.run / "training_log.json").read_text())
+        log["leaving"] = json.loads((options.run / "calibrated" / "leaving.json").read_text())
+        package(options.run / "calibrated", options.target, log["model"])
+        (options.target / "training_log.json").write_text(json.dumps(log, indent=1) + "\n")
     results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else None
     (options.target / "README.md").write_text(card(log, results))
     size = sum(entry.stat().st_size for entry in options.target.iterdir()) / 1e6
@@ -85,6 +88,7 @@ def card(log: dict[str, Any], results: dict[str, Any] | None) -> str:
             f"{leaving['people_leave']:.3f} of them, the simulator at {leaving['leaves_before']:.3f} before and "
             f"{leaving['leaves_after']:.3f} after (temperature {leaving['temperature']:g}, top-p {leaving['top_p']:g})"
         ),
+        calibration=leaving["conversations"],
         results=_results(results),
         **log["versions"],
     )

@@ -1,6 +1,6 @@
 """Does the embedded reward model know the better of two answers, and an answer from one to another question?
 
-    python benchmarks/embedded_reward.py [--pairs judge_pairs.jsonl] [--parts reward_head relevance]
+    python benchmarks/embedded_reward.py [--pairs judge_pairs.jsonl] [--head smollm2-135m-helpfulness]
 
 Pairs are `{"instruction", "chosen", "rejected", "rejected_model"}` that the judge was never trained on, without those
 whose instructions were looked at while its features were chosen. Off-topic pairs are made of them: an instruction's
@@ -8,7 +8,8 @@ chosen answer against the chosen answer to another instruction, the nearest in l
 alone, and the relevance judge on 80 pairs of either kind (it is slow). The rank correlation with length says whether
 the judge has learned to like length. All better answers of these pairs are GPT-4's: a head fitted on such pairs decides
 0.83 of them and learns the style of one model; on pairs that people judged it is no better than others
-(`agents/people_reward.py` has those). Parts are kept in one file; those not asked for stay.
+(`agents/people_reward.py` has those). The results that are kept are of the judge of earlier versions. Parts are in one
+file; those not asked for stay.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def main() -> None:
     """Judge, summarise, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--pairs", type=Path, help="judge_pairs.jsonl; default: the one in $SIMGYM_DATA")
-    parser.add_argument("--head", help="folder of another head than the shipped one")
+    parser.add_argument("--head", help="name or folder of another head than the default judge's")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--limit", type=int, help="use so many pairs of every kind")
     parser.add_argument("--output", type=Path, default=RESULTS)

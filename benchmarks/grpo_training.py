@@ -177,7 +177,8 @@ def repeated(transcript: Any) -> float:
 def side_by_side(played: dict[str, list[Any]]) -> str:
     """Five random conversations before and after, as Markdown."""
     drawn = np.random.default_rng(0).choice(len(played["initial"]), SHOWN, replace=False)
-    parts = ["# Five random conversations, before and after\n"]
+    head = played["initial"][0].fingerprints["judge"]["head"]
+    parts = [f"# Five random conversations, before and after\n\nThe judge is `reward_head` with the head `{head}`.\n"]
     for number in sorted(drawn):
         parts.append(f"\n## {played['initial'][number].scenario.id}\n")
         for name in ("initial", "trained"):

@@ -2,7 +2,8 @@
 
     python benchmarks/simulator_realism.py
 
-The trained user is the adapter that was shipped first; `shipped_user.py` is about the one that is shipped now.
+The trained user is the adapter that was shipped until 2026-11-27, `smollm2-135m-chitchat`; `shipped_user.py` is about
+the one that is shipped now.
 Both simulators run on the embedded 135M model with their default sampling and bounds that allow turns of the same
 length; people are the test split of chitchat-dataset, whose turns the adapter was not trained to write; some of them
 answer in train conversations, so the main figure is given for the others alone, too. Prints the scorecard of `simgym

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +19,20 @@ from simgym.statistics.intervals import format_interval
 
 if TYPE_CHECKING:
     from simgym.evaluation.agreement import PeopleAgreement, RankAgreement
+    from simgym.evaluation.rated_conversations import RatedConversations
     from simgym.statistics.intervals import Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """People beside judges, or beside the simulated users of a matrix."""
+
+    agreement: Mapping[str, PeopleAgreement]
+    """By judge, or by simulator."""
+    left_out: Mapping[str, int]
+    """Rows that could not be used and judgements that failed, by reason."""
+    judges: Mapping[str, Mapping[str, Any]]
+    """Fingerprints of the judges whose rewards these are, by name."""
 
 
 @options.with_bundles
@@ -52,6 +67,14 @@ def agree(
         ),
     ] = None,
     scale: Annotated[tuple[float, float], typer.Option(help="Smallest and largest rating.")] = (1.0, 10.0),
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", "-n", min=1, help="Rated conversations, drawn by the seed.", show_default="all"),
+    ] = None,
+    scores: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the judges' scores, a file a judge; the same command again resumes from it."),
+    ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON file of the results.")] = None,
     seed: options.Seed = 0,
     batch_size: options.BatchSize = 16,
@@ -62,29 +85,49 @@ def agree(
     Rank correlations of conversations and of assistants, with intervals over people and assistants, the noise of
     people's own ratings, and how many units it would take.
     """
+    from simgym.judges.people_record import people_warning
     from simgym.transcripts import write_json
 
     if scale[0] >= scale[1]:
         raise ConfigurationError(f"The scale goes from {scale[0]:g} to {scale[1]:g}, expected a smaller number first.")
     if results is not None:
-        if judge:
-            raise ConfigurationError("Give either --judge or --results: a matrix has its own judge.")
-        agreement, left_out = _with_matrix(people, results, rating, scale, seed)
+        if judge or scores or limit:
+            given = "--judge" if judge else "--scores" if scores else "--limit"
+            raise ConfigurationError(f"Give either {given} or --results: a matrix has its own judge and conversations.")
+        compared = _with_matrix(people, results, rating, scale, seed)
     else:
+        from simgym.evaluation.rated_conversations import RATING_KEYS, read_rated_conversations
+
+        rated = read_rated_conversations(people, keys=rating or RATING_KEYS, scale=scale, limit=limit, seed=seed)
         judges = _load(judge or ["reward_head"], judge_model, judge_option, caching)
-        agreement, left_out = _with_judges(people, judges, rating, scale, seed, batch_size)
-    value = {"left_out": left_out, "agreement": {name: entry.to_json() for name, entry in agreement.items()}}
+        compared = _with_judges(rated, judges, scores, seed, batch_size)
+    agreement = compared.agreement
+    value = {
+        "left_out": compared.left_out,
+        "judges": compared.judges,
+        "agreement": {name: entry.to_json() for name, entry in agreement.items()},
+    }
     if output is not None:
         write_json(output, value)
     if json:
         print_json(value)
         return
-    stdout().print(facts([("rows left out", ", ".join(f"{n} {why}" for why, n in left_out.items()) or "none")]))
+    rows = ", ".join(f"{count} {why}" for why, count in compared.left_out.items())
+    stdout().print(facts([("rows left out", rows or "none")]))
     for name, entry in agreement.items():
         stdout().print(shown(f"{plain(name)} and people", "bold"))
         stdout().print(facts(agreement_rows(entry)))
-    if all(not entry.ordered_alike.reliable and entry.instances is None for entry in agreement.values()):
+    if not any(tells(entry) for entry in agreement.values()):
         complain("These data cannot tell whether the two agree.")
+    for name, fingerprint in compared.judges.items():
+        if warning := people_warning(fingerprint):
+            complain(f"{plain(name)}: {warning}")
+
+
+def tells(agreement: PeopleAgreement) -> bool:
+    """Whether there is an interval for conversations, or for the order of the assistants."""
+    conversations = agreement.instances is not None and agreement.instances.spearman.reliable
+    return conversations or agreement.ordered_alike.reliable
 
 
 def agreement_rows(agreement: PeopleAgreement) -> list[tuple[str, str]]:
@@ -134,31 +177,27 @@ def _load(names: list[str], model: str | None, given: list[str] | None, caching:
 
 
 def _with_judges(
-    path: Path,
-    judges: Mapping[str, Any],
-    keys: list[str] | None,
-    scale: tuple[float, float],
-    seed: int,
-    batch_size: int,
-) -> tuple[dict[str, PeopleAgreement], dict[str, int]]:
+    rated: RatedConversations, judges: Mapping[str, Any], scores: Path | None, seed: int, batch_size: int
+) -> _Compared:
     """Every judge on the conversations that people rated."""
+    from simgym.cli.progress import counting
     from simgym.evaluation.agreement import compare_with_people
-    from simgym.evaluation.rated_conversations import RATING_KEYS, judge_rated, read_rated_conversations
+    from simgym.evaluation.rated_conversations import judge_rated
 
-    rated = read_rated_conversations(path, keys=keys or RATING_KEYS, scale=scale)
     agreement, left_out = {}, dict(rated.left_out)
     for name, judge in judges.items():
-        with stderr().status(f"{plain(name)}: {len(rated.conversations)} conversations"):
-            rewards, faults = judge_rated(judge, rated.conversations, seed=seed, batch_size=batch_size)
+        path = None if scores is None else scores / f"{re.sub(r'[^A-Za-z0-9._-]+', '_', name)}.jsonl"
+        with counting(name, len(rated.conversations)) as advance:
+            rewards, faults = judge_rated(
+                judge, rated.conversations, seed=seed, batch_size=batch_size, path=path, advance=advance
+            )
         for kind, count in faults.items():
             left_out[f"{name} failed ({kind})"] = count
         agreement[name] = compare_with_people([entry.rating for entry in rated.conversations], rewards, seed=seed)
-    return agreement, left_out
+    return _Compared(agreement, left_out, {name: judge.fingerprint() for name, judge in judges.items()})
 
 
-def _with_matrix(
-    path: Path, folder: Path, keys: list[str] | None, scale: tuple[float, float], seed: int
-) -> tuple[dict[str, PeopleAgreement], dict[str, int]]:
+def _with_matrix(path: Path, folder: Path, keys: list[str] | None, scale: tuple[float, float], seed: int) -> _Compared:
     """The simulated users of a finished matrix, beside records of a study or rated conversations."""
     from simgym.evaluation.agreement import compare_with_people
     from simgym.evaluation.rated_conversations import RATING_KEYS, has_annotations, read_rated_conversations
@@ -173,7 +212,8 @@ def _with_matrix(
         read = read_people(path)
         ratings, left_out = list(read.ratings), dict(read.left_out)
     check_shared(ratings, results.matrix.assistants)
-    return {
+    agreement = {
         simulator: compare_with_people(ratings, rewards_of(results.transcripts, simulator), seed=seed)
         for simulator in results.matrix.simulators
-    }, left_out
+    }
+    return _Compared(agreement, left_out, {results.matrix.judge: results.matrix.fingerprints["judge"]})

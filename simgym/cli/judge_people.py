@@ -25,6 +25,7 @@ def compare_with_people(
     json: bool,
 ) -> None:
     """Judge the pairs, keep a record of each judge, print."""
+    from simgym.cli.progress import counting
     from simgym.evaluation.judge_validation import judge_pairs
     from simgym.evaluation.people_pairs import read_people_pairs, validate_by_people, without_training_prompts
     from simgym.judges.people_record import keep_record
@@ -36,9 +37,9 @@ def compare_with_people(
         check_all_ready((f"judge {name}", judge) for name, judge in judges.items())
     results = []
     for name, judge in judges.items():
-        with stderr().status(f"{plain(name)}: {len(people.pairs)} pairs"):
-            unseen = without_training_prompts(people, judge)
-            verdicts = judge_pairs(judge, unseen.pairs, seed=seed, batch_size=batch_size)
+        unseen = without_training_prompts(people, judge)
+        with counting(name, len(unseen.pairs)) as advance:
+            verdicts = judge_pairs(judge, unseen.pairs, seed=seed, batch_size=batch_size, advance=advance)
         results.append(validate_by_people(name, judge.fingerprint(), verdicts, unseen, seed=seed))
         if limit is None:  # a record of some pairs must not replace one of all
             keep_record(results[-1].record)

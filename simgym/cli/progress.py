@@ -20,14 +20,26 @@ _SECONDS_BETWEEN_LINES = 60.0
 
 @contextmanager
 def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar over `total` pieces of work, advanced by calling what it gives; nothing where stderr is no terminal."""
+    """A bar over `total` pieces of work, advanced by calling what it gives; in a log, a line a minute."""
     console = stderr()
+    started = last_line = time.monotonic()
+    done = 0
     columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=20), MofNCompleteColumn())
     with Progress(
         *columns, TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal
     ) as bar:
         task = bar.add_task(plain(what), total=total)
-        yield lambda count: bar.update(task, advance=count)
+
+        def advance(count: int) -> None:
+            nonlocal done, last_line
+            bar.update(task, advance=count)
+            done += count
+            now = time.monotonic()
+            if not console.is_terminal and now - last_line >= _SECONDS_BETWEEN_LINES:
+                console.print(f"{plain(what)}: {done} of {total}, {now - started:.0f} s", soft_wrap=True)
+                last_line = now
+
+        yield advance
 
 
 class ConversationProgress:

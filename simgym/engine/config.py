@@ -35,8 +35,9 @@ class EngineConfig:
     """Tokens that prompts must share to have them prefilled once."""
     max_scored_tokens: int = 4096
     """Positions whose logits are in memory at a time when `loglikelihoods` are computed."""
-    max_padded_tokens: int = 65536
-    """Tokens, padding included, of a forward pass for `loglikelihoods` or `hidden_states`; one text may have more."""
+    max_padded_tokens: int | None = None
+    """Tokens, padding included, of a forward pass for `loglikelihoods` or `hidden_states`; one text may have more.
+    None: 8192, on CUDA devices 65536."""
     gpu_paths: bool | None = None
     """Whether tokens are drawn on the device in one call, and attention does not repeat keys and values: faster on a
     GPU, slower on a CPU, the same tokens up to rounding. None: on CUDA devices."""
@@ -64,6 +65,7 @@ class EngineConfig:
             self,
             gpu_paths=gpu_paths,
             max_pass_tokens=self.max_pass_tokens or (16_384 if gpu_paths else 4096),
+            max_padded_tokens=self.max_padded_tokens or (65_536 if gpu_paths else 8192),
             free_padding=(2048 if gpu_paths else 32) if self.free_padding is None else self.free_padding,
             min_saved_tokens=(2048 if gpu_paths else 0) if self.min_saved_tokens is None else self.min_saved_tokens,
         )

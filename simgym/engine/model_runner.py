@@ -177,7 +177,7 @@ class ModelRunner:
         for batch in self._batches(sequences, self._config.max_sequences):
             with self.lock:
                 states = self._layer_outputs([sequences[index] for index in batch], layers)
-            results |= {index: row[:, -len(sequences[index]) :] for index, row in zip(batch, states, strict=True)}
+            results |= {index: row[:, : len(sequences[index])] for index, row in zip(batch, states, strict=True)}
         return [results[index] for index in range(len(sequences))]
 
     def decoder_layers(self) -> Any:
@@ -189,7 +189,8 @@ class ModelRunner:
         return max((module for module in decoder.modules() if isinstance(module, ModuleList)), key=len)
 
     def _layer_outputs(self, sequences: list[list[int]], layers: list[int]) -> Floats:
-        """Shape (N, K, L, D), padded on the left."""
+        """Shape (N, K, L, D), padded on the right: nothing attends to what comes after it, so there is no mask, without
+        which attention leaves out what is later instead of computing it."""
         import torch
 
         outputs: dict[int, Any] = {}
@@ -206,7 +207,7 @@ class ModelRunner:
         ]
         try:
             with torch.inference_mode(), self.lora_bank.base_alone() as base:
-                base(**self._padded(sequences), logits_to_keep=1, use_cache=False)
+                base(input_ids=self._padded_behind(sequences), logits_to_keep=1, use_cache=False)
         except _Deepest:
             pass
         finally:
@@ -218,13 +219,30 @@ class ModelRunner:
     def _batches(self, sequences: list[list[int]], size: int) -> list[list[int]]:
         """Indices of sequences of similar length, in batches within the bounds: padding is work for nothing."""
         batches: list[list[int]] = []
+        tokens = 0  # of the last batch
         for index in sorted(range(len(sequences)), key=lambda index: len(sequences[index])):
-            padded = (len(batches[-1]) + 1) * len(sequences[index]) if batches else 0
-            if batches and len(batches[-1]) < size and padded <= self._config.max_padded_tokens:
+            length = len(sequences[index])
+            padded = (len(batches[-1]) + 1) * length if batches else 0
+            if batches and len(batches[-1]) < size and self._fits(padded, tokens + length):
                 batches[-1].append(index)
+                tokens += length
             else:
                 batches.append([index])
+                tokens = length
         return batches
+
+    def _fits(self, padded: int, tokens: int) -> bool:
+        """Whether so many tokens, `padded` with the padding, may go through the model at once."""
+        allowed = max(self._config.max_padding * tokens, tokens + (self._config.free_padding or 0))
+        return padded <= min(allowed, self._config.max_padded_tokens or padded)
+
+    def _padded_behind(self, sequences: list[list[int]]) -> Tensor:
+        """Token ids, shape (N, L), padded on the right."""
+        import torch
+
+        longest = max(map(len, sequences))
+        padded = [ids + [self._config.pad_token_id] * (longest - len(ids)) for ids in sequences]
+        return torch.tensor(padded, device=self.device)
 
     def _padded(self, sequences: list[list[int]]) -> dict[str, Tensor]:
         """Left-padded inputs of a forward pass."""

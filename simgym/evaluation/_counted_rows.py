@@ -28,7 +28,7 @@ def read_counted(
         ConfigurationError: there is no such file, or no usable row; the message counts the reasons.
         MalformedFile: a line is not a JSON object.
     """
-    if not Path(path).is_file():
+    if not Path(path).exists() or Path(path).is_dir():
         raise ConfigurationError(f"There is no file {path}. Expected {expected}.")
     kept: list[Row] = []
     reasons: Counter[str] = Counter()

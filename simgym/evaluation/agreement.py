@@ -144,7 +144,7 @@ def units_needed(correlation: float | None, *, level: float = 0.05, power: float
         level: Of the two-sided test, in (0, 1).
         power: Chance that the test tells it, in (0, 1).
     """
-    if correlation is None or not 0 < abs(correlation) < 1:
+    if correlation is None or not 0 < abs(correlation) < 1 - ROUNDING:
         return None
     from statistics import NormalDist
 

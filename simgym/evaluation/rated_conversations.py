@@ -8,10 +8,11 @@ a study is data, and one bad row must not cost the rest. The same person is know
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,13 @@ from simgym.conversation import INTENT_PREFIX, Conversation, Scenario
 from simgym.errors import MalformedFile
 from simgym.evaluation._counted_rows import read_counted
 from simgym.evaluation.agreement import PeopleRating, Reward
+from simgym.evaluation.run_file import RunFile
+from simgym.faults import Fault
 from simgym.jsonl import read_jsonl
 from simgym.judges.base import Judge
-from simgym.seeding import derive_seed
+from simgym.rollout.outages import ask_in_batches
+from simgym.seeding import derive_seed, generator
+from simgym.transcripts import text_hash
 
 RATING_KEYS = ("rating", "overall_rating", "overall_interaction_rating")
 """Where a rating is looked for in `annotations`, in this order."""
@@ -42,6 +47,18 @@ class RatedConversation:
 
 
 @dataclass(frozen=True, slots=True)
+class JudgeScore:
+    """What a judge gave a conversation, as it is kept in a file."""
+
+    key: str
+    """Hash of the conversation and what the person wanted."""
+    score: float | None
+    """In [0, 1]; None when the judge failed."""
+    fault: str | None
+    """Why there is no score."""
+
+
+@dataclass(frozen=True, slots=True)
 class RatedConversations:
     """The usable rows of a file."""
 
@@ -52,7 +69,12 @@ class RatedConversations:
 
 
 def read_rated_conversations(
-    path: str | Path, *, keys: Sequence[str] = RATING_KEYS, scale: tuple[float, float] = SCALE
+    path: str | Path,
+    *,
+    keys: Sequence[str] = RATING_KEYS,
+    scale: tuple[float, float] = SCALE,
+    limit: int | None = None,
+    seed: int = 0,
 ) -> RatedConversations:
     """The rated conversations in a log.
 
@@ -60,18 +82,35 @@ def read_rated_conversations(
         path: JSONL with `conversation`, `annotations`, and optionally `conversation_hash`, `intent` and `hashed_ip`.
         keys: Where the rating is looked for in `annotations`; the first that is there counts.
         scale: Smallest and largest rating.
+        limit: Take so many, drawn by the seed; None: all.
+        seed: Of the drawing.
 
     Raises:
         ConfigurationError: there is no such file, or no row in it can be used; the message counts the reasons.
         MalformedFile: a line is not JSON.
     """
     keys_named = ", ".join(keys)
+    seen: set[str] = set()
+
+    def read_row(row: Mapping[str, Any], number: int) -> RatedConversation | str:
+        """The row, unless it is there twice: somebody who counts twice would make the intervals too narrow."""
+        entry = _read_row(row, f"{Path(path).stem}-{number}", keys, scale)
+        if isinstance(entry, str):
+            return entry
+        content = text_hash(json.dumps([row["conversation"], row["annotations"], row.get("hashed_ip")], sort_keys=True))
+        if content in seen:
+            return "repeated"
+        seen.add(content)
+        return entry
+
     kept, left_out = read_counted(
         path,
-        lambda row, number: _read_row(row, f"{Path(path).stem}-{number}", keys, scale),
+        read_row,
         what="rated conversation",
         expected=f"annotations with model and one of {keys_named}, from {scale[0]:g} to {scale[1]:g}",
     )
+    if limit is not None and limit < len(kept):
+        kept = tuple(kept[index] for index in sorted(generator(seed, "rated").permutation(len(kept))[:limit]))
     return RatedConversations(kept, left_out)
 
 
@@ -87,24 +126,62 @@ def has_annotations(path: str | Path) -> bool:
 
 
 def judge_rated(
-    judge: Judge, rated: Sequence[RatedConversation], *, seed: int = 0, batch_size: int = 16
+    judge: Judge,
+    rated: Sequence[RatedConversation],
+    *,
+    seed: int = 0,
+    batch_size: int = 16,
+    path: str | Path | None = None,
+    advance: Callable[[int], object] = lambda count: None,
 ) -> tuple[list[Reward], dict[str, int]]:
-    """A judge's rewards of N conversations, and its failures by kind."""
+    """A judge's rewards of N conversations, and its failures by kind.
+
+    Args:
+        judge: Who grades them; conversations of similar length together, so that a model pads little.
+        rated: The conversations.
+        seed: Of the judge.
+        batch_size: Conversations per call.
+        path: JSONL file of scores to write, or to complete; one of other conversations is completed, too. None: none.
+        advance: Told how many more are done.
+
+    Raises:
+        ConfigurationError: the file was made by another judge, or with another seed.
+    """
     rewards: list[Reward] = []
     faults: Counter[str] = Counter()
-    for start in range(0, len(rated), batch_size):
-        batch = rated[start : start + batch_size]
-        judgements = judge.judge(
-            [entry.scenario for entry in batch],
-            [entry.conversation for entry in batch],
-            seeds=[derive_seed(seed, "agree", entry.scenario.id) for entry in batch],
-        )
-        for entry, judgement in zip(batch, judgements, strict=True):
-            if judgement.score is None:
-                faults[(judgement.fault or "unknown").partition(":")[0]] += 1
+    keys = [_content_key(entry) for entry in rated]
+    with RunFile(path, {"judge": judge.fingerprint(), "seed": seed}, JudgeScore) as file:
+        done = {key for key, row in file.rows.items() if not Fault.parse(row.get("fault") or "").is_outage}
+        pending = [(key, entry) for key, entry in dict(zip(keys, rated, strict=True)).items() if key not in done]
+        pending.sort(key=lambda item: sum(len(message.content) for message in item[1].conversation.messages))
+        advance(len(rated) - len(pending))
+
+        def ask(batch: Sequence[tuple[str, RatedConversation]]) -> Iterator[JudgeScore]:
+            judgements = judge.judge(
+                [entry.scenario for _, entry in batch],
+                [entry.conversation for _, entry in batch],
+                seeds=[derive_seed(seed, "agree", entry.scenario.id) for _, entry in batch],
+            )
+            for (key, _), judgement in zip(batch, judgements, strict=True):
+                yield JudgeScore(key, judgement.score, judgement.fault)
+
+        parts = [("judge", judge)]
+        for _, score in ask_in_batches(ask, pending, batch_size=batch_size, noun="conversations", parts=parts):
+            file.append(asdict(score))
+            advance(1)
+        for key, entry in zip(keys, rated, strict=True):
+            row = file.rows[key]
+            if row["score"] is None:
+                faults[(row["fault"] or "unknown").partition(":")[0]] += 1
             else:
-                rewards.append(Reward(entry.rating.system, judgement.score, entry.rating.item))
+                rewards.append(Reward(entry.rating.system, row["score"], entry.rating.item))
     return rewards, dict(faults)
+
+
+def _content_key(rated: RatedConversation) -> str:
+    """The same for the same conversation and wish, in whatever file."""
+    turns = [(message.role, message.content) for message in rated.conversation.messages]
+    return text_hash(json.dumps([rated.scenario.id, rated.scenario.intent, turns]))
 
 
 def _read_row(
@@ -146,6 +223,10 @@ def _conversation(turns: Any) -> Conversation | str:
     texts = [turn.get("content") for turn in turns]
     if not all(isinstance(text, str) for text in texts):
         return "with a turn that is not a text"
+    try:
+        "".join(texts).encode()  # no tokenizer takes a lone surrogate
+    except UnicodeEncodeError:
+        return "not Unicode"
     talk = Conversation()
     for role, text in zip(roles, texts, strict=True):
         talk = talk.add(role, text)  # type: ignore[arg-type]  # checked above

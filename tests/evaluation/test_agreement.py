@@ -88,6 +88,7 @@ def test_figures_stay_in_range_whatever_is_given(rated, given_rewards):
 def test_a_weak_correlation_takes_many_units():
     assert units_needed(0.3) == 90  # 85 for Pearson's, times Fieller's factor
     assert units_needed(0.0) is None
+    assert units_needed(1 - 1e-16) is None
     assert units_needed(None) is None
 
 
@@ -110,12 +111,13 @@ def test_rows_that_cannot_be_used_are_counted_by_reason(tmp_path):
         row(turns=[("assistant", "hello")]),
         row(turns=[("user", "hello"), ("tool", "{}"), ("assistant", "yes")]),
         row(model=None),
+        row(turns=[("user", "\ud800"), ("assistant", "yes")]),
         {"conversation": [], "annotations": None},
     )
     rated = read_rated_conversations(path)
     assert [entry.rating.value for entry in rated.conversations] == [7.0]
     assert rated.left_out == {"rating outside 1 to 10": 1, "rating is not a number": 1, "without user": 1,
-                              "with turns of tools": 1, "without the assistant's name": 1,
+                              "with turns of tools": 1, "without the assistant's name": 1, "not Unicode": 1,
                               "without annotations": 1}  # fmt: skip
     with pytest.raises(ConfigurationError, match="1 rating outside 1 to 10"):
         read_rated_conversations(write(tmp_path / "bad.jsonl", row(rating=0)))
@@ -143,6 +145,36 @@ def test_a_judge_is_compared_on_the_same_conversations(tmp_path):
     assert agreement.instances.spearman.value == pytest.approx(1.0)
     assert agreement.instances.spearman.n == 10
     assert agreement.instances.reliability is None  # each was rated once
+
+
+class Counting(Length):
+    def __init__(self):
+        self.asked = []
+
+    def judge(self, scenarios, conversations, *, seeds):
+        self.asked += [talk.said_by("user")[0] for talk in conversations]
+        return super().judge(scenarios, conversations, seeds=seeds)
+
+
+def test_scores_are_kept_so_that_only_the_missing_are_judged(tmp_path):
+    rows = [row(turns=[("user", f"question {number}"), ("assistant", "x" * number)]) for number in (9, 1, 5)]
+    log, scores = write(tmp_path / "log.jsonl", *rows), tmp_path / "scores.jsonl"
+    alone = judge_rated(Length(), read_rated_conversations(log).conversations)
+    judge, done = Counting(), []
+    judge_rated(judge, read_rated_conversations(log, limit=2).conversations, path=scores)
+    assert len(judge.asked) == 2
+    resumed = judge_rated(judge, read_rated_conversations(log).conversations, path=scores, advance=done.append)
+    assert sorted(judge.asked) == ["question 1", "question 5", "question 9"]
+    assert done == [2, 1]
+    assert resumed == alone
+    with pytest.raises(ConfigurationError, match="made with another seed"):
+        judge_rated(judge, read_rated_conversations(log).conversations, path=scores, seed=1)
+
+
+def test_nobody_counts_twice(tmp_path):
+    rated = read_rated_conversations(write(tmp_path / "log.jsonl", row(), row(rating=3), row()))
+    assert [entry.rating.value for entry in rated.conversations] == [7.0, 3.0]
+    assert rated.left_out == {"repeated": 1}
 
 
 def test_annotations_of_simulator_arena_are_read(data_of_others):

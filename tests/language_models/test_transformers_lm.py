@@ -129,6 +129,21 @@ def test_hidden_states_are_those_of_transformers_whatever_else_is_in_the_batch(l
         assert [text[begin:end] for begin, end in read.offsets] == list(text)  # a byte-level tokenizer
 
 
+def test_texts_of_different_length_are_not_read_as_padding(tiny_model, monkeypatch):
+    lm = TransformersLM(tiny_model)
+    runner, shapes = lm._ready().engine.runner, []
+    padded = type(runner)._padded_behind
+
+    def spy(self, sequences):
+        shapes.append((len(sequences), [len(ids) for ids in sequences]))
+        return padded(self, sequences)
+
+    monkeypatch.setattr(type(runner), "_padded_behind", spy)
+    lm.hidden_states(["x" * length for length in (400, 8, 9, 300, 10, 150, 410)], layers=[1])
+    assert sum(count * max(lengths) for count, lengths in shapes) <= 1.25 * sum(sum(lengths) for _, lengths in shapes)
+    assert len(shapes) < 6
+
+
 def test_reading_a_middle_layer_leaves_the_model_as_it_was(lm):
     before = lm.generate([ask("hello", temperature=0)])
     assert lm.hidden_states(["hello"], layers=[1])[0].states.shape == (1, 5, 32)
