@@ -77,7 +77,7 @@ def agree(
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON file of the results.")] = None,
     seed: options.Seed = 0,
-    batch_size: options.BatchSize = 16,
+    batch_size: options.BatchSize = 8,
     json: options.Json = False,
 ) -> None:
     """Compare people's ratings with a judge on the same conversations, or with the simulated users of a matrix.

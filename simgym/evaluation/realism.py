@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -395,25 +395,7 @@ class _Comparison:
         return self._statistic(what, lambda rows: metrics.separation_auc(separation, rows), people, bounds=(0.0, 1.0))
 
     def _auc_of_halves(self, what: str, said: _Said) -> Estimate:
-        """One side against itself: mean AUC over random halvings of its turns, since one halving says little."""
-        separations = []
-        for number in range(_HALVINGS):
-            side = generator(self.seed, what, number).permutation(len(said.texts)) % 2
-            order = np.argsort(side, kind="stable")
-            halves = [said.pick(order[side[order] == half].tolist()) for half in (0, 1)]
-            people = [*halves[0].people, *halves[1].people]
-            seed = derive_seed(self.seed, what, number) % 2**32
-            separated = metrics.separability(halves[0].texts, halves[1].texts, people, seed=seed)
-            if separated is None:
-                return Estimate(value=None, low=None, high=None, n=len(set(people)), method="too few turns", seed=None)
-            separations.append(separated.pick(np.argsort(order)))
-
-        def statistic(rows: Rows) -> float:
-            return float(np.mean([metrics.separation_auc(separation, rows) for separation in separations]))
-
-        # ten times the work of any other figure, so fewer resamples
-        fewer = min(self.resamples, 199)
-        return self._statistic(what, statistic, said.people, resamples=fewer, bounds=(0.0, 1.0))
+        return _auc_of_halves(what, tuple(said.texts), tuple(said.people), self.seed, self.resamples)
 
     def _pairwise(self, what: str, said: _Said) -> Estimate | None:
         if not said.texts:
@@ -441,6 +423,33 @@ class _Comparison:
         shares = metrics.adherence([moment.scenario.goal for moment in moments], said.texts)
         known = np.flatnonzero(np.isfinite(shares))
         return self._mean(what, shares[known], said.pick(known.tolist()).people)
+
+
+@lru_cache(maxsize=8)
+def _auc_of_halves(what: str, texts: tuple[str, ...], people: tuple[str, ...], seed: int, resamples: int) -> Estimate:
+    """One side against itself: mean AUC over random halvings of its turns, since one halving says little.
+
+    Kept, because the people are the same beside every simulator of a run.
+    """
+    said = _Said(texts, people)
+    separations = []
+    for number in range(_HALVINGS):
+        side = generator(seed, what, number).permutation(len(texts)) % 2
+        order = np.argsort(side, kind="stable")
+        halves = [said.pick(order[side[order] == half].tolist()) for half in (0, 1)]
+        persons = [*halves[0].people, *halves[1].people]
+        fold_seed = derive_seed(seed, what, number) % 2**32
+        separated = metrics.separability(halves[0].texts, halves[1].texts, persons, seed=fold_seed)
+        if separated is None:
+            return Estimate(value=None, low=None, high=None, n=len(set(people)), method="too few turns", seed=None)
+        separations.append(separated.pick(np.argsort(order)))
+
+    def statistic(rows: Rows) -> float:
+        return float(np.mean([metrics.separation_auc(separation, rows) for separation in separations]))
+
+    # ten times the work of any other figure, so fewer resamples
+    interval_seed = derive_seed(seed, "realism interval", what)
+    return bootstrap_statistic(statistic, people, seed=interval_seed, resamples=min(resamples, 199), bounds=(0.0, 1.0))
 
 
 def _length_bins(texts: Sequence[str]) -> Floats:

@@ -228,11 +228,8 @@ def separation_auc(separation: Separation, rows: npt.NDArray[np.intp]) -> float:
 
 def auc(scores: Floats, labels: npt.NDArray[np.intp]) -> float:
     """Area under the ROC curve, ties a half; NaN if there is one label only."""
-    from scipy.stats import rankdata
-
-    positives = int(labels.sum())
-    negatives = len(labels) - positives
-    if not positives or not negatives:
+    positives, negatives = scores[labels == 1], np.sort(scores[labels == 0])
+    if not len(positives) or not len(negatives):
         return math.nan
-    ranks = rankdata(scores)
-    return float((ranks[labels == 1].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+    below, up_to = (np.searchsorted(negatives, positives, side) for side in ("left", "right"))
+    return float((below.sum() + up_to.sum()) / (2 * len(positives) * len(negatives)))
