@@ -321,8 +321,8 @@ def _as_line(transcript: Transcript) -> bytes:
 
 
 def text_hash(text: str) -> str:
-    """First 16 hexadecimal digits of the SHA-256 of a text: names a prompt or rubric version."""
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
+    """First 16 hexadecimal digits of the SHA-256 of a text: names a version of a prompt, a task, a person."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def write_json(path: str | Path, value: Any) -> None:

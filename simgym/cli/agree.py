@@ -13,14 +13,12 @@ import typer
 from simgym.cli import options
 from simgym.cli.completion import complete_judge
 from simgym.cli.judge import JudgeModel, JudgeOption
-from simgym.cli.terminal import complain, facts, plain, print_json, shown, stderr, stdout
+from simgym.cli.terminal import complain, facts, format_estimate, plain, print_json, shown, stderr, stdout
 from simgym.errors import ConfigurationError
-from simgym.statistics.intervals import format_interval
 
 if TYPE_CHECKING:
     from simgym.evaluation.agreement import PeopleAgreement, RankAgreement
     from simgym.evaluation.rated_conversations import RatedConversations
-    from simgym.statistics.intervals import Estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +134,7 @@ def agreement_rows(agreement: PeopleAgreement) -> list[tuple[str, str]]:
     for title, level in (("conversations", agreement.instances), ("assistants", agreement.systems)):
         if level is not None:
             rows += _level_rows(title, level)
-    rows.append(("pairs of assistants in the same order", told(agreement.ordered_alike)))
+    rows.append(("pairs of assistants in the same order", format_estimate(agreement.ordered_alike)))
     for system, value in sorted(agreement.people.items(), key=lambda entry: -entry[1]):
         rows.append((f"  {plain(system)}", f"people {value:.2f}, reward {agreement.rewards[system]:.2f}"))
     if agreement.left_out:
@@ -144,15 +142,11 @@ def agreement_rows(agreement: PeopleAgreement) -> list[tuple[str, str]]:
     return rows
 
 
-def told(estimate: Estimate) -> str:
-    """A value with its interval and n, or why there is none."""
-    if estimate.value is None:
-        return f"none ({estimate.doubt})"
-    return f"{estimate.value:.2f} {format_interval(estimate, '.2f')} ({estimate.n})"
-
-
 def _level_rows(title: str, level: RankAgreement) -> list[tuple[str, str]]:
-    rows = [(f"{title}: Spearman", told(level.spearman)), (f"{title}: Kendall", told(level.kendall))]
+    rows = [
+        (f"{title}: Spearman", format_estimate(level.spearman)),
+        (f"{title}: Kendall", format_estimate(level.kendall)),
+    ]
     if level.reliability is None:
         rows.append((f"{title}: reliability of people", "cannot be told: nobody rated the same twice"
                      if title == "conversations" else "cannot be told"))  # fmt: skip

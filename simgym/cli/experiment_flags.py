@@ -26,6 +26,7 @@ from simgym.cli.completion import (
     complete_scenarios,
     complete_simulator,
 )
+from simgym.cli.options import with_parameters
 from simgym.evaluation.config import ExperimentConfig
 
 
@@ -68,10 +69,9 @@ _OLD_SPELLING = Annotated[bool, typer.Option("--free-running", hidden=True)]
 
 def with_experiment(verb: Callable[..., None]) -> Callable[..., None]:
     """Unfold the parameter `config` of a verb into `--config` and a flag for each field."""
-    signature = inspect.signature(verb, eval_str=True)
     own = [
         parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-        for name, parameter in signature.parameters.items()
+        for name, parameter in inspect.signature(verb, eval_str=True).parameters.items()
         if name != "config"
     ]
     flags = [_parameter(entry) for entry in fields(ExperimentConfig)]
@@ -87,10 +87,7 @@ def with_experiment(verb: Callable[..., None]) -> Callable[..., None]:
         given["asynchronous"] = given["asynchronous"] or (True if old_spelling else None)
         verb(read_experiment(config_file, given), **typed)
 
-    unfolded.__signature__ = signature.replace(parameters=[*flags, *own])  # type: ignore[attr-defined]
-    unfolded.__annotations__ = {parameter.name: parameter.annotation for parameter in [*flags, *own]}
-    del unfolded.__wrapped__  # type: ignore[attr-defined]  # the signature is not the verb's any more
-    return unfolded
+    return with_parameters(unfolded, [*flags, *own])
 
 
 def read_experiment(file: Path | None, typed: dict[str, Any]) -> ExperimentConfig:

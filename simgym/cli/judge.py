@@ -9,10 +9,9 @@ import typer
 
 from simgym.cli import options
 from simgym.cli.completion import complete_judge
-from simgym.cli.terminal import facts, plain, print_json, say_nothing_to_do, shown, stderr, stdout
+from simgym.cli.terminal import facts, format_estimate, plain, print_json, say_nothing_to_do, shown, stderr, stdout
 from simgym.errors import ConfigurationError
 from simgym.extras import require_extra
-from simgym.statistics.intervals import format_interval
 
 judge = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Judges: validate them on pairs of answers.")
 
@@ -109,19 +108,19 @@ def validate(
         return
     for validation in validations:
         rows = [
-            ("accuracy", _format_estimate(validation.accuracy)),
-            ("length-balanced", _format_estimate(validation.length_balanced)),
+            ("accuracy", format_estimate(validation.accuracy)),
+            ("length-balanced", format_estimate(validation.length_balanced)),
         ]
         for subset, estimate in validation.by_subset.items():
             rows.append(
                 (
                     f"against {subset}",
-                    f"{_format_estimate(estimate)}; length alone {validation.length_alone[subset]:.2f}",
+                    f"{format_estimate(estimate)}; length alone {validation.length_alone[subset]:.2f}",
                 )
             )
         rows.append(("length alone", f"{validation.length_alone['all']:.2f}"))
         if validation.position_consistency is not None:
-            rows.append(("same in both orders", _format_estimate(validation.position_consistency)))
+            rows.append(("same in both orders", format_estimate(validation.position_consistency)))
         if validation.retest_same is not None:
             rows.append(("same a second time", f"{validation.retest_same:.2f}"))
         rows.append(("failed", ", ".join(f"{count} {kind}" for kind, count in validation.faults.items()) or "none"))
@@ -129,9 +128,9 @@ def validate(
         stdout().print(facts(rows))
     for pair, figures in agreements.items():
         rows = [
-            ("agreement", _format_estimate(figures.raw)),
-            ("kappa", _format_estimate(figures.kappa)),
-            ("alpha", _format_estimate(figures.alpha)),
+            ("agreement", format_estimate(figures.raw)),
+            ("kappa", format_estimate(figures.kappa)),
+            ("alpha", format_estimate(figures.alpha)),
         ]
         stdout().print(shown(pair, "bold"))
         stdout().print(facts(rows))
@@ -186,15 +185,9 @@ def rescore(
     ranks = spearman([a for a, _ in pairs], [b for _, b in pairs], seed=seed)
     excluded = ", ".join(f"{count} {kind}" for kind, count in count_exclusions(rescored).items())
     rows = [
-        ("mean reward x 100", _format_estimate(bootstrap_mean(rewards, seed=seed))),
-        ("rank correlation with the stored rewards", _format_estimate(ranks) if ranks.value is not None else ""),
+        ("mean reward x 100", format_estimate(bootstrap_mean(rewards, seed=seed))),
+        ("rank correlation with the stored rewards", format_estimate(ranks) if ranks.value is not None else ""),
         ("excluded", excluded or "none"),
         ("written to", str(output)),
     ]
     stdout().print(facts(rows))
-
-
-def _format_estimate(estimate: Any) -> str:
-    if estimate.value is None:
-        return "no data"
-    return f"{estimate.value:.2f} {format_interval(estimate, '.2f')} ({estimate.n})"

@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simgym.cli.terminal import complain, facts, plain, print_json, shown, stderr, stdout
-from simgym.statistics.intervals import format_interval
+from simgym.cli.terminal import complain, facts, format_estimate, plain, print_json, shown, stderr, stdout
 
 if TYPE_CHECKING:
     from simgym.evaluation.people_pairs import PeopleValidation
-    from simgym.statistics.intervals import Estimate
 
 
 def compare_with_people(
@@ -58,14 +56,14 @@ def _show(result: PeopleValidation) -> None:
 
     validation, out = result.validation, stdout()
     rows = [
-        ("as people, balanced for length", _told(validation.length_balanced)),
+        ("as people, balanced for length", format_estimate(validation.length_balanced)),
         (
             "as people, all pairs",
-            f"{_told(validation.accuracy)}; length alone {validation.length_alone.get('all', 0.5):.2f}",
+            f"{format_estimate(validation.accuracy)}; length alone {validation.length_alone.get('all', 0.5):.2f}",
         ),
     ]
     for source, estimate in result.balanced_by_source.items():
-        rows.append((plain(source), f"{_told(estimate)}; length alone {validation.length_alone[source]:.2f}"))
+        rows.append((plain(source), f"{format_estimate(estimate)}; length alone {validation.length_alone[source]:.2f}"))
     rows.append(("not used", ", ".join(f"{count} {why}" for why, count in result.left_out.items()) or "none"))
     rows.append(("failed", ", ".join(f"{count} {kind}" for kind, count in validation.faults.items()) or "none"))
     out.print(shown(validation.judge, "bold"))
@@ -77,9 +75,9 @@ def _show(result: PeopleValidation) -> None:
         out.print(
             facts(
                 [
-                    ("expected error as it is", _told(calibration.error)),
+                    ("expected error as it is", format_estimate(calibration.error)),
                     ("slope of Platt's map", slope),
-                    ("expected error behind the map", _told(calibration.error_mapped)),
+                    ("expected error behind the map", format_estimate(calibration.error_mapped)),
                     *((f"sure {entry.confidence:.2f}", f"right {entry.accuracy:.2f} ({entry.pairs} pairs)")
                       for entry in calibration.curve),
                     *((f"mapped: sure {entry.confidence:.2f}", f"right {entry.accuracy:.2f} ({entry.pairs} pairs)")
@@ -92,9 +90,3 @@ def _show(result: PeopleValidation) -> None:
         complain(warning)
     else:
         out.print(shown(f"Above the bar of {PEOPLE_BAR:g}."))
-
-
-def _told(estimate: Estimate) -> str:
-    if estimate.value is None:
-        return f"none ({estimate.doubt})"
-    return f"{estimate.value:.2f} {format_interval(estimate, '.2f')} ({estimate.n})"

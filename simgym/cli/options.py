@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
@@ -272,7 +272,6 @@ def with_bundles(verb: Callable[..., None]) -> Callable[..., None]:
     for name, parameter in signature.parameters.items():
         flat += _unfolded(bundles[name]) if name in bundles else [parameter.replace(kind=parameter.KEYWORD_ONLY)]
 
-    @functools.wraps(verb)
     def unfolded(**typed: Any) -> None:
         folded = {
             name: bundle(**{field.name: typed.pop(field.name) for field in dataclasses.fields(bundle)})
@@ -280,9 +279,14 @@ def with_bundles(verb: Callable[..., None]) -> Callable[..., None]:
         }
         verb(**typed, **folded)
 
-    unfolded.__signature__ = signature.replace(parameters=flat)  # type: ignore[attr-defined]
-    unfolded.__annotations__ = {parameter.name: parameter.annotation for parameter in flat}
-    del unfolded.__wrapped__  # type: ignore[attr-defined]  # the signature is not the verb's any more
+    return with_parameters(functools.wraps(verb)(unfolded), flat)
+
+
+def with_parameters(unfolded: Callable[..., None], parameters: Sequence[inspect.Parameter]) -> Callable[..., None]:
+    """Show typer these parameters, in place of those of the verb that is wrapped."""
+    unfolded.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    unfolded.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    del unfolded.__wrapped__  # type: ignore[attr-defined]
     return unfolded
 
 

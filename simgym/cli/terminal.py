@@ -20,6 +20,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from simgym.statistics.intervals import Estimate, format_interval
 from simgym.visible_text import visible
 
 ROLE_STYLES = {"user": "cyan", "assistant": "green", "judge": "magenta", "system": "yellow"}
@@ -87,3 +88,11 @@ def facts(rows: Iterable[tuple[str, str]]) -> RenderableType:
         if value:
             table.add_row(shown(name), shown(value))
     return table
+
+
+def format_estimate(estimate: Estimate, *, percent: bool = False) -> str:
+    """`0.62 [0.55, 0.70] (48)` or `62.0 % [55.0, 70.0] (48)`: value, interval and n; or why there is no value."""
+    if estimate.value is None:
+        return f"none ({estimate.doubt})"
+    form, scale, unit = (".1f", 100.0, " %") if percent else (".2f", 1.0, "")
+    return f"{scale * estimate.value:{form}}{unit} {format_interval(estimate, form, scale=scale)} ({estimate.n})"

@@ -11,13 +11,11 @@ import typer
 
 from simgym.cli import options
 from simgym.cli.completion import complete_assistant
-from simgym.cli.terminal import facts, plain, print_json, say_nothing_to_do, shown, stderr, stdout
+from simgym.cli.terminal import facts, format_estimate, plain, print_json, say_nothing_to_do, shown, stderr, stdout
 from simgym.errors import ConfigurationError
-from simgym.statistics.intervals import format_interval
 
 if TYPE_CHECKING:
     from simgym.evaluation.wildbench_results import Summary
-    from simgym.statistics.intervals import Estimate
 
 wildbench = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="WildBench v2: run (answer the tasks), score, compare."
@@ -180,8 +178,8 @@ def compare(
     gap = comparison.mean_length_difference
     stdout().print(
         facts([
-            ("win rate", _percent(comparison.adjusted_win_rate)),
-            ("at equal length", _percent(comparison.length_controlled)),
+            ("win rate", format_estimate(comparison.adjusted_win_rate, percent=True)),
+            ("at equal length", format_estimate(comparison.length_controlled, percent=True)),
             ("wins, ties, losses", f"{comparison.wins}, {comparison.ties}, {comparison.losses}"),
             ("left out", f"{comparison.left_out} tasks without a judgement of both" if comparison.left_out else ""),
             ("length", "" if gap is None else f"{gap:+.0f} characters against the other"),
@@ -201,22 +199,10 @@ def _load(source: str, limit: int | None) -> Sequence[Any]:
 
 
 def _rows(summary: Summary) -> list[tuple[str, str]]:
-    rows = [("all tasks", _number(summary.overall))]
-    rows += [(group, _number(estimate)) for group, estimate in summary.by_group.items()]
+    rows = [("all tasks", format_estimate(summary.overall))]
+    rows += [(group, format_estimate(estimate)) for group, estimate in summary.by_group.items()]
     rows.append(("macro mean", "" if summary.macro is None else f"{summary.macro:.2f}"))
     failed = ", ".join(f"{number} {kind}" for kind, number in summary.failures.items())
     rows.append(("failures", failed or "none"))
     rows.append(("mean length", "" if summary.mean_length is None else f"{summary.mean_length:.0f} characters"))
     return rows
-
-
-def _number(estimate: Estimate) -> str:
-    if estimate.value is None:
-        return "no data"
-    return f"{estimate.value:.2f} {format_interval(estimate, '.2f')} ({estimate.n})"
-
-
-def _percent(estimate: Estimate) -> str:
-    if estimate.value is None:
-        return "no data"
-    return f"{100 * estimate.value:.1f} % {format_interval(estimate, scale=100)} ({estimate.n})"

@@ -30,6 +30,7 @@ from simgym.data.splits import SPLITS, assign_users
 from simgym.errors import ConfigurationError, MalformedFile
 from simgym.extras import optional_import
 from simgym.jsonl import read_json
+from simgym.transcripts import text_hash
 
 SOURCE = "chitchat-dataset 0.9.0"
 """The release whose data the extra `chitchat` installs."""
@@ -85,7 +86,7 @@ def chitchat_conversations(path: str | Path | None = None) -> ChitchatConversati
         conversations=tuple(outcome for _, outcome in ordered if isinstance(outcome, LoggedConversation)),
         skipped={f"chitchat-{identifier}": outcome for identifier, outcome in ordered if isinstance(outcome, str)},
         partners={
-            outcome.id: _user_key(merge_turns(values[identifier]["messages"])[1][0])
+            outcome.id: text_hash(merge_turns(values[identifier]["messages"])[1][0])
             for identifier, outcome in ordered
             if isinstance(outcome, LoggedConversation)
         },
@@ -167,16 +168,12 @@ def _logged(identifier: str, value: Mapping[str, Any]) -> LoggedConversation | s
     talk = Conversation(tuple(Message(roles[number % 2], text) for number, (_, text) in enumerate(turns)))
     return unusable(talk) or LoggedConversation(
         id=f"chitchat-{identifier}",
-        user_key=_user_key(turns[0][0]),
+        user_key=text_hash(turns[0][0]),
         country="",
         language="English",
         conversation=talk,
         intent=f"{INTENT_PREFIX}chat about this question: {prompt}",
     )
-
-
-def _user_key(sender: str) -> str:
-    return hashlib.sha256(sender.encode()).hexdigest()[:16]
 
 
 def _installed() -> Path:

@@ -19,7 +19,6 @@ cannot be learned from, is listed with its reason in `NAME.skipped.jsonl`; neith
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -33,6 +32,7 @@ from simgym.data.rows import read_rows
 from simgym.errors import MalformedFile, UnknownName
 from simgym.jsonl import parse_line, read_json, read_lines
 from simgym.plugins import unknown
+from simgym.transcripts import text_hash
 
 _SEATS = {
     **dict.fromkeys(("user", "human", "prompter"), "user"),
@@ -101,14 +101,14 @@ def _keep(row: ForeignRow, step: StepOutput, seen: set[str]) -> None:
     except _UNREADABLE as error:
         step.skip(_plain(row.id), "unreadable turn", _reason(error))
         return
-    identity = _digest(repr([row.id, conversation.to_json()]))
+    identity = text_hash(repr([row.id, conversation.to_json()]))
     if reason := unusable(conversation):
         step.skip(_plain(row.id), reason)
     elif identity in seen:
         step.skip(_plain(row.id), "repeated conversation")
     else:
         seen.add(identity)
-        user = _digest(row.user or f"unknown user of {row.id} {identity}")
+        user = text_hash(row.user or f"unknown user of {row.id} {identity}")
         logged = LoggedConversation(
             id=_plain(row.id),
             user_key=user,
@@ -402,7 +402,3 @@ def _reason(error: Exception) -> str:
 def _plain(text: str) -> str:
     """A text that can be written to a file."""
     return text.encode("utf-8", "replace").decode() if has_surrogates(text) else text
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]

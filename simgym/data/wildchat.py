@@ -9,7 +9,6 @@ nothing is filtered for toxicity or redaction here. What is left out is counted 
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +20,7 @@ from simgym.data.logged import LoggedConversation
 from simgym.data.rows import is_file_name, read_rows
 from simgym.errors import ConfigurationError, MalformedFile
 from simgym.seeding import derive_seed
+from simgym.transcripts import text_hash
 
 DEFAULT_SOURCE = "allenai/WildChat-1M"
 """Hugging Face id of the release that the paper uses."""
@@ -168,7 +168,7 @@ def _logged(row: Mapping[str, Any]) -> LoggedConversation:
     user = f"{_known(row.get('hashed_ip')) or identifier}|{country}"
     return LoggedConversation(
         id=identifier,
-        user_key=hashlib.sha256(user.encode(errors="surrogatepass")).hexdigest()[:16],
+        user_key=text_hash(user),
         country=country,
         language=str(row["language"]),
         conversation=Conversation(tuple(turns)),

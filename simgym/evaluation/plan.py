@@ -8,7 +8,6 @@ new assistants, simulators and scenarios are added.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -18,7 +17,7 @@ from typing import Any
 from simgym.errors import ConfigurationError, MalformedFile
 from simgym.fingerprints import differences, note_on_earlier
 from simgym.jsonl import read_json
-from simgym.transcripts import write_json
+from simgym.transcripts import text_hash, write_json
 from simgym.typed_json import describe, from_json
 
 SCHEMA_VERSION = 1
@@ -154,5 +153,4 @@ def keep_plan(plan: Plan, folder: str | Path) -> Plan:
 
 def short_hash(value: Any) -> str:
     """First 16 hexadecimal digits of the SHA-256 of JSON values."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return text_hash(json.dumps(value, sort_keys=True, ensure_ascii=True))

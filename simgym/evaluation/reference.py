@@ -9,7 +9,6 @@ weighted by how many they stand for.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
 from collections import Counter
@@ -27,6 +26,7 @@ from simgym.data.splits import SPLITS
 from simgym.data.topics import with_topic
 from simgym.errors import ConfigurationError
 from simgym.seeding import generator
+from simgym.transcripts import text_hash
 
 LONGEST_HISTORY = 3000
 """Characters of the history of a moment; later moments of a conversation are left out."""
@@ -84,7 +84,7 @@ class Reference:
     def content_hash(self) -> str:
         """Changes with anything a simulator is shown or compared with."""
         rows = [[moment.key, moment.scenario.intent, moment.history.to_json(), moment.said] for moment in self.moments]
-        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
+        return text_hash(json.dumps(rows))
 
 
 def load_reference(source: str, *, conversations: int = 50, later_turns: int = 3, seed: int = 0) -> Reference:

@@ -11,7 +11,6 @@ is refused.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -32,6 +31,7 @@ from simgym.language_models.base import Request, SamplingParams
 from simgym.language_models.loading import LanguageModelSpec, load_language_model
 from simgym.rollout.outages import ask_in_batches
 from simgym.seeding import derive_seed
+from simgym.transcripts import text_hash
 
 Protocol = Literal["checklist", "score", "reward"]
 PROTOCOLS: tuple[Protocol, ...] = ("checklist", "score", "reward")
@@ -114,7 +114,7 @@ class _Said:
 def task_hash(tasks: Sequence[WildBenchTask]) -> str:
     """Changes with anything that an assistant is shown or a judge asks."""
     rows = [[task.id, task.conversation.to_json(), list(task.checklist), task.intent] for task in tasks]
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
+    return text_hash(json.dumps(rows))
 
 
 def answer_tasks(
@@ -175,7 +175,7 @@ def unjudged(tasks: Sequence[WildBenchTask], answers: Mapping[str, Answer], fold
     done = {key: row["answer"] for key, row in rows.items() if row["fault"] is None}
     return any(
         not _unusable(task, answer := answers.get(task.id))
-        and done.get(task.id) != _hash(answer.text if answer else "")
+        and done.get(task.id) != text_hash(answer.text if answer else "")
         for task in tasks
     )
 
@@ -253,7 +253,7 @@ def judge_answers(
         pending = []
         for task in tasks:
             answer = answers.get(task.id)
-            row, said = file.rows.get(task.id), _hash(answer.text if answer else "")
+            row, said = file.rows.get(task.id), text_hash(answer.text if answer else "")
             if row is not None and row["fault"] is None and row["answer"] == said:
                 continue
             if fault := _unusable(task, answer):
@@ -269,7 +269,7 @@ def judge_answers(
             ask_judge, pending, batch_size=batch_size, noun="verdicts", parts=[("judge", judge)]
         ):
             shared = {"key": task.id, "length": len(answer.text), "cut_off": answer.cut_off}
-            file.append({**shared, "answer": _hash(answer.text), **judged.verdict})
+            file.append({**shared, "answer": text_hash(answer.text), **judged.verdict})
             advance(1)
         return {task.id: file.rows[task.id] for task in tasks}
 
@@ -350,7 +350,7 @@ class _Reward:
 
     def fingerprint(self) -> dict[str, Any]:
         texts = {key: answer.text for key, answer in sorted(self._reference.items())}
-        return {**self._judge.fingerprint(), "references_hash": _hash(json.dumps(texts))}
+        return {**self._judge.fingerprint(), "references_hash": text_hash(json.dumps(texts))}
 
     def judge(self, pairs: Sequence[tuple[WildBenchTask, Answer]], seed: int) -> Iterator[dict[str, Any]]:
         known = [pair for pair in pairs if not _unusable(pair[0], self._reference.get(pair[0].id))]
@@ -393,8 +393,4 @@ def _unusable(task: WildBenchTask, answer: Answer | None) -> str | None:
 
 
 def _content(task: WildBenchTask) -> str:
-    return _hash(json.dumps([task.id, task.conversation.to_json()]))
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return text_hash(json.dumps([task.id, task.conversation.to_json()]))

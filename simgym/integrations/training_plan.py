@@ -82,8 +82,8 @@ class TrainingPlan:
                 f"weights     {self.parameters:,}, {self.trainable:,} of them trained, kept in {self.weights}{moved}; "
                 f"computing in {self.computing}",
                 f"memory      {self.memory.state_gib:.1f} GiB weights, gradients and optimizer on each device "
-                f"(sharding: {self.sharding}){copied}, {self.memory.activation_gib:.1f} GiB activations of a micro-batch "
-                "(upper estimate)",
+                f"(sharding: {self.sharding}){copied}, {self.memory.activation_gib:.1f} GiB activations of a "
+                "micro-batch (upper estimate)",
             )
         )
 

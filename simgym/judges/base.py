@@ -6,6 +6,7 @@ for "could not read the reply".
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -66,3 +67,30 @@ class NoJudge:
 
     def fingerprint(self) -> dict[str, Any]:
         return {"judge": "none"}
+
+
+def computed_call(text: str, output: str, *, turn: int, tokens: int, fault: str | None = None) -> ModelCall:
+    """The record of a judgement that a model computes and nobody samples: no seed, no token written.
+
+    Args:
+        text: What the model read.
+        output: What came out, in words.
+        turn: Assistant turns so far, >= 0.
+        tokens: Tokens of the text, >= 0.
+        fault: Why nothing came out, or nothing that counts.
+    """
+    return ModelCall(
+        role="judge",
+        turn=turn,
+        seed=0,
+        prompt=text,
+        output=output,
+        prompt_tokens=tokens,
+        completion_tokens=0,
+        fault=fault,
+    )
+
+
+def squash(exponent: float) -> float:
+    """The logistic curve: any number to [0, 1]."""
+    return 1 / (1 + math.exp(-min(700.0, max(-700.0, exponent))))

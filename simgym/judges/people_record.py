@@ -16,6 +16,7 @@ from typing import Any
 
 from simgym.errors import ConfigurationError, MalformedFile
 from simgym.jsonl import read_json
+from simgym.judges.base import squash
 from simgym.language_models.weights import cache_folder
 from simgym.statistics import Estimate, format_interval
 from simgym.transcripts import text_hash, write_json
@@ -63,7 +64,7 @@ class PeopleRecord:
         """
         if self.slope is None:
             return None
-        return 1 / (1 + math.exp(-max(-700.0, min(700.0, self.slope * logit_margin(first, second)))))
+        return squash(self.slope * logit_margin(first, second))
 
 
 def logit_margin(first: float, second: float) -> float:

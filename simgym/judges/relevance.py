@@ -9,16 +9,14 @@ parrots the question scores high. Use it to see that a pipeline works, not to ch
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 from simgym.conversation import Conversation, Scenario
-from simgym.judges.base import Judgement
+from simgym.judges.base import Judgement, computed_call, squash
 from simgym.language_models.base import LanguageModel, Likelihood
 from simgym.language_models.loading import LanguageModelSpec, check_language_model, load_language_model
 from simgym.language_models.weights import DEFAULT_MODEL
-from simgym.transcripts import ModelCall
 
 _BEFORE_NEED = "This is a helpful reply to somebody who asked: "
 _LONGEST_ANSWER, _LONGEST_NEED = 1500, 400
@@ -56,28 +54,18 @@ class RelevanceJudge:
         judgements = []
         for likelihood, need, answer, conversation in zip(given, needs, answers, conversations, strict=True):
             gain = self._gain(likelihood, need)
-            call = ModelCall(
-                role="judge",
-                turn=len(conversation.said_by("assistant")),
-                seed=0,
-                prompt=f"{_prompt(answer)}{need}",
-                output=f"gain {gain:.4f} nats per token",
-                prompt_tokens=likelihood.prompt_tokens + likelihood.token_count,
-                completion_tokens=0,
-            )
+            tokens = likelihood.prompt_tokens + likelihood.token_count
+            output = f"gain {gain:.4f} nats per token"
+            turn = len(conversation.said_by("assistant"))
+            call = computed_call(f"{_prompt(answer)}{need}", output, turn=turn, tokens=tokens)
             reason = f"The reply makes the user's words {gain:+.2f} nats per token more likely."
-            judgements.append(Judgement(self.squash(gain), reasons=(reason,), calls=(call,)))
+            judgements.append(Judgement(squash((gain - self.CENTRE) / self.SCALE), reasons=(reason,), calls=(call,)))
         return judgements
 
     def gains(self, model: LanguageModel, needs: Sequence[str], answers: Sequence[str]) -> list[float]:
         """log p(need | answer) - log p(need), nats per token of the need, for N pairs."""
         given = self._given(model, needs, answers)
         return [self._gain(likelihood, need) for likelihood, need in zip(given, needs, strict=True)]
-
-    def squash(self, gain: float) -> float:
-        """A gain in nats per token as a value in [0, 1]."""
-        exponent = (gain - self.CENTRE) / self.SCALE
-        return 1 / (1 + math.exp(-exponent)) if exponent > -700 else 0.0
 
     def check(self) -> None:
         """Load the model, or ask its server for a sign of life; see `check_ready`."""

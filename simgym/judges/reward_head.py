@@ -22,11 +22,11 @@ from simgym.conversation import Conversation, Scenario
 from simgym.errors import ConfigurationError, WeightsError
 from simgym.extras import require_extra
 from simgym.jsonl import read_json
-from simgym.judges.base import Judgement
+from simgym.judges.base import Judgement, computed_call, squash
 from simgym.language_models.loading import LanguageModelSpec, load_language_model, unwrapped
 from simgym.language_models.pooling import Exchange, Floats, match, pool, rendered
 from simgym.language_models.transformers_lm import HiddenStates, TransformersLM
-from simgym.transcripts import ModelCall, text_hash
+from simgym.transcripts import text_hash
 
 HEADS = Path(__file__).with_name("heads")
 """Folders of the heads that simgym ships."""
@@ -183,7 +183,6 @@ class RewardHeadJudge:
         return path.is_file() and prompt_key(prompt) in path.read_text(encoding="ascii").split()
 
     def _judgement(self, head: Head, text: str, exchanges: list[Exchange], read: HiddenStates | None) -> Judgement:
-        turn = len(exchanges)
         features = (
             [(pool(read, exchange, 0), match(read, exchange, 1)) for exchange in exchanges] if read is not None else []
         )
@@ -198,16 +197,7 @@ class RewardHeadJudge:
             fault = f"out_of_range: the rewards are {rewards}"
         tokens = len(read.offsets) if read is not None else 0
         output = ", ".join(f"{reward:+.3f}" for reward in rewards)
-        call = ModelCall(
-            role="judge",
-            turn=turn,
-            seed=0,
-            prompt=text,
-            output=output,
-            prompt_tokens=tokens,
-            completion_tokens=0,
-            fault=fault,
-        )
+        call = computed_call(text, output, turn=len(exchanges), tokens=tokens, fault=fault)
         if fault:
             return Judgement(None, fault=fault, calls=(call,))
         values = [squash((reward - head.centre) / head.scale) for reward in rewards]
@@ -229,8 +219,3 @@ class RewardHeadJudge:
                 "judge's model out, or train a head for it with agents/embedded_reward.py."
             )
         return self._head, model
-
-
-def squash(exponent: float) -> float:
-    """The logistic function, bounded against overflow."""
-    return 1 / (1 + math.exp(-min(700.0, max(-700.0, exponent))))

@@ -16,11 +16,11 @@ from simgym.chat_template import render
 from simgym.conversation import Conversation, Scenario, up_to_answer
 from simgym.errors import ConfigurationError
 from simgym.extras import require_extra
-from simgym.judges.base import Judgement
+from simgym.judges.base import Judgement, computed_call, squash
 from simgym.language_models.pretrained import load_pretrained
 from simgym.language_models.threads import check_fork, settle_threads
 from simgym.language_models.weights import local_chat_template, local_files, resolve_weights
-from simgym.transcripts import ModelCall, text_hash
+from simgym.transcripts import text_hash
 
 _DTYPES = ("float32", "bfloat16", "float16")
 
@@ -126,21 +126,11 @@ class RewardModelJudge:
         elif not math.isfinite(reward):
             fault = f"out_of_range: the reward is {reward}"
         output = "" if reward is None else f"reward {reward:.4f}"
-        turn = len(conversation.said_by("assistant"))
-        call = ModelCall(
-            role="judge",
-            turn=turn,
-            seed=0,
-            prompt=text,
-            output=output,
-            prompt_tokens=tokens,
-            completion_tokens=0,
-            fault=fault,
-        )
+        call = computed_call(text, output, turn=len(conversation.said_by("assistant")), tokens=tokens, fault=fault)
         if fault or reward is None:
             return Judgement(None, fault=fault, calls=(call,))
-        exponent = min(700.0, max(-700.0, -(reward - self.centre) / self.scale))
-        return Judgement(1 / (1 + math.exp(exponent)), reasons=(f"Reward {reward:+.2f}.",), calls=(call,))
+        score = squash((reward - self.centre) / self.scale)
+        return Judgement(score, reasons=(f"Reward {reward:+.2f}.",), calls=(call,))
 
     def _rewards(self, model: Any, tokenizer: Any, ids_N: list[list[int]]) -> list[float]:
         import torch

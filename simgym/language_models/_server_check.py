@@ -50,8 +50,8 @@ async def check_server(requests: ServerRequests, connection: ServerConnection, n
             requests.unlisted.add(name)
             listing = ", ".join(repr(each[:100]) for each in sorted(names)[:5])
             logger.warning(
-                "%s lists %s and not %r, and answers all the same. If it is a server that answers with the model it has "
-                "loaded, whatever the name says (llama.cpp), the replies are not those of %r.",
+                "%s lists %s and not %r, and answers all the same. If it is a server that answers with the model it "
+                "has loaded, whatever the name says (llama.cpp), the replies are not those of %r.",
                 requests.host, listing, name, name,
             )  # fmt: skip
         return

@@ -20,14 +20,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from simgym.errors import ConfigurationError, WeightsError
+from simgym.language_models.pretrained import shortened
 
 _ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_LOGGING_LEVEL": "WARNING",
 }
-_MOST_REASON = 300
-"""Characters of vLLM's words that are shown."""
 
 
 @dataclass(slots=True, eq=False)
@@ -209,9 +208,3 @@ def refusals() -> tuple[type[Exception], ...]:
     from vllm.exceptions import VLLMValidationError
 
     return ValueError, VLLMValidationError
-
-
-def shortened(error: BaseException) -> str:
-    """vLLM's words as a sentence of bounded length."""
-    text = " ".join(str(error).split())[:_MOST_REASON] or type(error).__name__
-    return text if text.endswith((".", "!", "?")) else f"{text}."

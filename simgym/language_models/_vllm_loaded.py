@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from simgym.errors import ConfigurationError, WeightsError
 from simgym.language_models._chat_tokens import ChatTokens, Drawn, failed, overflow
-from simgym.language_models._vllm_engine import refusals, shortened, start_engine
+from simgym.language_models._vllm_engine import refusals, start_engine
 from simgym.language_models.adapters import adapter_folder, read_adapter
 from simgym.language_models.base import Generation, Request
+from simgym.language_models.pretrained import shortened
 from simgym.language_models.weights import Weights, resolve_weights
 from simgym.seeding import derive_seed
 

@@ -46,7 +46,7 @@ def load_pretrained(
     except SimgymError:
         raise
     except ImportError as error:
-        raise MissingDependency(f"The model {name!r} needs a package that is missing: {_reason(error)}") from error
+        raise MissingDependency(f"The model {name!r} needs a package that is missing: {shortened(error)}") from error
     except Exception as error:  # readers of checkpoints, and code that comes with them, raise what they like
         raise unreadable(name, weights, error) from error
     complete = getattr(model, "is_quantized", False) or getattr(model, "_hf_peft_config_loaded", False)
@@ -65,10 +65,11 @@ def load_pretrained(
 
 def unreadable(name: str, weights: Weights, error: Exception) -> WeightsError:
     """What to raise for a model that cannot be loaded."""
-    return WeightsError(f"Cannot load the model {name!r}: {_reason(error)} {_advice(weights, error)}")
+    return WeightsError(f"Cannot load the model {name!r}: {shortened(error)} {_advice(weights, error)}")
 
 
-def _reason(error: Exception) -> str:
+def shortened(error: BaseException) -> str:
+    """Another library's words as a sentence of bounded length."""
     text = " ".join(str(error).split())[:_MOST_REASON] or type(error).__name__
     return text if text.endswith((".", "!", "?")) else f"{text}."
 

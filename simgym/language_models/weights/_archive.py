@@ -29,6 +29,7 @@ from simgym.language_models.weights._default import (
     default_entry,
     default_model_folder,
 )
+from simgym.language_models.weights._fetch import file_digest
 
 _MANIFEST = "manifest.json"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}\.(safetensors|json|txt|jinja)")
@@ -60,7 +61,7 @@ def export_default_model(path: str | Path) -> Path:
     files = sorted(entry for entry in folder.iterdir() if entry.is_file() and _NAME.fullmatch(entry.name))
     manifest = {
         "entry": default_entry(),
-        "files": {file.name: {"bytes": file.stat().st_size, "sha256": _hash(file)} for file in files},
+        "files": {file.name: {"bytes": file.stat().st_size, "sha256": file_digest(file)} for file in files},
     }
     content = json.dumps(manifest, indent=1).encode()
     try:
@@ -183,8 +184,3 @@ def _add(archive: tarfile.TarFile, name: str, size: int, source: IO[bytes]) -> N
     member.size = size
     member.mode = 0o644
     archive.addfile(member, source)
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
