@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
 
 from simgym.conversation import END_OF_CONVERSATION, Message
@@ -24,6 +24,9 @@ from simgym.reasoning import is_reasoning_mark
 from simgym.template_date import needs_date, with_date
 from simgym.time_limit import TookTooLong, time_limit
 from simgym.tokenization import begin_within, encode_with_offsets
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 MASKED = -100
 """Label of a token that takes no part in the loss, as torch and transformers have it."""
@@ -50,7 +53,7 @@ class FlippedExample:
 
 
 def render(
-    tokenizer: Any,
+    tokenizer: PreTrainedTokenizerBase,
     messages: Sequence[Message],
     next_role: Literal["assistant", "user"] | None = "assistant",
     *,
@@ -73,7 +76,7 @@ def render(
     return _rendered(tokenizer, [_plain(message, tokenizer) for message in messages], next_role, variables)
 
 
-def turn_end(tokenizer: Any) -> str:
+def turn_end(tokenizer: PreTrainedTokenizerBase) -> str:
     """What the template writes when a user has finished speaking, e.g. `<|im_end|>` or `[/INST]`.
 
     The first special token after the user's words; where the template uses none, all it writes before the assistant
@@ -89,14 +92,16 @@ def turn_end(tokenizer: Any) -> str:
     return after[: after.index(first)] + first
 
 
-def turn_end_token(tokenizer: Any) -> int | None:
+def turn_end_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """The special token that `turn_end` ends with, or None if the template ends a user turn by plain text."""
     end = turn_end(tokenizer)
     special = [token for token in control_tokens(tokenizer) if end.endswith(token)]
     return token_id(tokenizer, max(special, key=len)) if special else None
 
 
-def flip(tokenizer: Any, intent: str, messages: Sequence[Message], *, max_tokens: int | None = None) -> FlippedExample:
+def flip(
+    tokenizer: PreTrainedTokenizerBase, intent: str, messages: Sequence[Message], *, max_tokens: int | None = None
+) -> FlippedExample:
     """Make a training example of a conversation, seen from the user's seat.
 
     The intent is the system message. A conversation that ends with the assistant gets a closing user turn that holds
@@ -143,7 +148,7 @@ def flip(tokenizer: Any, intent: str, messages: Sequence[Message], *, max_tokens
     return FlippedExample(tuple(ids[:length]), tuple(labels[:length]), turns, len(spoken) - turns)
 
 
-def add_end_token(tokenizer: Any, model: Any | None = None) -> int:
+def add_end_token(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel | None = None) -> int:
     """Make `<|endconversation|>` one special token; its embedding starts as that of the end-of-sequence token.
 
     Args:
@@ -167,7 +172,7 @@ def add_end_token(tokenizer: Any, model: Any | None = None) -> int:
     return token
 
 
-def _start_row(model: Any, token: int, start: int | None) -> None:
+def _start_row(model: PreTrainedModel, token: int, start: int | None) -> None:
     import torch
 
     if start is None:
@@ -180,7 +185,7 @@ def _start_row(model: Any, token: int, start: int | None) -> None:
             weight[token] = weight[start]
 
 
-def _rows(model: Any) -> int:
+def _rows(model: PreTrainedModel) -> int:
     """Tokens that the embedding has rows for; ZeRO-3 leaves an empty tensor behind."""
     weight = model.get_input_embeddings().weight
     return int(getattr(weight, "ds_shape", weight.shape)[0])
@@ -195,13 +200,13 @@ def _whole(weights: Sequence[Any]) -> AbstractContextManager[Any]:
     return manager
 
 
-def token_id(tokenizer: Any, token: str) -> int | None:
+def token_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int | None:
     """The id of a token, or None if the tokenizer does not have it; `get_vocab` would build the whole vocabulary."""
     index = tokenizer.convert_tokens_to_ids(token)
     return None if index is None or tokenizer.convert_ids_to_tokens(index) != token else int(index)
 
 
-def defuse(tokenizer: Any, text: str) -> str:
+def defuse(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
     """Break special tokens that are spelled out in a message, so that what somebody says cannot end their turn.
 
     A zero-width space goes behind the first character of each; people see no difference, the tokenizer does.
@@ -212,7 +217,7 @@ def defuse(tokenizer: Any, text: str) -> str:
     return text
 
 
-def without_control_tokens(tokenizer: Any, text: str, kept: Sequence[str] = ()) -> str:
+def without_control_tokens(tokenizer: PreTrainedTokenizerBase, text: str, kept: Sequence[str] = ()) -> str:
     """Drop control tokens from a model's output, but for those that carry meaning, such as the end of a talk.
 
     Of tokens that the tokenizer does not call special, those go that mark turns: a quoted `<think>` or `<tool_call>` is
@@ -228,12 +233,12 @@ def _broken(token: re.Match[str]) -> str:
     return f"{token.group()[0]}\u200b{token.group()[1:]}"
 
 
-def _plain(message: Message, tokenizer: Any) -> dict[str, str]:
+def _plain(message: Message, tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
     return {"role": message.role, "content": defuse(tokenizer, message.content)}
 
 
 def _rendered(
-    tokenizer: Any,
+    tokenizer: PreTrainedTokenizerBase,
     plain: Sequence[dict[str, str]],
     next_role: str | None,
     variables: Mapping[str, Any] | None = None,
@@ -260,7 +265,7 @@ def _rendered(
     return head
 
 
-def control_tokens(tokenizer: Any) -> list[str]:
+def control_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """Tokens that mean something other than their letters: special ones, and those that the chat template writes.
 
     Some models (DeepSeek-R1-Distill) have role marks that their tokenizer does not call special.
@@ -280,7 +285,7 @@ class _Controls:
     """One that is no part of a reply."""
 
 
-def _controls(tokenizer: Any) -> _Controls:
+def _controls(tokenizer: PreTrainedTokenizerBase) -> _Controls:
     template = str(getattr(tokenizer, "chat_template", None) or "")
     state = len(tokenizer), len(tokenizer.all_special_tokens), template
     known = _known_controls.get(tokenizer)
@@ -290,7 +295,7 @@ def _controls(tokenizer: Any) -> _Controls:
     return known[1]
 
 
-def _find_controls(tokenizer: Any, template: str) -> _Controls:
+def _find_controls(tokenizer: PreTrainedTokenizerBase, template: str) -> _Controls:
     added = [token for token in tokenizer.added_tokens_decoder.values() if len(token.content) > 1]
     special = [token.content for token in added if token.special]
     written = [
@@ -301,7 +306,7 @@ def _find_controls(tokenizer: Any, template: str) -> _Controls:
     return _Controls((*special, *written), _any_of([*special, *written]), _any_of([*special, *marks]))
 
 
-def _turn_marks(tokenizer: Any) -> str:
+def _turn_marks(tokenizer: PreTrainedTokenizerBase) -> str:
     """What a template writes round the turns of a short conversation."""
     talk = [{"role": role, "content": "x"} for role in ("user", "assistant", "user")]
     written = ""
@@ -310,7 +315,9 @@ def _turn_marks(tokenizer: Any) -> str:
     return written
 
 
-def _written_or_nothing(tokenizer: Any, messages: Sequence[dict[str, str]], **variables: Any) -> str:
+def _written_or_nothing(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]], **variables: Any
+) -> str:
     """What the template writes; empty if it refuses, which jinja2 templates do by whatever exception they like."""
     try:
         return _applied(tokenizer, messages, **variables)
@@ -324,7 +331,7 @@ def _any_of(tokens: Sequence[str]) -> re.Pattern[str] | None:
     return re.compile("|".join(map(re.escape, sorted(tokens, key=len, reverse=True)))) if tokens else None
 
 
-def _system_stays_in_front(tokenizer: Any) -> bool:
+def _system_stays_in_front(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether the template writes a system message before the first user message, however long the talk."""
     template = str(tokenizer.chat_template)
     if template not in _keeps_system:
@@ -336,7 +343,7 @@ def _system_stays_in_front(tokenizer: Any) -> bool:
     return _keeps_system[template]
 
 
-def _applied(tokenizer: Any, plain: Sequence[dict[str, str]], **variables: Any) -> str:
+def _applied(tokenizer: PreTrainedTokenizerBase, plain: Sequence[dict[str, str]], **variables: Any) -> str:
     messages: Sequence[dict[str, Any]] = plain
     if _wants_parts(tokenizer):
         messages = [{**message, "content": [{"type": "text", "text": message["content"]}]} for message in plain]
@@ -345,7 +352,7 @@ def _applied(tokenizer: Any, plain: Sequence[dict[str, str]], **variables: Any) 
     return _apply(tokenizer, messages, **variables)
 
 
-def _apply(tokenizer: Any, messages: Sequence[Mapping[str, Any]], **variables: Any) -> str:
+def _apply(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, Any]], **variables: Any) -> str:
     """What the template writes; a program of somebody else, so its time and its text are bounded."""
     with time_limit(LONGEST_RENDERING):
         text = str(tokenizer.apply_chat_template(messages, tokenize=False, **variables))
@@ -354,7 +361,7 @@ def _apply(tokenizer: Any, messages: Sequence[Mapping[str, Any]], **variables: A
     return text
 
 
-def _wants_parts(tokenizer: Any) -> bool:
+def _wants_parts(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether the template reads contents as lists of parts only, as those of some models that see images do."""
     template = str(tokenizer.chat_template)
     if template not in _reads_parts:
@@ -364,7 +371,7 @@ def _wants_parts(tokenizer: Any) -> bool:
     return _reads_parts[template]
 
 
-def _shows(tokenizer: Any, message: dict[str, Any]) -> bool:
+def _shows(tokenizer: PreTrainedTokenizerBase, message: dict[str, Any]) -> bool:
     try:
         return _MARKER in _apply(tokenizer, [message])
     except TookTooLong:

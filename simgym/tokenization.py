@@ -9,20 +9,23 @@ stands on both sides of a seam, it belongs to what follows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from simgym.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _NEAR = 256
 """Characters before a seam that may have to do with the tokens behind it."""
 
 
-def encode(tokenizer: Any, text: str) -> list[int]:
+def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Token ids of a text in which special tokens are written out; none is added."""
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def encode_with_offsets(tokenizer: Any, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+def encode_with_offsets(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[int], list[tuple[int, int]]]:
     """The same, and the characters that each token stands for: L token ids, L pairs of begin and end.
 
     Raises:
@@ -38,14 +41,14 @@ def encode_with_offsets(tokenizer: Any, text: str) -> tuple[list[int], list[tupl
     return list(encoded["input_ids"]), [(int(begin), int(end)) for begin, end in encoded["offset_mapping"]]
 
 
-def encode_around(tokenizer: Any, before: str, after: str) -> tuple[list[int], list[int]]:
+def encode_around(tokenizer: PreTrainedTokenizerBase, before: str, after: str) -> tuple[list[int], list[int]]:
     """Token ids of `before + after`, divided where `after` begins; a token that stands on both sides is of `after`."""
     ids, offsets = encode_with_offsets(tokenizer, before + after)
     first = next((number for number, (_, end) in enumerate(offsets) if end > len(before)), len(ids))
     return ids[:first], ids[first:]
 
 
-def next_token(tokenizer: Any, prompt: str, word: str) -> int | None:
+def next_token(tokenizer: PreTrainedTokenizerBase, prompt: str, word: str) -> int | None:
     """The token that is written when a word follows a prompt; None if that is not exactly one.
 
     The prompt keeps the tokens that it has alone, as it does when a model continues it.

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from simgym.chat_template import MASKED, flip
 from simgym.data.logged import LoggedConversation, StepOutput, unusable
 from simgym.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 NO_INTENT, UNUSABLE_BY_TEMPLATE = "no intent", "cannot be rendered"
 
 
 def flip_conversations(
     conversations: Iterable[LoggedConversation],
-    tokenizer: Any,
+    tokenizer: PreTrainedTokenizerBase,
     output: StepOutput,
     *,
     max_tokens: int | None = None,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from simgym._forks import ForkSafeLock
 from simgym.chat_template import render
@@ -21,6 +21,9 @@ from simgym.language_models.pretrained import load_pretrained
 from simgym.language_models.threads import check_fork, settle_threads
 from simgym.language_models.weights import local_chat_template, local_files, resolve_weights
 from simgym.transcripts import text_hash
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _DTYPES = ("float32", "bfloat16", "float16")
 
@@ -132,7 +135,9 @@ class RewardModelJudge:
         score = squash((reward - self.centre) / self.scale)
         return Judgement(score, reasons=(f"Reward {reward:+.2f}.",), calls=(call,))
 
-    def _rewards(self, model: Any, tokenizer: Any, ids_N: list[list[int]]) -> list[float]:
+    def _rewards(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ids_N: list[list[int]]
+    ) -> list[float]:
         import torch
 
         longest = max(map(len, ids_N))

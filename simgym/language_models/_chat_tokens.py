@@ -11,7 +11,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from simgym.chat_template import control_tokens, render, token_id, turn_end, turn_end_token, without_control_tokens
 from simgym.conversation import END_OF_CONVERSATION
@@ -21,6 +21,9 @@ from simgym.language_models.thoughts import without_reasoning
 from simgym.template_date import DEFAULT_DATE, needs_date, with_date
 from simgym.tokenization import encode, encode_around, next_token
 from simgym.transcripts import text_hash
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,7 @@ class ChatTokens:
 
     def __init__(
         self,
-        tokenizer: Any,
+        tokenizer: PreTrainedTokenizerBase,
         *,
         end_tokens: Sequence[int | None],
         chat_template: str | None,
@@ -73,11 +76,11 @@ class ChatTokens:
         self.start_token = next(int(token) for token in candidates if token is not None)
         self._tokenizers: dict[str, Any] = {}
 
-    def tokenizer_of(self, adapter: str | None) -> Any:
+    def tokenizer_of(self, adapter: str | None) -> PreTrainedTokenizerBase:
         """The tokenizer of an adapter, which may know more tokens than the model's own."""
         return self._tokenizers.get(adapter, self.tokenizer) if adapter is not None else self.tokenizer
 
-    def tokenizer_with(self, tokens: Mapping[str, int]) -> Any:
+    def tokenizer_with(self, tokens: Mapping[str, int]) -> PreTrainedTokenizerBase:
         """A copy of the tokenizer that knows further tokens.
 
         Raises:
@@ -93,7 +96,7 @@ class ChatTokens:
                 )
         return tokenizer
 
-    def keep_tokenizer(self, adapter: str, tokenizer: Any) -> None:
+    def keep_tokenizer(self, adapter: str, tokenizer: PreTrainedTokenizerBase) -> None:
         """Use a tokenizer for requests to an adapter from now on."""
         self._tokenizers[adapter] = tokenizer
 

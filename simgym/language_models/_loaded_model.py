@@ -34,6 +34,8 @@ from simgym.seeding import derive_seed
 from simgym.tokenization import encode_with_offsets
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from simgym.language_models.transformers_lm import TransformersLM
 
 
@@ -174,7 +176,7 @@ def _check_config(options: TransformersLM, weights: Weights, common: Mapping[str
     check_supported(config, classes[type(config)], max_length=options.context_length)
 
 
-def _round(model: Any, options: TransformersLM) -> None:
+def _round(model: PreTrainedModel, options: TransformersLM) -> None:
     """Make the linear layers compute with rounded numbers."""
     if options.dtype == "int8" and model.device.type != "cpu":
         raise ConfigurationError(f"dtype int8 is for CPUs. On {model.device.type} use bfloat16.")

@@ -13,11 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from simgym.conversation import Message
 from simgym.errors import ConfigurationError
 from simgym.transcripts import ModelCall
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 FinishReason = Literal["stop", "length", "fault"]
 Purpose = Literal["chat", "user_turns", "likelihoods"]
@@ -152,7 +155,7 @@ class PromptingModel(LanguageModel, Protocol):
     """A language model that tells the exact prompt text of a request, so that a given reply can be scored."""
 
     @property
-    def tokenizer(self) -> Any:
+    def tokenizer(self) -> PreTrainedTokenizerBase:
         """The transformers tokenizer."""
         ...
 

@@ -24,7 +24,7 @@ import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from simgym._forks import renew_in_children
@@ -44,6 +44,9 @@ from simgym.language_models.thoughts import without_reasoning
 from simgym.language_models.weights import local_chat_template
 from simgym.tokenization import encode_around
 from simgym.transcripts import text_hash
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _CHAT: Literal["/chat/completions"] = "/chat/completions"
 _RAW: Literal["/completions"] = "/completions"
@@ -80,7 +83,7 @@ class OpenAILM:
         max_concurrency: int = 32,
         timeout: float = 120.0,
         max_retries: int = 4,
-        tokenizer: Any = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         extra_body: Mapping[str, Any] | None = None,
         headers: Mapping[str, Any] | None = None,
@@ -145,7 +148,7 @@ class OpenAILM:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._loaded_tokenizer: Any = None
+        self._loaded_tokenizer: PreTrainedTokenizerBase | None = None
         self.renew_after_fork()
         renew_in_children(self)
 
@@ -327,7 +330,7 @@ class OpenAILM:
             raise ConfigurationError(f"{self._host} returned no log-probabilities of the prompt. {advice}")
         return Likelihood(total, len(tail), len(head))
 
-    def _ready_tokenizer(self, what: str) -> Any:
+    def _ready_tokenizer(self, what: str) -> PreTrainedTokenizerBase:
         if self.tokenizer is None:
             raise ConfigurationError(
                 f"{what} needs the model's tokenizer, and a server does not give it. "
@@ -368,7 +371,7 @@ def _fault(call: _Call, fault: str) -> Generation:
     return Generation("", finish_reason="fault", prompt=call.prompt, fault=fault)
 
 
-def _raw_prompt(tokenizer: Any, request: Request, variables: Mapping[str, Any]) -> str:
+def _raw_prompt(tokenizer: PreTrainedTokenizerBase, request: Request, variables: Mapping[str, Any]) -> str:
     """The open user turn, without the start token if the server's tokenizer is going to add one itself."""
     prompt = render(tokenizer, request.messages, request.next_role, variables=variables)
     start = tokenizer.bos_token

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from simgym.chat_template import defuse, render
 from simgym.conversation import Message
 from simgym.errors import ConfigurationError
 from simgym.language_models.transformers_lm import HiddenStates
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 LONGEST_QUESTION, LONGEST_ANSWER = 700, 1000
 """Characters of a user's and an assistant's turn that are read: as many as in training."""
@@ -37,7 +40,7 @@ class Exchange:
     answer: Span
 
 
-def rendered(tokenizer: Any, messages: Sequence[Message]) -> tuple[str, list[Exchange]]:
+def rendered(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> tuple[str, list[Exchange]]:
     """The conversation as the model reads it, and where its exchanges stand.
 
     Turns are shortened to `LONGEST_QUESTION` and `LONGEST_ANSWER` characters, so that no turn costs without bound. What

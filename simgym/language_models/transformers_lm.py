@@ -17,7 +17,7 @@ import contextlib
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,6 +31,9 @@ from simgym.language_models.base import Generation, Likelihood, Purpose, Request
 from simgym.language_models.threads import check_fork, settle_threads
 from simgym.language_models.weights import DEFAULT_MODEL, local_chat_template, local_files
 from simgym.template_date import DEFAULT_DATE, check_date
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _OWN_OPTIONS = {"revision", "dtype", "torch_dtype", "trust_remote_code", "use_safetensors", "token", "config"}
 """Arguments of `from_pretrained` that `model_options` may not hold."""
@@ -143,12 +146,12 @@ class TransformersLM:
             self._calls.discard(call)
 
     @property
-    def tokenizer(self) -> Any:
+    def tokenizer(self) -> PreTrainedTokenizerBase:
         """The model's tokenizer; loads the model."""
         return self._ready().chat.tokenizer
 
     @property
-    def model(self) -> Any:
+    def model(self) -> PreTrainedModel:
         """The `PreTrainedModel` (a `PeftModel` round it once adapters are loaded); loads it."""
         return self._ready().engine.runner.lora_bank.model
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from simgym.errors import ConfigurationError
 from simgym.extras import require_extra
@@ -27,6 +27,9 @@ from simgym.language_models._vllm_loaded import RANKS, LoadedVllm
 from simgym.language_models.base import Generation, Likelihood, Purpose, Request
 from simgym.language_models.weights import DEFAULT_MODEL, local_chat_template, local_files
 from simgym.template_date import DEFAULT_DATE, check_date
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _DTYPES = ("auto", "float32", "float16", "bfloat16")
 _OWN_OPTIONS = {
@@ -120,7 +123,7 @@ class VllmLM:
         self._read_files: tuple[dict[str, str], str | None] | None = None
 
     @property
-    def tokenizer(self) -> Any:
+    def tokenizer(self) -> PreTrainedTokenizerBase:
         """The model's tokenizer; loads the model."""
         return self._ready().chat.tokenizer
 

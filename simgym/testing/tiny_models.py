@@ -7,9 +7,12 @@ checkpoint (batching, adapters, grammars, flipping) is exercised; what it says i
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from simgym.chat_template import add_end_token
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
@@ -83,7 +86,7 @@ def save_tiny_adapter(
     return folder
 
 
-def _byte_tokenizer() -> Any:
+def _byte_tokenizer() -> PreTrainedTokenizerBase:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
