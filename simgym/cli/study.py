@@ -138,11 +138,11 @@ def export(
     no_texts: Annotated[bool, typer.Option("--no-texts", help="Lengths instead of what was written.")] = False,
 ) -> None:
     """Write anonymised records: no recruitment id, no secret, times since opening; a line a participant."""
-    from simgym.report.page import write_page
+    from simgym.output_files import write_whole
     from simgym.study.records import as_json_lines
 
     records, _ = _records(file, database, texts=not no_texts)
-    write_page(output, as_json_lines(records))
+    write_whole(output, as_json_lines(records), errors="replace")
     typer.echo(f"{plain(str(output))}: {len(records)} participants")
 
 
@@ -360,7 +360,7 @@ def _interval(estimate: Any) -> str:
 def _config() -> Any:
     from simgym.extras import optional_import
 
-    for module in ("pydantic", "yaml", "sqlalchemy", "fastapi", "nh3", "markdown_it", "regex", "httptools"):
+    for module in ("pydantic", "yaml", "sqlalchemy", "starlette", "nh3", "markdown_it", "regex", "httptools"):
         optional_import(module, "study")
     import simgym.study.config as config
 

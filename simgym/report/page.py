@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simgym.output_files import write_whole
+from simgym.visible_text import visible
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -31,7 +32,10 @@ def page_templates() -> Environment:
 def write_page(path: str | Path, text: str) -> None:
     """Write a page; a reader never sees half of it.
 
+    Characters that act unseen, such as those that reverse the reading direction, are written out: whatever a model, a
+    file or a person has put where, it is shown to be there.
+
     Raises:
         TranscriptError: the file cannot be written.
     """
-    write_whole(path, text, errors="replace")
+    write_whole(path, visible(text), errors="replace")

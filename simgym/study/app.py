@@ -8,17 +8,21 @@ no state but the store's. Who a participant is follows from a cookie that holds 
 
 from __future__ import annotations
 
+import base64
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
-from fastapi import Depends, FastAPI, HTTPException, Request, Response
-from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse
-from fastapi.security import HTTPBasic, HTTPBasicCredentials
-from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from simgym.assistants.base import Assistant
@@ -69,7 +73,7 @@ def create_app(
     kind: str = "real",
     admin_token: str | None = None,
     secure_cookies: bool = False,
-) -> FastAPI:
+) -> Starlette:
     """The app of one study.
 
     Args:
@@ -92,7 +96,7 @@ def create_app(
     controller = StudyController(study, store, replies, eraser, pages, kind, secure_cookies)
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
         await store.begin(name=study.name, kind=kind, settings=study.model_dump(mode="json"), study_hash=study.hash)
         eraser.start()  # what a server that was stopped has left
         yield
@@ -100,46 +104,52 @@ def create_app(
         await replies.close()
         await store.close()
 
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     apology = pages.error(500, "Something went wrong here. What you sent before is kept.")
-    app.add_middleware(Guard, max_body=largest_form(study.limits), apology=apology)
-    _add_pages(app, controller)
-    if admin_token is not None:
-        _add_admin(app, controller, admin_token)
-    _add_apologies(app, controller)
-    return app
+    return Starlette(
+        routes=[*_pages(controller), *(_admin(controller, admin_token) if admin_token is not None else ())],
+        middleware=[Middleware(Guard, max_body=largest_form(study.limits), apology=apology)],
+        exception_handlers=_apologies(controller),
+        lifespan=lifespan,
+    )
 
 
-def _add_pages(app: FastAPI, controller: StudyController) -> None:
-    app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
-    app.add_api_route("/", controller.show, methods=["GET"], response_class=HTMLResponse)
-    app.add_api_route("/state", controller.state, methods=["GET"])
-    app.add_api_route("/withdraw", controller.ask_to_withdraw, methods=["GET"], response_class=HTMLResponse)
-    app.add_api_route("/withdraw", controller.withdraw, methods=["POST"])
-    app.add_api_route("/withdrawn", controller.withdrawn, methods=["GET"], response_class=HTMLResponse)
-    app.add_api_route("/another", controller.another, methods=["POST"])
-    app.add_api_route("/draft", controller.draft, methods=["POST"])
-    app.add_api_route("/do/{action}", controller.act, methods=["POST"])
+def _pages(controller: StudyController) -> list[BaseRoute]:
+    return [
+        _get("/", controller.show),
+        _get("/state", controller.state),
+        Route("/do/{action}", controller.act, methods=["POST"]),
+        Route("/draft", controller.draft, methods=["POST"]),
+        _get("/withdraw", controller.ask_to_withdraw),
+        Route("/withdraw", controller.withdraw, methods=["POST"]),
+        _get("/withdrawn", controller.withdrawn),
+        Route("/another", controller.another, methods=["POST"]),
+        Mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static"),
+    ]
 
 
-def _add_apologies(app: FastAPI, controller: StudyController) -> None:
+def _get(path: str, answer: Callable[[Request], Awaitable[Response]]) -> Route:
+    route = Route(path, answer)
+    route.methods = {"GET"}  # without HEAD: whoever only looks whether a page is there must not begin a participant
+    return route
+
+
+def _apologies(controller: StudyController) -> dict[Any, Callable[[Request, Any], Awaitable[Response]]]:
     """Pages for what cannot be answered."""
     pages, contact = controller.pages, controller.study.contact
 
-    @app.exception_handler(StarletteHTTPException)
-    async def explain(request: Request, error: StarletteHTTPException) -> Response:
+    async def explain(request: Request, error: HTTPException) -> Response:
         return HTMLResponse(pages.error(error.status_code, str(error.detail)), error.status_code, error.headers)
 
-    @app.exception_handler(Unusable)
     async def refuse_link(request: Request, error: Unusable) -> Response:
         log.warning("Nobody was let in: %s.", error.reason)
         return HTMLResponse(pages.error(400, f"{error} If that does not help: {contact}."), 400)
 
-    @app.exception_handler(DatabaseUnavailable)
     async def wait(request: Request, error: DatabaseUnavailable) -> Response:
         log.error("%s", error)
         text = "Nothing can be stored at the moment. What you sent before is kept; please reload in a minute."
         return HTMLResponse(pages.error(503, text), 503, {"Retry-After": "60"})
+
+    return {HTTPException: explain, Unusable: refuse_link, DatabaseUnavailable: wait}
 
 
 class StudyController:
@@ -172,7 +182,7 @@ class StudyController:
             return HTMLResponse(self.pages.somebody_else(form_token(visitor.secret), recruit.parameters))
         if visitor is not None:
             return self._page(visitor, notice=request.query_params.get("notice", ""), recruit=recruit)
-        await self._limit("visitor", _address(request), self.study.limits.visitors_per_minute)
+        await self.limit("visitor", _address(request), self.study.limits.visitors_per_minute)
         secret, visit = await self.store.open(self.study.hash)
         return self._with_cookie(self._page(self._known(secret, visit), recruit=recruit), secret)
 
@@ -180,7 +190,7 @@ class StudyController:
         """Begin anew in a browser in which somebody else has taken part."""
         _, form = await self._form(request)
         recruit = self._recruit(form)
-        await self._limit("visitor", _address(request), self.study.limits.visitors_per_minute)
+        await self.limit("visitor", _address(request), self.study.limits.visitors_per_minute)
         secret, _ = await self.store.open(self.study.hash)
         return self._with_cookie(_see(f"/?{urlencode(recruit.parameters)}"), secret)
 
@@ -197,8 +207,9 @@ class StudyController:
         failed = journey.stage == "waiting" and journey.exchanges[-1].failed
         return JSONResponse({"key": journey.key, "failed": failed})
 
-    async def act(self, request: Request, action: str) -> Response:
+    async def act(self, request: Request) -> Response:
         """Store what a form says, if the participant is where the form was made for."""
+        action = request.path_params["action"]
         if action not in ACTIONS and action != "task":
             raise HTTPException(404, "There is no such page.")
         visitor, form = await self._form(request)
@@ -271,7 +282,7 @@ class StudyController:
 
     async def withdrawn(self, request: Request) -> Response:
         """How far the deletion is."""
-        await self._limit("withdrawn", _address(request), self.study.limits.visitors_per_minute)
+        await self.limit("withdrawn", _address(request), self.study.limits.visitors_per_minute)
         erased = await self.store.erased(request.cookies.get(_TICKET, "")[:100])
         return _see("/") if erased is None else HTMLResponse(self.pages.withdrawn(erased=erased))
 
@@ -307,7 +318,7 @@ class StudyController:
         secret = request.cookies.get(COOKIE, "")
         if not 20 <= len(secret) <= 100 or (visit := await self.store.look(secret, drafts=drafts)) is None:
             return None
-        await self._limit("request", visit.participant, self.study.limits.requests_per_minute)
+        await self.limit("request", visit.participant, self.study.limits.requests_per_minute)
         return self._known(secret, visit)
 
     def _known(self, secret: str, visit: Visit) -> Visitor:
@@ -340,7 +351,8 @@ class StudyController:
             return False
         return await self.store.person(visitor.participant) != recruit.person
 
-    async def _limit(self, what: str, whose: str, per_minute: int) -> None:
+    async def limit(self, what: str, whose: str, per_minute: int) -> None:
+        """Count one more; raises 429 if that is too many."""
         if self.kind == "synthetic":
             return  # scripted participants come from one address, and are meant to hurry
         if not self._rates.hit(what, whose, per_minute):
@@ -349,26 +361,39 @@ class StudyController:
             )
 
 
-def _add_admin(app: FastAPI, controller: StudyController, admin_token: str) -> None:
-    async def admin(
-        request: Request,
-        credentials: HTTPBasicCredentials = Depends(HTTPBasic(realm="study")),  # noqa: B008
-    ) -> None:
-        # the right token first: whoever guesses wrong ones locks nobody out
-        if not same_text(credentials.password, admin_token):
-            await controller._limit("admin", _address(request), 60)
-            raise HTTPException(401, "Wrong token.", {"WWW-Authenticate": 'Basic realm="study"'})
+def _admin(controller: StudyController, admin_token: str) -> list[BaseRoute]:
+    async def check(request: Request) -> None:
+        given = _password(request)
+        if given is not None and same_text(given, admin_token):  # before any limit: wrong tokens lock nobody out
+            return
+        if given is not None:  # a browser asks without one first, and has to be told to ask its user
+            await controller.limit("admin", _address(request), 60)
+        raise HTTPException(401, "Wrong token.", {"WWW-Authenticate": 'Basic realm="study"'})
 
-    @app.get("/admin", dependencies=[Depends(admin)], response_class=HTMLResponse)
-    async def overview() -> str:
+    async def overview(request: Request) -> Response:
+        await check(request)
         records = await export(controller.store)
-        return controller.pages.admin(participant_flow(records, withdrawn=await controller.store.withdrawn()), records)
+        flow = participant_flow(records, withdrawn=await controller.store.withdrawn())
+        return HTMLResponse(controller.pages.admin(flow, records))
 
-    @app.get("/admin/export", dependencies=[Depends(admin)])
-    async def download() -> Response:
+    async def download(request: Request) -> Response:
+        await check(request)
         text = as_json_lines(await export(controller.store))
         headers = {"Content-Disposition": f'attachment; filename="{controller.study.name}.jsonl"'}
         return PlainTextResponse(text, headers=headers, media_type="application/jsonl")
+
+    return [_get("/admin", overview), _get("/admin/export", download)]
+
+
+def _password(request: Request) -> str | None:
+    """Of HTTP Basic authentication; None: there is none that can be read."""
+    scheme, _, value = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        return base64.b64decode(value.strip(), validate=True).decode().partition(":")[2]
+    except ValueError:
+        return None
 
 
 def _see(path: str) -> Response:

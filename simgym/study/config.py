@@ -7,6 +7,7 @@ writes. The protocol (two replies side by side in random order, a document at th
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable
@@ -227,7 +228,7 @@ class Study(_Part):
             raise ValueError("there are no assistants.")
         return self
 
-    @property
+    @functools.cached_property
     def hash(self) -> str:
         """First 16 hexadecimal digits of the SHA-256 of the canonical JSON."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)

@@ -1,9 +1,10 @@
 """SQLite or PostgreSQL under a study: a function of a connection runs as one read or as one transaction.
 
-SQLite's work is done in threads, readers have a few of their own. A commit waits for the disk, which takes as long for
-one write as for many: all that waits while one is under way is committed together, each write in a savepoint of its
-own, and nobody is told before. PostgreSQL is spoken to over asyncpg. Parameters of statements appear in no error. What
-can only be waited for (no such server, a full disk, a lock held elsewhere) becomes `DatabaseUnavailable`.
+SQLite's work is done in threads, readers have a few of their own; the few rows of a page are read in the event loop. A
+commit waits for the disk, which takes as long for one write as for many: all that waits while one is under way is
+committed together, each write in a savepoint of its own, and nobody is told before. PostgreSQL is spoken to over
+asyncpg. Parameters of statements appear in no error. What can only be waited for (no such server, a full disk, a lock
+held elsewhere) becomes `DatabaseUnavailable`.
 
 `erase` makes sure that deleted rows are gone from the disk, and never makes a writer wait for a reader: it tries once,
 and says whether it is done. SQLite: pages are zeroed on deletion, the log is emptied (only possible while nobody reads
@@ -15,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import mmap
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +33,8 @@ Work = Callable[[sa.Connection], T]
 """What is done with a connection; it may run in another thread."""
 _READERS = 4
 """Threads that read SQLite."""
+_CONNECTIONS = 10
+"""Connections to PostgreSQL that read, and as many that write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,13 @@ class Database(Protocol):
 
     async def read(self, work: Work[T]) -> T:
         """Run a function that only reads.
+
+        Raises:
+            DatabaseUnavailable: the database cannot be reached or read.
+        """
+
+    async def fetch(self, work: Work[T]) -> T:
+        """Run a function that reads a few rows by their keys: the queries of every page.
 
         Raises:
             DatabaseUnavailable: the database cannot be reached or read.
@@ -114,11 +123,26 @@ class Sqlite:
         self._path = Path(self._engine.url.database or ":memory:")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="study-writer")
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="study-reader")
+        self._nearby: sa.Connection | None = None  # the event loop's own
         self._waiting: list[_Write] = []
         self._committing: asyncio.Task[None] | None = None
 
     async def read(self, work: Work[T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, work)
+
+    async def fetch(self, work: Work[T]) -> T:
+        # in the event loop: a few rows are read faster than another thread is woken, and with a log of writes (WAL)
+        # no reader waits for a writer
+        try:
+            if self._nearby is None:
+                self._nearby = self._engine.connect()
+                self._nearby.exec_driver_sql("PRAGMA busy_timeout=0")
+            return work(self._nearby)
+        except DBAPIError:
+            if self._nearby is not None:
+                self._nearby.close()
+                self._nearby = None
+            return await self.read(work)  # which waits, or says in a sentence why it cannot be
 
     async def write(self, work: Work[T]) -> T:
         loop = asyncio.get_running_loop()
@@ -138,6 +162,8 @@ class Sqlite:
             await self._committing
         for threads in (self._writer, self._readers):
             await asyncio.to_thread(threads.shutdown)
+        if self._nearby is not None:
+            self._nearby.close()
         self._engine.dispose()
 
     def _read(self, work: Work[T]) -> T:
@@ -182,28 +208,51 @@ class Postgresql:
     def __init__(self, url: str) -> None:
         from sqlalchemy.ext.asyncio import create_async_engine
 
-        self._engine = create_async_engine(url, pool_size=10, max_overflow=10, pool_pre_ping=True, hide_parameters=True)
+        # a pool for reads alone: one round trip instead of three, and nothing to be set back afterwards
+        options: dict[str, Any] = {"pool_size": _CONNECTIONS, "max_overflow": 0, "hide_parameters": True}
+        self._reading = create_async_engine(url, isolation_level="AUTOCOMMIT", **options)
+        self._writing = create_async_engine(url, **options)
 
     async def read(self, work: Work[T]) -> T:
         with _unavailable():
-            async with self._engine.connect() as connection:
-                await connection.execution_options(isolation_level="AUTOCOMMIT")  # one round trip instead of three
-                return await connection.run_sync(work)
+            try:
+                return await self._read(work)
+            except DBAPIError as error:
+                if not error.connection_invalidated:
+                    raise
+                return await self._read(work)  # the server has been restarted: its old connections are gone by now
+
+    async def fetch(self, work: Work[T]) -> T:
+        return await self.read(work)
 
     async def write(self, work: Work[T]) -> T:
         with _unavailable():
-            async with self._engine.begin() as connection:
-                return await connection.run_sync(work)
+            for attempt in (1, 2):
+                async with self._writing.connect() as connection:
+                    transaction = await connection.begin()
+                    try:
+                        value = await connection.run_sync(work)
+                    except DBAPIError as error:
+                        if attempt == 1 and error.connection_invalidated:
+                            continue  # as above; nothing was committed
+                        raise
+                    await transaction.commit()
+                    return value
+        raise AssertionError("unreachable")
+
+    async def _read(self, work: Work[T]) -> T:
+        async with self._reading.connect() as connection:
+            return await connection.run_sync(work)
 
     async def erase(self, deletions: Sequence[Deletion]) -> bool:
         numbers = [deletion.transaction for deletion in deletions if deletion.transaction is not None]
         with _unavailable():
-            async with self._engine.connect() as connection:
-                await connection.execution_options(isolation_level="AUTOCOMMIT")
+            async with self._reading.connect() as connection:
                 return await connection.run_sync(_erase_postgresql, numbers)
 
     async def close(self) -> None:
-        await self._engine.dispose()
+        await self._reading.dispose()
+        await self._writing.dispose()
 
 
 def _apart(connection: sa.Connection, work: Work[Any]) -> _Outcome:
@@ -229,21 +278,22 @@ def _erase_sqlite(path: Path, traces: Sequence[bytes]) -> bool:
             busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             if busy:
                 return False
-            if not _bytes_left(path, traces):
+            if not _bytes_left(connection, path, traces):
                 return True
+            connection.execute("PRAGMA temp_store=MEMORY")
             connection.execute("VACUUM")  # a row was deleted by a program that does not zero what it deletes
             return False  # the log is to be emptied again
     except sqlite3.OperationalError:  # somebody writes
         return False
 
 
-def _bytes_left(path: Path, traces: Sequence[bytes]) -> bool:
-    for file in (path, path.with_name(f"{path.name}-wal")):
-        if traces and file.is_file() and file.stat().st_size:
-            with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                if any(content.find(trace) >= 0 for trace in traces):
-                    return True
-    return False
+def _bytes_left(connection: sqlite3.Connection, path: Path, traces: Sequence[bytes]) -> bool:
+    # SQLite reads the file, unused pages included: if this process opened and closed it itself, the system would drop
+    # the locks of all its connections, and the next program that leaves the database would take the log away
+    content = connection.serialize() if traces else b""
+    log = path.with_name(f"{path.name}-wal")
+    written = log.read_bytes() if log.is_file() else b""  # nobody locks this one
+    return any(trace in content or trace in written for trace in traces)
 
 
 def _erase_postgresql(connection: sa.Connection, transactions: Sequence[int]) -> bool:
@@ -292,6 +342,13 @@ def _sentence(error: BaseException | None) -> str:
 def _tune_sqlite(connection: Any, _: Any) -> None:
     connection.isolation_level = None  # transactions begin where we say so, not at the first write
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000", "secure_delete=ON"):
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        "busy_timeout=30000",
+        "secure_delete=ON",
+        "temp_store=MEMORY",  # what a temporary file has held is zeroed by nobody
+    ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()

@@ -10,20 +10,19 @@ synthetic.
 from __future__ import annotations
 
 import asyncio
-import functools
 import html
+import json
 import re
-import ssl
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from simgym.extras import optional_import
 from simgym.seeding import generator
 from simgym.statistics.votes import VoteDistribution, draw_votes
+from simgym.study.browser import Answer, Browser
 from simgym.study.config import Study
 from simgym.study.scripted import MARK
 
@@ -74,7 +73,12 @@ class _Page:
             hidden = {name: html.unescape(value) for name, value in _HIDDEN.findall(content)}
             self.forms.setdefault(action.rpartition("/")[2], {}).update(hidden)
         self.waits = " data-wait" in page
-        self.text = html.unescape(_TAG.sub("", page))
+        self._page = page
+
+    @property
+    def text(self) -> str:
+        """Without tags."""
+        return html.unescape(_TAG.sub("", self._page))
 
 
 class ScriptedParticipant:
@@ -93,12 +97,7 @@ class ScriptedParticipant:
         self.study, self.outcomes, self.traffic = study, list(outcomes), traffic
         self.ledger = Ledger(number=number)
         self._rng = generator(study.seed, "scripted participant", number)
-        self._web = optional_import("httpx2", "study").AsyncClient(
-            base_url=base_url,
-            timeout=120,
-            headers={"User-Agent": "simgym scripted participant"},
-            verify=_certificates(),
-        )
+        self._web = Browser(base_url)
 
     async def play(self) -> Ledger:
         """From the first page to the code."""
@@ -155,7 +154,7 @@ class ScriptedParticipant:
 
     async def _wait(self) -> _Page:
         while True:
-            state = (await self._timed("state", self._web.get("/state"))).json()
+            state = json.loads((await self._timed("state", self._web.get("/state"))).text)
             if state["failed"] or not state["key"].endswith(":replies"):
                 return await self._get("/")
             await asyncio.sleep(0.2)
@@ -167,26 +166,20 @@ class ScriptedParticipant:
         if self.traffic.think:
             await asyncio.sleep(float(self._rng.exponential(self.traffic.think)))
         times = 2 if self._rng.random() < self.traffic.doubled else 1
-        send = [self._timed("form", self._web.post(f"/do/{action}", data=fields)) for _ in range(times)]
+        send = [self._timed("form", self._web.post(f"/do/{action}", fields)) for _ in range(times)]
         answer = (await asyncio.gather(*send))[0]
         return await self._get(answer.headers["location"])
 
-    async def _timed(self, kind: str, request: Any) -> Any:
+    async def _timed(self, kind: str, request: Awaitable[Answer]) -> Answer:
         started = time.perf_counter()
         answer = await request  # redirects are followed by hand: each request has its own time
         self.ledger.times.append((kind, time.perf_counter() - started))
-        if answer.status_code >= 400:
+        if answer.status >= 400:
             raise RuntimeError(
-                f"Scripted participant {self.ledger.number}: {answer.request.url} answered {answer.status_code}: "
+                f"Scripted participant {self.ledger.number}: a {kind} was answered with {answer.status}: "
                 f"{_Page(answer.text).text.strip()[:300]!r}"
             )
         return answer
-
-
-@functools.cache
-def _certificates() -> ssl.SSLContext:
-    """Read once: a client of its own would read them for 60 ms, while all other participants wait."""
-    return ssl.create_default_context()
 
 
 async def play(

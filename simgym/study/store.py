@@ -19,11 +19,13 @@ import hashlib
 import json
 import secrets
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
 from simgym.errors import ConfigurationError
@@ -59,7 +61,7 @@ class Visit:
 
     participant: str
     """Id in the store."""
-    events: list[Event]
+    events: tuple[Event, ...]
     """In order."""
     drafts: Mapping[str, str] = field(default_factory=dict)
     """What is being written, by field."""
@@ -77,6 +79,36 @@ class _Addition:
     recruit: Recruit | None = None
 
 
+class _Recent:
+    """What participants had done when it was last read: events are only ever added, so only new ones are read again."""
+
+    _most = 1000
+
+    def __init__(self) -> None:
+        self._events: OrderedDict[str, tuple[Event, ...]] = OrderedDict()
+
+    def get(self, participant: str) -> tuple[Event, ...]:
+        """The first events of somebody, perhaps all, perhaps none."""
+        return self._events.get(participant, ())
+
+    def put(self, participant: str, events: tuple[Event, ...]) -> None:
+        """Keep events; who came longest ago is forgotten."""
+        self._events[participant] = events
+        self._events.move_to_end(participant)
+        if len(self._events) > self._most:
+            self._events.popitem(last=False)
+
+    def add(self, participant: str, known: int, events: tuple[Event, ...]) -> None:
+        """Keep what was stored after so many events, if just these are known."""
+        before = self.get(participant)
+        if len(before) == known:
+            self.put(participant, (*before, *events))
+
+    def drop(self, participant: str) -> None:
+        """Forget somebody."""
+        self._events.pop(participant, None)
+
+
 class Store:
     """The database of one study."""
 
@@ -90,6 +122,7 @@ class Store:
             ConfigurationError: it is neither.
         """
         self._database = open_database(url)
+        self._recent = _Recent()
 
     async def close(self) -> None:
         """Give back all connections."""
@@ -159,34 +192,53 @@ class Store:
 
         def work(connection: sa.Connection) -> None:
             values = {"id": participant, "secret_hash": hash_secret(secret), "events": 1}
-            connection.execute(sa.insert(tables.participants).values(**values))
-            connection.execute(sa.insert(tables.events), [_row(participant, 0, event, study_hash)])
+            connection.execute(tables.INSERT_PARTICIPANT, values)
+            connection.execute(tables.INSERT_EVENTS, [_row(participant, 0, event, study_hash)])
 
         await self._database.write(work)
-        return secret, Visit(participant, [event])
+        self._recent.put(participant, (event,))
+        return secret, Visit(participant, (event,))
 
     async def find(self, secret: str) -> str | None:
         """The participant with that secret, unless withdrawn."""
         hashed = {"secret_hash": hash_secret(secret)}
-        return await self._database.read(lambda connection: connection.execute(tables.FIND, hashed).scalar())
+        return await self._database.fetch(lambda connection: connection.execute(tables.FIND, hashed).scalar())
 
     async def look(self, secret: str, *, drafts: bool = False) -> Visit | None:
         """Who has that secret, and what they have done; None: nobody has, or they have withdrawn."""
         hashed = {"secret_hash": hash_secret(secret)}
 
         def work(connection: sa.Connection) -> Visit | None:
-            rows = connection.execute(tables.LOOK, hashed).all()
+            rows = connection.execute(tables.LOOK_WITH_DRAFTS if drafts else tables.LOOK, hashed).all()
             if not rows:
                 return None
-            participant = str(rows[0].id)
-            return Visit(participant, _events(rows), _drafts(connection, participant) if drafts else {})
+            participant, count = str(rows[0].id), rows[0].events
+            if not (events := self._events(connection, participant, count)):
+                return None  # withdrawn since the first query
+            texts = {row.field: row.text for row in rows if row.field is not None} if drafts else {}
+            return Visit(participant, events, texts)
 
-        return await self._database.read(work)
+        return await self._database.fetch(work)
 
-    async def events(self, participant: str) -> list[Event]:
+    async def events(self, participant: str) -> tuple[Event, ...]:
         """What a participant has done, in order."""
-        whose = {"participant": participant}
-        return _events(await self._database.read(lambda connection: connection.execute(tables.EVENTS, whose).all()))
+
+        def work(connection: sa.Connection) -> tuple[Event, ...]:
+            count = connection.execute(tables.COUNT, {"participant": participant}).scalar()
+            return self._events(connection, participant, count) if count else ()
+
+        return await self._database.fetch(work)
+
+    def _events(self, connection: sa.Connection, participant: str, count: int) -> tuple[Event, ...]:
+        """What somebody has done who has done at least so much; empty: they have withdrawn meanwhile."""
+        events = self._recent.get(participant)
+        if len(events) < count:
+            rows = connection.execute(tables.EVENTS, {"participant": participant, "known": len(events)})
+            events = (*events, *_events(rows))
+            if len(events) < count:
+                return ()
+            self._recent.put(participant, events)
+        return events
 
     async def append(
         self,
@@ -212,10 +264,14 @@ class Store:
         Raises:
             AlreadyTakesPart: the recruitment id is taken.
         """
+        dated = tuple(replace(event, at=event.at or _now()) for event in events)
         addition = _Addition(
-            participant=participant, known=known, events=lambda _: events, study_hash=study_hash, recruit=recruit
+            participant=participant, known=known, events=lambda _: dated, study_hash=study_hash, recruit=recruit
         )
-        return await self._database.write(lambda connection: _append(connection, addition))
+        stored = await self._database.write(lambda connection: _append(connection, addition))
+        if stored:
+            self._recent.add(participant, known, dated)
+        return stored
 
     async def append_assigned(
         self, participant: str, known: int, stratum: str, event: Callable[[int], Event], study_hash: str
@@ -233,8 +289,8 @@ class Store:
 
     async def person(self, participant: str) -> str | None:
         """The canonical recruitment id of a participant; None if there is none."""
-        query = sa.select(tables.recruits.c.person).where(tables.recruits.c.participant == participant)
-        return await self._database.read(lambda connection: connection.execute(query).scalar())
+        whose = {"participant": participant}
+        return await self._database.fetch(lambda connection: connection.execute(tables.PERSON, whose).scalar())
 
     async def save_draft(self, participant: str, name: str, text: str) -> None:
         """Keep what is being written; the last text of a field counts. Of who has withdrawn nothing is kept."""
@@ -253,7 +309,7 @@ class Store:
 
     async def drafts(self, participant: str) -> dict[str, str]:
         """What is being written, by field."""
-        return await self._database.read(lambda connection: _drafts(connection, participant))
+        return await self._database.fetch(lambda connection: _drafts(connection, participant))
 
     async def withdraw(self, participant: str) -> str:
         """Delete all that a participant has given; only that somebody withdrew remains.
@@ -263,12 +319,13 @@ class Store:
         """
         ticket = secrets.token_urlsafe(32)
         await self._database.write(lambda connection: _withdraw(connection, participant, hash_secret(ticket)))
+        self._recent.drop(participant)
         return ticket
 
     async def erased(self, ticket: str) -> bool | None:
         """Is nothing left on the disk of what was deleted? None: nobody has withdrawn with that ticket."""
         query = sa.select(tables.erasures.c.trace).where(tables.erasures.c.ticket_hash == hash_secret(ticket))
-        row = await self._database.read(lambda connection: connection.execute(query).first())
+        row = await self._database.fetch(lambda connection: connection.execute(query).first())
         return None if row is None else row.trace is None
 
     async def erase(self) -> bool:
@@ -305,12 +362,14 @@ class Store:
             await asyncio.sleep(0.2)
         return Purge(gone, erased)
 
-    async def journeys(self) -> list[tuple[str, list[Event]]]:
+    async def journeys(self) -> list[tuple[str, tuple[Event, ...]]]:
         """Every participant who has not withdrawn, with their events, in the order of their ids."""
-        query = sa.select(tables.events).order_by(tables.events.c.participant, tables.events.c.number)
+        whole = tables.events.c
+        query = sa.select(whole.participant, whole.key, whole.payload, whole.at)
+        query = query.order_by(whole.participant, whole.number)
         by_participant: dict[str, list[Any]] = {}
-        for row in await self._database.read(lambda connection: connection.execute(query).all()):
-            by_participant.setdefault(str(row.participant), []).append(row)
+        for participant, *event in await self._database.read(lambda connection: connection.execute(query).all()):
+            by_participant.setdefault(str(participant), []).append(event)
         return [(participant, _events(rows)) for participant, rows in by_participant.items()]
 
     async def withdrawn(self) -> int:
@@ -350,17 +409,17 @@ def _append(connection: sa.Connection, addition: _Addition) -> bool:
     ):
         return False
     rows = [_row(addition.participant, number, event, addition.study_hash) for number, event in enumerate(new, known)]
-    connection.execute(sa.insert(tables.events), rows)
+    connection.execute(tables.INSERT_EVENTS, rows)
     if addition.stratum is not None:
         values = {"stratum": addition.stratum, "position": position, "participant": addition.participant}
         connection.execute(sa.insert(assignments).values(**values))
     if addition.recruit is not None:
         text = json.dumps(addition.recruit.parameters, ensure_ascii=False)
         values = {"participant": addition.participant, "person": addition.recruit.person, "parameters": text}
-        try:
-            connection.execute(sa.insert(tables.recruits).values(**values))
-        except IntegrityError:
-            raise AlreadyTakesPart from None  # the database's own words name the id
+        # a conflict as a count and not as an error, which PostgreSQL writes into its own log with the id
+        insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+        if connection.execute(insert(tables.recruits).on_conflict_do_nothing(), values).rowcount != 1:
+            raise AlreadyTakesPart
     return True
 
 
@@ -399,8 +458,8 @@ def _drafts(connection: sa.Connection, participant: str) -> dict[str, str]:
     return {row.field: row.text for row in connection.execute(tables.DRAFTS, {"participant": participant})}
 
 
-def _events(rows: Iterable[Any]) -> list[Event]:
-    return [Event(row.key, json.loads(row.payload), row.at) for row in rows]
+def _events(rows: Iterable[Any]) -> tuple[Event, ...]:
+    return tuple(Event(key, json.loads(payload), at) for key, payload, at in rows)
 
 
 def _row(participant: str, number: int, event: Event, study_hash: str) -> dict[str, Any]:

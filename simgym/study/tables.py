@@ -70,18 +70,28 @@ erasures = sa.Table(
 FIND = sa.select(participants.c.id).where(
     participants.c.secret_hash == sa.bindparam("secret_hash"), participants.c.withdrawn_at.is_(None)
 )
+COUNT = sa.select(participants.c.events).where(
+    participants.c.id == sa.bindparam("participant"), participants.c.withdrawn_at.is_(None)
+)
 EVENTS = (
     sa.select(events.c.key, events.c.payload, events.c.at)
-    .where(events.c.participant == sa.bindparam("participant"))
+    .where(events.c.participant == sa.bindparam("participant"), events.c.number >= sa.bindparam("known"))
     .order_by(events.c.number)
 )
-LOOK = (
-    sa.select(participants.c.id, events.c.key, events.c.payload, events.c.at)
-    .join(events, events.c.participant == participants.c.id)
+"""From that number on."""
+LOOK = sa.select(participants.c.id, participants.c.events).where(
+    participants.c.secret_hash == sa.bindparam("secret_hash"), participants.c.withdrawn_at.is_(None)
+)
+LOOK_WITH_DRAFTS = (
+    sa.select(participants.c.id, participants.c.events, drafts.c.field, drafts.c.text)
+    .outerjoin(drafts, drafts.c.participant == participants.c.id)
     .where(participants.c.secret_hash == sa.bindparam("secret_hash"), participants.c.withdrawn_at.is_(None))
-    .order_by(events.c.number)
 )
+"""A row a draft, or one without."""
 DRAFTS = sa.select(drafts.c.field, drafts.c.text).where(drafts.c.participant == sa.bindparam("participant"))
+PERSON = sa.select(recruits.c.person).where(recruits.c.participant == sa.bindparam("participant"))
+INSERT_PARTICIPANT = sa.insert(participants)
+INSERT_EVENTS = sa.insert(events)
 CLAIM = (
     sa.update(participants)
     .where(

@@ -101,6 +101,15 @@ def test_whatever_was_said_or_named_stays_text() -> None:
     assert page.count("&lt;script&gt;") > 5
 
 
+def test_no_character_of_a_written_page_acts_unseen(tmp_path: Path) -> None:
+    acting = "\x1b[31m\x9b\u202eEVIL\u2066\u200b\x00\r\x85"
+    write_report(tmp_path / "r.html", *made(assistant=f"a{acting}", said=acting, calls=(call(0, acting),)))
+    for path in tmp_path.rglob("*.html"):
+        page = path.read_bytes().decode()
+        assert page.replace("\n", "").replace("\t", "").isprintable()
+        assert "‹U+202E›EVIL" in page
+
+
 def test_the_page_asks_for_nothing_outside_itself() -> None:
     page = render_report(*made())
     assert "default-src 'none'" in page

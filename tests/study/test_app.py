@@ -8,8 +8,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from fastapi.testclient import TestClient
 from people import Forms, Person, make_app, small_study
+from starlette.testclient import TestClient
 
 from simgym.assistants import AssistantTurn
 from simgym.errors import ConfigurationError

@@ -6,11 +6,11 @@ import logging
 import time
 
 import pytest
-from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from people import Forms, Person, make_app, small_study
 from sqlalchemy.exc import OperationalError
+from starlette.testclient import TestClient
 
 from simgym.assistants import AssistantTurn
 from simgym.errors import DatabaseUnavailable, MalformedFile
@@ -131,7 +131,20 @@ def test_wrong_admin_tokens_lock_nobody_out(recruiting):
     statuses = [recruiting.get("/admin", auth=("", f"wrong-{number}")).status_code for number in range(80)]
     assert statuses[0] == 401
     assert statuses[-1] == 429
+    asked = recruiting.get("/admin")  # as a browser does before it asks its user
+    assert (asked.status_code, asked.headers["WWW-Authenticate"]) == (401, 'Basic realm="study"')
     assert recruiting.get("/admin", auth=("", TOKEN)).status_code == 200
+
+
+@pytest.mark.parametrize("header", ["", "Basic", "Basic ####", "Basic /w==", "Bearer " + TOKEN, "Basic " + TOKEN])
+def test_credentials_that_are_none_are_refused(recruiting, header):
+    assert recruiting.get("/admin/export", headers={"Authorization": header}).status_code == 401
+
+
+def test_whoever_only_looks_whether_a_page_is_there_begins_nothing(study, tmp_path):
+    with TestClient(make_app(study, tmp_path)) as client:
+        assert client.head("/").status_code == 405
+    assert asyncio.run(Store(f"sqlite:///{tmp_path}/study.db").journeys()) == []
 
 
 @pytest.mark.parametrize("origin", ["http://[evil", "null", "", "http://", "//", "http://a:b:c"])
@@ -190,7 +203,7 @@ def test_a_database_that_goes_away_asks_participants_to_wait(study, tmp_path, mo
 
     with TestClient(make_app(study, tmp_path)) as client:
         Person(client)
-        monkeypatch.setattr("simgym.study.database.Sqlite.read", away)
+        monkeypatch.setattr("simgym.study.database.Sqlite.fetch", away)
         answer = client.get("/")
     assert answer.status_code == 503
     assert "What you sent before is kept" in answer.text

@@ -4,10 +4,10 @@ import re
 import sqlite3
 
 import pytest
-from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from people import Forms, Person, make_app
+from starlette.testclient import TestClient
 
 from simgym.assistants import AssistantTurn
 from simgym.errors import ConfigurationError

@@ -6,6 +6,7 @@ import random
 import sqlite3
 from pathlib import Path
 
+import asyncpg
 import pytest
 import sqlalchemy as sa
 from hypothesis import given, settings
@@ -47,6 +48,50 @@ def test_of_many_that_append_at_once_one_wins(database):
     assert sum(won) == 1
     assert [event.key for event in events] == ["opened", "consented"]
     assert events[1].payload["by"] == won.index(True)
+
+
+async def fresh(url, participant):
+    """The events as somebody reads them who has read nothing before."""
+    store = Store(url)
+    try:
+        return await store.events(participant)
+    finally:
+        await store.close()
+
+
+def test_what_a_server_remembers_is_what_is_stored_whoever_stored_it(database):
+    async def scenario(first):
+        second = Store(database)
+        secret, visit = await first.open("h")
+        who, known, seen = visit.participant, 1, []
+        for store in (first, second, second, first, first, second):
+            event = Event(f"k{known}", {"text": f"\u2028 {known}", "list": [1, {"a": None}]})
+            assert await store.append(who, known, [event], "h")
+            known += 1
+            stored = await fresh(database, who)
+            seen += [stored == (await each.look(secret)).events == await each.events(who) for each in (first, second)]
+        await second.withdraw(who)
+        gone = [await first.look(secret), await first.events(who), await second.look(secret), await second.events(who)]
+        await second.close()
+        return seen, gone
+
+    assert run(database, scenario) == ([True] * 12, [None, (), None, ()])
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_connections_that_a_restarted_server_has_closed_are_made_anew(database):
+    async def scenario(store):
+        who = (await store.open("h"))[1].participant
+        for known in (1, 2):
+            await store.events(who)  # a connection of either kind lies ready
+            admin = await asyncpg.connect(database)
+            others = "datname = current_database() AND pid <> pg_backend_pid()"
+            await admin.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}")
+            await admin.close()
+            assert await store.append(who, known, [Event(f"k{known}")], "h")
+        return [event.key for event in await fresh(database, who)]
+
+    assert run(database, scenario) == ["opened", "k1", "k2"]
 
 
 def test_two_servers_at_one_database_assign_every_position_once(database):
@@ -113,6 +158,32 @@ def test_a_recruitment_id_takes_part_once_and_nothing_else_is_stored_with_it(dat
     assert len(kept) == 2
 
 
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_the_log_of_the_database_names_nobody_who_comes_twice(database):
+    async def scenario(store):
+        for _ in range(2):
+            who = (await store.open("h"))[1].participant
+            with contextlib.suppress(AlreadyTakesPart):
+                await store.append(who, 1, [Event("consented")], "h", recruit=Recruit("named-twice", {"ID": "me"}))
+        admin = await asyncpg.connect(database)
+        data = Path(await admin.fetchval("SHOW data_directory"))
+        await admin.close()
+        return (data.parent / "log").read_text()
+
+    assert "named-twice" not in run(database, scenario)
+
+
+def test_sqlite_writes_no_temporary_files(tmp_path):
+    def place(connection):
+        return connection.exec_driver_sql("PRAGMA temp_store").scalar()
+
+    async def scenario(store):
+        database = store._database
+        return await database.read(place), await database.fetch(place), await database.write(place)
+
+    assert run(f"sqlite:///{tmp_path}/s.db", scenario) == (2, 2, 2)  # 2: in memory
+
+
 def test_whoever_has_withdrawn_can_store_nothing_more(database):
     async def scenario(store):
         secret, visit = await store.open("h")
@@ -132,7 +203,7 @@ def test_any_text_comes_back_as_it_was(database):
     async def scenario(store):
         participant = (await store.open("h"))[1].participant
         await store.append(participant, 1, [Event("k", {"text": text})], "h")
-        return (await store.events(participant))[-1].payload["text"]
+        return (await fresh(database, participant))[-1].payload["text"]
 
     assert run(database, scenario) == text
 

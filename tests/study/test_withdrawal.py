@@ -3,13 +3,15 @@
 import asyncio
 import re
 import sqlite3
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import asyncpg
 import pytest
-from fastapi.testclient import TestClient
 from people import Forms, Person, make_app
+from starlette.testclient import TestClient
 
 from simgym.study.journey import Event
 from simgym.study.store import Store
@@ -67,6 +69,32 @@ def test_a_deletion_that_a_restart_interrupts_goes_on(study, tmp_path):
             time.sleep(0.05)
         assert re.search("All that you wrote is deleted", client.get("/withdrawn").text)
     assert left(tmp_path) == 0
+
+
+def test_after_a_deletion_the_log_of_writes_is_still_held(tmp_path):
+    """Another program that has read, and leaves, would otherwise delete it, with all that is written from then on."""
+    file = tmp_path / "study.db"
+    count = (
+        "import sqlite3, sys; connection = sqlite3.connect(sys.argv[1]); "
+        "print(connection.execute('SELECT count(*) FROM events').fetchone()); connection.close()"
+    )
+
+    def counted_by_another_program():
+        return subprocess.run([sys.executable, "-c", count, file], capture_output=True, text=True, check=True).stdout
+
+    async def scenario():
+        store = Store(f"sqlite:///{file}")
+        await store.begin(name="s", kind="real", settings={}, study_hash="h")
+        stays, leaves = [(await store.open("h"))[1].participant for _ in range(2)]
+        await store.withdraw(leaves)
+        assert await store.erase()
+        before = counted_by_another_program()
+        assert await store.append(stays, 1, [Event("k", {"text": "kept"})], "h")
+        after = counted_by_another_program()
+        await store.close()
+        return before, after
+
+    assert asyncio.run(scenario()) == ("(1,)\n", "(2,)\n")
 
 
 def test_rows_that_another_program_deletes_without_zeroing_are_found(study, tmp_path):
