@@ -7,7 +7,9 @@ of an assistant that pass. The people are the user turns of a file with WildChat
 and `content`), which is not part of simgym, and `role_flips/honest.txt`: sentences that hold the words of an assistant
 and are a person's. The assistants are `role_flips/planted.txt`, in thirteen languages. Both lists
 are our own. Two thirds of them were written before the check and a third by somebody else; of that third it caught 86 %
-unseen, 55 of 64, and flagged none of 20 honest ones. It was then mended by both: now they are a regression test.
+unseen, 55 of 64, and flagged none of 20 honest ones. A later list was harder: it caught 37 of 42 unseen, and flagged 9
+of 134 honest ones, most of which do not occur in people's turns. It was then mended by all: now they are a regression
+test.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 Where nothing enforces a schema, models put fences and prose around an object, leave a comma behind the last item, use
 single quotes, or write LaTeX, regular expressions and Windows paths with one backslash. `json_repair` mends such
-objects, and much else by guessing; its reading counts only where there is no other one:
+objects, and much else by guessing (comments, Python's `None` and capitals of keys need no guessing, and are read before
+it); its reading counts only where there is no other one:
 
 * the object is closed, so nothing was cut off;
 * the reading has every letter and digit of the text, in order: only punctuation was mended;
@@ -19,8 +20,13 @@ import re
 from typing import Any
 
 _LONGEST_MENDED = 50_000  # characters; mending is slower than reading
-_DECODER = json.JSONDecoder(strict=False)  # line breaks in strings are common, and have one reading
 _ESCAPE = re.compile(r'\\(?:(["\\/nrt]|[bf](?![A-Za-z])|u[0-9a-fA-F]{4})|)')
+_OUTSIDE = re.compile(
+    r'(?P<string>"(?:\\.|[^"\\])*")|/\*.*?\*/|(?<!:)//[^\n]*|#[^\n]*|\b(?P<word>None|True|False)\b|'
+    r"(?<![\w.+-])(?P<number>0+\d+|\d+\.)(?=\s*[,}\]])",
+    re.DOTALL,
+)
+_QUOTATION_MARKS = str.maketrans(dict.fromkeys("“”„", '"'))
 _UNTOLD = re.compile(r"\\[nrtbf]|\\u[0-9a-fA-F]{4}|[\W_]")
 
 
@@ -31,14 +37,58 @@ def read_objects(reply: str, key: str) -> list[dict[str, Any]]:
         More than one where the reply has them: whether they agree is for the caller to say. None where there is no
         such object, or where one of them can be read in more than one way.
     """
-    text = double_lone_backslashes(reply)
-    objects, rest = _strict(text)
-    matching = [value for value in objects if key in value]
+    text = _unpacked(double_lone_backslashes(reply))
+    start = max(0, text.find("{"))
+    for candidate in (text, text[:start] + _normalised(text[start:])):
+        objects, rest = _strict(candidate)
+        if matching := _with_key(objects, key):
+            break
     if matching:
         brace = rest.find("{")  # of an object that could not be read, perhaps the model's own beside a quotation
         return [] if brace >= 0 and _mentions(key, rest[brace:]) else matching
     mended = _mended(text)
-    return [mended] if mended is not None and key in mended else []
+    return _with_key([] if mended is None else [mended], key)
+
+
+def _unpacked(text: str) -> str:
+    """What a JSON string holds whose content is JSON; other texts as they are."""
+    try:
+        inner = json.loads(text) if text.lstrip().startswith('"') else None
+    except (ValueError, RecursionError):
+        inner = None
+    return inner if isinstance(inner, str) else text
+
+
+def _normalised(text: str) -> str:
+    """The text with what stands outside of its strings as JSON has it: no comments, `null` for `None`, 8 for 08."""
+    if '"' not in text:
+        text = text.translate(_QUOTATION_MARKS)
+    return _OUTSIDE.sub(_as_json, text)
+
+
+def _as_json(match: re.Match[str]) -> str:
+    if match["string"] is not None:
+        return match["string"]
+    if match["word"] is not None:
+        return {"None": "null", "True": "true", "False": "false"}[match["word"]]
+    number = match["number"]
+    return "" if number is None else number.lstrip("0").removesuffix(".") or "0"
+
+
+def _with_key(objects: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
+    """Those that have a key, in whatever capitals, or, if there is one object alone, the object inside it."""
+    matching = [value for value in (_in_small_letters(value, key) for value in objects) if key in value]
+    if matching or len(objects) != 1 or len(objects[0]) != 1:
+        return matching
+    (inner,) = objects[0].values()
+    return _with_key([inner], key) if isinstance(inner, dict) else []
+
+
+def _in_small_letters(value: dict[str, Any], key: str) -> dict[str, Any]:
+    """The object with its keys in small letters if the key is written in others; empty if it is there twice."""
+    if sum(name.lower() == key for name in value) > 1:
+        return {}
+    return value if key in value else {name.lower(): entry for name, entry in value.items()}
 
 
 def double_lone_backslashes(text: str) -> str:
@@ -67,6 +117,18 @@ def _strict(text: str) -> tuple[list[dict[str, Any]], str]:
     return objects, " ".join([*around, text[end:]])
 
 
+def _with_one_value_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; a key that stands in it twice, with different values, has two readings."""
+    value = dict(pairs)
+    if len(value) != len(pairs) and any(repr(value[name]) != repr(entry) for name, entry in pairs):
+        raise ValueError("a key with several values")
+    return value
+
+
+# line breaks in strings are common, and have one reading
+_DECODER = json.JSONDecoder(strict=False, object_pairs_hook=_with_one_value_each)
+
+
 def _mended(text: str) -> dict[str, Any] | None:
     """The one object between the first and the last brace, if it has one reading."""
     from json_repair import repair_json  # slow to import, and seldom needed
@@ -87,7 +149,7 @@ def _mended(text: str) -> dict[str, Any] | None:
 
 def _mentions(key: str, text: str) -> int:
     """How often a key, or what looks like it, stands before a colon."""
-    return len(re.findall(rf"(?<!\w){re.escape(key)}[\"']?\s*:", text))
+    return len(re.findall(rf"(?<!\w){re.escape(key)}[\"']?\s*:", text, re.IGNORECASE))
 
 
 def _told(text: str) -> str:

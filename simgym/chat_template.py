@@ -36,6 +36,7 @@ _MARKER = "OpenUserTurnMarkerZq7"
 _known_controls: WeakKeyDictionary[Any, tuple[tuple[int, int, str], _Controls]] = WeakKeyDictionary()
 _keeps_system: dict[str, bool] = {}
 _reads_parts: dict[str, bool] = {}
+_loses: dict[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +249,11 @@ def _rendered(
         raise ConfigurationError(
             "The tokenizer has no chat template. Use an instruction-tuned model, or set tokenizer.chat_template."
         )
+    if lost := _lost(tokenizer):
+        raise ConfigurationError(
+            f"The model's chat template leaves out or alters what the {lost} says, so the model would not read the "
+            "conversation. Use another chat_template."
+        )
     roles = [message["role"] for message in plain]
     if next_role == "user":
         plain = [*plain, {"role": "user", "content": _MARKER}]
@@ -361,23 +367,41 @@ def _apply(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, A
     return text
 
 
+def _lost(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Whose words are missing from what the template writes of a short conversation; empty if nobody's."""
+    template = str(tokenizer.chat_template)
+    if template not in _loses:
+        talk = [("user", "First" + _MARKER), ("assistant", "Reply" + _MARKER), ("user", "Second" + _MARKER)]
+        try:
+            text = _applied(tokenizer, [{"role": role, "content": words} for role, words in talk])
+        except TookTooLong:
+            raise
+        except Exception:  # it refuses, and says so when it is asked for a prompt
+            return ""
+        _loses[template] = next((role for role, words in talk if words not in text), "")
+    return _loses[template]
+
+
 def _wants_parts(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether the template reads contents as lists of parts only, as those of some models that see images do."""
     template = str(tokenizer.chat_template)
     if template not in _reads_parts:
-        message: dict[str, Any] = {"role": "user", "content": _MARKER}
-        parts = {"role": "user", "content": [{"type": "text", "text": _MARKER}]}
-        _reads_parts[template] = not _shows(tokenizer, message) and _shows(tokenizer, parts)
+        part = {"type": "text", "text": _MARKER}
+        shown = _shown(tokenizer, [part])
+        _reads_parts[template] = (
+            _MARKER not in _shown(tokenizer, _MARKER) and _MARKER in shown and str(part) not in shown
+        )
     return _reads_parts[template]
 
 
-def _shows(tokenizer: PreTrainedTokenizerBase, message: dict[str, Any]) -> bool:
+def _shown(tokenizer: PreTrainedTokenizerBase, content: Any) -> str:
+    """What the template writes of a user message; empty if it refuses."""
     try:
-        return _MARKER in _apply(tokenizer, [message])
+        return _apply(tokenizer, [{"role": "user", "content": content}])
     except TookTooLong:
         raise
     except Exception:  # jinja2 templates raise what they like
-        return False
+        return ""
 
 
 def _folded(plain: Sequence[dict[str, str]]) -> list[dict[str, str]]:

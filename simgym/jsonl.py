@@ -8,7 +8,6 @@ readers of the same file would refuse them, too.
 
 from __future__ import annotations
 
-import codecs
 import json
 import math
 import os
@@ -17,18 +16,10 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from simgym.errors import MalformedFile
+from simgym.text_files import SUSPECTS, without_mark
 
 LONGEST_LINE = 64 * 2**20
 """Bytes of a line; a longer one is an error instead of a full memory."""
-
-_FIRST_BYTES = (  # longest marks first: that of UTF-32 begins with that of UTF-16
-    (codecs.BOM_UTF32_LE, "UTF-32"),
-    (codecs.BOM_UTF32_BE, "UTF-32"),
-    (codecs.BOM_UTF16_LE, "UTF-16"),
-    (codecs.BOM_UTF16_BE, "UTF-16"),
-    (b"\x1f\x8b", "gzip"),
-    (b"\x28\xb5\x2f\xfd", "zstd"),
-)
 
 
 def read_jsonl(
@@ -72,7 +63,7 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, bytes]]:
         while line := file.readline(LONGEST_LINE + 1):
             number += 1
             if number == 1:
-                line = _without_mark(line, path)
+                line = without_mark(line, path)
             if len(line) > LONGEST_LINE:
                 raise MalformedFile(
                     f"{path}, line {number}: longer than {LONGEST_LINE // 2**20} MiB. Is it JSONL, one object a line?"
@@ -92,8 +83,7 @@ def parse_line(
         return parse_json(line.decode("utf-8", errors), allow_nan=allow_nan)
     except UnicodeDecodeError as error:
         raise MalformedFile(
-            f"{where}: not UTF-8 (byte 0x{line[error.start]:02x} at position {error.start}); it looks like Latin-1 or "
-            "Windows-1252. Save the file as UTF-8."
+            f"{where}: not UTF-8 (byte 0x{line[error.start]:02x} at position {error.start}); {SUSPECTS}"
         ) from error
     except ValueError as error:
         raise MalformedFile(f"{where}: not JSON ({error}). Mend or remove it.") from error
@@ -109,7 +99,7 @@ def read_json(path: str | Path) -> Any:
         data = Path(path).read_bytes()
     except OSError as error:
         raise MalformedFile(f"Cannot read {path}: {error.strerror}.") from error
-    return parse_line(_without_mark(data, path), str(path))
+    return parse_line(without_mark(data, path), str(path))
 
 
 def parse_json(text: str, *, allow_nan: bool = False) -> Any:
@@ -141,22 +131,6 @@ def cut_torn_line(path: Path) -> None:
             position -= step
         if position < size:
             file.truncate(position)
-
-
-def _without_mark(data: bytes, path: str | Path) -> bytes:
-    """The beginning of a file without UTF-8's byte order mark.
-
-    Raises:
-        MalformedFile: it is in another encoding, or compressed.
-    """
-    name = next((name for mark, name in _FIRST_BYTES if data.startswith(mark)), None)
-    if name is None and b"\0" in data[:4]:  # JSON holds no NUL: half of a wide character
-        name = "UTF-32" if b"\0\0" in data[:4] else "UTF-16"
-    if name in ("gzip", "zstd"):
-        raise MalformedFile(f"{path} is compressed ({name}). Unpack it first.")
-    if name is not None:
-        raise MalformedFile(f"{path} looks like {name}, expected UTF-8. Save the file as UTF-8.")
-    return data.removeprefix(codecs.BOM_UTF8)
 
 
 def _refuse(constant: str) -> NoReturn:

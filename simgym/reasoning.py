@@ -1,13 +1,15 @@
 """What a model thinks, told from what it says.
 
 Models that reason write their thoughts before their reply, in a block that their chat template knows: `<think>` and
-`</think>`, `[THINK]` and `[/THINK]`, gpt-oss's and Gemma's channels. Some templates open the block themselves, so that
+`</think>` (or a tag of such a name), `[THINK]` and `[/THINK]`, gpt-oss's and Gemma's channels; some put a frame round
+their reply, too, `<answer>` and `</answer>`. Some templates open the block themselves, so that
 the text begins inside it; some servers take the thoughts out and send them in a field of their own. Whatever the way,
 the thoughts belong to the transcript and to nobody's ears: not to the other seat, not to the judge.
 
 A block is one that stands where the reply would begin. A user who asks what `<think>` means, or a reply that quotes it
 later on, is left alone. Where the prompt is not known, as behind a server, the end of a block without its beginning is
-taken for that of a block which the prompt opened, if it stands on a line's end or a line of its own.
+taken for that of a block which the prompt opened, if it stands on a line's end, a line of its own, or right behind the
+end of a sentence.
 """
 
 from __future__ import annotations
@@ -18,18 +20,38 @@ from typing import Literal
 
 from simgym.faults import Fault, FaultKind
 
-_TAGS = (
-    *(("<" + name + ">", "</" + name + ">") for name in ("think", "thinking", "thought", "reasoning", "seed:think")),
-    ("[THINK]", "[/THINK]"),
-    ("<|START_THINKING|>", "<|END_THINKING|>"),
-    ("◁think▷", "◁/think▷"),
-    ("<|channel>thought", "<channel|>"),
+_NAMED = r"[\w:]{0,20}?(?:think(?:ing)?|thoughts?|reasoning|monologue|scratchpad)"
+"""Names of tags: `<think>`, `<seed:think>`, `<longcat_think>`, `<antThinking>`, `<inner_thoughts>`."""
+_MARKS = {
+    "[THINK]": "[/THINK]",
+    "<|START_THINKING|>": "<|END_THINKING|>",
+    "<|begin_of_thought|>": "<|end_of_thought|>",
+    "<|inner_prefix|>": "<|inner_suffix|>",
+    "<|think|>": "<|end|>",
+    "◁think▷": "◁/think▷",
+    "<|channel>thought": "<channel|>",
+}
+"""Beginning and end of a block, by family of models, where they are no tags."""
+_CLOSED_BY = {closing: opening for opening, closing in _MARKS.items() if opening != "<|think|>"}
+_OPENING = re.compile(rf"<({_NAMED})\s*>|{'|'.join(map(re.escape, _MARKS))}", re.IGNORECASE)
+_CLOSING = re.compile(rf"</({_NAMED})\s*>|{'|'.join(map(re.escape, _CLOSED_BY))}", re.IGNORECASE)
+_FIRST_MARK = re.compile(f"(?P<opening>{_OPENING.pattern})|(?P<closing>{_CLOSING.pattern})", re.IGNORECASE)
+_ALONE_BEFORE = re.compile(r"(?:^|\n)[ \t]*\Z|[.!?。！？…)]\Z")
+_ALONE_BEHIND = re.compile(r"[ \t]*(?:\n|\Z)")
+_ANSWER = re.compile(
+    r"<(?P<tag>answer|response|output|solution)>(?P<tagged>.*?)(?:</(?P=tag)>\s*)?\Z|"
+    r"<\|START_RESPONSE\|>(?P<cohere>.*?)(?:<\|END_RESPONSE\|>.*)?\Z|"
+    r"<\|begin_of_solution\|>(?P<open>.*?)(?:<\|end_of_solution\|>.*)?\Z|"
+    r"<\|begin\|>assistant<\|content\|>(?P<solar>.*)\Z",
+    re.DOTALL | re.IGNORECASE,
 )
-"""Beginning and end of a block, by family of models."""
-_CLOSING = {closing: opening for opening, closing in _TAGS}
-_CLOSING_MARKS = "|".join(map(re.escape, _CLOSING))
-_FIRST_MARK = re.compile("|".join(re.escape(mark) for pair in _TAGS for mark in pair))
-_ALONE = re.compile(rf"(?:^|\n)[ \t]*(?:{_CLOSING_MARKS})|(?:{_CLOSING_MARKS})[ \t]*(?:\n|$)")
+"""What some families put round all that they say behind their thoughts."""
+_PLAIN = re.compile(
+    r"here(?:'s| is) my thought process:(?P<granite>.*?)here(?:'s| is) my response:(?P<granite_said>.*)\Z|"
+    r"analysis(?P<harmony>.*?)assistantfinal(?P<harmony_said>.*)\Z",
+    re.DOTALL | re.IGNORECASE,
+)
+"""Families that mark both in plain words: Granite, and gpt-oss whose control tokens were dropped."""
 _CHANNEL = re.compile(r"<\|channel\|>\s*(?P<name>\w+)(?:(?!<\|message\|>).){0,200}?<\|message\|>", re.DOTALL)
 _CHANNEL_ENDS = re.compile(r"<\|(?:end|return|call|start|channel)\|>")
 _SAID_CHANNEL = "final"
@@ -71,29 +93,55 @@ def split_reasoning(text: str, *, prompt: str | None = None) -> Spoken:
     """
     if _CHANNEL.match(text.lstrip()):
         return _of_channels(text)
+    if (plain := _PLAIN.match(text.lstrip())) is not None:
+        thought, said = (part for part in plain.groups() if part is not None)
+        return Spoken(said.strip(), thought.strip(), divided=True)
     thoughts: list[str] = []
     opening = opened_by(prompt or "")
     if opening is None and prompt is None:
         opening = _opened_unseen(text)
     while opening is not None or (opening := _opened_at(text.lstrip())) is not None:
-        thought, closed, rest = text.lstrip().removeprefix(opening).partition(dict(_TAGS)[opening])
-        thoughts.append(thought.strip())
-        if not closed:
+        block = text.lstrip()
+        block = block[len(opening) :] if block.startswith(opening) else block
+        closing = _closing_of(opening).search(block)
+        thoughts.append(block[: closing.start()].strip() if closing else block.strip())
+        if closing is None:
             return Spoken("", _joined(thoughts), unfinished=True, divided=True)
-        text, opening = rest, None
-    return Spoken(text.lstrip(), _joined(thoughts), divided=True) if thoughts else Spoken(text)
+        text, opening = block[closing.end() :], None
+    return Spoken(_unwrapped(text.lstrip()), _joined(thoughts), divided=True) if thoughts else Spoken(text)
 
 
 def _opened_at(text: str) -> str | None:
-    return next((mark for mark, _ in _TAGS if text.startswith(mark)), None)
+    opening = _OPENING.match(text)
+    return opening.group() if opening else None
+
+
+def _closing_of(opening: str) -> re.Pattern[str]:
+    """What ends a block."""
+    closing = next((end for begin, end in _MARKS.items() if begin.lower() == opening.lower()), None)
+    if closing is not None:
+        return re.compile(re.escape(closing), re.IGNORECASE)
+    return re.compile(rf"</{re.escape(opening[1:-1].strip())}\s*>", re.IGNORECASE)
 
 
 def _opened_unseen(text: str) -> str | None:
     """The beginning of the block whose end is the first mark in a text, if that end stands alone."""
     first = _FIRST_MARK.search(text)
-    if first is None or first.group() not in _CLOSING:
+    if first is None or first["opening"] is not None:
         return None
-    return _CLOSING[first.group()] if _ALONE.search(text, max(0, first.start() - 80), first.end() + 80) else None
+    before = text[max(0, first.start() - 80) : first.start()]
+    if _ALONE_BEFORE.search(before) is None and _ALONE_BEHIND.match(text, first.end()) is None:
+        return None
+    closing = first.group()
+    return next((begin for end, begin in _CLOSED_BY.items() if end.lower() == closing.lower()), f"<{closing[2:]}")
+
+
+def _unwrapped(text: str) -> str:
+    """What is said behind the thoughts, out of the frame that some families put round it."""
+    frame = _ANSWER.match(text)
+    if frame is None:
+        return text
+    return next((said for name, said in frame.groupdict().items() if said and name != "tag"), "").strip()
 
 
 def _joined(thoughts: list[str]) -> str:
@@ -102,18 +150,19 @@ def _joined(thoughts: list[str]) -> str:
 
 def is_reasoning_mark(token: str) -> bool:
     """Whether a token begins or ends a block of thoughts."""
-    return any(token in pair for pair in _TAGS)
+    return _OPENING.fullmatch(token) is not None or _CLOSING.fullmatch(token) is not None
 
 
 def has_marks(text: str) -> bool:
     """Whether a text may hold thoughts: a quick look, for texts that need not be taken apart."""
-    return _FIRST_MARK.search(text) is not None or "<|channel|>" in text
+    return _FIRST_MARK.search(text) is not None or "<|channel|>" in text or _PLAIN.match(text.lstrip()) is not None
 
 
 def opened_by(prompt: str) -> str | None:
     """The beginning of a block at the end of a prompt; who quotes one in a message does not end the prompt with it."""
-    end = prompt.rstrip()
-    return next((opening for opening, _ in _TAGS if end.endswith(opening)), None)
+    end = prompt.rstrip()[-80:]
+    last = next((opening for opening in _OPENING.finditer(end) if opening.end() == len(end)), None)
+    return last.group() if last else None
 
 
 def _of_channels(text: str) -> Spoken:

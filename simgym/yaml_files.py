@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from simgym.errors import MalformedFile
+from simgym.text_files import read_text
 
 MOST_VALUES = 100_000
 """Mappings, lists and plain values of a file, with everything that aliases repeat."""
@@ -22,8 +23,10 @@ def read_yaml(path: str | Path) -> Any:
         MalformedFile: it cannot be opened, is not YAML in UTF-8, or too large.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(path)
+    except MalformedFile:
+        raise
+    except OSError as error:
         raise MalformedFile(f"{path} cannot be read: {error}. Expected a YAML file in UTF-8.") from error
     return parse_yaml(text, str(path))
 

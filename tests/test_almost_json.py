@@ -25,6 +25,13 @@ from simgym.simulators.role_play import read_reply
         ('{"thought": "fine", "score": 8/10}', 8, "fine"),
         ('{"thought": "it says "hello", fine", "score": 7}', 7, 'it says "hello", fine'),
         ('{"thought": "fine"\n"score": 7}', 7, "fine"),
+        ('{"thought": "fine", /* why: "score" 3 */ "score": 7}  // done', 7, "fine"),
+        ('{"thought": "no # comment",  # a comment\n "score": 7}', 7, "no # comment"),
+        ('{"thought": "fine", "other": None, "score": 07}', 7, "fine"),
+        ("{“thought”: “fine”, “score”: 7.}", 7, "fine"),
+        ('{"Thought": "fine", "Score": 7}', 7, "fine"),
+        ('{"result": {"thought": "fine", "score": "**7/10**"}}', 7, "fine"),
+        ('"{\\"thought\\": \\"fine\\", \\"score\\": 7}"', 7, "fine"),
     ],
 )  # fmt: skip
 def test_a_slip_with_one_reading_is_mended(reply: str, score: float, thought: str) -> None:
@@ -39,6 +46,9 @@ def test_a_slip_with_one_reading_is_mended(reply: str, score: float, thought: st
         '{"thought": "it wrote "score": 10, ok", "score": 1}',
         r'{"thought": "path C:\", "score": 10, \" end", "score": 1}',
         '{"score": 10, "score": 1,}',
+        '{"score": 10, "score": 1}',
+        '{"score": 10, "Score": 1, "SCORE": 1, }',
+        '{"best": {"score": 10}, "worst": {"score": 1}}',
         "It wrote {\"score\": 10}. Mine is {'score': 1}",
         '{"thought": "fine", "score": "4/5"}',
         '{"thought": "fine", "score": "7 or 8"}',
@@ -68,13 +78,17 @@ SLIPS = {
     "inner quotes": lambda text: text.replace('\\"', '"'),
     "cut": lambda text: text[:-1],
     "twice": lambda text: f"{text} {text}",
+    "comment": lambda text: text.replace('"thought": "', '/* "score": 3 */ "thought": "', 1),
+    "Python": lambda text: text.replace("{", '{"other": None, ', 1),
+    "capitals": lambda text: text.replace('"score": ', '"Score": ').replace('"thought": ', '"Thought": '),
+    "wrapped": lambda text: f'{{"result": {text}}}',
     "prose": lambda text: f"I quote {{'score': 3}}: {text}",
 }
 
 
 @settings(max_examples=500, deadline=None)
 @given(
-    st.text(alphabet="abz {}[]\",:\\/'\n$0é", max_size=30) | st.sampled_from(['"score": 9', "', 'score': 9, 'x': '"]),
+    st.text(alphabet="abz {}[]\",:\\/'\n$0é#*", max_size=30) | st.sampled_from(['"score": 9', "', 'score': 9, 'x': '"]),
     st.integers(0, 10),
     st.sampled_from(list(SLIPS)),
     st.sampled_from(list(SLIPS)),

@@ -162,14 +162,44 @@ def test_a_template_that_rewrites_earlier_turns_is_refused(tiny_model):
         flip(tokenizer, "z", TALKED)
 
 
+SEEING = {
+    "Idefics3": "{% for m in messages %}{{ m['role'] | capitalize }}:{% for part in m['content'] %}"
+    "{% if part['type'] == 'text' %} {{ part['text'] }}{% endif %}{% endfor %}<end_of_utterance>\n{% endfor %}"
+    "{% if add_generation_prompt %}Assistant:{% endif %}",
+    "LLaVA": "{% for m in messages %}{{ m['role'] | upper }}: "
+    "{% for part in m['content'] | selectattr('type', 'equalto', 'text') %}{{ part['text'] }} {% endfor %}{% endfor %}"
+    "{% if add_generation_prompt %}ASSISTANT:{% endif %}",
+}
+"""In the manner of models that see images: a content is a list of parts, and of a text nothing is written."""
+
+
+@pytest.mark.parametrize("template", SEEING.values(), ids=SEEING)
+def test_a_template_that_reads_lists_of_parts_gets_them(tiny_model, template):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    tokenizer.chat_template = template
+    add_end_token(tokenizer)
+    prompt = render(tokenizer, TALK, "assistant")
+    assert [message.content for message in TALK if message.content not in prompt] == []
+    assert render(tokenizer, TALK, "user").split()[-1].lower() == "user:"
+    example = flip(tokenizer, "z", TALKED)
+    assert sum(label != MASKED for label in example.labels) > len(SAID)
+
+
 def test_a_template_that_is_missing_or_refuses_is_a_sentence(tiny_model):
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     tokenizer.chat_template = "{{ raise_exception('System role not supported') }}"
     with pytest.raises(ConfigurationError, match="System role not supported"):
         render(tokenizer, TALK)
-    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] | upper }}{% endfor %}"
-    with pytest.raises(ConfigurationError, match="alters user messages"):
-        render(tokenizer, TALK, "user")
+    for altering in (
+        "{{ m['content'] | upper }}", "{{ m['content'][:12] }}", "{{ m['nothing'] }}", "{{ m['content'] if loop.last }}"
+    ):  # fmt: skip
+        tokenizer.chat_template = f"{{% for m in messages %}}{altering}<|end|>{{% endfor %}}"
+        for role in ("assistant", "user"):
+            with pytest.raises(ConfigurationError, match="leaves out or alters what the user says"):
+                render(tokenizer, TALK, role)
+    tokenizer.chat_template = "{% for m in messages if m['role'] == 'user' %}{{ m['content'] }}<|end|>{% endfor %}"
+    with pytest.raises(ConfigurationError, match="leaves out or alters what the assistant says"):
+        render(tokenizer, TALK)
     tokenizer.chat_template = None
     with pytest.raises(ConfigurationError, match="no chat template"):
         render(tokenizer, TALK)

@@ -69,6 +69,54 @@ print("done")
 """
 
 
+SUBPROC = """
+import sys
+import gymnasium as gym
+import numpy as np
+from stable_baselines3.common.vec_env import SubprocVecEnv
+import simgym
+from simgym.assistants.action_sets import Strategies
+from simgym.integrations.features import ConversationFeatures, DiscreteReplies, EmbeddingObservation
+from simgym.language_models import SamplingParams, TransformersLM
+model = TransformersLM(sys.argv[1])
+replies = Strategies(model, names=("brief", "steps"), sampling=SamplingParams(max_new_tokens=4))
+features = ConversationFeatures(model, layer=1, max_turns=1)
+def make():
+    env = gym.make("UserSim-Replay-v0", judge="relevance", judge_model=model, max_turns=1)
+    return EmbeddingObservation(DiscreteReplies(env, replies), features)
+env = make()
+before, _ = env.reset(seed=1)
+_, alone, _, _, _ = env.step(1)
+workers = SubprocVecEnv([make, make], start_method="fork")
+workers.seed(1)
+seen = workers.reset()
+assert np.allclose(seen[0], before, atol=1e-4)
+_, rewards, dones, _ = workers.step([1, 1])
+assert dones.all() and abs(rewards[0] - alone) < 1e-6, (rewards, alone)
+workers.close()
+print("done")
+"""
+LOADER = """
+import sys
+from torch.utils.data import DataLoader, Dataset
+from simgym.conversation import Message
+from simgym.language_models import Request, SamplingParams, TransformersLM
+model = TransformersLM(sys.argv[1])
+def reply(number):
+    request = Request((Message("user", f"hello {number}"),), SamplingParams(max_new_tokens=4), seed=number)
+    return model.generate([request])[0].text
+class Replies(Dataset):
+    def __len__(self):
+        return 4
+    def __getitem__(self, number):
+        return reply(number)
+here = [reply(number) for number in range(4)]
+workers = DataLoader(Replies(), batch_size=1, num_workers=2, multiprocessing_context="fork", timeout=150)
+assert [text for batch in workers for text in batch] == here
+print("done")
+"""
+
+
 def status_of_child(work):
     """Exit status of a forked child that does some work within 20 s, while a thread here holds what it holds."""
     child = os.fork()
@@ -123,6 +171,16 @@ def test_a_model_that_another_thread_was_using_answers_the_same_in_a_child(tiny_
         [sys.executable, "-c", BUSY, tiny_model], capture_output=True, text=True, timeout=240, check=False
     )
     assert outcome.stdout.strip() == "0", outcome.stderr[-2000:]
+
+
+@pytest.mark.daily
+@pytest.mark.parametrize(("package", "script"), [("stable_baselines3", SUBPROC), ("torch", LOADER)])
+def test_forked_workers_of_other_libraries_answer_as_the_parent_that_used_the_model(tiny_model, package, script):
+    pytest.importorskip(package)
+    outcome = subprocess.run(
+        [sys.executable, "-c", script, tiny_model], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert outcome.stdout.strip().endswith("done"), outcome.stderr[-2000:]
 
 
 def test_gymnasiums_forked_workers_answer_as_the_parent_that_used_the_model(tiny_model):

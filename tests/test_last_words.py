@@ -147,7 +147,7 @@ def test_a_plan_tells_the_two_apart_and_has_no_new_key_by_default(tmp_path):
         keep_plan(other, tmp_path)
 
 
-def test_a_file_of_an_earlier_version_whose_last_words_nobody_heard_is_read_and_continued(tmp_path):
+def test_a_file_of_an_earlier_version_whose_last_words_nobody_heard_is_read_and_continued(tmp_path, caplog):
     path = tmp_path / "old.jsonl"
     simulation = simulate(answer_last_words=False)
     (old,) = simgym.collect(Polite(), simulation, n=1)
@@ -157,7 +157,10 @@ def test_a_file_of_an_earlier_version_whose_last_words_nobody_heard_is_read_and_
     value["fingerprints"]["env"] = {"max_turns": 3}
     with TranscriptWriter(path) as writer:
         writer.append(Transcript.from_json(value))
+    simgym.collect(Polite(), simulate(), n=1, path=path)
+    assert not caplog.messages  # nothing is added, so nothing is mixed
     first, second = simgym.collect(Polite(), simulate(), n=2, path=path)
+    assert [text.partition(" conversations")[0] for text in caplog.messages] == ["In 1 of the 1"]
     assert (first.user_reply, texts(first.conversation)) == (WORDS, ["hi", "answer 1"])
     assert texts(second.conversation) == ["hi", "answer 1", WORDS, "answer 2"]
 

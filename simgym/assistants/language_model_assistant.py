@@ -16,6 +16,7 @@ from simgym.language_models.base import AdaptableModel, LanguageModel, Request, 
 from simgym.language_models.loading import LanguageModelSpec, check_language_model, load_language_model, unwrapped
 from simgym.language_models.weights import DEFAULT_MODEL
 from simgym.plugins import unknown
+from simgym.text_files import read_text
 from simgym.transcripts import text_hash
 
 
@@ -115,7 +116,7 @@ def read_prompt(name: str) -> str:
         folder = resources.files("simgym.assistants") / "prompts"
         known = sorted(entry.name.removesuffix(".txt") for entry in folder.iterdir() if entry.name.endswith(".txt"))
         raise ConfigurationError(f"{unknown('system prompt', name, known)} Or give the path of a text file.")
-    return Path(name).read_text(encoding="utf-8").strip()
+    return read_text(name).strip()
 
 
 def _shipped(name: str) -> Traversable:

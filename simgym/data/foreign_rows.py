@@ -6,6 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+_MISSING = frozenset(
+    {"", "nan", "none", "null", "<na>", "nat", "na", "n/a", "#n/a", "nil", "(null)", "\\n", "undefined", "unknown",
+     "anonymous", "-", "?"}
+)  # fmt: skip
+"""What pandas, R, spreadsheets, databases and loggers write for a value that is missing; in lower case."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForeignRow:
@@ -40,4 +46,10 @@ def row_id(row: Mapping[str, Any], number: int, *names: str) -> str:
 def optional(row: Mapping[str, Any], *names: str) -> str:
     """The first of these values that is there and plain, as a text; else empty."""
     values = (row.get(name) for name in names)
-    return next((str(value) for value in values if isinstance(value, str | int) and str(value)), "")
+    return next(filter(None, (known_text(value) for value in values if isinstance(value, str | int))), "")
+
+
+def known_text(value: Any) -> str:
+    """A value as text; empty for all the ways in which tables say that there is none."""
+    text = "" if value is None else str(value).strip()
+    return "" if text.casefold() in _MISSING else text

@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
@@ -24,6 +25,9 @@ from simgym.errors import ConfigurationError, MalformedFile
 from simgym.jsonl import read_jsonl
 from simgym.output_files import is_special, lock_output
 from simgym.transcripts import write_json
+
+_UNDECODED = re.compile(r"(?<![\ud800-\udbff])[\udc80-\udcff]")
+"""What stands for a byte that is not UTF-8 (`surrogateescape`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,8 +104,9 @@ def unusable(conversation: Conversation, intent: str = "") -> str | None:
         return "roles out of order"
     if any(not message.content.strip() for message in messages):
         return "empty turn"
-    if any(has_surrogates(text) for text in (intent, *(message.content for message in messages))):
-        return "lone surrogates"
+    texts = (intent, *(message.content for message in messages))
+    if any(map(has_surrogates, texts)):
+        return "not UTF-8" if any(map(_UNDECODED.search, texts)) else "lone surrogates"
     return None
 
 

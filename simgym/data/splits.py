@@ -20,6 +20,7 @@ from simgym.data.rows import read_rows
 from simgym.errors import ConfigurationError
 from simgym.output_files import lock_output
 from simgym.seeding import derive_seed
+from simgym.text_files import read_text
 
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
@@ -158,7 +159,7 @@ def wildbench_ids(source: str) -> set[str]:
     if source.endswith(".txt"):
         if not Path(source).is_file():
             raise ConfigurationError(f"There is no file {source}. Expected one session id a line.")
-        ids = {line.strip() for line in Path(source).read_text(encoding="utf-8-sig").split("\n")} - {""}
+        ids = {line.strip() for line in read_text(source).split("\n")} - {""}
     else:
         rows = read_rows(source, split="test", config="v2")
         ids = {str(row["session_id"]) for _, row in rows if row.get("session_id")}

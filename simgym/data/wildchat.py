@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from simgym.conversation import INTENT_PREFIX, Conversation, Message, Scenario
+from simgym.data.foreign_rows import known_text
 from simgym.data.logged import LoggedConversation
 from simgym.data.rows import is_file_name, read_rows
 from simgym.errors import ConfigurationError, MalformedFile
@@ -29,8 +30,6 @@ LONGEST_OPENING = 8000
 INTENT_CHARACTERS = 300
 """How much of the opening goes into the generic intent."""
 _COLUMNS = ("conversation_hash", "conversation", "language")
-_MISSING = frozenset({"", "nan", "none", "null", "<na>", "nat"})
-"""What pandas and its kin write for a value that is missing; in lower case."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -160,12 +159,12 @@ def _scenario(logged: LoggedConversation, source: str) -> Scenario:
 
 def _logged(row: Mapping[str, Any]) -> LoggedConversation:
     turns = [Message(turn["role"], turn["content"] or "") for turn in row["conversation"]]
-    if not row["conversation_hash"]:
+    identifier, country = known_text(row["conversation_hash"]), known_text(row.get("country"))
+    if not identifier:
         raise TypeError("conversation_hash is empty")
-    identifier, country = str(row["conversation_hash"]), _known(row.get("country"))
     if _SURROGATE.search(f"{identifier} {country} {row['language']}"):
         raise TypeError("conversation_hash, country or language hold lone surrogates")
-    user = f"{_known(row.get('hashed_ip')) or identifier}|{country}"
+    user = f"{known_text(row.get('hashed_ip')) or identifier}|{country}"
     return LoggedConversation(
         id=identifier,
         user_key=text_hash(user),
@@ -174,9 +173,3 @@ def _logged(row: Mapping[str, Any]) -> LoggedConversation:
         conversation=Conversation(tuple(turns)),
         intent=str(row.get("intent") or ""),
     )
-
-
-def _known(value: Any) -> str:
-    """A value as text; empty for all the ways in which tables say that there is none."""
-    text = "" if value is None else str(value).strip()
-    return "" if text.casefold() in _MISSING else text

@@ -2,7 +2,9 @@
 
 Binary questions are easier to answer alike than grades are to give alike (WildBench, arXiv 2406.04770, has such a list
 for every task; arXiv 2605.09808 counts them). Items belong to the scenario (by id) or are the same for all.
-A reply with another number of answers than items is a fault: a partial list would be graded on a different scale.
+What is judged ends with the assistant's last message, which answers a user's last words where there are any
+(`answer_last_words`). A reply with another number of answers than items is a fault: a partial list would be graded on a
+different scale.
 """
 
 from __future__ import annotations

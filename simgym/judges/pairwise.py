@@ -3,7 +3,8 @@
 Judges prefer what stands first, or last (Zheng et al. 2023, "Judging LLM-as-a-judge"), so every pair is judged twice
 with the answers swapped, and the outcome is the mean of the two verdicts; `consistent` says whether they agree on the
 winner, and the share of pairs on which they do is the judge's position consistency. As an environment's judge, a
-conversation's last assistant message is compared with the reference answer of its scenario.
+conversation's last assistant message is compared with the reference answer of its scenario. Where a user left with a
+word, that message is the answer to the word; `answer_last_words=False` of the environment leaves it out.
 """
 
 from __future__ import annotations

@@ -110,6 +110,8 @@ def _unreadable(reply: str, what: str) -> str:
 def _grade(score: object, thought: str, lowest: float, highest: float) -> Grade:
     if isinstance(score, bool) or not isinstance(score, int | float | str):
         return Grade(None, thought, f"unparsable: score is a {type(score).__name__}")
+    if isinstance(score, str):
+        score = score.strip("*_` ").rstrip(".")
     if isinstance(score, str) and (fraction := _FRACTION.fullmatch(score)) and float(fraction[2]) == highest:
         score = fraction[1]
     try:

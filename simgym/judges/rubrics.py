@@ -13,7 +13,8 @@ from importlib import resources
 from pathlib import Path
 from string import Template
 
-from simgym.errors import ConfigurationError
+from simgym.errors import ConfigurationError, MalformedFile
+from simgym.text_files import read_text
 from simgym.transcripts import text_hash
 
 
@@ -50,9 +51,11 @@ def load_rubric(rubric: str, needed: Sequence[str], optional: Sequence[str] = ()
     shipped = not Path(rubric).suffix and (folder / f"{rubric}.txt").is_file()
     try:
         file = folder / f"{rubric}.txt" if shipped else Path(rubric)
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8") if shipped else read_text(rubric)
         Template(text).substitute(dict.fromkeys((*needed, *optional), ""))
-    except (OSError, UnicodeDecodeError) as error:
+    except MalformedFile:
+        raise
+    except OSError as error:
         names = (file.name for file in folder.iterdir() if file.name.endswith(".txt"))
         known = ", ".join(sorted(name.removesuffix(".txt") for name in names))
         raise ConfigurationError(f"There is no rubric file {rubric} ({error}). Built-in rubrics: {known}.") from error

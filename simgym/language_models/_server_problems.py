@@ -27,36 +27,69 @@ _READ_LENGTH = 4000  # characters of them that are looked at
 _HEADLINE = 200  # characters in which a provider says what it is; later ones may quote the conversation
 _OVERFLOW = re.compile(
     r"context[ _](length|size|window|limit)|exceed_context|max(imum)?[ _]model[ _]len|maximum prompt length|"
-    r"(prompt|input|request|message)s? (is|are) too (long|large)|too many tokens|"
+    r"(prompt|input|request|message)s? (is|are) too (long|large)|too many (total )?(tokens|text bytes)|"
     r"maximum (allowed length|number of tokens)|must have less than \d+ tokens|"
     r"max_tokens must be at least 1|max_new_tokens. must be|string_above_max_length|range of input length|"
     r"reduce the length of the (messages|prompt|input)|context the overflows",
     re.IGNORECASE,
 )
-_FILTERED = re.compile(
-    r"content[ _-]?(filter|polic|management|moderat|safety)|responsible ?ai|moderation|\bflagged\b|"
-    r"usage polic|prohibited|inappropriate|data_inspection|safety (system|polic|filter|setting)",
+_TOO_LONG = re.compile(
+    r"\b(tokens?|lengths?|prompts?|inputs?|messages?|request)\b.{0,60}?"
+    r"\b(exceed(s|ed)?|longer than|more than|larger than|greater than|over the)\b.{0,60}?"
+    r"\b(max(imum)?([ _](num[ _])?(tokens?|length|input))?|limit|length|tokens|model)\b",
     re.IGNORECASE,
 )
+"""A measure of what was sent, above a bound of the model; in a headline alone, because these are everyday words."""
+_FILTERED = re.compile(
+    r"content[ _-]?(filter|polic|management|moderat|safety|exists risk)|responsible ?ai|moderation|\bflagged\b|"
+    r"usage (polic|guide)|prohibited|inappropriate|data_inspection|safety[ _](system|polic|filter|setting|check)|"
+    r"sensitive (content|information|input|words)|\w*sensitive\w*content|new_sensitive|considered high risk|"
+    r"敏感|不安全|违规",
+    re.IGNORECASE,
+)
+_FILTER_RAN = re.compile(
+    r"content[ _-]?filter(ing)?( polic\w+)?[ _](was )?(triggered|blocked)|"
+    r"(blocked|stopped|rejected) by (the |our |a )?(content|safety)[ _-]?(filter|moderation|polic)",
+    re.IGNORECASE,
+)
+"""That a filter worked, not that it was out of order."""
 _NO_CREDIT = re.compile(
     r"insufficient[ _-]?(quota|balance|funds|credit)|credit balance is too low|out of credit|"
-    r"billing_(hard_limit|not_active)|payment required",
+    r"billing_(hard_limit|not_active)|payment required|exceeded_current_quota|arrear|overdue|good standing|"
+    r"(api usage|(monthly )?spending|billing|monthly usage) limits?\b|(all|monthly).{0,20}\bcredits\b|"
+    r"account\b.{0,40} (is )?(suspended|deactivated)|free_tier\w*, limit: 0\b",
     re.IGNORECASE,
 )
+_NO_KEY = re.compile(
+    r"(incorrect|invalid|missing|expired|wrong|no) api[ _-]?key|invalid_api_key|authentication[ _](error|fail)|"
+    r"^\W*(your |the |this )?api[ _-]?key\b.{0,40}\b(invalid|expired|missing|incorrect|(not|n.t) (valid|found|exist))",
+    re.IGNORECASE | re.MULTILINE,
+)
 _NO_MODEL = re.compile(
-    r"^\W*(the |requested |your )*model\b.{0,120}?(not found|not exist|unknown|no such)|"
-    r"^\W*(unknown|invalid|no such) model\b|model_not_found|invalid_model",
+    r"^\W*(?:the |requested |your |this |api )*models?\b.{0,120}?(?:not found|not exist|unknown|no such|no longer|"
+    r"decommissioned|retired)|^\W*(unknown|invalid|no such|unsupported) model\b|model_not_(found|available)|"
+    r"invalid_model|^\W*models? (access )?is (denied|not (supported|available|deployed))|"
+    r"^\W*[\w./:-]+ is not a valid model|supported (api )?models? (names )?(are|is)\b|"
+    r"^\W*unable to access .{0,40}\bmodel\b",
+    re.IGNORECASE | re.MULTILINE,
+)
+_BUSY = re.compile(
+    r"\boverloaded|capacity[ _]exceeded|temporarily (unavailable|overloaded)|upstream (request|connect|service)|"
+    r"too many requests|rate[ _]limit(ed)?\b|not ready\b|try again (later|in a)",
     re.IGNORECASE,
 )
 _NOT_TAKEN = re.compile(
     r"not (supported|permitted|allowed|available|accepted|recognized|a valid|implemented|compatible)|"
     r"(does|do|is|are)(n.t| not) (support|accept|allow|know)|can ?not (both )?be|unsupported|unknown|unrecognized|"
-    r"unexpected|extra|forbidden|deprecated|invalid|only the default|must be|at most|too large|additional propert",
+    r"unexpected|extra|forbidden|deprecated|invalid|only the default|(must|should|has to) be|at most|too large|"
+    r"additional propert|cannot (unmarshal|find)",
     re.IGNORECASE,
 )
 _FORM = re.compile(
     r"response[ _]?format|json[ _-]?(schema|object|mode)|structured[ _]output|grammar|guided", re.IGNORECASE
 )
+_QUOTATION = re.compile(r"(?<!\w)(['\"])(?:(?!\1(?!\w)).){24,}(?:\1(?!\w)|\Z)", re.DOTALL)
+_COME_BACK = (408, 409, 420, 424, 425, 429, 498, 499)
 _SAYS_NOTHING = re.compile(r"\W*((bad|invalid) request|not implemented|no reason given|error|null)?\W*", re.IGNORECASE)
 _NEVER_DROPPED = ("model", "messages", "prompt", "response_format", "echo", "skip_special_tokens")
 
@@ -122,25 +155,46 @@ def classify(status: int, body: Any, asked: Asked) -> Problem:
 
 
 def _classify(status: int, body: Any, asked: Asked) -> Problem:
-    about = " ".join(_words(body))[:_READ_LENGTH]
+    about = "\n".join(_words(body))[:_READ_LENGTH]
+    headline = _headline(about)
     answered = f"{asked.host} answered {status}: {quote(message_of(body), asked.key)}"
-    if status == 402 or (status in (400, 403, 429) and _NO_CREDIT.search(about[:_HEADLINE])):
+    if status == 402 or (status in (400, 403, 412, 429) and _NO_CREDIT.search(headline)):
         return Problem(Scope.RUN, f"{answered} There is no credit left for this key; nothing can be asked with it.")
     if status == 403 and (field := refused_field(body, about, asked.fields)) is not None:  # OpenAI: logprobs
         return Problem(Scope.FIELD, f"refused: {answered}", field)
-    if status == 401 or (status == 403 and not asked.answered and not _FILTERED.search(about)):
+    if _refuses_key(status, about, asked):
         # the server's own words are left out: they may quote a part of the key
         why = f"the API key is not accepted for model {asked.model!r}. Set {asked.key_variable}, or pass api_key=."
         return Problem(Scope.RUN, f"{asked.host} answered {status}: {why}")
-    if status in (403, 451):
+    if status in (403, 451) or (status in (429, 500) and _FILTER_RAN.search(headline)):
         return Problem(Scope.REQUEST, f"refused: {answered}")
-    if status == 413 or (status in (400, 422, 500) and _OVERFLOW.search(about)) or _never_fits(status, about):
+    if status == 413 or (status in (400, 422, 500) and _overflows(about)) or _never_fits(status, about):
         return Problem(Scope.REQUEST, f"context_overflow: {answered}")
     if 300 <= status < 400:
         return Problem(Scope.RUN, f"{answered} It redirects elsewhere; give the address it redirects to as base_url.")
-    if status in (408, 409, 425, 429) or (status >= 500 and status != 501):
+    if status == 407:
+        return Problem(Scope.RUN, f"{answered} A proxy stands between. Name the host in NO_PROXY, or log in there.")
+    if status in _COME_BACK or (status >= 500 and status != 501) or (status in (400, 404) and _BUSY.search(headline)):
         return Problem(Scope.SERVER, f"server: {answered} See the server's log, or lower max_concurrency.")
     return _of_request(status, body, about, answered, asked)
+
+
+def _headline(about: str) -> str:
+    """The beginning of a provider's words without what they quote, which may be anything that was said."""
+    return _QUOTATION.sub(" ", about)[:_HEADLINE]
+
+
+def _refuses_key(status: int, about: str, asked: Asked) -> bool:
+    if status == 401 or (status in (400, 403, 422) and _NO_KEY.search(_headline(about))):
+        return True
+    return status == 403 and not asked.answered and not _FILTERED.search(about)
+
+
+def _overflows(about: str) -> bool:
+    """Whether the context is full; a bound of the reply alone (`max_tokens` of at most 4096) is another matter."""
+    if _OVERFLOW.search(about):
+        return True
+    return _TOO_LONG.search(_headline(about)) is not None and re.match(r"\W*max_(completion_)?tokens", about) is None
 
 
 def _of_request(status: int, body: Any, about: str, answered: str, asked: Asked) -> Problem:
@@ -157,7 +211,7 @@ def _of_request(status: int, body: Any, about: str, answered: str, asked: Asked)
         return Problem(Scope.RUN, f"{answered} {advice}")
     if "response_format" in asked.fields and (_FORM.search(about) or _SAYS_NOTHING.fullmatch(message_of(body))):
         return Problem(Scope.FORM, f"refused: {answered}")
-    if status in (404, 405) or _NO_MODEL.search(about):
+    if status in (404, 405) or _NO_MODEL.search(_headline(about)):
         advice = f"Check the model name {asked.model!r}, names of adapters, and base_url, which usually ends in /v1."
         return Problem(Scope.RUN, f"{answered} {advice}")
     return Problem(Scope.REQUEST, f"refused: {answered}")
@@ -216,9 +270,10 @@ def _mention(name: str, about: str) -> int | None:
     """Where a text names a field. Everyday words have to be marked as a name: a refusal may quote the conversation."""
     word = rf"(?<![\w-]){re.escape(name)}(?![\w-])"
     if "_" not in name:
-        before = r"parameters?|arguments?|fields?|property|keyword|supports?|allows?|accepts?|setting|invalid|request"
-        word = rf"['\"`‘“]{word}|\b({before})\W+{word}|^\W*{word}|_\w+: {word}"
-    mention = re.search(word, about)
+        before = r"parameters?|arguments?|fields?|property|keyword|supports?|allows?|accepts?|setting|invalid|request|"
+        before += r"values? (for|of)|supplied"
+        word = rf"['\"`‘“]{word}|\b({before})\W+{word}|^\W*{word}|_\w+: {word}|: {word}\W*$"
+    mention = re.search(word, about, re.MULTILINE)
     return None if mention is None else mention.start()
 
 
@@ -240,7 +295,7 @@ def _error_of(body: Any) -> Any:
 
 
 def _words(body: Any) -> Iterator[str]:
-    """Code, type and message of an error, for matching."""
+    """Code, type and message of an error, a line each, for matching."""
     error = _error_of(body)
     if isinstance(error, Mapping):
         for name in ("code", "type", "status"):

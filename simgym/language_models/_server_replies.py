@@ -13,10 +13,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-_ENDED = ("", "stop", "eos", "eos_token", "end_turn", "stop_sequence", "tool_calls", "function_call")
+_ENDED = (
+    "", "stop", "eos", "eos_token", "end_turn", "stop_sequence", "tool_calls", "function_call", "complete", "completed",
+    "finished",
+)  # fmt: skip
 _CUT = ("length", "max_tokens", "model_length")
-_FILTERED = ("content_filter", "safety", "prohibited_content", "recitation", "refusal", "blocklist")
-_THOUGHTS = ("reasoning_content", "reasoning", "thinking")
+_FILTERED = (
+    "content_filter", "safety", "prohibited_content", "recitation", "refusal", "blocklist", "sensitive", "spii",
+    "guardrail_intervened",
+)  # fmt: skip
+_THOUGHTS = ("reasoning_content", "reasoning", "thinking", "reasoning_details", "thinking_blocks")
+_THOUGHT_PARTS = ("think", "thought", "reason")  # in the type of a part
+_TEXTS = ("thinking", "text", "reasoning", "content", "summary")
 _DEPTH = 8  # of lists of parts in lists of parts
 _MOST_TOKENS = 2**53  # a count above is no count
 
@@ -56,7 +64,10 @@ def error_inside(answer: Any) -> Any:
     if not isinstance(answer, Mapping):
         return None
     choice = _first_choice(answer)
-    return answer.get("error") or None if choice is None else choice.get("error") or None
+    if choice is not None:
+        return choice.get("error") or None
+    plain = answer if any(isinstance(answer.get(name), str) for name in ("message", "detail", "msg")) else None
+    return answer.get("error") or plain
 
 
 def read_reply(answer: Any, *, logprobs: bool = False) -> Reply:
@@ -76,6 +87,8 @@ def _read(choice: Mapping[str, Any], *, logprobs: bool) -> Reply:
     if not isinstance(message, Mapping):
         return Reply(fault="unparsable: the answer's choice has no message")
     content = message.get("content")
+    if isinstance(content, Mapping):  # a single part
+        content = [content]
     if not isinstance(content, str | list | None):
         return Reply(fault=f"unparsable: the content is a {type(content).__name__}")
     ended = choice.get("finish_reason")
@@ -151,9 +164,10 @@ def _refusal(message: Mapping[str, Any]) -> str:
 
 
 def _fields(message: Mapping[str, Any]) -> Iterator[str]:
-    for name in _THOUGHTS:
-        if isinstance(message.get(name), str):  # several names for one text
-            yield message[name]
+    for name in _THOUGHTS:  # several names for one text
+        value = message.get(name)
+        if text := "".join(_all_texts([value] if isinstance(value, Mapping) else value)):
+            yield text
             return
 
 
@@ -163,13 +177,25 @@ def _texts(content: Any, *, thoughts: bool, depth: int = 0) -> Iterator[str]:
         yield "" if thoughts else content
     elif isinstance(content, list) and depth < _DEPTH:
         for part in content:
-            if isinstance(part, Mapping):
-                thought = part.get("type") in ("thinking", "reasoning") or "thinking" in part
-                inner = part.get("thinking", part.get("text", part.get("reasoning", part.get("content"))))
-                if thought == thoughts:
-                    yield from _texts(inner, thoughts=False, depth=depth + 1)
-            else:
+            if not isinstance(part, Mapping):
                 yield from _texts(part, thoughts=thoughts, depth=depth + 1)
+            elif _is_thought(part) == thoughts:
+                yield from _all_texts([part], depth=depth)
+
+
+def _all_texts(content: Any, *, depth: int = 0) -> Iterator[str]:
+    """Texts of parts of whatever kind."""
+    if isinstance(content, str):
+        yield content
+    elif isinstance(content, list) and depth < _DEPTH:
+        for part in content:
+            inner = next((part[name] for name in _TEXTS if name in part), None) if isinstance(part, Mapping) else part
+            yield from _all_texts(inner, depth=depth + 1)
+
+
+def _is_thought(part: Mapping[str, Any]) -> bool:
+    kind = str(part.get("type")).lower()
+    return any(name in kind for name in _THOUGHT_PARTS) or "thinking" in part or part.get("thought") is True
 
 
 def _count(answer: Any, name: str) -> int:

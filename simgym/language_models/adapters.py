@@ -36,6 +36,43 @@ _VARIANTS = {
     "layer_replication": "LoRA with replicated layers",
 }
 """Settings of PEFT that make LoRA something else, and what each is called."""
+_HARMLESS = frozenset(
+    [
+        "task_type",
+        "peft_type",
+        "auto_mapping",
+        "peft_version",
+        "base_model_name_or_path",
+        "revision",
+        "inference_mode",
+        "r",
+        "target_modules",
+        "exclude_modules",
+        "lora_alpha",
+        "lora_dropout",
+        "fan_in_fan_out",
+        "bias",
+        "use_rslora",
+        "modules_to_save",
+        "init_lora_weights",
+        "layers_to_transform",
+        "layers_pattern",
+        "rank_pattern",
+        "alpha_pattern",
+        "megatron_core",
+        "trainable_token_indices",
+        "loftq_config",
+        "eva_config",
+        "corda_config",
+        "lora_ga_config",
+        "velora_config",
+        "qalora_group_size",
+        "runtime_config",
+        "lora_bias",
+        "ensure_weight_tying",
+    ]
+)
+"""Settings of PEFT that plain LoRA has, those that only training and the start look at included."""
 _CHANGING_STARTS = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Beginnings of `init_lora_weights` that subtract the adapter's start from the base model."""
 _PREFIX = "base_model.model."
@@ -110,6 +147,8 @@ def _check_kind(path: str, settings: Mapping[str, Any]) -> None:
         reason = f"is {variant}"
     elif start.startswith(_CHANGING_STARTS):
         reason = f"starts from changed base weights ({start})"
+    elif unknown := sorted(name for name, value in settings.items() if value and name not in _HARMLESS):
+        reason = f"has the setting {unknown[0][:60]!r}, which plain LoRA does not have"
     elif settings.get("modules_to_save"):
         reason = f"replaces whole modules ({', '.join(settings['modules_to_save'])})"
     else:

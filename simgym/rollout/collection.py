@@ -7,6 +7,7 @@ scenario's id alone, so neither batch size nor order nor a resumption changes a 
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,6 +26,8 @@ from simgym.plugins import unknown
 from simgym.seeding import derive_seed
 from simgym.simulation import Simulation
 from simgym.transcripts import Transcript, TranscriptWriter, read_transcripts
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,10 +164,21 @@ class Collection:
         self._done = {
             key: transcript for key, transcript in written.items() if not is_done_again(transcript, self._retried)
         }
+        self._tell_of_unheard_words(writer.path)
         if self._progress is not None:
             for scenario, chosen in self.plan:
                 if (stored := self._done.get((scenario.id, chosen))) is not None:
                     self._progress(stored)
+
+    def _tell_of_unheard_words(self, path: Path) -> None:
+        """Warn where old and new conversations end differently; their settings are the same."""
+        unheard = sum(map(_last_words_are_unheard, self._done.values()))
+        if unheard and self.missing and self.conditions.simulation.answer_last_words:
+            logger.warning(
+                "In %d of the %d conversations in %s, written by an earlier version, neither assistant nor judge heard "
+                "the user's last words; in those that are added they do. Start another file to have them all alike.",
+                unheard, len(self._done), path,
+            )  # fmt: skip
 
     def _check_same_run(self, transcript: Transcript, path: Path) -> None:
         if transcript.env_id != self.conditions.env_id:
@@ -195,6 +209,13 @@ class Collection:
                     f"{path} holds conversations of a run with another seed than {self._seed} (scenario "
                     f"{scenario_id!r} has {min(seeds)}). Give the seed of that run, or another file."
                 )
+
+
+def _last_words_are_unheard(transcript: Transcript) -> bool:
+    """Whether a user left with words that are no message, as in files of earlier versions."""
+    said = (transcript.user_reply or "").strip()
+    heard = {message.content.strip() for message in transcript.conversation.messages if message.role == "user"}
+    return transcript.end_reason == "user_end" and not transcript.leaving and said not in ("", *heard)
 
 
 def _env_fingerprint(simulation: Simulation) -> dict[str, Any]:

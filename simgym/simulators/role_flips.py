@@ -29,6 +29,8 @@ _OTHER_LABEL = re.compile(
     r"^\W{0,9}(?:user|human|customer|client|person|me|you|[qa])\W{0,9}:", re.IGNORECASE | re.MULTILINE
 )
 
+_TOPIC = re.compile(r"\s*(?:build|find|how|what|why|an?\b[^.!?]*\?)")
+"""What follows a heading ("Chatbot: build one in Python") rather than a speaker's name; in small letters."""
 _COMPOSE = r"""(?:act|pretend|imagine|suppose|assume|role-?play|play|behave|respond|reply|answer|speak|talk|write|
     re-?write|compose|draft|generate|create|make|give|invent|translate|proofread|correct|paraphrase|rephrase|reword|
     summari[sz]e|continue|complete|simulate|design|come\ up|start|begin|open|end|read|classify|edit|improve|describe|
@@ -45,6 +47,11 @@ _REQUEST = re.compile(
     | .*(?:扮演|假装|写一|翻译|模拟|ふりをし|翻訳|書いて|써\ ?줘|번역|연기)""",
     re.IGNORECASE | re.VERBOSE | re.DOTALL,
 )
+_OF_IT = re.compile(
+    r"\b(?:write|translate|proofread|correct|rephrase|reword|paraphrase|improve|shorten|use)\ (?:that|this|it)\b",
+    re.IGNORECASE | re.VERBOSE,
+)
+"""A request about what was said before it, which therefore is not the speaker's own."""
 _SPEAKING = r"""\b(?:asks?|asked|sa(?:y|ys|id|ying)|tells?|told|writes?|wrote|repl(?:y|ies|ied)|answer(?:s|ed)?|greets?|
     greeted|claims?|claimed|starts?|begins?|opens?|called|reads?|goes|(?:is|was|be|are|were)\ like)\b"""
 _REPORTED = re.compile(rf"\b(?:if|whether|suppose|imagine)\b|:|{_SPEAKING}", re.IGNORECASE | re.VERBOSE)
@@ -83,10 +90,14 @@ _CLAIMS = rf"""
     | my\ (?:knowledge\ cut-?\ ?off|(?:knowledge|training(?:\ data)?)\ (?:only\ )?(?:goes|ends|extends|stops|cuts|is\ limited)|
       (?:last|latest|most\ recent)\ (?:knowledge|training)\ update)
     | i\ (?:don't|do\ not)\ (?:have|possess)\ (?:any\ )?(?:personal\ (?:opinions|feelings|beliefs|emotions|preferences|experiences)|
-      (?:feelings|emotions)\ (?:or\ (?:feelings|emotions)|(?:the\ way|as|like)\ (?:that\ )?(?:people|humans|you))|a\ (?:physical\ )?body|access\ to\ real-time)
+      (?:feelings|emotions)\ (?:or\ (?:feelings|emotions)|(?:the\ way|as|like)\ (?:that\ )?(?:people|humans|you))|a\ (?:physical\ )?body(?!\ (?:like|as|that|which|of)\b)|access\ to\ real-time)
     | (?:it\ is|it's)?\ ?my\ (?:job|role|purpose|goal|function|task)\ (?:here\ )?(?:as\ {_YOURS}|is\ to\ (?:help|assist|serve)\ you)
     # offers of service
-    | how\ (?:else\ )?(?:can|may|could|might|shall)\ (?:i|we)\ (?:best\ )?(?:help|assist|support|serve)\ you{_BE_HELPED}
+    | how\ (?:else\ )?(?:can|may|could|might|shall)\ (?:i|we)\ (?:best\ )?(?:help|assist|support|serve)\ you{_BE_HELPED}(?!,\ (?:my|dear|chatgpt|ai)\b)
+    | how\ (?:else\ )?(?:can|may)\ (?:i|we)\ direct\ your\ call
+    | (?:{_I_AM}\ )?(?:so\ |very\ |really\ )?glad\ (?:that\ )?(?:i|we)\ (?:could|can)\ (?:help|assist)\b
+    | let\ me\ (?:help|assist)\ you\ with\ (?:that|this|your)\b
+    | {_I_AM}\ \w+,\ an?\ (?:helpful|friendly)\ assistant\b
     | how\ (?:else\ )?(?:can|may)\ (?:i|we)\ (?:help|assist)(?:\ today|\ here|\ you)?\s*(?:$|[?!])
     | how\ (?:else\ )?(?:can|may|could|might)\ (?:i|we)\ be\ of\ (?:\w+\ )?(?:service|help|assistance)
     | what\ (?:else\ )?(?:can|may|could)\ (?:i|we)\ (?:help|assist)\ you\ with
@@ -113,7 +124,7 @@ _CLAIMS = rf"""
     | i(?:\ cannot|\ can\ not|\ can't|'m\ unable\ to|\ am\ unable\ to|\ am\ not\ able\ to|'m\ not\ able\ to|\ won't)\ (?:(?:help|assist)(?:\ you)?\ with\ (?:that|this|your|such|illegal|harmful)(?:\ (?:request|question|task|topic|matter|\w*\ ?activitie)s?)?(?=\s*(?:$|[.,!;]|as\b|because\b))|
       (?:fulfil|fulfill|comply\ with|complete|process|accommodate|provide\ assistance\ with)\ (?:that|this|your|such)(?:\ \w+)?\ requests?)
     | thank(?:s|\ you)\ for\ (?:contacting|reaching\ out|calling(?!\ (?:me|us)\ back)|choosing|visiting|getting\ in\ touch)
-      (?:\s*$|\s*[.!,]|\ (?:to\ |with\ )?(?:us|me|our|customer|support|technical|your)\b)
+      (?:\s*$|\s*[.!,]|\ (?:to\ |with\ )?(?:us|me(?!\ (?:about\ (?:the|my|your)|yesterday|last|earlier|on)\b)|our|customer|support|technical|your)\b)
     | (?<=welcome\ )to\ (?:our|the|my)?\ ?(?:\w+\ ){{0,2}}(?:help\ ?desk|customer\ (?:service|support|care)|support\ (?:desk|chat|team|line))
     | would\ you\ like\ me\ to\ (?:help|assist|recommend|suggest|find|look|book|draft|search|generate|walk\ you|check|create)(?!\ (?:[^.!?]{{0,80}}\ )?my\b)(?!\ (?:at\ )?the\ (?:\w+\ ){{1,2}}(?:on|in|at|of)\b)
 """
@@ -125,11 +136,11 @@ _SERVING = re.compile(
 _ELSEWHERE = re.compile(
     r"""
     # German, Dutch
-      \bals\ (?:eine?\ )?(?:ki(?:-\w+)?|künstliche\ intelligenz|sprachmodell|virtueller\ assistent)\b(?<!forscher),?\ (?:\w+\ )?ich\b
+      \bals\ (?:eine?\ )?(?:ki(?:-(?:assistent|(?:sprach)?modell|system|chatbot|bot))?|künstliche\ intelligenz|sprachmodell|virtueller\ assistent)\b(?<!forscher),?\ (?:\w+\ )?ich\b
     | \bals\ (?:eine?\ )?(?:ki-?(?:sprach)?modell|ki-?assistent|ki|sprachmodell|künstliche\ intelligenz),?\ (?:\w+\ ){1,2}ich\b
     | \bich\ bin\ (?:nur\ |bloß\ )?(?:eine?\ |dein\ |ihr\ )(?:\w+\ )?(?:ki(?:-assistent|-sprachmodell|-modell)?|sprachmodell|künstliche\ intelligenz|chatbot|
       virtueller\ assistent)\b(?!-)
-    | \b(?:wie|womit)\ (?:kann|darf)\ ich\ (?:dir|ihnen|euch)\ (?:heute\ |sonst\ |noch\ |weiter\ )*(?:helfen|behilflich|weiterhelfen|dienen)
+    | \b(?:wie|womit)\ (?:kann|darf)\ ich\ (?:dir|ihnen|euch)\ (?:heute\ |sonst\ |noch\ |weiter\ )*(?:helfen(?!,?\ (?:mich|mir|meine?\w?)\b)|behilflich|weiterhelfen|dienen)
     | \bkann\ ich\ (?:sonst\ )?(?:noch\ )?(?:etwas|was)\ für\ (?:sie|dich)\ tun
     | \bals\ (?:een\ )?(?:ai(?:-\w+)?|(?:ai-)?taalmodel|kunstmatige\ intelligentie),?\ (?:\w+\ )?ik\b
     | \bik\ ben\ (?:slechts\ |maar\ )?(?:een|je|uw)\ (?:ai(?:-assistent)?|taalmodel|virtuele\ assistent|chatbot)\b
@@ -157,7 +168,7 @@ _ELSEWHERE = re.compile(
     | \bjestem\ (?:tylko\ )?(?:modelem\ językowym|sztuczną\ inteligencją|wirtualnym\ asystentem)\b
     | \b(?:size|sana)\ (?:bugün\ )?nasıl\ yardımcı\ olabilirim|\bben\ bir\ (?:yapay\ zeka|dil\ modeli)
     # Chinese, Japanese, Korean
-    | 作为(?:一个|一名|一款|您的|你的)?(?:人工智能|ai|大?语言模型|虚拟助手)[^。？！]{0,12}[，,]?我
+    | 作为(?:一个|一名|一款|您的|你的)?(?:人工智能|ai|大?语言模型|虚拟助手)(?:语言模型|模型|助手|助理|系统|程序|机器人)?[，,、\ ]*(?:(?:很|非常)?(?:抱歉|遗憾)|对不起)?[，,、\ ]*我
     | 我(?:只)?是(?:一个|一名|一款|您的|你的)?(?:由\w+)?(?:人工智能|ai|大?语言模型|虚拟助手|智能助手|聊天机器人)(?:语言模型|助手|模型|助理)?(?=[，,。！!、；]|\s|$|，|可以|能|没有|不)
     | 有什么(?:我)?(?:可以|能)?(?:为|帮)(?:到|助)?[您你]|我(?:可以|能)(?:怎么|如何|为|帮)(?:助)?(?:您|你)(?:做|些|什么|服务|吗|[？?])|我(?:可以|能)(?:怎么|如何)帮(?:助)?[您你]
     | 很高兴为[您你]服务|(?:还)?有什么需要(?:我)?帮(?:忙|助)(?:的)?吗
@@ -192,11 +203,18 @@ def _label(text: str) -> str | None:
     """A role's name written before the turn, as in `Assistant: ...`; a whole pasted chat is not one."""
     first_line = text.lstrip().partition("\n")[0]
     match = _LABEL.match(first_line) or _LABEL.match(first_line.casefold())
-    return None if match is None or _OTHER_LABEL.search(text) else match[0].strip()
+    if match is None or _OTHER_LABEL.search(text) or _TOPIC.match(first_line, match.end()):
+        return None
+    return match[0].strip()
 
 
 def _own_sentences(text: str) -> Iterator[str]:
-    """Sentences up to the first request to write or play something, without what is quoted or announced by a colon."""
+    """Sentences up to the first request to write or play something, without what is quoted or announced by a colon.
+
+    None at all if a later sentence asks for something to be done to an earlier one ("Can you write that as a reply?").
+    """
+    if any(_REQUEST.match(sentence) and _OF_IT.search(sentence) for sentence in _SENTENCE.findall(text)[1:]):
+        return
     announced = False
     for line in _QUOTED.sub(" … ", text).splitlines():
         if not line.strip():

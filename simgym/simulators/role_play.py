@@ -26,6 +26,7 @@ from simgym.language_models.weights import DEFAULT_MODEL
 from simgym.seeding import generator
 from simgym.simulators._attempts import attempt_turns
 from simgym.simulators.base import ForcedTurn, UserTurn
+from simgym.text_files import read_text
 from simgym.transcripts import text_hash
 
 _LONGEST_ASIDE = 80
@@ -223,7 +224,7 @@ def _text(built_in: str, path: str | None) -> str:
     if path is None or (shipped.is_file() and not Path(path).suffix):
         return shipped.read_text(encoding="utf-8")
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return read_text(path)
     except OSError as error:
         known = sorted(
             entry.name.removeprefix("persona_").removesuffix(".txt")

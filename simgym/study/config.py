@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from simgym.errors import ConfigurationError
+from simgym.text_files import read_text
 from simgym.yaml_files import parse_yaml
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
@@ -267,8 +268,8 @@ def load_study(path: str | Path) -> Study:
         ConfigurationError: the file cannot be read, or see `read_study`.
     """
     try:
-        return read_study(Path(path).read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
+        return read_study(read_text(path), str(path))
+    except OSError as error:
         raise ConfigurationError(
             f"Cannot read the study {path}: {error}. `simgym study init` writes one to begin with."
         ) from error

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
+import subprocess
+import sys
 import tarfile
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -35,6 +39,32 @@ def write_tar(path, manifest, members):
             member.size = len(body)
             archive.addfile(member, io.BytesIO(body))
     return path
+
+
+@pytest.mark.daily
+def test_an_environment_of_uv_has_no_pip_and_without_a_network_says_what_to_do(cache, tmp_path):
+    """An environment as uv makes it, with this one's packages but for pip."""
+    uv = pytest.importorskip("uv", reason="uv is not installed").find_uv_bin()
+    pytest.importorskip("torch", reason="a model is not fetched without torch")
+    tools, place = tmp_path / "tools", tmp_path / "place"
+    tools.mkdir()
+    (tools / "uv").symlink_to(uv)
+    subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, str(place)], check=True)
+    (packages,) = place.glob("lib/python*/site-packages")
+    for folder in [Path(entry) for entry in sys.path if entry.endswith("site-packages")]:
+        for entry in folder.iterdir():
+            if not entry.name.startswith(("pip", "uv")) and entry.suffix != ".pth":
+                with contextlib.suppress(FileExistsError):
+                    (packages / entry.name).symlink_to(entry)
+    environment = {"HOME": str(tmp_path), "PATH": str(tools), "SIMGYM_CACHE": str(cache), "UV_OFFLINE": "1"}
+    environment["PYTHONPATH"] = str(Path(__file__).parents[2])
+    command = [str(place / "bin" / "python"), "-c", "from simgym.cli.main import main; main()", "cache", "fetch"]
+    outcome = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    said = " ".join(outcome.stderr.split())
+    assert outcome.returncode != 0
+    assert "Tried: uv: " in said
+    assert "pip of this Python" not in said
+    assert "simgym cache export model.tar" in said
 
 
 def test_what_is_exported_on_one_machine_is_there_after_the_import_on_another(cache, tmp_path, monkeypatch):

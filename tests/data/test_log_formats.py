@@ -1,3 +1,5 @@
+"""Logs of other people's making. A missing value is one however it is spelt: strangers are never one user."""
+
 from __future__ import annotations
 
 import json

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from simgym.conversation import INTENT_PREFIX
-from simgym.data import load_scenarios, wildchat_scenarios
+from simgym.data import import_log, load_scenarios, read_logged, wildchat_scenarios
 from simgym.data.wildchat import read_wildchat
 from simgym.errors import ConfigurationError, MalformedFile
 
@@ -36,6 +36,22 @@ def write(path, rows):
     else:
         path.write_text("\n".join(map(json.dumps, rows)))
     return str(path)
+
+
+MISSING = [float("nan"), None, "nan", "None", "", " ", "NULL", "N/A", "NA", "<NA>", "undefined", "unknown", r"\N", "-"]
+
+
+@pytest.mark.parametrize("missing", MISSING, ids=repr)
+def test_strangers_are_never_one_user_however_a_missing_value_is_spelt(tmp_path, missing):
+    rows = [row(number, hashed_ip=missing, country=missing) for number in range(4)]
+    path = write(tmp_path / "log.jsonl", rows)
+    assert len({logged.user_key for logged in read_wildchat(path)}) == 4
+    talk = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
+    chats = write(tmp_path / "chats.jsonl", [{"id": missing, "messages": talk, "user": missing} for _ in rows])
+    import_log(chats, tmp_path / "chats_in.jsonl", format="openai")
+    assert len({logged.user_key for logged in read_logged(tmp_path / "chats_in.jsonl")}) == 4
+    with pytest.raises(MalformedFile, match="conversation_hash is empty"):
+        list(read_wildchat(write(tmp_path / "log.jsonl", [row(0, conversation_hash=missing)])))
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])

@@ -214,6 +214,22 @@ def test_an_adapter_of_another_kind_is_refused_and_the_base_stays_as_it_was(kind
     unchanged()
 
 
+def test_every_other_kind_that_peft_has_and_settings_of_versions_to_come_are_refused(shared, tiny_model, tmp_path):
+    import peft
+
+    lm, unchanged = shared
+    folder = save_tiny_adapter(tmp_path / "adapter", tiny_model)
+    settings = json.loads((folder / "adapter_config.json").read_text())
+    kinds = [*sorted({kind.value for kind in peft.PeftType} - {"LORA"}), "OF_NEXT_YEAR"]
+    for change in [*({"peft_type": kind} for kind in kinds), {"use_new_lora": True}, {"new_config": {"rank": 2}}]:
+        (folder / "adapter_config.json").write_text(json.dumps({**settings, **change}))
+        with pytest.raises(WeightsError, match=r"only plain LoRA can share a base model.*merge_and_unload"):
+            lm.load_adapter("wrong", str(folder))
+    unchanged()
+    (folder / "adapter_config.json").write_text(json.dumps({**settings, "use_new_lora": False, "new_config": None}))
+    lm.load_adapter("good", str(folder))
+
+
 @pytest.mark.parametrize("reason", LORA_VARIANTS)
 def test_a_variant_of_lora_is_refused_and_the_base_stays_as_it_was(reason, shared, tiny_model, tmp_path):
     from peft import LoraConfig

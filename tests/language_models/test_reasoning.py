@@ -20,27 +20,42 @@ from simgym.faults import Fault, FaultKind
 from simgym.language_models import ScriptedLM
 from simgym.language_models.base import Generation, Request, SamplingParams
 from simgym.language_models.thoughts import without_reasoning
-from simgym.reasoning import _TAGS, split_reasoning
+from simgym.reasoning import _MARKS, has_marks, split_reasoning
 
 HARMONY = "<|channel|>analysis<|message|>{}<|end|><|start|>assistant<|channel|>final<|message|>{}<|return|>"
+NAMES = (
+    "think",
+    "Think",
+    "thinking",
+    "thought",
+    "reasoning",
+    "seed:think",
+    "longcat_think",
+    "antThinking",
+    "scratchpad",
+)
+BLOCKS = [*_MARKS.items(), *((f"<{name}>", f"</{name}>") for name in NAMES)]
+UNSEEN = [pair for pair in BLOCKS if pair[0] != "<|think|>"]  # Solar's end is one of turns, too
 words = st.text(alphabet="abc <>{}\"'\n|think/[]", max_size=40).filter(lambda text: "<" not in text or ">" not in text)
 
 
-@pytest.mark.parametrize(("opening", "closing"), _TAGS)
+@pytest.mark.parametrize(("opening", "closing"), BLOCKS)
 @given(thought=words, reply=words)
 def test_what_stands_in_the_block_is_not_said(opening: str, closing: str, thought: str, reply: str) -> None:
     cases: list[tuple[str, str | None]] = [
         (f"{opening}\n{thought}\n{closing}\n\n{reply}", ""),
         (f"{thought}\n{closing}\n\n{reply}", f"<|im_start|>assistant\n{opening}\n"),  # the template opens it
-        (f"{thought}\n{closing}\n\n{reply}", None),  # so did the server's, and we were not told
     ]
+    if (opening, closing) in UNSEEN:  # so did the server's, and we were not told
+        cases += [(f"{thought}\n{closing}\n\n{reply}", None), (f"{thought}.{closing}{reply}", None)]
     for text, prompt in cases:
         spoken = split_reasoning(text, prompt=prompt)
-        assert (spoken.text, spoken.reasoning) == (reply.lstrip(), thought.strip())
+        assert spoken.text == reply.lstrip()
+        assert spoken.reasoning.rstrip(". \n") == thought.strip().rstrip(". \n")
         assert not spoken.unfinished
 
 
-@pytest.mark.parametrize(("opening", "closing"), _TAGS)
+@pytest.mark.parametrize(("opening", "closing"), BLOCKS)
 @given(thought=words, length=st.integers(0, 60))
 def test_a_block_that_is_cut_says_nothing(opening: str, closing: str, thought: str, length: int) -> None:
     text = f"{opening}{thought}"[: len(opening) + length]
@@ -60,6 +75,26 @@ def test_a_block_that_is_cut_says_nothing(opening: str, closing: str, thought: s
 def test_a_mark_that_is_quoted_later_on_is_part_of_what_is_said(text: str) -> None:
     assert split_reasoning(text).text == text
     assert without_reasoning(Generation(text)).text == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<think>hm</think>\n<answer>\nHi\n</answer>\n",  # Hunyuan
+        "<think>\nhm\n</think>\n<response>\nHi",  # ERNIE; the end cut off
+        "<Thought>hm</Thought>\n<Output>Hi</Output>",  # Marco-o1
+        "<|START_THINKING|>hm<|END_THINKING|><|START_RESPONSE|>Hi<|END_RESPONSE|>",  # Command A
+        "<|begin_of_thought|>hm<|end_of_thought|>\n\n<|begin_of_solution|>Hi<|end_of_solution|>",  # Sky-T1
+        "<|think|>hm<|end|><|begin|>assistant<|content|>Hi",  # Solar Open
+        "Here is my thought process: hm\nHere is my response: Hi",  # Granite 3.2
+        "analysishmassistantfinalHi",  # gpt-oss behind a decoder that drops control tokens
+    ],
+)
+def test_the_frame_round_a_reply_is_no_part_of_it(text: str) -> None:
+    spoken = split_reasoning(text)
+    assert has_marks(text)
+    assert (spoken.text, spoken.reasoning) == ("Hi", "hm")
+    assert split_reasoning("<answer>Hi</answer>").text == "<answer>Hi</answer>"  # of one who did not think
 
 
 def test_several_blocks_and_the_channels_of_gpt_oss() -> None:

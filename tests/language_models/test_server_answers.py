@@ -1,4 +1,8 @@
-"""What a server says, without a server: whom a refusal concerns, and a reader that is total over JSON."""
+"""What a server says, without a server: whom a refusal concerns, and a reader that is total over JSON.
+
+Public sources of these faults: OpenRouter's list of errors and litellm#9305 (a flagged input is a 403), openlit#1068,
+langchaingo#1355, langchain-azure#82 and platform-docs-public#7 (refused fields).
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from hypothesis import strategies as st
 from simgym.conversation import Message
 from simgym.faults import Fault, FaultKind
 from simgym.language_models import OpenAILM, Request
-from simgym.language_models._server_problems import Asked, Scope, classify
+from simgym.language_models._server_problems import Asked, Scope, classify, code_of
 from simgym.language_models._server_replies import error_inside, parse_json, read_likelihood, read_reply
 
 KEY = "sk-do-not-show-me"
@@ -49,6 +53,23 @@ def pydantic_refusal(field: str) -> dict[str, Any]:
         (400, error("Invalid model: m", type="invalid_model"), Scope.RUN),
         (400, error("The model `m` does not exist", code="model_not_found"), Scope.RUN),
         (308, "moved", Scope.RUN),
+        # further providers, each in its own words
+        (403, error("Your team has either used all available credits or reached its spending limit."), Scope.RUN),
+        (429, error("Your account is suspended", type="exceeded_current_quota_error"), Scope.RUN),
+        (400, error("Access denied, please make sure your account is in good standing.", code="Arrearage"), Scope.RUN),
+        (400, error("You have reached your specified API usage limits."), Scope.RUN),
+        (400, error("API key not valid. Please pass a valid API key.", status="INVALID_ARGUMENT"), Scope.RUN),
+        (407, "Proxy Authentication Required", Scope.RUN),
+        (400, error("m is not a valid model ID"), Scope.RUN),
+        (400, error("The supported API model names are a or b, but you passed m."), Scope.RUN),
+        (400, error("The model `m` has been decommissioned.", code="model_decommissioned"), Scope.RUN),
+        (400, error("Content Exists Risk"), Scope.REQUEST),
+        (403, error("Content violates usage guidelines. Failed check: SAFETY_CHECK_TYPE_DATA"), Scope.REQUEST),
+        (500, error("content_filter triggered"), Scope.REQUEST),
+        (500, error("The content filter is out of order"), Scope.SERVER),
+        (400, error("Engine is currently overloaded", type="engine_overloaded_error"), Scope.SERVER),
+        (498, error("Flex tier capacity exceeded"), Scope.SERVER),
+        (429, error("You exceeded your current quota. Please retry in 31 s."), Scope.SERVER),
     ],
 )
 def test_a_refusal_concerns_the_request_the_run_or_the_server(status: int, body: Any, scope: Scope) -> None:
@@ -83,6 +104,12 @@ def test_a_403_after_an_answer_is_about_what_was_said() -> None:
         "Trying to keep the first 5000 tokens when context the overflows.",  # LM Studio
         "Range of input length should be [1, 30720]",  # DashScope
         "This model's maximum prompt length is 131072 but the request contains 200000 tokens.",  # xAI
+        "Your request exceeded model token limit: 8192 (requested: 10000)",  # Moonshot
+        "Prompt exceeds max length",  # Zhipu
+        "The sum of prompt length (5000), query length (0) should not exceed max_num_tokens (4096)",  # TensorRT-LLM
+        "prompt token count of 140000 exceeds the limit of 128000",  # GitHub
+        "Total tokens of image and text exceed max message tokens",  # Volcengine
+        "too many tokens: total tokens 5000 is over the limit 4096",  # Cohere
     ],
 )
 def test_a_full_context_is_told_in_every_providers_words(said: str) -> None:
@@ -103,6 +130,11 @@ def test_a_full_context_is_told_in_every_providers_words(said: str) -> None:
         (400, error("'max_tokens' is not supported with this model. Use 'max_completion_tokens'."), "max_tokens"),
         (403, error("You are not allowed to request logprobs from this model"), "logprobs"),
         (400, error("Unsupported parameter: 'stop' is not supported with this model."), "stop"),
+        (400, error("Argument not supported on this model: stop"), "stop"),
+        (400, error('Invalid JSON payload received. Unknown name "seed": Cannot find field.'), "seed"),
+        (400, error("Unrecognized request argument supplied: seed"), "seed"),
+        (422, error("`temperature` has to be a strictly positive float"), "temperature"),
+        (400, error("json: cannot unmarshal number into Go struct field .temperature of type int"), "temperature"),
     ],
 )  # fmt: skip
 def test_a_refused_field_is_found_in_every_providers_words(status: int, body: Any, field: str) -> None:
@@ -123,6 +155,27 @@ def test_a_refusal_that_quotes_the_conversation_names_no_field(body: Any) -> Non
     assert classify(400, body, ASKED).scope is Scope.REQUEST
 
 
+QUOTED = (
+    "my bank says insufficient balance", "they wrote: your account is suspended", "it prints: incorrect API key",
+    "why does it say model not found", "the server is overloaded, try again later", "a prompt exceeds the limit",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("status", [400, 403, 422])
+@given(
+    said=st.lists(st.sampled_from(QUOTED), min_size=1, max_size=3).map(", and ".join),
+    frame=st.sampled_from(["Invalid input: {}", "{} was flagged by moderation", "The message {} cannot be answered"]),
+    mark=st.sampled_from("\"'"),
+    answered=st.booleans(),
+)
+def test_what_a_refusal_quotes_ends_no_run(status: int, said: str, frame: str, mark: str, answered: bool) -> None:
+    asked = Asked(host="host:1", model="m", key=KEY, fields=FIELDS, answered=answered)
+    problem = classify(status, error(frame.format(f"{mark}{said}{mark}")), asked)
+    if status != 403 or answered or "flagged" in frame:
+        assert problem.scope is Scope.REQUEST
+        assert problem.text.startswith("refused: ")
+
+
 def says(**choice: Any) -> dict[str, Any]:
     return {"choices": [{"message": {"role": "assistant", "content": "Hello."}, "finish_reason": "stop", **choice}]}
 
@@ -139,7 +192,42 @@ def test_parts_are_joined_and_thoughts_are_kept_apart() -> None:
     assert (reply.text, reply.reasoning, reply.cut) == ("", "Hm.", True)
 
 
-@pytest.mark.parametrize("ended", ["error", "abort", "ERROR", 7, {}])
+@pytest.mark.parametrize(
+    "thought",
+    [
+        {"type": "thinking", "thinking": "Hm."},
+        {"type": "reasoning_text", "text": "Hm."},
+        {"type": "text", "text": "Hm.", "thought": True},
+        {"type": "reasoning", "summary": [{"type": "summary_text", "text": "Hm."}]},
+    ],
+)
+def test_a_thought_is_none_of_the_words_in_every_providers_parts(thought: dict[str, Any]) -> None:
+    said: list[dict[str, Any]] = [{"type": "output_text", "text": "Hi"}, {"type": "reference", "reference_ids": [1]}]
+    messages: list[dict[str, Any]] = [
+        {"content": [thought, *said]}, {"content": said[0], "reasoning": None, "reasoning_details": [thought]},
+    ]  # fmt: skip
+    for message in messages:
+        reply = read_reply(says(message=message))
+        assert (reply.text, reply.reasoning, reply.fault) == ("Hi", "Hm.", None)
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        ({"choices": None, "error": {"code": 429, "message": "busy"}}, 429),
+        ({"object": "error", "message": "busy", "code": 503}, 503),
+        ({"detail": "busy"}, 502),
+        (says(error={"message": "busy", "code": "500"}), 500),
+        (says(), None),
+        ({**says(), "message": "fine"}, None),
+    ],
+)
+def test_an_error_inside_a_200_is_found(answer: dict[str, Any], status: int | None) -> None:
+    error = error_inside(answer)
+    assert (error and code_of(error)) == status
+
+
+@pytest.mark.parametrize("ended", ["error", "abort", "ERROR", "network_error", "repetition", 7, {}])
 def test_a_reply_that_was_broken_off_is_a_fault(ended: Any) -> None:
     fault = read_reply(says(finish_reason=ended)).fault
     assert fault is not None
@@ -157,7 +245,7 @@ def test_numbers_are_read_from_text_and_nulls_are_a_fault() -> None:
 
 WORDS = st.sampled_from(
     "choices message content text finish_reason logprobs token_logprobs logprob usage prompt_tokens error code detail "  # noqa: SIM905
-    "loc param type thinking reasoning_content refusal stop_reason status".split()
+    "loc param type thinking reasoning_content refusal stop_reason status summary reasoning_details thought".split()
 )
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.just(10**400),

