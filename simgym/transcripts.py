@@ -30,6 +30,9 @@ from simgym.typed_json import describe, from_json
 SCHEMA_VERSION = 1
 """Incremented when a field changes its meaning; readers refuse versions they do not know."""
 
+LABELS_ENDING = "labels.jsonl"
+"""How names of files of labels end, which may stand among transcripts; see `simgym.evaluation.labels`."""
+
 EndReason = Literal["user_end", "turn_limit", "context_overflow", "simulator_fault", "judge_fault", "assistant_fault"]
 """Why a conversation stopped: the user left, the turns were used up, or somebody failed; see `simgym.simulation`."""
 
@@ -239,6 +242,16 @@ def read_transcripts(path: str | Path) -> Iterator[Transcript]:
         lines[transcript.key] = (number, transcript)
     for _, transcript in lines.values():
         yield transcript
+
+
+def transcript_files(source: str | Path) -> list[Path]:
+    """Files of a run: itself, or those in the folder of a matrix or another one, by name, files of labels left out."""
+    source = Path(source)
+    if source.is_file():
+        return [source]
+    folder = source / "transcripts" if (source / "transcripts").is_dir() else source
+    files = sorted(folder.glob("*.jsonl")) if folder.is_dir() else []
+    return [file for file in files if not file.name.endswith(LABELS_ENDING)]
 
 
 def _same(first: Transcript, second: Transcript) -> bool:

@@ -10,6 +10,7 @@ import jsonschema
 import pytest
 
 import simgym
+from simgym.evaluation.labels import append_label
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "docs" / "tools"))
@@ -47,6 +48,15 @@ def test_transcripts_and_their_scenarios_are_what_their_schemas_say(run):
     for line in lines:
         jsonschema.validate(line, SCHEMAS["Transcript"])
         jsonschema.validate(line["scenario"], SCHEMAS["Scenario"])
+
+
+def test_a_label_is_what_its_schema_says(tmp_path):
+    from conversations import label, labelled, talked
+
+    append_label(tmp_path / "labels.jsonl", label("better", labelled(talked()), labelled(talked(answer="no"), "other")))
+    append_label(tmp_path / "labels.jsonl", label(None, labelled(talked())))
+    for line in (tmp_path / "labels.jsonl").read_text().splitlines():
+        jsonschema.validate(json.loads(line), SCHEMAS["Label"])
 
 
 @pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.title)

@@ -20,6 +20,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from simgym.assistants.training_record import TrainingRecord
 from simgym.conversation import Conversation, Message, Scenario
+from simgym.evaluation.labels import Label
 from simgym.evaluation.plan import Plan
 from simgym.report.results import MatrixResults
 from simgym.study.records import _Participant
@@ -53,6 +54,7 @@ FORMATS = (
     Format(title="Plan", file="`plan.json` of a matrix", record=Plan),
     Format(title="Results", file="`results.json` of a matrix", record=MatrixResults),
     Format(title="Training record", file="`simgym.json` in a trained folder", record=TrainingRecord),
+    Format(title="Label", file="`labels.jsonl` of a run, written by `simgym view --web`, one a line", record=Label),
     Format(title="Participant", file="`records.jsonl` of a study, one a line", record=_Participant),
 )
 

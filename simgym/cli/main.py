@@ -32,6 +32,7 @@ from simgym.cli.envs import envs
 from simgym.cli.export import export
 from simgym.cli.init import init
 from simgym.cli.judge import judge, rescore
+from simgym.cli.labels import labels
 from simgym.cli.matrix import matrix
 from simgym.cli.play import play
 from simgym.cli.realism import realism
@@ -121,6 +122,7 @@ for verb in (
     agree,
     rescore,
     view,
+    labels,
     export,
     serve,
     play,

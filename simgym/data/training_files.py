@@ -21,7 +21,7 @@ from simgym.conversation import Message
 from simgym.data.logged import StepOutput, StepSummary
 from simgym.errors import ConfigurationError, MalformedFile
 from simgym.faults import fault_label
-from simgym.transcripts import COMPLETE, Transcript, read_transcripts, text_hash
+from simgym.transcripts import COMPLETE, Transcript, read_transcripts, text_hash, transcript_files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,12 +51,7 @@ def read_run(source: str | Path) -> Iterator[Transcript]:
         ConfigurationError: there is no such file, or no transcripts in the folder.
         MalformedFile: a line is not a transcript; the message names it.
     """
-    source = Path(source)
-    if source.is_file():
-        yield from read_transcripts(source)
-        return
-    folder = source / "transcripts" if (source / "transcripts").is_dir() else source
-    files = sorted(folder.glob("*.jsonl")) if folder.is_dir() else []
+    files = transcript_files(source)
     if not files:
         raise ConfigurationError(
             f"{source} is no run. Give the file that `simgym rollout` wrote, or the folder of a `simgym matrix`."

@@ -5,11 +5,15 @@ it. Equal scores count as half. Accuracy is given by subset (the rejected answer
 mean of the accuracy where the chosen answer is the longer and where it is the shorter one, so that a judge that only
 likes length gets 0.5. Besides: length alone as a judge, position consistency (comparing judges), test-retest with
 another seed, and agreement between judges.
+
+Labels of `simgym view --web` are pairs, too, of whole conversations of one scenario: a judge grades each whole, and a
+judge that compares is asked only where they differ in nothing but their last answer.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,8 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from simgym.conversation import INTENT_PREFIX, Conversation, Scenario
+from simgym.conversation import INTENT_PREFIX, Conversation, Scenario, up_to_answer
 from simgym.errors import ConfigurationError, MalformedFile
+from simgym.evaluation.labels import holds_labels, labels_that_count
 from simgym.faults import count_faults
 from simgym.jsonl import read_jsonl
 from simgym.judges.base import Judge, Judgement
@@ -46,6 +51,31 @@ class Pair:
     """The other one."""
     subset: str
     """Where the rejected answer comes from; results are given by it."""
+    scenario: Scenario | None = None
+    """What the user wanted; None: the instruction says it."""
+    conversations: tuple[Conversation, Conversation] | None = None
+    """The preferred conversation and the other one, where whole conversations were compared; `chosen` and `rejected`
+    are what the assistant said in them."""
+
+    def asked(self) -> Scenario:
+        """The scenario that judges are given."""
+        if self.scenario is not None:
+            return self.scenario
+        return Scenario(self.id, INTENT_PREFIX + " ".join(self.instruction.split()), opening=self.instruction)
+
+    def talks(self) -> tuple[Conversation, Conversation]:
+        """Both conversations, the preferred one first."""
+        if self.conversations is not None:
+            return self.conversations
+        asked = Conversation().add("user", self.instruction)
+        return asked.add("assistant", self.chosen), asked.add("assistant", self.rejected)
+
+    def last_answers(self) -> tuple[Conversation, str, str] | None:
+        """What both conversations begin with, and the answers that follow; None if they differ before the last."""
+        first, second = (up_to_answer(talk).messages for talk in self.talks())
+        if not first or not second or first[:-1] != second[:-1]:
+            return None
+        return Conversation(first[:-1]), first[-1].content, second[-1].content
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +129,8 @@ class Validation:
 def read_pairs(path: str | Path, *, limit: int | None = None, seed: int = 0) -> list[Pair]:
     """Pairs from a JSONL file with `instruction`, `chosen`, `rejected` and optionally `rejected_model` (or `subset`).
 
-    Files for earlier versions, which say `better`, `worse` and `worse_model`, are read as well.
+    Files for earlier versions, which say `better`, `worse` and `worse_model`, are read as well, and labels of
+    `simgym view --web`: those that count and prefer one of two conversations.
 
     Args:
         path: The file.
@@ -112,6 +143,12 @@ def read_pairs(path: str | Path, *, limit: int | None = None, seed: int = 0) -> 
     """
     if not Path(path).is_file():
         raise ConfigurationError(f"There is no file {path}. Expected JSONL with instruction, chosen and rejected.")
+    if holds_labels(path):
+        labelled, left_out = label_pairs(path)
+        if not labelled:
+            listed = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+            raise ConfigurationError(f"{path} has no label that prefers one of two conversations ({listed}).")
+        return _drawn(labelled, limit, seed)
     pairs = []
     for number, row in read_jsonl(path):
         try:
@@ -126,10 +163,45 @@ def read_pairs(path: str | Path, *, limit: int | None = None, seed: int = 0) -> 
         pairs.append(Pair(str(number), instruction, chosen, rejected, subset))
     if not pairs:
         raise ConfigurationError(f"{path} holds no pairs.")
-    if limit is not None and limit < len(pairs):
-        drawn = sorted(generator(seed, "pairs").permutation(len(pairs))[:limit])
-        pairs = [pairs[index] for index in drawn]
-    return pairs
+    return _drawn(pairs, limit, seed)
+
+
+def label_pairs(path: str | Path) -> tuple[list[Pair], dict[str, int]]:
+    """Pairs of conversations from a file of labels, and how many labels are not used, by reason.
+
+    Raises:
+        MalformedFile: a line is not a label; the message names it.
+    """
+    labels = labels_that_count(path)
+    pairs, reasons = [], Counter(labels.left_out)
+    reasons["of the user, not of two conversations"] = len(labels.origins)
+    for number, label in enumerate(labels.preferences, 1):
+        if label.answer == "tie":
+            reasons["tied"] += 1
+            continue
+        chosen, rejected = label.conversations if label.answer == "better" else label.conversations[::-1]
+        texts = ["\n\n".join(entry.conversation.said_by("assistant")) for entry in (chosen, rejected)]
+        if not all(text.strip() for text in texts):
+            reasons["without two answers"] += 1
+            continue
+        scenario = chosen.scenario
+        pairs.append(
+            Pair(
+                f"label {number}",
+                scenario.opening or scenario.goal,
+                *texts,
+                rejected.assistant,
+                scenario,
+                (chosen.conversation, rejected.conversation),
+            )
+        )
+    return pairs, {reason: count for reason, count in reasons.items() if count}
+
+
+def _drawn(pairs: list[Pair], limit: int | None, seed: int) -> list[Pair]:
+    if limit is None or limit >= len(pairs):
+        return pairs
+    return [pairs[index] for index in sorted(generator(seed, "pairs").permutation(len(pairs))[:limit])]
 
 
 def judge_pairs(
@@ -144,24 +216,13 @@ def judge_pairs(
     verdicts = []
     for start in range(0, len(pairs), batch_size):
         batch = pairs[start : start + batch_size]
-        scenarios = [
-            Scenario(pair.id, INTENT_PREFIX + " ".join(pair.instruction.split()), opening=pair.instruction)
-            for pair in batch
-        ]
-        asked = [Conversation().add("user", pair.instruction) for pair in batch]
         seeds = [derive_seed(seed, "validate", pair.id) for pair in batch]
         if isinstance(judge, PairwiseJudge):
-            firsts, seconds = [pair.chosen for pair in batch], [pair.rejected for pair in batch]
-            for pair, outcome in zip(batch, judge.compare(scenarios, asked, firsts, seconds, seeds=seeds), strict=True):
-                verdicts.append(Verdict(pair, outcome.winner, None, outcome.consistent, outcome.fault))
+            verdicts += _compared(judge, batch, seeds)
         else:
-            talks = [
-                talk.add("assistant", text)
-                for talk, pair in zip(asked, batch, strict=True)
-                for text in (pair.chosen, pair.rejected)
-            ]
-            doubled = [scenario for scenario in scenarios for _ in (0, 1)]
-            judged = judge.judge(doubled, talks, seeds=[value for value in seeds for _ in (0, 1)])
+            talks = [talk for pair in batch for talk in pair.talks()]
+            scenarios = [pair.asked() for pair in batch for _ in (0, 1)]
+            judged = judge.judge(scenarios, talks, seeds=[value for value in seeds for _ in (0, 1)])
             verdicts += [_graded(pair, *judged[2 * i : 2 * i + 2]) for i, pair in enumerate(batch)]
         advance(len(batch))
     return verdicts
@@ -241,6 +302,24 @@ def judge_agreement(
     )
     clusters = [verdict.pair.instruction for verdict in first]
     return agreement(ours, theirs, clusters, level_of_measurement="nominal", seed=seed, resamples=resamples)
+
+
+def _compared(judge: PairwiseJudge, pairs: Sequence[Pair], seeds: Sequence[int]) -> list[Verdict]:
+    answers = [pair.last_answers() for pair in pairs]
+    comparable = [index for index, entry in enumerate(answers) if entry is not None]
+    outcomes = judge.compare(
+        [pairs[index].asked() for index in comparable],
+        *([entry[part] for entry in answers if entry is not None] for part in (0, 1, 2)),  # type: ignore[arg-type]
+        seeds=[seeds[index] for index in comparable],
+    )
+    by_index = dict(zip(comparable, outcomes, strict=True))
+    fault = "not_comparable: the conversations differ before their last answers"
+    return [
+        Verdict(pair, by_index[index].winner, None, by_index[index].consistent, by_index[index].fault)
+        if index in by_index
+        else Verdict(pair, None, None, None, fault)
+        for index, pair in enumerate(pairs)
+    ]
 
 
 def _graded(pair: Pair, chosen: Judgement, rejected: Judgement) -> Verdict:

@@ -161,7 +161,7 @@ class MatrixRun:
         for env in self.envs.values():
             _ = simulation_of(env).scenarios  # a column that cannot play a scenario fails now, not hours later
         self.paths = {
-            (row, column): f"transcripts/{_slug(row)}--{_slug(column)}.jsonl"
+            (row, column): f"transcripts/{file_stem(row, column)}.jsonl"
             for row in self.assistants
             for column in self.envs
         }
@@ -345,6 +345,11 @@ def make_env(env_id: str, scenarios: Sequence[Scenario], options: Mapping[str, A
         raise ConfigurationError(f"{env_id!r} has no simulated users. Expected one of {known}.") from error
     simulation_of(env)
     return env
+
+
+def file_stem(assistant: str, simulator: str) -> str:
+    """Name of the file of a cell's transcripts, without its ending."""
+    return f"{_slug(assistant)}--{_slug(simulator)}"
 
 
 def _slug(name: str) -> str:

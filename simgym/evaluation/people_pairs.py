@@ -3,7 +3,7 @@
 A row has the answers by name and whom people prefer (`answers`, `better`, `worse`, `label_by: people`, `source`), or is
 a pair of `simgym judge validate` (`instruction`, `chosen`, `rejected`). Rows whose label is something else, that hold
 earlier turns or tool calls, or that are tied are left out and counted: they say nothing of first answers, or nothing of
-people.
+people. Labels of `simgym view --web` are read as well, as pairs of whole conversations.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import numpy as np
 from simgym.errors import ConfigurationError
 from simgym.evaluation._counted_rows import read_counted
 from simgym.evaluation.calibration import Calibration, calibrate
-from simgym.evaluation.judge_validation import Pair, Validation, Verdict, validate
+from simgym.evaluation.judge_validation import Pair, Validation, Verdict, label_pairs, read_pairs, validate
+from simgym.evaluation.labels import holds_labels
 from simgym.judges.people_record import PEOPLE_BAR, PeopleRecord, judge_identity, logit_margin
 from simgym.seeding import generator
 from simgym.statistics import Estimate
@@ -67,15 +68,19 @@ def read_people_pairs(path: str | Path, *, limit: int | None = None, seed: int =
         ConfigurationError: there is no such file, or no pair in it that people judged; the message counts the reasons.
         MalformedFile: a line is not a JSON object.
     """
-    pairs, left_out = read_counted(
-        path,
-        lambda row, number: _read_row(row, str(number)),
-        what="pair that people judged",
-        expected="JSONL of pairs with label_by: people",
-    )
+    pairs: Sequence[Pair]
+    if holds_labels(path):
+        pairs, left_out = tuple(read_pairs(path)), label_pairs(path)[1]
+    else:
+        pairs, left_out = read_counted(
+            path,
+            lambda row, number: _read_row(row, str(number)),
+            what="pair that people judged",
+            expected="JSONL of pairs with label_by: people, or labels of simgym view --web",
+        )
     if limit is not None and limit < len(pairs):
-        pairs = tuple(pairs[index] for index in sorted(generator(seed, "people").permutation(len(pairs))[:limit]))
-    return PeoplePairs(pairs, left_out)
+        pairs = [pairs[index] for index in sorted(generator(seed, "people").permutation(len(pairs))[:limit])]
+    return PeoplePairs(tuple(pairs), left_out)
 
 
 def without_training_prompts(people: PeoplePairs, judge: Any) -> PeoplePairs:

@@ -4,6 +4,9 @@ A row is a logged conversation in the columns of WildChat whose `annotations` na
 rating, as in SimulatorArena (arXiv 2510.05444). Rows that cannot be used are left out and counted by reason: the log of
 a study is data, and one bad row must not cost the rest. The same person is known by `annotations.person` or
 `hashed_ip`; where neither is recorded every conversation is a person of its own.
+
+Labels of `simgym view --web` are ratings, too: of two conversations the better one has 1, the other 0, and each of a
+tie 1/2.
 """
 
 from __future__ import annotations
@@ -17,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from simgym.conversation import INTENT_PREFIX, Conversation, Scenario
-from simgym.errors import MalformedFile
+from simgym.errors import ConfigurationError, MalformedFile
 from simgym.evaluation._counted_rows import read_counted
 from simgym.evaluation.agreement import PeopleRating, Reward
+from simgym.evaluation.labels import holds_labels, labels_that_count
 from simgym.evaluation.run_file import RunFile
 from simgym.faults import Fault
 from simgym.jsonl import read_jsonl
@@ -79,7 +83,8 @@ def read_rated_conversations(
     """The rated conversations in a log.
 
     Args:
-        path: JSONL with `conversation`, `annotations`, and optionally `conversation_hash`, `intent` and `hashed_ip`.
+        path: JSONL with `conversation`, `annotations`, and optionally `conversation_hash`, `intent` and `hashed_ip`; or
+            labels, for which neither `keys` nor `scale` matters.
         keys: Where the rating is looked for in `annotations`; the first that is there counts.
         scale: Smallest and largest rating.
         limit: Take so many, drawn by the seed; None: all.
@@ -89,6 +94,15 @@ def read_rated_conversations(
         ConfigurationError: there is no such file, or no row in it can be used; the message counts the reasons.
         MalformedFile: a line is not JSON.
     """
+    rated = _labelled(path) if holds_labels(path) else _annotated(path, keys, scale)
+    count = len(rated.conversations)
+    if limit is None or limit >= count:
+        return rated
+    drawn = sorted(generator(seed, "rated").permutation(count)[:limit])
+    return RatedConversations(tuple(rated.conversations[index] for index in drawn), rated.left_out)
+
+
+def _annotated(path: str | Path, keys: Sequence[str], scale: tuple[float, float]) -> RatedConversations:
     keys_named = ", ".join(keys)
     seen: set[str] = set()
 
@@ -109,13 +123,13 @@ def read_rated_conversations(
         what="rated conversation",
         expected=f"annotations with model and one of {keys_named}, from {scale[0]:g} to {scale[1]:g}",
     )
-    if limit is not None and limit < len(kept):
-        kept = tuple(kept[index] for index in sorted(generator(seed, "rated").permutation(len(kept))[:limit]))
     return RatedConversations(kept, left_out)
 
 
 def has_annotations(path: str | Path) -> bool:
-    """Whether a file holds logged conversations with annotations, by its first line."""
+    """Whether a file holds logged conversations with annotations, or labels, by its first line."""
+    if holds_labels(path):
+        return True
     if Path(path).is_dir() or not Path(path).is_file():
         return False
     try:
@@ -182,6 +196,27 @@ def _content_key(rated: RatedConversation) -> str:
     """The same for the same conversation and wish, in whatever file."""
     turns = [(message.role, message.content) for message in rated.conversation.messages]
     return text_hash(json.dumps([rated.scenario.id, rated.scenario.intent, turns]))
+
+
+def _labelled(path: str | Path) -> RatedConversations:
+    labels = labels_that_count(path)
+    reasons = Counter(labels.left_out)
+    reasons["of the user, not of two conversations"] = len(labels.origins)
+    left_out = {reason: count for reason, count in reasons.items() if count}
+    if not labels.preferences:
+        listed = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+        raise ConfigurationError(f"{path} has no label that compares two conversations ({listed}).")
+    wins = {"better": 1.0, "worse": 0.0, "tie": 0.5}
+    rated = [
+        RatedConversation(
+            entry.scenario, entry.conversation, PeopleRating(label.person, entry.assistant, value, entry.key)
+        )
+        for label in labels.preferences
+        for entry, value in zip(
+            label.conversations, (wins[str(label.answer)], 1 - wins[str(label.answer)]), strict=True
+        )
+    ]
+    return RatedConversations(tuple(rated), left_out)
 
 
 def _read_row(

@@ -13,18 +13,9 @@ from pathlib import Path
 
 from simgym.report.page import page_templates, write_page
 from simgym.report.results import MatrixResults, short_name
-from simgym.report.turns import cut_turns, format_cut
+from simgym.report.turns import ENDINGS, cut_turns, format_cut
 from simgym.transcripts import Transcript
 
-ENDINGS = {
-    "user_end": "the user ended it",
-    "turn_limit": "the turn limit was reached",
-    "context_overflow": "it outgrew the model's context",
-    "simulator_fault": "the simulated user failed",
-    "judge_fault": "the judge failed",
-    "assistant_fault": "the assistant failed",
-}
-"""End reasons in words."""
 _PER_PAGE = 25
 """Scenarios on a page of conversations."""
 

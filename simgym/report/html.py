@@ -17,7 +17,6 @@ from typing import Any
 from simgym.evaluation.matrix import Cell
 from simgym.evaluation.plan import short_hash
 from simgym.report.conversation_views import (
-    ENDINGS,
     ConversationView,
     PageLink,
     choose_pairs,
@@ -30,6 +29,7 @@ from simgym.report.figures import curves_svg, difference_heatmap_svg, matrix_hea
 from simgym.report.names import training_of
 from simgym.report.page import page_templates, write_page
 from simgym.report.results import MatrixResults, short_name
+from simgym.report.turns import ENDINGS
 from simgym.statistics.intervals import fewest_units, format_interval, format_p
 from simgym.transcripts import Transcript
 

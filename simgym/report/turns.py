@@ -1,4 +1,4 @@
-"""Which turns of a conversation were cut because they had reached their token limit.
+"""Why a conversation ended, in words, and which of its turns were cut because they had reached their token limit.
 
 A turn that stops in the middle of a sentence reads like a weakness of its speaker; often the limit was too low. Only
 transcripts that record why a call ended can tell; of older ones nothing is said.
@@ -10,6 +10,16 @@ from collections import Counter
 from collections.abc import Sequence
 
 from simgym.transcripts import ModelCall, Transcript
+
+ENDINGS = {
+    "user_end": "the user ended it",
+    "turn_limit": "the turn limit was reached",
+    "context_overflow": "it outgrew the model's context",
+    "simulator_fault": "the simulated user failed",
+    "judge_fault": "the judge failed",
+    "assistant_fault": "the assistant failed",
+}
+"""End reasons in words."""
 
 
 def cut_turns(transcript: Transcript) -> list[int | None]:

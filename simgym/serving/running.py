@@ -94,6 +94,21 @@ class Guard:
         return 403, "foreign_host", "Without a token, only programs and pages of this machine are answered."
 
 
+def check_port(settings: ListenSettings) -> None:
+    """Refuse an address that cannot be listened on.
+
+    Raises:
+        ConfigurationError: the port is taken, or there is no such address.
+    """
+    with socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            place = f"{settings.host}:{settings.port}"
+            raise ConfigurationError(f"Cannot listen on {place}: {error.strerror}. Choose another port.") from error
+
+
 def serve(app: Any, settings: ListenSettings) -> None:
     """Serve an ASGI application behind a `Guard` until interrupted.
 
@@ -104,13 +119,7 @@ def serve(app: Any, settings: ListenSettings) -> None:
     require_extra("serve", "A server")
     import uvicorn
 
-    with socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((settings.host, settings.port))
-        except OSError as error:
-            place = f"{settings.host}:{settings.port}"
-            raise ConfigurationError(f"Cannot listen on {place}: {error.strerror}. Choose another port.") from error
+    check_port(settings)
     uvicorn.run(
         Guard(app, settings.token),
         host=settings.host,

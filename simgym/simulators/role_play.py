@@ -134,8 +134,7 @@ class RolePlay:
 
     def persona_of(self, scenario: Scenario) -> str:
         """Name of the persona prompt that the scenario's persona seed draws."""
-        names = list(self.persona_prompts)
-        return names[0] if len(names) == 1 else names[_drawn(scenario.persona_seed, len(names))]
+        return drawn_persona(list(self.persona_prompts), scenario)
 
     def check(self) -> None:
         """Load the model, or ask its server for a sign of life; see `check_ready`."""
@@ -212,6 +211,11 @@ def split_end(text: str, mark: str = END_OF_CONVERSATION) -> UserTurn:
     said, separator, _ = text.partition(mark)
     said = re.sub(r"[\ud800-\udfff]", "�", said).strip()
     return UserTurn(said, ended=bool(separator))
+
+
+def drawn_persona(names: Sequence[str], scenario: Scenario) -> str:
+    """Which of some persona prompts a scenario's persona seed draws."""
+    return names[0] if len(names) == 1 else names[_drawn(scenario.persona_seed, len(names))]
 
 
 @functools.lru_cache(4096)

@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import logging
 import time
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -83,8 +84,16 @@ class Rates:
 class Guard:
     """ASGI middleware: headers on every answer, no body larger than `max_body` bytes or slower than `body_seconds`."""
 
-    def __init__(self, app: ASGIApp, max_body: int, apology: str, body_seconds: float = 60.0) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        max_body: int,
+        apology: str,
+        body_seconds: float = 60.0,
+        headers: Mapping[str, str] = HEADERS,
+    ) -> None:
         self.app, self.max_body, self.apology, self.body_seconds = app, max_body, apology, body_seconds
+        self.headers = headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -98,7 +107,7 @@ class Guard:
             if message["type"] == "http.response.start":
                 begun = True
                 headers = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
+                for name, value in self.headers.items():
                     headers[name] = value
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)

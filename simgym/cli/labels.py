@@ -1,0 +1,91 @@
+"""`simgym labels`: what people said of conversations in `simgym view --web`, as figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from simgym.cli import options
+from simgym.cli.terminal import facts, format_estimate, plain, print_json, shown, stdout
+from simgym.errors import ConfigurationError
+
+
+def labels(
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="Files that `simgym view --web` wrote, of one or more persons.", metavar="FILE..."),
+    ],
+    seed: options.Seed = 0,
+    json: options.Json = False,
+) -> None:
+    """Summarise labels: who was preferred, and a Turing test of the simulated users.
+
+    Labels given while names and rewards were in sight are left out and counted. `simgym judge validate FILE` and
+    `simgym agree FILE` read the same files.
+    """
+    from simgym.evaluation.labels import holds_labels, labels_that_count
+    from simgym.evaluation.turing_test import turing_test
+
+    preferences, origins, left_out = [], [], dict[str, int]()
+    for file in files:
+        if not file.is_file():
+            raise ConfigurationError(f"There is no file {file}. `simgym view --web RUN` says where it writes labels.")
+        if not holds_labels(file):
+            raise ConfigurationError(f"{file} holds no labels of `simgym view --web`.")
+        counted = labels_that_count(file)
+        preferences += counted.preferences
+        origins += counted.origins
+        for reason, count in counted.left_out.items():
+            left_out[reason] = left_out.get(reason, 0) + count
+    wins = _wins(preferences, seed)
+    test = turing_test(origins, seed=seed) if origins else None
+    if json:
+        print_json(
+            {
+                "left_out": left_out,
+                "preferred": {name: estimate.to_json() for name, estimate in wins.items()},
+                "turing_test": test.to_json() if test else None,
+            }
+        )
+        return
+    out = stdout()
+    counts = [("better, worse or tie", str(len(preferences))), ("human or simulated", str(len(origins)))]
+    left = ", ".join(f"{count} {reason}" for reason, count in left_out.items()) or "none"
+    out.print(facts([*counts, ("left out", left)]))
+    if wins:
+        out.print(shown("Preferred, ties half", "bold"))
+        out.print(facts([(plain(name), format_estimate(estimate)) for name, estimate in wins.items()]))
+    if test is not None:
+        out.print(
+            shown(f"Turing test: {test.readers} reader{'s' * (test.readers != 1)}, intervals over {test.units}", "bold")
+        )
+        rows = [
+            (f"{plain(name)} taken for human", format_estimate(estimate))
+            for name, estimate in test.taken_for_human.items()
+        ]
+        rows.append(
+            ("people taken for human", "nobody is among them" if test.people is None else format_estimate(test.people))
+        )
+        rows += [
+            (f"{plain(name)} told from people", format_estimate(estimate)) for name, estimate in test.accuracy.items()
+        ]
+        out.print(facts(rows))
+
+
+def _wins(preferences: Any, seed: int) -> dict[str, Any]:
+    """Share of comparisons that each assistant won, by name; comparisons of an assistant with itself are left out."""
+    from simgym.statistics import clustered_bootstrap_mean
+
+    value = {"better": 1.0, "worse": 0.0, "tie": 0.5}
+    outcomes: dict[str, list[tuple[float, str]]] = {}
+    for label in preferences:
+        first, second = label.conversations
+        if first.assistant != second.assistant:
+            outcomes.setdefault(first.assistant, []).append((value[label.answer], label.person))
+            outcomes.setdefault(second.assistant, []).append((1 - value[label.answer], label.person))
+    return {
+        name: clustered_bootstrap_mean([won for won, _ in entries], [person for _, person in entries], seed=seed)
+        for name, entries in sorted(outcomes.items())
+    }
