@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from simgym.cli import options
 from simgym.cli.terminal import facts, format_estimate, plain, print_json, shown, stdout
 from simgym.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from simgym.evaluation.labels import Label
 
 
 def labels(
@@ -28,7 +31,9 @@ def labels(
     from simgym.evaluation.labels import holds_labels, labels_that_count
     from simgym.evaluation.turing_test import turing_test
 
-    preferences, origins, left_out = [], [], dict[str, int]()
+    preferences: list[Label] = []
+    origins: list[Label] = []
+    left_out: dict[str, int] = {}
     for file in files:
         if not file.is_file():
             raise ConfigurationError(f"There is no file {file}. `simgym view --web RUN` says where it writes labels.")

@@ -180,8 +180,8 @@ def label_pairs(path: str | Path) -> tuple[list[Pair], dict[str, int]]:
             reasons["tied"] += 1
             continue
         chosen, rejected = label.conversations if label.answer == "better" else label.conversations[::-1]
-        texts = ["\n\n".join(entry.conversation.said_by("assistant")) for entry in (chosen, rejected)]
-        if not all(text.strip() for text in texts):
+        answer, other = ("\n\n".join(entry.conversation.said_by("assistant")) for entry in (chosen, rejected))
+        if not answer.strip() or not other.strip():
             reasons["without two answers"] += 1
             continue
         scenario = chosen.scenario
@@ -189,7 +189,8 @@ def label_pairs(path: str | Path) -> tuple[list[Pair], dict[str, int]]:
             Pair(
                 f"label {number}",
                 scenario.opening or scenario.goal,
-                *texts,
+                answer,
+                other,
                 rejected.assistant,
                 scenario,
                 (chosen.conversation, rejected.conversation),

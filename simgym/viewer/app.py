@@ -61,7 +61,7 @@ def create_viewer_app(index: TranscriptIndex, labels: LabelBook, *, token: str) 
     controller = ViewerController(index, labels)
     router = APIRouter(prefix="/api", dependencies=[Depends(known)])
     router.add_api_route("/run", controller.run, methods=["GET"])
-    router.add_api_route("/conversations", controller.list, methods=["GET"])
+    router.add_api_route("/conversations", controller.search, methods=["GET"])
     router.add_api_route("/conversations/{entry_id}", controller.open, methods=["GET"])
     router.add_api_route("/labels", controller.label, methods=["POST"])
     app.include_router(router)
@@ -99,7 +99,7 @@ class ViewerController:
             "labels": len(self.labels),
         }
 
-    def list(
+    def search(
         self,
         text: str = "",
         fault: str = "",

@@ -11,7 +11,7 @@ export function conversationView(talk, { blind, side = "", goal = true }) {
   for (const turn of talk.turns) view.append(turnView(turn, blind));
   if (talk.user_reply) view.append(el("p", { class: "soft" }, "The user's last words, which nobody answered: ", el("q", { dir: "auto" }, talk.user_reply)));
   if (blind) return view;
-  if (talk.later.length) view.append(callsView(talk.later, `${talk.later.length} more model call${talk.later.length > 1 ? "s" : ""}: judge, and turns that nobody made`));
+  if (talk.later.length) view.append(callsView(talk.later, `${talk.later.length} more model call${talk.later.length > 1 ? "s" : ""}: ${[...new Set(talk.later.map((call) => call.role))].join(", ")}`));
   view.append(endView(talk));
   view.append(details("Fingerprints", () => [el("pre", {}, talk.fingerprints)]));
   return view;

@@ -219,7 +219,7 @@ async function label(kind, answer) {
 
 async function move(by) {
   const place = list.place === null ? (by > 0 ? 0 : list.total - 1) : list.place + by;
-  const row = await list.at(place);
+  const row = (await list.at(place)) || (!state.left && (await list.at(place - by)));
   if (row) go(row.id);
 }
 
