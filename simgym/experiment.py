@@ -10,7 +10,6 @@ call resumes an interrupted run, and on a complete one computes the results anew
 
 from __future__ import annotations
 
-import html
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +22,7 @@ from simgym.evaluation.matrix import Matrix
 from simgym.output_files import lock_output
 from simgym.report.html import write_report
 from simgym.report.people import PeopleColumn, PeopleRatings, check_shared, people_column, read_people
-from simgym.report.results import MatrixResults, describe_matrix
+from simgym.report.results import MatrixResults, describe_matrix, format_mean
 from simgym.report.runs import RESULTS_NAME, read_runs
 from simgym.statistics.intervals import Estimate
 from simgym.transcripts import Transcript, write_json
@@ -73,21 +72,14 @@ class Results:
         return cls(matrix=run.results, transcripts=run.transcripts, folder=Path(folder))
 
     def __repr__(self) -> str:
-        means = ", ".join(f"{cell.assistant}/{cell.simulator} {_mean(cell.estimate)}" for cell in self.matrix.cells)
+        means = ", ".join(
+            f"{cell.assistant}/{cell.simulator} {format_mean(cell.estimate)}" for cell in self.matrix.cells
+        )
         return f"Results({means}; folder={str(self.folder)!r})"
 
-    def _repr_html_(self) -> str:
-        """The matrix as a table, for notebooks: mean reward x 100 with half of its 95 % interval."""
-        head = "".join(f"<th>{html.escape(name)}</th>" for name in self.matrix.simulators)
-        body = ""
-        for assistant in self.matrix.assistants:
-            cells = [self.matrix.cell(assistant, simulator) for simulator in self.matrix.simulators]
-            texts = ["" if cell is None else f"{_mean(cell.estimate)} ({cell.counted})" for cell in cells]
-            body += f"<tr><th>{html.escape(assistant)}</th>{''.join(f'<td>{text}</td>' for text in texts)}</tr>"
-        return (
-            "<table><caption>Mean reward x 100 ± half of its 95 % interval (conversations counted)</caption>"
-            f"<thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>"
-        )
+    def _repr_html_(self) -> str:  # what a notebook shows
+        compared = self.matrix.comparisons
+        return self.matrix._repr_html_() + ("" if compared is None else compared._repr_html_())
 
     def to_pandas(self) -> Tables:
         """Cells, comparisons and conversations as data frames."""
@@ -142,7 +134,8 @@ def evaluate(config: ExperimentConfig | Experiment, *, progress: Progress | None
 
     Args:
         config: What to run; an `Experiment` if it has been planned already.
-        progress: Called with assistant, environment id and transcript of each completed conversation.
+        progress: Called with assistant, environment id and transcript of each completed conversation. None: a bar in a
+            notebook, nothing elsewhere; False: nothing.
 
     Raises:
         ConfigurationError: a setting is wrong, or the folder holds another experiment.
@@ -196,13 +189,6 @@ def _beside(people: PeopleRatings | None, experiment: Experiment, matrix: Matrix
     source = Path(experiment.config.people or "").name
     rows = list(experiment.run.assistants)
     return people_column(people, source, rows, matrix.transcripts, seed=experiment.config.seed)
-
-
-def _mean(estimate: Estimate) -> str:
-    if estimate.value is None:
-        return "none"
-    half = "?" if estimate.doubt or estimate.half_width is None else f"{estimate.half_width:.1f}"
-    return f"{estimate.value:.1f} ± {half}"
 
 
 def _columns(estimate: Estimate, name: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How a conversation looks in a notebook: HTML that Jupyter shows for a value that stands at the end of a cell.
+"""How conversations and tables look in a notebook: HTML that Jupyter shows for a value at the end of a cell.
 
 What was said is hostile: it is escaped, and characters that nobody can see are written out. There is no script, no
 picture and no link, so showing a transcript asks no other host for anything.
@@ -6,7 +6,7 @@ picture and no link, so showing a transcript asks no other host for anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 from simgym.visible_text import visible
@@ -27,6 +27,15 @@ def conversation_html(messages: Iterable[tuple[str, str]], facts: Mapping[str, o
     rows = "".join(f"<tr><td>{_text(name)}</td><td>{_text(value)}</td></tr>" for name, value in shown.items())
     table = f"<table>{rows}</table>" if rows else ""
     return f"<div>{table}{''.join(_message(role, content) for role, content in messages)}</div>"
+
+
+def table_html(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table as HTML, the first cell of each row as its heading."""
+    body = ""
+    for first, *others in rows:
+        body += f"<tr><th>{_text(first)}</th>{''.join(f'<td>{_text(text)}</td>' for text in others)}</tr>"
+    names = "".join(f"<th>{_text(name)}</th>" for name in head)
+    return f"<table><caption>{_text(caption)}</caption><thead><tr>{names}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _message(role: str, content: str) -> str:

@@ -190,7 +190,8 @@ def test_results_are_tables_a_report_and_readable(tmp_path):
     written = json.loads((tmp_path / "run" / "results.json").read_text())
     assert tables.cells["mean"].tolist() == [cell["estimate"]["value"] for cell in written["cells"]]
     assert "<b>" not in results._repr_html_()
-    assert "&lt;b&gt;" in results._repr_html_()
+    assert "&lt;b&gt;" in results.matrix._repr_html_()
+    assert "<td>UserSim-RolePlay-v0</td>" in results.matrix.comparisons._repr_html_()
     assert results.report(tmp_path / "elsewhere.html").read_text().startswith("<!doctype html>")
     assert repr(results).startswith("Results(<b>/UserSim-RolePlay-v0 ")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -11,6 +10,7 @@ from types import TracebackType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from simgym.cli.terminal import plain, stderr
+from simgym.rollout.progress import Tally
 from simgym.transcripts import Transcript
 
 _LINES_PER_RUN = 10
@@ -47,11 +47,10 @@ class ConversationProgress:
 
     def __init__(self, total: int) -> None:
         """Say how many there will be."""
-        self.total = total
-        self.done = 0
-        self._counted: dict[str, list[float]] = defaultdict(list)
+        self._total = total
+        self._tally = Tally()
         self._console = stderr()
-        self._started = self._last_line = time.monotonic()
+        self._last_line = time.monotonic()
         self._bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
@@ -67,12 +66,9 @@ class ConversationProgress:
 
     def advance(self, transcript: Transcript, description: str = "") -> None:
         """Count one conversation; `description` says to what it belongs, and the mean shown is that of its like."""
-        self.done += 1
-        if transcript.counts and transcript.reward is not None:
-            self._counted[description].append(100 * transcript.reward)
-        counted = self._counted[description]
-        mean = f"mean reward {sum(counted) / len(counted):.1f}" if counted else ""
-        self._bar.update(self._task, completed=self.done, description=plain(description) or "talking", mean=mean)
+        self._tally.count(transcript, description)
+        mean, done = self._tally.mean(description), self._tally.done
+        self._bar.update(self._task, completed=done, description=plain(description) or "talking", mean=mean)
         if not self._console.is_terminal:
             self._line(description, mean)
 
@@ -86,10 +82,10 @@ class ConversationProgress:
         self._bar.stop()
 
     def _line(self, description: str, mean: str) -> None:
-        now = time.monotonic()
-        every = max(1, self.total // _LINES_PER_RUN)
-        if self.done % every and self.done < self.total and now - self._last_line < _SECONDS_BETWEEN_LINES:
+        now, tally = time.monotonic(), self._tally
+        every = max(1, self._total // _LINES_PER_RUN)
+        if tally.done % every and tally.done < self._total and now - self._last_line < _SECONDS_BETWEEN_LINES:
             return
         self._last_line = now
-        parts = [f"{self.done} of {self.total} conversations", f"{now - self._started:.0f} s", mean, plain(description)]
+        parts = [f"{tally.done} of {self._total} conversations", f"{tally.seconds:.0f} s", mean, plain(description)]
         self._console.print(", ".join(part for part in parts if part), soft_wrap=True)

@@ -14,8 +14,9 @@ import numpy as np
 
 from simgym.errors import ConfigurationError
 from simgym.evaluation.matrix import Matrix
+from simgym.notebooks import table_html
 from simgym.seeding import derive_seed
-from simgym.statistics.intervals import Estimate
+from simgym.statistics.intervals import Estimate, format_interval, format_p
 from simgym.statistics.paired_matrix import Floats, MatrixLayout, compare_matrix, finite
 from simgym.typed_json import FORMERLY
 
@@ -63,6 +64,20 @@ class Comparisons:
         return next(
             (cell for cell in self.differences if (cell.assistant, cell.simulator) == (assistant, simulator)), None
         )
+
+    def _repr_html_(self) -> str:  # what a notebook shows
+        rows = [
+            [each.assistant, each.simulator, _shown(each.estimate), format_p(each.p_adjusted)]
+            for each in self.differences
+        ]
+        if self.gap is not None:
+            rows.append(["generalization gap", "", _shown(self.gap), ""])
+        caption = f"Differences from {self.reference}: reward x 100 with a 95 % interval"
+        return table_html(caption, ["assistant", "simulator", "difference", "p (Holm)"], rows)
+
+
+def _shown(estimate: Estimate) -> str:
+    return "none" if estimate.value is None else f"{estimate.value:+.1f} {format_interval(estimate)}"
 
 
 def compare_cells(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium
 
@@ -34,8 +34,8 @@ from simgym.output_files import lock_output, write_whole
 from simgym.rollout.budget import Budget
 from simgym.transcripts import Transcript
 
-Progress = Callable[[str, str, Transcript], None]
-"""Called with assistant, environment id and transcript of each completed conversation."""
+Progress = Callable[[str, str, Transcript], None] | Literal[False]
+"""Called with assistant, environment id and transcript of each completed conversation; False: nothing is shown."""
 
 
 class Experiment:

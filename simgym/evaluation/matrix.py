@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import gymnasium
 
@@ -28,6 +28,7 @@ from simgym.output_files import lock_output
 from simgym.rollout import collect_jobs
 from simgym.rollout.budget import Budget
 from simgym.rollout.collection import Job, check_fault_kinds, count_exclusions, is_done_again, plan_conversations
+from simgym.rollout.progress import NotebookBar, notebook_bar, showing
 from simgym.rollout.readiness import check_all_ready
 from simgym.seeding import derive_seed
 from simgym.statistics.intervals import Estimate, bootstrap_mean
@@ -221,7 +222,7 @@ class MatrixRun:
         self,
         *,
         batch_size: int = 32,
-        progress: Callable[[str, str, Transcript], None] | None = None,
+        progress: Callable[[str, str, Transcript], None] | Literal[False] | None = None,
         budget: Budget | None = None,
         collector: CellCollector = collect_jobs,
         retried_faults: Iterable[str] = (),
@@ -232,8 +233,11 @@ class MatrixRun:
             OutputInUse: another process is writing the folder.
         """
         kinds = check_fault_kinds(retried_faults)
-        with lock_output(self.folder, folder=True):
-            return self._run(batch_size, progress, budget, collector, kinds)
+        bar = notebook_bar() if progress is None else None
+        if bar is not None:
+            progress = functools.partial(_advance, bar)
+        with lock_output(self.folder, folder=True), showing(bar, len(self.paths) * len(self.scenarios)):
+            return self._run(batch_size, progress or None, budget, collector, kinds)
 
     def _run(
         self,
@@ -286,7 +290,7 @@ def evaluate_matrix(
     batch_size: int = 32,
     env_options: Mapping[str, Any] | None = None,
     simulator_options: Mapping[str, Mapping[str, Any]] | None = None,
-    progress: Callable[[str, str, Transcript], None] | None = None,
+    progress: Callable[[str, str, Transcript], None] | Literal[False] | None = None,
     budget: Budget | None = None,
     collector: CellCollector = collect_jobs,
     retried_faults: Iterable[str] = (),
@@ -302,7 +306,8 @@ def evaluate_matrix(
         batch_size: Conversations held at the same time.
         env_options: Further arguments of every environment, e.g. `max_turns`, `judge`.
         simulator_options: Further arguments of the simulators, by environment id.
-        progress: Called with assistant, simulator and transcript of each finished conversation.
+        progress: Called with assistant, simulator and transcript of each finished conversation. None: a bar in a
+            notebook, nothing elsewhere; False: nothing.
         budget: Counts what the conversations cost, and ends the run at its limit.
         collector: Runs the conversations; default: in this process, cell by cell.
         retried_faults: Kinds of faults whose stored conversations are run again; those of outages always are.
@@ -325,6 +330,10 @@ def evaluate_matrix(
     return run.run(
         batch_size=batch_size, progress=progress, budget=budget, collector=collector, retried_faults=retried_faults
     )
+
+
+def _advance(bar: NotebookBar, row: str, column: str, transcript: Transcript) -> None:
+    bar(transcript, f"{row} / {column}")
 
 
 def make_env(env_id: str, scenarios: Sequence[Scenario], options: Mapping[str, Any]) -> Any:

@@ -18,7 +18,9 @@ from simgym.evaluation.curves import Curve
 from simgym.evaluation.matrix import Cell, Matrix
 from simgym.judges.people_record import people_warning
 from simgym.language_models.weights import DEFAULT_MODEL
+from simgym.notebooks import table_html
 from simgym.report.people import PeopleColumn
+from simgym.statistics.intervals import Estimate
 from simgym.typed_json import describe, from_json
 
 SCHEMA_VERSION = 2
@@ -82,6 +84,19 @@ class MatrixResults:
         """The cell of a row and a column, or None."""
         return next((cell for cell in self.cells if (cell.assistant, cell.simulator) == (assistant, simulator)), None)
 
+    def _repr_html_(self) -> str:  # what a notebook shows
+        rows = []
+        for assistant in self.assistants:
+            cells = [self.cell(assistant, simulator) for simulator in self.simulators]
+            rows.append(
+                [
+                    assistant,
+                    *("" if cell is None else f"{format_mean(cell.estimate)} ({cell.counted})" for cell in cells),
+                ]
+            )
+        caption = "Mean reward x 100 ± half of its 95 % interval (conversations counted)"
+        return table_html(caption, ["", *self.simulators], rows)
+
     def to_json(self) -> dict[str, Any]:
         """JSON values, for `simgym.transcripts.write_json`."""
         return asdict(self)
@@ -101,6 +116,14 @@ class MatrixResults:
                 f"{' and '.join(map(str, _READABLE))}. Install the version that wrote it."
             )
         return from_json(cls, {**value, "schema_version": SCHEMA_VERSION}, "results.json", extra="ignore")
+
+
+def format_mean(estimate: Estimate) -> str:
+    """`43.1 ± 4.1`: a value and half of its interval's length, `?` where that cannot be told."""
+    if estimate.value is None:
+        return "none"
+    half = "?" if estimate.doubt or estimate.half_width is None else f"{estimate.half_width:.1f}"
+    return f"{estimate.value:.1f} ± {half}"
 
 
 def describe_matrix(filled: Matrix, *, question: str, scenarios: str, seed: int, seconds: float) -> MatrixResults:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from simgym import _fibers
 from simgym.assistants.base import Assistant
@@ -29,6 +29,7 @@ from simgym.language_models import interrupt_requests
 from simgym.rollout.budget import Budget
 from simgym.rollout.collection import Collection, Conditions, Job, count_exclusions, plan_conversations
 from simgym.rollout.outages import Patience
+from simgym.rollout.progress import notebook_bar, showing
 from simgym.transcripts import Transcript
 
 __all__ = ["collect", "collect_jobs", "converse", "count_exclusions", "plan_conversations"]
@@ -46,7 +47,7 @@ def collect(
     path: str | Path | None = None,
     batch_size: int = 32,
     asynchronous: bool = False,
-    progress: Callable[[Transcript], None] | None = None,
+    progress: Callable[[Transcript], None] | Literal[False] | None = None,
     budget: Budget | None = None,
     retried_faults: Iterable[str] = (),
 ) -> list[Transcript]:
@@ -62,7 +63,8 @@ def collect(
         batch_size: Conversations at the same time, >= 1. An asynchronous run against servers takes hundreds; a model's
             `max_concurrency` bounds how many of them ask it at once.
         asynchronous: Run them asynchronously, each at its own pace; for models behind servers.
-        progress: Called with each transcript as it is finished, and with those found in the file.
+        progress: Called with each transcript as it is finished, and with those found in the file. None: a bar in a
+            notebook, nothing elsewhere; False: nothing.
         budget: Counts what model calls cost, and ends the run before the turn that would begin at its limit.
         retried_faults: Kinds of faults (`unparsable`, `role_flip` ...) whose conversations in the file are run again.
             Those that an outage has ended always are.
@@ -78,9 +80,13 @@ def collect(
         BudgetReached: the budget's limit is reached.
         TranscriptError: the file cannot be written; what was written is intact.
     """
-    with Collection(
-        assistant, env, n=n, seed=seed, path=path, progress=progress, retried_faults=retried_faults
-    ) as collection:
+    bar = notebook_bar() if progress is None else None
+    with (
+        Collection(
+            assistant, env, n=n, seed=seed, path=path, progress=progress or bar, retried_faults=retried_faults
+        ) as collection,
+        showing(bar, len(collection.plan)),
+    ):
         missing = collection.missing
         size = 1 if asynchronous else max(1, batch_size)
         batches = [missing[start : start + size] for start in range(0, len(missing), size)]
@@ -110,7 +116,7 @@ def collect_jobs(
             path=job.path,
             batch_size=batch_size,
             asynchronous=asynchronous,
-            progress=job.progress,
+            progress=job.progress or False,
             budget=budget,
             retried_faults=job.retried_faults,
         )
