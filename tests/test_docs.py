@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "docs" / "tools"))
+from integration_pages import integration_pages  # noqa: E402
+
 PAGE = ROOT / "docs" / "architecture.md"
 
 
@@ -41,3 +46,28 @@ def test_a_recording_shows_what_was_printed_and_fetches_no_font(tmp_path):
     picture = (tmp_path / "out.svg").read_text(encoding="utf-8")
     assert "red&#160;&lt;b&gt;" in picture
     assert re.findall(r"(?:url\(|href=|src=).?https?:", picture) == []
+
+
+def test_an_animation_draws_every_state_of_a_line_and_ends_as_the_terminal_did(tmp_path):
+    pytest.importorskip("pyte", reason="needs the extra simgym[docs]")
+    events = [[1.0, "o", "work <1>"], [9.0, "o", "\r\x1b[2K\x1b[31mdone\x1b[0m\r\n"], [9.5, "o", "end\r\n" * 40]]
+    header = {"version": 2, "width": 20, "height": 5, "command": "make it"}
+    cast, picture = tmp_path / "a.cast", tmp_path / "a.svg"
+    cast.write_text("\n".join(map(json.dumps, [header, *events])))
+    subprocess.run([sys.executable, "docs/tools/animate.py", picture, "--from", cast], cwd=ROOT, check=True)
+    drawn = [node for node in ElementTree.parse(picture).iter() if node.tag.endswith("}text")]
+    assert [node.text for node in drawn] == ["$ make it", "work <1>", "done", *["end"] * 40]
+    style = picture.read_text()
+    hidden_again = [text for text in re.findall(r"@keyframes s\d+\{(.*?)\}\}", style) if text.count("hidden") == 2]
+    assert len(hidden_again) == 1  # `work`, which was written over
+    assert "prefers-reduced-motion" in style
+    assert re.findall(r"(?:url\(|href=|src=).?https?:", style) == []
+
+
+def test_every_integration_has_a_page_of_the_same_three_parts():
+    pages = integration_pages()
+    assert len(pages) >= 11
+    for path, page in pages.items():
+        assert re.findall(r"^## (.*)", page, re.M) == ["Install", "Ten lines", "Masked and seeded"], path
+        assert "pip install" in page.split("## Ten lines")[0], path
+        assert "```" in page, path

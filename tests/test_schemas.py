@@ -8,8 +8,12 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+import yaml
 
 import simgym
+from simgym.conversation import Conversation
+from simgym.data.logged import LoggedConversation
+from simgym.evaluation.judge_validation import read_pairs
 from simgym.evaluation.labels import append_label
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -57,6 +61,27 @@ def test_a_label_is_what_its_schema_says(tmp_path):
     append_label(tmp_path / "labels.jsonl", label(None, labelled(talked())))
     for line in (tmp_path / "labels.jsonl").read_text().splitlines():
         jsonschema.validate(json.loads(line), SCHEMAS["Label"])
+
+
+def test_written_experiments_and_the_example_study_are_what_their_schemas_say(run):
+    jsonschema.validate(yaml.safe_load((run / "experiment.yaml").read_text()), SCHEMAS["Experiment"])
+    by_name = {"assistants": ["plain=smollm2-135m-instruct"], "output": "runs/x", "models": {"persona": "openai:m"}}
+    assert simgym.ExperimentConfig.from_mapping(by_name).models == ("persona=openai:m",)
+    jsonschema.validate(by_name, SCHEMAS["Experiment"])
+    jsonschema.validate(yaml.safe_load((ROOT / "simgym/study/study.yaml").read_text()), SCHEMAS["Study"])
+
+
+def test_what_is_read_line_by_line_is_what_its_schema_says(tmp_path):
+    pair = {"instruction": "Name a river.", "chosen": "The Rhine.", "rejected": "Paris.", "rejected_model": "m"}
+    (tmp_path / "pairs.jsonl").write_text(json.dumps(pair))
+    assert read_pairs(tmp_path / "pairs.jsonl")[0].subset == "m"
+    logged = LoggedConversation(
+        id="1", user_key="0" * 16, country="", language="English", conversation=Conversation().add("user", "Hello")
+    )
+    jsonschema.validate(pair, SCHEMAS["Pair of answers"])
+    jsonschema.validate(logged.to_json(), SCHEMAS["Logged conversation"])
+    for path in (ROOT / "simgym" / "judges" / "heads").glob("*/people.json"):
+        jsonschema.validate(json.loads(path.read_text()), SCHEMAS["Judge's record"])
 
 
 @pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.title)

@@ -7,6 +7,7 @@ it needs more, or why it is not run:
 
     <!-- needs: train -->              an extra of simgym beyond `local` and `chitchat`
     <!-- not run: a server ... -->     a reason; something else has to test it
+    <!-- continues -->                 it goes on from the block before it, and is run behind it
 
 A page that is run elsewhere as a whole (`docs/integrations.md`, by the contract tests) says so once:
 `<!-- blocks not run here: ... -->`.
@@ -17,18 +18,20 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-_BLOCK = re.compile(
-    r"(?:^<!-- (?P<mark>needs|not run): (?P<text>[^\n]*?) -->\n)?^```python\n(?P<code>.*?)^```", re.M | re.S
+FENCED = re.compile(
+    r"(?:^<!-- (?P<mark>needs|not run|continues)(?:: (?P<text>[^\n]*?))? -->\n)?^```python\n(?P<code>.*?)^```",
+    re.M | re.S,
 )
+"""A block of a page with the comment before it."""
 _PAGE = re.compile(r"^<!-- blocks not run here: (.*?) -->", re.M)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """One Python block of a page."""
+    """One Python block of a page, with those that continue it."""
 
     page: Path
     """The file that holds it."""
@@ -50,16 +53,21 @@ def blocks_of(page: Path) -> list[Block]:
     """The blocks of a Markdown page, in order."""
     text = page.read_text(encoding="utf-8")
     elsewhere = reason[1] if (reason := _PAGE.search(text)) else ""
-    return [
-        Block(
-            page=page,
-            line=text.count("\n", 0, match.start("code")) + 1,
-            code=match["code"],
-            needs=match["text"] if match["mark"] == "needs" else "",
-            not_run=match["text"] if match["mark"] == "not run" else elsewhere,
+    blocks: list[Block] = []
+    for match in FENCED.finditer(text):
+        if match["mark"] == "continues":
+            blocks[-1] = replace(blocks[-1], code=blocks[-1].code + match["code"])
+            continue
+        blocks.append(
+            Block(
+                page=page,
+                line=text.count("\n", 0, match.start("code")) + 1,
+                code=match["code"],
+                needs=(match["text"] or "") if match["mark"] == "needs" else "",
+                not_run=(match["text"] or "") if match["mark"] == "not run" else elsewhere,
+            )
         )
-        for match in _BLOCK.finditer(text)
-    ]
+    return blocks
 
 
 def main(pages: list[Path]) -> None:

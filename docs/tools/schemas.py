@@ -18,11 +18,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from pydantic import BaseModel
+
 from simgym.assistants.training_record import TrainingRecord
 from simgym.conversation import Conversation, Message, Scenario
+from simgym.data.logged import LoggedConversation
+from simgym.evaluation.config import ExperimentConfig
+from simgym.evaluation.judge_validation import Pair
 from simgym.evaluation.labels import Label
 from simgym.evaluation.plan import Plan
+from simgym.evaluation.wildbench import Answer, Verdict
+from simgym.judges.people_record import PeopleRecord
 from simgym.report.results import MatrixResults
+from simgym.study.config import Study
 from simgym.study.records import _Participant
 from simgym.transcripts import Transcript
 
@@ -41,9 +49,22 @@ class Format:
     """The dataclass that reads it."""
     renamed: Mapping[str, str] = field(default_factory=dict)
     """Names in the file by names of the record's fields."""
+    absent: frozenset[str] = frozenset()
+    """Fields that the reader fills in."""
+    optional: frozenset[str] = frozenset()
+    """Fields that the file may leave out though the record has no default."""
+    also: Mapping[str, str] = field(default_factory=dict)
+    """Fields that may be written in another JSON type, too, by name: `object` or `array`."""
 
 
+_NAMED = dict.fromkeys(("models", "simulator_options", "judge_options", "trained_on", "prices"), "object")
 FORMATS = (
+    Format(
+        title="Experiment",
+        file="`experiment.yaml`, of `simgym matrix --config`",
+        record=ExperimentConfig,
+        also={"assistants": "array", **_NAMED},
+    ),
     Format(title="Scenario", file="`scenarios.jsonl`, one a line", record=Scenario),
     Format(
         title="Transcript",
@@ -55,15 +76,42 @@ FORMATS = (
     Format(title="Results", file="`results.json` of a matrix", record=MatrixResults),
     Format(title="Training record", file="`simgym.json` in a trained folder", record=TrainingRecord),
     Format(title="Label", file="`labels.jsonl` of a run, written by `simgym view --web`, one a line", record=Label),
+    Format(title="Study", file="`study.yaml`, of `simgym study`", record=Study),
     Format(title="Participant", file="`records.jsonl` of a study, one a line", record=_Participant),
+    Format(
+        title="Logged conversation",
+        file="What `simgym data` writes and reads, one a line",
+        record=LoggedConversation,
+        renamed={"id": "conversation_hash"},
+    ),
+    Format(
+        title="Pair of answers",
+        file="What `simgym judge validate` reads, one a line",
+        record=Pair,
+        renamed={"subset": "rejected_model"},
+        absent=frozenset({"id"}),
+        optional=frozenset({"subset"}),
+    ),
+    Format(title="Judge's record", file="What `simgym judge validate --people` keeps of a judge", record=PeopleRecord),
+    Format(title="WildBench answer", file="`answers.jsonl` of `simgym wildbench run`, one a line", record=Answer),
+    Format(title="WildBench verdict", file="`PROTOCOL.jsonl` of `simgym wildbench score`, one a line", record=Verdict),
 )
 
 
 def schema_of(form: Format) -> dict[str, Any]:
     """The JSON schema of a kind of file."""
+    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": form.title}
+    if issubclass(form.record, BaseModel):
+        return {**dialect, **form.record.model_json_schema(), "title": form.title}
     definitions: dict[str, Any] = {}
     schema = _record(form.record, definitions, form.renamed)
-    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": form.title}
+    for name in form.absent | form.optional:
+        schema["required"].remove(form.renamed.get(name, name))
+    for name in form.absent:
+        del schema["properties"][name]
+    for name, kind in form.also.items():
+        text = schema["properties"][name].pop("description")
+        schema["properties"][name] = {"anyOf": [schema["properties"][name], {"type": kind}], "description": text}
     return {**dialect, **schema, **({"$defs": definitions} if definitions else {})}
 
 

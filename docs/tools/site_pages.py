@@ -1,9 +1,9 @@
 """Hooks of mkdocs: pages made from code, and links that work on the site as they do in the repository.
 
 Generated are `integrations/` (see `integration_pages.py`), `reference/api/` (public packages and modules),
-`reference/cli.md` (from the parsers), `reference/files.md` (JSON schemas of the records), and `llms.txt`. Links to
-files outside of `docs/` lead to the repository; pictures outside are copied. A layer diagram in Mermaid, which a
-browser could only draw with a script from another host, becomes a column of boxes.
+`reference/cli.md` (from the parsers), `reference/files.md` (JSON schemas of the records), and `llms.txt` with the pages
+as Markdown beside it. Links to files outside of `docs/` lead to the repository; pictures outside are copied. A layer
+diagram in Mermaid, which a browser could only draw with a script from another host, becomes a column of boxes.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).resolve().parents[2]
 REPOSITORY = "https://github.com/simgym/simgym/blob/main/"
 _COPIED: set[str] = set()
+_TEXTS: dict[str, str] = {}
+"""Of the pages, by address within the site: of the Markdown where that says all."""
 
 
 def on_config(config: Any) -> Any:
@@ -61,8 +63,6 @@ def on_files(files: Files, config: Any) -> Files:
             if target not in _COPIED:
                 _COPIED.add(target)
                 files.append(File.generated(config, target, abs_src_path=str(source)))
-    pages = sorted(page.src_uri for page in files.documentation_pages())
-    files.append(File.generated(config, "llms.txt", content=llms_text(pages)))
     return files
 
 
@@ -88,11 +88,20 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     if source == "integrations.md":
         markdown = overview(markdown)
     text = re.sub(r"\]\((?P<path>[^)\s#]+)(?P<anchor>#[^)\s]*)?\)", link, markdown)
-    return re.sub(r"^```mermaid\n(.*?)^```", boxes, text, flags=re.M | re.S)
+    text = re.sub(r"^```mermaid\n(.*?)^```", boxes, text, flags=re.M | re.S)
+    made_by_plugin = re.search(r"^::: ", text, re.M)
+    _TEXTS[page.url if made_by_plugin else source] = text
+    return text
 
 
 def on_post_build(config: Any) -> None:
-    """Refuse a site that a browser could only show by asking another host."""
+    """Add `llms.txt` with the pages as Markdown, and refuse a site that needs another host to be shown."""
+    site = Path(config.site_dir)
+    (site / "llms.txt").write_text(llms_text(dict(sorted(_TEXTS.items()))), encoding="utf-8")
+    for address, text in _TEXTS.items():
+        if address.endswith(".md"):
+            (site / address).parent.mkdir(parents=True, exist_ok=True)
+            (site / address).write_text(text, encoding="utf-8")
     fetched = re.compile(
         r"<(?:script|img|iframe)[^>]*src=\"?https?:|<link[^>]*rel=\"?(?:stylesheet|preconnect|icon)[^>]*https?:"
     )
@@ -182,7 +191,14 @@ def files_page() -> str:
     return "\n".join(lines)
 
 
-def llms_text(pages: list[str]) -> str:
-    """What a language model is told to read: https://llmstxt.org."""
-    lines = ["# simgym", "", "> User simulators as Gymnasium environments.", "", "## Pages", ""]
-    return "\n".join([*lines, *(f"- [{page.removesuffix('.md')}]({page})" for page in pages), ""])
+def llms_text(pages: dict[str, str]) -> str:
+    """What a language model is told to read: https://llmstxt.org. Pages by address within the site, with their text."""
+    sections: dict[str, list[str]] = {}
+    for address, text in pages.items():
+        title = match[1] if (match := re.search(r"^# (.*)", text, re.M)) else address
+        folder = address.rpartition("/")[0].partition("/")[0]
+        sections.setdefault(folder.capitalize() or "Pages", []).append(f"- [{title}]({address})")
+    lines = ["# simgym", "", "> User simulators as Gymnasium environments: train and evaluate assistants with them."]
+    for section, links in sections.items():
+        lines += ["", f"## {section}", "", *links]
+    return "\n".join([*lines, ""])

@@ -6,9 +6,11 @@ Each test module needs the package that it is about and runs in an environment o
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,33 @@ def env_id() -> str:
     return "UserSim-RolePlay-v0"
 
 
+@dataclass(frozen=True)
+class Tutorial:
+    """A page of docs/tutorials, whose blocks are run one behind the other in one folder."""
+
+    text: str
+    folder: Path
+
+    def blocks(self, language: str) -> list[str]:
+        return re.findall(rf"^```{language}\n(.*?)^```", self.text, re.M | re.S)
+
+    def command(self) -> list[str]:
+        """The words of its one console block."""
+        (block,) = self.blocks("console")
+        return shlex.split(block.removeprefix("$ ").replace("\\\n", " "))
+
+    def run(self, block: str) -> str:
+        """What a Python block prints."""
+        return _run(block, self.folder)
+
+
+@pytest.fixture
+def tutorial(tmp_path: Path) -> Callable[[str], Tutorial]:
+    """A tutorial by the name of its file."""
+    folder = Path(__file__).parents[2] / "docs" / "tutorials"
+    return lambda name: Tutorial((folder / name).read_text(encoding="utf-8"), tmp_path)
+
+
 @pytest.fixture
 def documented(tmp_path: Path) -> Callable[[str], str]:
     """A function that runs the Python block of a section of docs/integrations.md and returns the last line printed."""
@@ -37,8 +66,12 @@ def documented(tmp_path: Path) -> Callable[[str], str]:
         page = (Path(__file__).parents[2] / "docs" / "integrations.md").read_text(encoding="utf-8")
         text = page.split(f"\n## {section}", 1)[1].split("\n## ", 1)[0]
         (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-        outcome = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True)
-        assert outcome.returncode == 0, f"{block}\n{outcome.stderr[-3000:]}"
-        return outcome.stdout.strip().splitlines()[-1]
+        return _run(block, tmp_path).strip().splitlines()[-1]
 
     return run
+
+
+def _run(block: str, folder: Path) -> str:
+    outcome = subprocess.run([sys.executable, "-c", block], cwd=folder, capture_output=True, text=True)
+    assert outcome.returncode == 0, f"{block}\n{outcome.stderr[-3000:]}"
+    return outcome.stdout

@@ -72,7 +72,12 @@ CONTRACTS = (
         beside=("fastapi", "uvicorn"),
     ),
     Contract(target="ray", module="test_rllib.py", versions=(">=2.60,<3", "==2.60.0"), beside=("ray[rllib]", *LOCAL)),
-    Contract(target="verl", module="test_verl.py", versions=(">=0.9.1,<0.10", "==0.9.0"), beside=("torch",)),
+    Contract(
+        target="verl",
+        module="test_verl.py",
+        versions=(">=0.9.1,<0.10", "==0.9.0"),
+        beside=("torch", "cachetools", "fastapi", "uvicorn"),
+    ),
 )
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import socket
@@ -27,15 +28,15 @@ __all__ = ["Errands"]
 
 
 class Policy(BaseHTTPRequestHandler):
-    """A policy that always says one thing, as server-sent events."""
+    """A policy that says its texts in turn, as server-sent events."""
 
-    text = "Sure."
+    texts = itertools.repeat("Sure.")
 
     def do_POST(self):
         self.rfile.read(int(self.headers["content-length"]))
         chunk = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "mock"}
         usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
-        message = {"role": "assistant", "content": self.text}
+        message = {"role": "assistant", "content": next(self.texts)}
         events = [
             {**chunk, "choices": [{"index": 0, "delta": message, "finish_reason": None}]},
             {**chunk, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
@@ -51,11 +52,17 @@ class Policy(BaseHTTPRequestHandler):
         pass
 
 
+def serve(says):
+    """The server of a policy that says these texts in turn."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Says", (Policy,), {"texts": itertools.cycle(says)}))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
+
+
 @pytest.fixture
 def evaluate(tmp_path):
     def run(says, *arguments, path=""):
-        server = ThreadingHTTPServer(("127.0.0.1", 0), type("Says", (Policy,), {"text": says}))
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        server = serve([says])
         client = ["--client.base-url", f"http://127.0.0.1:{server.server_port}/v1", "--client.api-key-var", "NONE"]
         fixed = ["--no-push", "-o", "out", "--model", "mock", "--env.assistant.runtime.type", "subprocess"]
         here = os.pathsep.join([str(Path(__file__).parent), str(tmp_path)])
@@ -123,3 +130,24 @@ def test_verifiers_own_user_sim_plays_against_simgym_serve(evaluate, tmp_path):
     assert [trace["errors"] for trace in traces] == [[]] * 4
     heard = {text for trace in traces for role, text in spoken(trace) if text.startswith("number ")}
     assert len(heard) >= 4  # the two errands have users of their own
+
+
+def test_the_tutorial_runs(tutorial, tmp_path):
+    page, server = tutorial("train-verifiers.md"), serve(["Sure.", "What is the occasion?", "No."])
+    words = [word.replace("http://127.0.0.1:9000", f"http://127.0.0.1:{server.server_port}") for word in page.command()]
+    try:
+        outcome = subprocess.run([VF_EVAL, *words[1:]], cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    finally:
+        server.shutdown()
+    assert outcome.returncode == 0, outcome.stdout[-3000:] + outcome.stderr[-3000:]
+    read, keep = page.blocks("python")
+    assert [line.count("0.") for line in page.run(read).splitlines()] == [2, 2]
+    assert page.run(keep) == "kept 0\n"  # the scripted judge finds all equal
+    groups = json.loads((tmp_path / "groups.json").read_text())
+    rollouts = next(iter(groups.values()))
+    rollouts[1][0] += 0.1
+    (tmp_path / "groups.json").write_text(json.dumps(groups))
+    assert page.run(keep) == "kept 1\n"
+    (best,) = [json.loads(line)["messages"] for line in (tmp_path / "best.jsonl").read_text().splitlines()]
+    assert best == rollouts[1][2]
+    assert [message["role"] for message in best] == ["user", "assistant"] * 2

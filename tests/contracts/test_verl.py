@@ -150,3 +150,21 @@ def test_an_older_verl_is_refused_in_a_sentence_that_names_the_range(play):
 @newest
 def test_the_documented_block_runs(documented):
     assert documented("verl").startswith("simgym everyday-")
+
+
+@newest
+def test_the_tutorial_runs_and_its_settings_are_verls(tutorial, tmp_path):
+    page = tutorial("train-verl.md")
+    (loop,) = page.blocks("yaml")
+    (tmp_path / "simgym_loop.yaml").write_text(loop)
+    rows, look = page.blocks("python")
+    assert page.run(rows).startswith("simgym everyday-")
+    *turns, end = page.run(look).splitlines()
+    assert [turn.split()[0] for turn in turns] == ["trained", "masked", "trained"]
+    assert "Sure, tell me more." in turns[0]
+    assert "number " in turns[1]
+    assert end.startswith("turn_limit 0.")
+    settings = [word for word in page.command() if "=" in word]
+    with hydra.initialize_config_module("verl.trainer.config", version_base=None):
+        config = hydra.compose("ppo_trainer", overrides=settings)
+    assert config.actor_rollout_ref.rollout.agent.agent_loop_config_path == "simgym_loop.yaml"
