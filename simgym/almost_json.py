@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
 
 _LONGEST_MENDED = 50_000  # characters; mending is slower than reading
 _ESCAPE = re.compile(r'\\(?:(["\\/nrt]|[bf](?![A-Za-z])|u[0-9a-fA-F]{4})|)')
@@ -30,7 +29,7 @@ _QUOTATION_MARKS = str.maketrans(dict.fromkeys("“”„", '"'))
 _UNTOLD = re.compile(r"\\[nrtbf]|\\u[0-9a-fA-F]{4}|[\W_]")
 
 
-def read_objects(reply: str, key: str) -> list[dict[str, Any]]:
+def read_objects(reply: str, key: str) -> list[dict[str, object]]:
     """The JSON objects of a reply that have a key and are not inside another one, in order.
 
     Returns:
@@ -75,7 +74,7 @@ def _as_json(match: re.Match[str]) -> str:
     return "" if number is None else number.lstrip("0").removesuffix(".") or "0"
 
 
-def _with_key(objects: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
+def _with_key(objects: list[dict[str, object]], key: str) -> list[dict[str, object]]:
     """Those that have a key, in whatever capitals, or, if there is one object alone, the object inside it."""
     matching = [value for value in (_in_small_letters(value, key) for value in objects) if key in value]
     if matching or len(objects) != 1 or len(objects[0]) != 1:
@@ -84,7 +83,7 @@ def _with_key(objects: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
     return _with_key([inner], key) if isinstance(inner, dict) else []
 
 
-def _in_small_letters(value: dict[str, Any], key: str) -> dict[str, Any]:
+def _in_small_letters(value: dict[str, object], key: str) -> dict[str, object]:
     """The object with its keys in small letters if the key is written in others; empty if it is there twice."""
     if sum(name.lower() == key for name in value) > 1:
         return {}
@@ -101,9 +100,9 @@ def _doubled(match: re.Match[str]) -> str:
     return match.group(0) if match.group(1) else "\\\\"
 
 
-def _strict(text: str) -> tuple[list[dict[str, Any]], str]:
+def _strict(text: str) -> tuple[list[dict[str, object]], str]:
     """The objects that are JSON as they stand, and the text around them."""
-    objects: list[dict[str, Any]] = []
+    objects: list[dict[str, object]] = []
     around, start, end = [], text.find("{"), 0
     while start >= 0:
         try:
@@ -117,7 +116,7 @@ def _strict(text: str) -> tuple[list[dict[str, Any]], str]:
     return objects, " ".join([*around, text[end:]])
 
 
-def _with_one_value_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _with_one_value_each(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """An object; a key that stands in it twice, with different values, has two readings."""
     value = dict(pairs)
     if len(value) != len(pairs) and any(repr(value[name]) != repr(entry) for name, entry in pairs):
@@ -129,7 +128,7 @@ def _with_one_value_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _DECODER = json.JSONDecoder(strict=False, object_pairs_hook=_with_one_value_each)
 
 
-def _mended(text: str) -> dict[str, Any] | None:
+def _mended(text: str) -> dict[str, object] | None:
     """The one object between the first and the last brace, if it has one reading."""
     from json_repair import repair_json  # slow to import, and seldom needed
 

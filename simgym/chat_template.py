@@ -33,7 +33,7 @@ MASKED = -100
 LONGEST_RENDERING, LONGEST_TEXT = 10.0, 2**25
 """Seconds that a chat template may take for a conversation, and characters that it may write."""
 _MARKER = "OpenUserTurnMarkerZq7"
-_known_controls: WeakKeyDictionary[Any, tuple[tuple[int, int, str], _Controls]] = WeakKeyDictionary()
+_known_controls: WeakKeyDictionary[object, tuple[tuple[int, int, str], _Controls]] = WeakKeyDictionary()
 _keeps_system: dict[str, bool] = {}
 _reads_parts: dict[str, bool] = {}
 _loses: dict[str, str] = {}
@@ -58,7 +58,7 @@ def render(
     messages: Sequence[Message],
     next_role: Literal["assistant", "user"] | None = "assistant",
     *,
-    variables: Mapping[str, Any] | None = None,
+    variables: Mapping[str, object] | None = None,
 ) -> str:
     """The prompt text that ends where the next turn of `next_role` begins.
 
@@ -192,12 +192,14 @@ def _rows(model: PreTrainedModel) -> int:
     return int(getattr(weight, "ds_shape", weight.shape)[0])
 
 
-def _whole(weights: Sequence[Any]) -> AbstractContextManager[Any]:
+def _whole(weights: Sequence[object]) -> AbstractContextManager[object]:
     """Within it, weights that ZeRO-3 has divided among processes are whole, and what is written goes to all."""
     if not any(hasattr(weight, "ds_shape") for weight in weights):
         return nullcontext()
     unique = list({id(weight): weight for weight in weights}.values())  # tied ones are gathered once
-    manager: AbstractContextManager[Any] = import_module("deepspeed").zero.GatheredParameters(unique, modifier_rank=0)
+    manager: AbstractContextManager[object] = import_module("deepspeed").zero.GatheredParameters(
+        unique, modifier_rank=0
+    )
     return manager
 
 
@@ -242,7 +244,7 @@ def _rendered(
     tokenizer: PreTrainedTokenizerBase,
     plain: Sequence[dict[str, str]],
     next_role: str | None,
-    variables: Mapping[str, Any] | None = None,
+    variables: Mapping[str, object] | None = None,
 ) -> str:
     """`render` for messages that are defused already."""
     if not getattr(tokenizer, "chat_template", None):

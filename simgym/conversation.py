@@ -50,7 +50,7 @@ class Message:
         return {"role": self.role, "content": self.content}
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Message:
+    def from_json(cls, value: Mapping[str, object]) -> Message:
         """Read what `to_json` gave; raises ConfigurationError if it is something else."""
         return from_json(cls, value, "message")
 
@@ -116,8 +116,8 @@ class Scenario:
         """The intent without its fixed opening words."""
         return self.intent.removeprefix(INTENT_PREFIX)
 
-    def to_json(self) -> dict[str, Any]:
-        value: dict[str, Any] = {
+    def to_json(self) -> dict[str, object]:
+        value: dict[str, object] = {
             "id": self.id,
             "intent": self.intent,
             "opening": self.opening,
@@ -129,7 +129,7 @@ class Scenario:
         return value
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Scenario:
+    def from_json(cls, value: Mapping[str, object]) -> Scenario:
         """Read what `to_json` gave; raises ConfigurationError if it is something else."""
         return from_json(cls, value, "scenario")
 

@@ -75,7 +75,7 @@ class Dialogue:
         """Seed of the assistant's next turn."""
         return derive_seed(self.seed, "assistant", self.turn)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """JSON values, for `from_json`."""
         return {
             "state_version": STATE_VERSION,
@@ -95,7 +95,7 @@ class Dialogue:
         }
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Dialogue:
+    def from_json(cls, value: Mapping[str, object]) -> Dialogue:
         """The dialogue that `to_json` wrote, of this or an older version of simgym.
 
         Raises:
@@ -124,7 +124,7 @@ class Dialogue:
         return replace(self, **labels)
 
     def to_transcript(
-        self, env_id: str, fingerprints: Mapping[str, Mapping[str, Any]], *, seconds: float | None = None
+        self, env_id: str, fingerprints: Mapping[str, Mapping[str, object]], *, seconds: float | None = None
     ) -> Transcript:
         """The record of an ended dialogue: this value with its provenance.
 

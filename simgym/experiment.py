@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from simgym.evaluation.config import ExperimentConfig
 from simgym.evaluation.experiment import Experiment, Progress
@@ -191,12 +191,12 @@ def _beside(people: PeopleRatings | None, experiment: Experiment, matrix: Matrix
     return people_column(people, source, rows, matrix.transcripts, seed=experiment.config.seed)
 
 
-def _columns(estimate: Estimate, name: str) -> dict[str, Any]:
+def _columns(estimate: Estimate, name: str) -> dict[str, object]:
     low, high = (estimate.low, estimate.high) if estimate.reliable else (None, None)
     return {name: estimate.value, "low": low, "high": high, "n": estimate.n}
 
 
-def _conversation_row(assistant: str, simulator: str, transcript: Transcript) -> dict[str, Any]:
+def _conversation_row(assistant: str, simulator: str, transcript: Transcript) -> dict[str, object]:
     tokens = transcript.tokens().values()
     return {
         "assistant": assistant,

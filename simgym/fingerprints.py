@@ -19,7 +19,7 @@ def differences(written: Any, current: Any) -> list[str]:
     return sorted({name.rstrip(".") for name, _ in _differences(written, current, "")})
 
 
-def describe_difference(written: Any, current: Any) -> str:
+def describe_difference(written: object, current: object) -> str:
     """The same in brackets, for a message, and a sentence if an earlier version left out what differs.
 
     Returns:
@@ -30,7 +30,7 @@ def describe_difference(written: Any, current: Any) -> str:
     return shown + note_on_earlier(written, current)
 
 
-def note_on_earlier(written: Any, current: Any) -> str:
+def note_on_earlier(written: object, current: object) -> str:
     """A sentence if all that differs is what an earlier version did not record, with a blank in front; else nothing."""
     left_out = [earlier for _, earlier in _differences(written, current, "")]
     if not left_out or not all(left_out):
@@ -38,7 +38,7 @@ def note_on_earlier(written: Any, current: Any) -> str:
     return " It is of an earlier simgym, which did not record these, so whether they are the same cannot be known."
 
 
-def _differences(written: Any, current: Any, name: str) -> Iterator[tuple[str, bool]]:
+def _differences(written: object, current: object, name: str) -> Iterator[tuple[str, bool]]:
     """Names of what differs, each with whether an earlier version left it out."""
     if isinstance(written, Mapping) and isinstance(current, Mapping):
         earlier = "tokenizer" not in written and {"weights", "tokenizer"} <= set(current)

@@ -20,7 +20,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from simgym._forks import ForkSafeLock
 from simgym.errors import OutputInUse, TranscriptError
@@ -131,7 +130,7 @@ def _make_folders(folder: Path) -> list[Path]:
     return missing
 
 
-def _myself() -> dict[str, Any]:
+def _myself() -> dict[str, object]:
     return {
         "pid": os.getpid(),
         "host": platform.node(),

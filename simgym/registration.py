@@ -14,7 +14,6 @@ import functools
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import gymnasium
 
@@ -31,7 +30,7 @@ class SimulatorEnv:
     """Registered name of the user simulator, or `py:module:Class`."""
     summary: str
     """What plays the user, in a line."""
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    kwargs: Mapping[str, object] = field(default_factory=dict)
     """Defaults of this id, on top of those of the environment."""
 
 
@@ -98,7 +97,7 @@ def environments() -> Mapping[str, SimulatorEnv]:
     return by_id
 
 
-def read_table(table: Any) -> tuple[SimulatorEnv, ...]:
+def read_table(table: object) -> tuple[SimulatorEnv, ...]:
     """A plug-in's table.
 
     Raises:
@@ -127,7 +126,7 @@ def register_simulator(simulator: str, env_id: str | None = None) -> str:
     Raises:
         ConfigurationError: the id stands for another simulator, or cannot be one.
     """
-    kwargs: dict[str, Any] = {"simulator": simulator}
+    kwargs: dict[str, object] = {"simulator": simulator}
     own = next((row for row in environments().values() if row.simulator == simulator), None)
     if own is not None:
         kwargs, env_id = {"simulator": simulator, **own.kwargs}, env_id or own.env_id
@@ -152,7 +151,7 @@ def register_variant(env_id: str, base: str) -> None:
     _register(env_id, {"simulator": rows[base].simulator, **rows[base].kwargs})
 
 
-def _register(env_id: str, kwargs: dict[str, Any]) -> None:
+def _register(env_id: str, kwargs: dict[str, object]) -> None:
     if env_id in gymnasium.registry:
         if gymnasium.registry[env_id].kwargs != kwargs:
             raise ConfigurationError(f"{env_id!r} is registered as another environment. Choose another id.")

@@ -47,7 +47,7 @@ class SimulatedUser:
         """The first user turn; a `fault` if there is none."""
         return _last_turn(self._simulation.open([self.seed], [self.scenario])[0])
 
-    def reply(self, messages: Sequence[Message | Mapping[str, Any]]) -> UserTurn:
+    def reply(self, messages: Sequence[Message | Mapping[str, object]]) -> UserTurn:
         """The user turn that follows a conversation.
 
         Args:
@@ -113,7 +113,7 @@ class _Nobody:
     ) -> list[Judgement]:
         return [Judgement(None, fault=str(FaultKind.OTHER)) for _ in conversations]
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, object]:
         return {"judge": "nobody"}
 
 

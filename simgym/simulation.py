@@ -22,7 +22,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any
 
 from simgym.assistants.base import AssistantTurn
 from simgym.conversation import Conversation, Scenario, has_surrogates
@@ -107,7 +106,7 @@ class Simulation:
             raise ConfigurationError(unknown("scenario", scenario_id, list(self.scenarios)[:200]))
         return self.scenarios[scenario_id]
 
-    def check_action(self, action: Any) -> str:
+    def check_action(self, action: object) -> str:
         """What the assistant says, as a text that a conversation can take.
 
         Raises:

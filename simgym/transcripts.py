@@ -65,7 +65,7 @@ class ModelCall:
     reasoning: str = ""
     """What a reasoning model thought before `output`; nobody in the conversation saw it."""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         value = asdict(self)
         if not self.reasoning:  # as with models that do not reason, and in older files
             del value["reasoning"]
@@ -144,7 +144,7 @@ class Transcript:
         what = [self.scenario.to_json(), self.seed, self.conversation.to_json(), self.end_reason, self.reward]
         return hashlib.sha256(json.dumps(what, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return {
             "schema_version": self.schema_version,
             "env_id": self.env_id,
@@ -166,7 +166,7 @@ class Transcript:
         }
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Transcript:
+    def from_json(cls, value: Mapping[str, object]) -> Transcript:
         """Read what `to_json` gave.
 
         Raises:
@@ -204,7 +204,7 @@ def tokens_by_role(calls: Iterable[ModelCall]) -> dict[str, dict[str, int]]:
     return totals
 
 
-def _as_fields(value: Any) -> Any:
+def _as_fields(value: object) -> object:
     """A line under the names of the record's fields."""
     if not isinstance(value, Mapping):
         return value
@@ -338,7 +338,7 @@ def text_hash(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def write_json(path: str | Path, value: Any) -> None:
+def write_json(path: str | Path, value: object) -> None:
     """Write a JSON file whole or not at all.
 
     Raises:

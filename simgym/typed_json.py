@@ -22,11 +22,11 @@ from simgym.errors import ConfigurationError
 FORMERLY = "formerly"
 """Key of a field's metadata: what the field is called in files of older versions."""
 _T = TypeVar("_T")
-_Reader = Callable[[Any, str], Any]
+_Reader = Callable[[object, str], object]
 _NAMES = {int: "an integer", float: "a finite number", str: "a text", bool: "true or false", type(None): "null"}
 
 
-def from_json(cls: type[_T], value: Any, where: str, *, extra: Literal["refuse", "ignore"] = "refuse") -> _T:
+def from_json(cls: type[_T], value: object, where: str, *, extra: Literal["refuse", "ignore"] = "refuse") -> _T:
     """A dataclass instance from a JSON object whose keys are its fields.
 
     Args:
@@ -60,7 +60,7 @@ def read_as(annotation: Any, value: Any, where: str) -> Any:
     return _reader(annotation)(value, where)
 
 
-def describe(value: Any) -> str:
+def describe(value: object) -> str:
     """A JSON value in a few words, for messages."""
     if isinstance(value, Mapping):
         return "a JSON object"
@@ -71,7 +71,7 @@ def describe(value: Any) -> str:
     return _short(value)
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = ascii(value)  # whatever a file holds must not act on the terminal that shows the message
     return text if len(text) <= 60 else f"{text[:57]}..."
 
@@ -86,7 +86,7 @@ def _fields(cls: type) -> tuple[dict[str, _Reader], list[str], dict[str, str]]:
     return {field.name: _reader(hints[field.name]) for field in own}, required, former
 
 
-def _reader(annotation: Any) -> _Reader:
+def _reader(annotation: object) -> _Reader:
     """What reads a value of this type."""
     if annotation is Any:
         return _anything
@@ -98,7 +98,7 @@ def _reader(annotation: Any) -> _Reader:
     if origin in (tuple, list) or origin in (Sequence, frozenset):
         return _sequence(origin, arguments)
     if origin in (dict, Mapping) or annotation in (dict, Mapping):
-        return functools.partial(_mapping, _reader(arguments[1]) if arguments else _reader(Any))
+        return functools.partial(_mapping, _reader(arguments[1]) if arguments else _reader(object))
     if (parse := getattr(annotation, "parse", None)) is not None:
         return functools.partial(_parsed, parse)
     if is_dataclass(annotation):
@@ -108,7 +108,7 @@ def _reader(annotation: Any) -> _Reader:
     raise TypeError(f"Records on disk cannot hold {annotation!r}.")  # a mistake in the record's definition
 
 
-def _anything(value: Any, where: str) -> Any:
+def _anything(value: object, where: str) -> object:
     """The value as it is, unless a number in it could not be written again."""
     waiting = [value]
     while waiting:
@@ -128,13 +128,13 @@ def _scalar(kind: type, value: Any, where: str) -> Any:
     raise ConfigurationError(f"{where} is {describe(value)}, expected {_NAMES[kind]}.")
 
 
-def _literal(choices: tuple[Any, ...], value: Any, where: str) -> Any:
+def _literal(choices: tuple[object, ...], value: object, where: str) -> object:
     if isinstance(value, str | int | None) and value in choices:
         return value
     raise ConfigurationError(f"{where} is {describe(value)}, expected one of {', '.join(map(str, choices))}.")
 
 
-def _union(arguments: tuple[Any, ...]) -> _Reader:
+def _union(arguments: tuple[object, ...]) -> _Reader:
     nullable = type(None) in arguments
     others = [argument for argument in arguments if argument is not type(None)]
     readers = [_reader(argument) for argument in others]
@@ -152,7 +152,7 @@ def _union(arguments: tuple[Any, ...]) -> _Reader:
     return read
 
 
-def _sequence(origin: Any, arguments: tuple[Any, ...]) -> _Reader:
+def _sequence(origin: object, arguments: tuple[object, ...]) -> _Reader:
     kind = list if origin is list else tuple
     open_ended = origin is not tuple or arguments[-1:] == (Ellipsis,)
     readers = [_reader(argument) for argument in arguments if argument is not Ellipsis]
@@ -168,7 +168,7 @@ def _sequence(origin: Any, arguments: tuple[Any, ...]) -> _Reader:
     return read
 
 
-def _mapping(item: _Reader, value: Any, where: str) -> Any:
+def _mapping(item: _Reader, value: object, where: str) -> object:
     if not isinstance(value, Mapping):
         raise ConfigurationError(f"{where} is {describe(value)}, expected a JSON object.")
     return {str(key): item(entry, f"{where}[{_short(key)}]") for key, entry in value.items()}

@@ -31,7 +31,7 @@ def read_yaml(path: str | Path) -> Any:
     return parse_yaml(text, str(path))
 
 
-def parse_yaml(text: str, where: str) -> Any:
+def parse_yaml(text: str, where: str) -> object:
     """The value of a YAML text; `where` says in messages which one it is. Otherwise as `read_yaml`."""
     import yaml
 
@@ -48,7 +48,7 @@ def parse_yaml(text: str, where: str) -> Any:
     return value
 
 
-def _is_small(value: Any) -> bool:
+def _is_small(value: object) -> bool:
     """Whether everything in a value, repetitions included, can be walked through; one that holds itself cannot."""
     seen, waiting = 0, [value]
     while waiting:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from simgym.conversation import Conversation
 from simgym.transcripts import ModelCall
@@ -33,6 +33,6 @@ class Assistant(Protocol):
         """Next assistant turn of N conversations, each of which ends with a user turn."""
         ...
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, object]:
         """JSON values that identify model, settings and prompt hashes."""
         ...

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
 
 from simgym.assistants.base import AssistantTurn
 from simgym.conversation import Conversation, Message
@@ -83,7 +82,7 @@ class LanguageModelAssistant:
         """Load the model, or ask its server for a sign of life; see `check_ready`."""
         check_language_model(self.language_model(), adapter=self.adapter)
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, object]:
         from simgym.language_models.adapters import adapter_fingerprint
 
         return {

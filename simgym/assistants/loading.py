@@ -102,7 +102,7 @@ def _read_plugin(model: str) -> _Plugin | None:
     return _Plugin(name, options)
 
 
-def _make_plugin(plugin: _Plugin, prompt: str, sampling: SamplingParams, cache: AnswerCache) -> Any:
+def _make_plugin(plugin: _Plugin, prompt: str, sampling: SamplingParams, cache: AnswerCache) -> object:
     """The assistant, or the language model that is to be one; prompt and sampling go to those that take them."""
     taken, arguments = options_of(find("assistants", plugin.name)), dict(plugin.options)
     if "model" in arguments and "model" in taken:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from simgym.assistants.base import Assistant, AssistantTurn
 from simgym.assistants.language_model_assistant import LanguageModelAssistant
@@ -42,7 +41,7 @@ class TrainedAssistant:
         """Check the assistant; see `check_ready`."""
         check_ready(self.assistant)
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, object]:
         """The assistant's own: its weights identify it, however they came about."""
         return self.assistant.fingerprint()
 

@@ -42,7 +42,7 @@ class TrainingRecord:
     """Assistant turns per conversation at most."""
     simulator: Mapping[str, Any]
     """Fingerprint of the simulator."""
-    judge: Mapping[str, Any]
+    judge: Mapping[str, object]
     """Fingerprint of the judge whose score was the reward."""
     system_prompt: str | None = None
     """System prompt of the training; None: what the chat template does without one."""

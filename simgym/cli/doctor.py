@@ -147,7 +147,7 @@ def describe_cache() -> dict[str, Any]:
     }
 
 
-def list_contracts() -> list[dict[str, Any]]:
+def list_contracts() -> list[dict[str, object]]:
     """Trainers and hubs that simgym is tested with: the versions tested, and the installed one or None."""
     record = resources.files("simgym.integrations") / "contracts.json"
     tested: dict[str, list[str]] = {}
@@ -163,7 +163,7 @@ def _installed(distribution: str) -> str | None:
         return None
 
 
-def try_model(name: str | None) -> dict[str, Any]:
+def try_model(name: str | None) -> dict[str, object]:
     """Load a model and let it write 8 tokens."""
     from simgym.conversation import Message
     from simgym.language_models.base import Request, SamplingParams

@@ -90,7 +90,7 @@ def with_experiment(verb: Callable[..., None]) -> Callable[..., None]:
     return with_parameters(unfolded, [*flags, *own])
 
 
-def read_experiment(file: Path | None, typed: dict[str, Any]) -> ExperimentConfig:
+def read_experiment(file: Path | None, typed: dict[str, object]) -> ExperimentConfig:
     """The experiment in a file, if there is one, with what was typed; None and no values leave the file's.
 
     Raises:

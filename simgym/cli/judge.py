@@ -178,9 +178,9 @@ def rescore(
         100 * transcript.reward for transcript in rescored if transcript.counts and transcript.reward is not None
     ]
     pairs = [
-        (before[transcript.key], transcript.reward)
+        (earlier, transcript.reward)
         for transcript in rescored
-        if transcript.counts and before.get(transcript.key) is not None
+        if transcript.counts and transcript.reward is not None and (earlier := before.get(transcript.key)) is not None
     ]
     ranks = spearman([a for a, _ in pairs], [b for _, b in pairs], seed=seed)
     excluded = ", ".join(f"{count} {kind}" for kind, count in count_exclusions(rescored).items())

@@ -63,7 +63,7 @@ class ConversationOptions:
     ] = True
 
     @property
-    def env_options(self) -> dict[str, Any]:
+    def env_options(self) -> dict[str, object]:
         """Arguments of the environment."""
         limit = {} if self.max_turns is None else {"max_turns": self.max_turns}
         return {**limit, "answer_last_words": self.answer_last_words}
@@ -131,7 +131,7 @@ class JudgeOptions:
         typer.Option(help="KEY=VALUE for the judge; VALUE is read as JSON if it is. Repeatable.", show_default=False),
     ] = None
 
-    def env_options(self, cache: CacheOptions) -> dict[str, Any]:
+    def env_options(self, cache: CacheOptions) -> dict[str, object]:
         """Arguments of an environment; what was not given is left to the environment."""
         from simgym.evaluation.axes import read_pairs
 

@@ -124,7 +124,7 @@ def _as_rows(cell: Cell, transcripts: list[Transcript]) -> list[tuple[str, str]]
     ]
 
 
-def _as_json(cell: Cell, transcripts: list[Transcript]) -> dict[str, Any]:
+def _as_json(cell: Cell, transcripts: list[Transcript]) -> dict[str, object]:
     return {
         "path": cell.transcripts,
         "env_id": cell.simulator,

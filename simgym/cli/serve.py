@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -88,7 +88,7 @@ def serve(
     _serve_openai(simulator or ["role_play"], settings, stop, transcripts, listen)
 
 
-def _serve_openenv(env_id: str, settings: Mapping[str, Any], listen: ListenSettings) -> None:
+def _serve_openenv(env_id: str, settings: Mapping[str, object], listen: ListenSettings) -> None:
     from simgym.integrations.openenv import create_openenv_app
     from simgym.serving.running import serve as run
 

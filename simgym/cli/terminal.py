@@ -12,7 +12,6 @@ import errno
 import json
 import sys
 from collections.abc import Iterable
-from typing import Any
 
 from rich.console import Console, RenderableType
 from rich.padding import Padding
@@ -62,7 +61,7 @@ def say_nothing_to_do(count: int, what: str, place: object) -> None:
     stderr().print(shown(f"All {count:,} {what} are already in {place}; nothing to do."), soft_wrap=True)
 
 
-def print_json(value: Any) -> None:
+def print_json(value: object) -> None:
     """JSON on stdout; ASCII only, so that no terminal or pipe can garble it."""
     sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
 

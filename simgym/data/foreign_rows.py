@@ -19,7 +19,7 @@ class ForeignRow:
 
     id: str
     """The log's own id, or the number of the row."""
-    turns: Sequence[tuple[Any, Any]]
+    turns: Sequence[tuple[object, object]]
     """Who speaks and what, in the log's own words."""
     user: str = ""
     """What identifies the user; empty if unknown."""
@@ -38,12 +38,12 @@ def as_mapping(row: Any) -> Mapping[str, Any]:
     return row
 
 
-def row_id(row: Mapping[str, Any], number: int, *names: str) -> str:
+def row_id(row: Mapping[str, object], number: int, *names: str) -> str:
     """The log's own id, under the first of these names, or the number of the row."""
     return optional(row, *names) or f"row {number}"
 
 
-def optional(row: Mapping[str, Any], *names: str) -> str:
+def optional(row: Mapping[str, object], *names: str) -> str:
     """The first of these values that is there and plain, as a text; else empty."""
     values = (row.get(name) for name in names)
     return next(filter(None, (known_text(value) for value in values if isinstance(value, str | int))), "")

@@ -67,7 +67,7 @@ def write_intents(
     path = Path(path)
     template = template or (resources.files("simgym.data") / "prompts" / "intent.txt").read_text(encoding="utf-8")
     settings = {"prompt_hash": text_hash(template), "model": model.fingerprint(), "seed": seed}
-    made_with: dict[str, Any] = json.loads(json.dumps(settings))  # as it will be read back
+    made_with: dict[str, object] = json.loads(json.dumps(settings))  # as it will be read back
     with lock_output(path):
         done = _take_up(path, made_with)
         with StepOutput(path, resume=True) as output:
@@ -100,7 +100,7 @@ def write_intents(
     return output.summary()
 
 
-def _take_up(path: Path, made_with: Mapping[str, Any]) -> set[str]:
+def _take_up(path: Path, made_with: Mapping[str, object]) -> set[str]:
     """Make a finished file partial again; returns the ids that need no further intent."""
     _refuse_another_run(path, made_with)
     partial = beside(path, ".partial")

@@ -44,7 +44,7 @@ _MOST_CONVERSATIONS = 2_000_000
 """Conversations that are put together in memory, of formats whose rows are parts of one."""
 
 
-Reader = Callable[[Iterable[tuple[int, Any]], Callable[[str, Exception], None]], Iterator[ForeignRow]]
+Reader = Callable[[Iterable[tuple[int, object]], Callable[[str, Exception], None]], Iterator[ForeignRow]]
 """Rows with their numbers, and whom to tell of one that cannot be read, to conversations."""
 _UNREADABLE = (KeyError, TypeError, AttributeError, ValueError, IndexError, RecursionError)
 
@@ -120,7 +120,7 @@ def _keep(row: ForeignRow, step: StepOutput, seen: set[str]) -> None:
         step.keep({**logged.to_json(), "hashed_ip": user})  # the column by which `preprocess` knows a user
 
 
-def _conversation(turns: Sequence[tuple[Any, Any]]) -> Conversation:
+def _conversation(turns: Sequence[tuple[object, object]]) -> Conversation:
     """The turns that a user sees; what surrounds an assistant's tool calls is joined."""
     messages: list[Message] = []
     hidden = False
@@ -170,7 +170,9 @@ def _part(part: Any) -> str:
 def _each(read: Callable[[int, Any], ForeignRow]) -> Reader:
     """A reader of a format with one conversation a row."""
 
-    def reader(rows: Iterable[tuple[int, Any]], unreadable: Callable[[str, Exception], None]) -> Iterator[ForeignRow]:
+    def reader(
+        rows: Iterable[tuple[int, object]], unreadable: Callable[[str, Exception], None]
+    ) -> Iterator[ForeignRow]:
         for number, row in rows:
             try:
                 foreign = read(number, as_mapping(row))
@@ -268,7 +270,7 @@ def _best_path(
     )
 
 
-def _otel(rows: Iterable[tuple[int, Any]], unreadable: Callable[[str, Exception], None]) -> Iterator[ForeignRow]:
+def _otel(rows: Iterable[tuple[int, object]], unreadable: Callable[[str, Exception], None]) -> Iterator[ForeignRow]:
     """Of each conversation the span that holds most of it: a later request repeats what was said before."""
     longest: dict[str, ForeignRow] = {}
     for number, row in rows:
@@ -318,9 +320,9 @@ def _attribute_turns(attributes: Mapping[str, Any]) -> list[tuple[Any, Any]]:
     return turns
 
 
-def _indexed_turns(attributes: Mapping[str, Any]) -> list[tuple[Any, Any]]:
+def _indexed_turns(attributes: Mapping[str, object]) -> list[tuple[object, object]]:
     """OpenLLMetry: `gen_ai.prompt.0.role`, `gen_ai.prompt.0.content`, ..., `gen_ai.completion.0.content`."""
-    turns: list[tuple[Any, Any]] = []
+    turns: list[tuple[object, object]] = []
     for number in itertools.count():
         key = f"gen_ai.prompt.{number}"
         if f"{key}.role" not in attributes:
@@ -352,7 +354,7 @@ def _attributes(attributes: Any) -> dict[str, Any]:
     return {pair["key"]: _value(pair.get("value")) for pair in attributes}
 
 
-def _value(value: Any) -> Any:
+def _value(value: object) -> object:
     if not isinstance(value, Mapping):
         return value
     if "arrayValue" in value:
@@ -376,7 +378,7 @@ LOG_FORMATS: Mapping[str, Reader] = {
 
 def _rows(
     source: str, split: str, revision: str | None, unreadable: Callable[[str, Exception], None]
-) -> Iterator[tuple[int, Any]]:
+) -> Iterator[tuple[int, object]]:
     """Rows with their numbers from 1; a line that is no JSON is told of and passed over."""
     if Path(source).suffix == ".json":
         value = read_json(source)

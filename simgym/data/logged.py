@@ -48,7 +48,7 @@ class LoggedConversation:
     intent: str = ""
     """What the user wants, as a system message for a user simulator; empty until a step has written it."""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The row of a pipeline file."""
         return {
             "conversation_hash": self.id,
@@ -87,7 +87,7 @@ class StepSummary:
     """Conversations written."""
     skipped: Mapping[str, int]
     """Conversations left out, by the first reason that applies."""
-    details: Mapping[str, Any] = field(default_factory=dict)
+    details: Mapping[str, object] = field(default_factory=dict)
     """JSON values that only this step has."""
 
 
@@ -145,13 +145,13 @@ class StepOutput:
         self.path = Path(path)
         self.partial = beside(self.path, ".partial")
         self.kept, self.skipped = 0, Counter[str]()
-        self.details: dict[str, Any] = {}
+        self.details: dict[str, object] = {}
         self._mode = "a" if resume else "w"
         self._closing = ExitStack()
         self._rows: IO[str]
         self._reasons: IO[str]
 
-    def keep(self, row: Mapping[str, Any]) -> None:
+    def keep(self, row: Mapping[str, object]) -> None:
         """Write one row."""
         self._rows.write(json.dumps(row, ensure_ascii=False) + "\n")
         self.kept += 1

@@ -24,7 +24,7 @@ def is_file_name(source: str) -> bool:
 
 def read_rows(
     source: str, *, split: str = "train", revision: str | None = None, config: str | None = None, start: int = 1
-) -> Iterator[tuple[int, Mapping[str, Any]]]:
+) -> Iterator[tuple[int, Mapping[str, object]]]:
     """Rows with their numbers, from 1.
 
     Args:
@@ -73,7 +73,7 @@ def _jsonl_rows(files: Sequence[Path], start: int) -> Iterator[tuple[int, Mappin
                 yield number, parse_line(line, f"{file}, row {number}", allow_nan=True, errors="surrogateescape")
 
 
-def _parquet_rows(source: str, files: Sequence[Path], start: int) -> Iterator[Mapping[str, Any]]:
+def _parquet_rows(source: str, files: Sequence[Path], start: int) -> Iterator[Mapping[str, object]]:
     require_extra("data", f"Reading Parquet files ({source})")
     from datasets import load_dataset
 
@@ -86,7 +86,7 @@ def _parquet_rows(source: str, files: Sequence[Path], start: int) -> Iterator[Ma
 
 def _hub_rows(
     source: str, split: str, revision: str | None, config: str | None, start: int
-) -> Iterator[Mapping[str, Any]]:
+) -> Iterator[Mapping[str, object]]:
     if source.count("/") != 1:
         raise ConfigurationError(f"The source {source!r} is neither a .jsonl or .parquet file nor a Hugging Face id.")
     require_extra("data", f"Reading {source} from the Hugging Face Hub")

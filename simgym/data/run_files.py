@@ -14,7 +14,6 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from simgym._version import __version__
 from simgym.data.logged import StepSummary
@@ -73,7 +72,7 @@ def write_verifiers(source: str | Path, output: str | Path, options: ExportOptio
     return _summary(transcripts)
 
 
-def _write_lines(source: str | Path, path: Path, row: Callable[[Transcript], Mapping[str, Any]]) -> list[Transcript]:
+def _write_lines(source: str | Path, path: Path, row: Callable[[Transcript], Mapping[str, object]]) -> list[Transcript]:
     transcripts = list(read_run(source))
     lines = [json.dumps(row(transcript), ensure_ascii=False, allow_nan=False) for transcript in transcripts]
     write_whole(path, "\n".join([*lines, ""]), errors="replace")
@@ -86,7 +85,7 @@ def _summary(transcripts: list[Transcript]) -> StepSummary:
     return StepSummary(read=len(transcripts), kept=len(transcripts), skipped={}, details=details)
 
 
-def _dataset_row(transcript: Transcript) -> dict[str, Any]:
+def _dataset_row(transcript: Transcript) -> dict[str, object]:
     return {
         "env_id": transcript.env_id,
         "scenario_id": transcript.scenario.id,
@@ -104,7 +103,7 @@ def _dataset_row(transcript: Transcript) -> dict[str, Any]:
     }
 
 
-def _episode(transcript: Transcript) -> dict[str, Any]:
+def _episode(transcript: Transcript) -> dict[str, object]:
     """A line of `traces.jsonl`; an unjudged conversation has the reward null, which verifiers leaves out of means."""
     task = {
         "type": "Conversation",

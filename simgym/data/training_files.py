@@ -174,7 +174,7 @@ def _group(transcript: Transcript) -> tuple[str, ...]:
     return (transcript.env_id, transcript.scenario.id, text_hash(repr(sorted(judge.items()))), opening)
 
 
-def _provenance(transcript: Transcript) -> dict[str, Any]:
+def _provenance(transcript: Transcript) -> dict[str, object]:
     return {
         "reward": transcript.reward,
         "judge": judge_name(transcript),

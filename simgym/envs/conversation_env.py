@@ -109,11 +109,11 @@ class ConversationEnv(gymnasium.Env[dict[str, Any], "str | AssistantTurn"]):
             return None
         return "\n".join(_lines(self._current()))
 
-    def get_state(self) -> dict[str, Any]:
+    def get_state(self) -> dict[str, object]:
         """The conversation as JSON values, to fork it: several continuations from one point."""
         return self._current().to_json()
 
-    def set_state(self, state: Mapping[str, Any]) -> None:
+    def set_state(self, state: Mapping[str, object]) -> None:
         """Continue from a state of `get_state`, of this or another environment of the same settings.
 
         Raises:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from gymnasium import spaces
@@ -50,9 +50,9 @@ class ConversationSettings:
     mean of the conversations judged so far in this environment (0.5 before the first). NaN is for loops that leave
     such conversations out; in the running variance of `NormalizeReward` it would stay for ever. `info["unjudged"]`
     marks them, whatever their reward."""
-    simulator_options: Mapping[str, Any] = field(default_factory=dict)
+    simulator_options: Mapping[str, object] = field(default_factory=dict)
     """Further arguments of the simulator."""
-    judge_options: Mapping[str, Any] = field(default_factory=dict)
+    judge_options: Mapping[str, object] = field(default_factory=dict)
     """Further arguments of the judge."""
 
     def __post_init__(self) -> None:
@@ -85,7 +85,7 @@ class ConversationSettings:
         )
 
 
-def observe(dialogue: Dialogue) -> dict[str, Any]:
+def observe(dialogue: Dialogue) -> dict[str, object]:
     """What the assistant's side sees: the user's reply, the reward once judged (0 until then), and the turn."""
     return {
         "user_reply": dialogue.user_reply,
@@ -136,7 +136,7 @@ def unjudged(dialogue: Dialogue) -> bool:
     return dialogue.end_reason is not None and dialogue.reward is None
 
 
-def describe(dialogue: Dialogue) -> dict[str, Any]:
+def describe(dialogue: Dialogue) -> dict[str, object]:
     """The step's info; never the intent."""
     return {
         "end_reason": dialogue.end_reason,

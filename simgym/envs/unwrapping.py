@@ -22,7 +22,7 @@ from simgym.simulation import Simulation
 _CHECKS_ONLY = (OrderEnforcing, PassiveEnvChecker)
 
 
-def simulation_of(env: Any) -> Simulation:
+def simulation_of(env: object) -> Simulation:
     """The simulation of an environment; a simulation is returned as it is.
 
     Args:
@@ -72,7 +72,7 @@ def _ignored(wrapper: str) -> str:
     )
 
 
-def _foreign(env: Any) -> str:
+def _foreign(env: object) -> str:
     expected = f"expected a Simulation or one of simgym's environments: {', '.join(env_ids())}"
     if isinstance(env, str):
         return f"The environment is the text {env!r}, {expected}. Make it with gymnasium.make({env!r})."

@@ -152,7 +152,7 @@ class UserSimVectorEnv(VectorEnv[dict[str, Any], tuple[str, ...], Any]):
             raise EpisodeError("There are no conversations yet. Call reset() first.")
         return self._dialogues
 
-    def _observations(self) -> dict[str, Any]:
+    def _observations(self) -> dict[str, object]:
         # what `observe` gives row by row, built column by column
         return {
             "user_reply": tuple([dialogue.user_reply for dialogue in self._dialogues]),

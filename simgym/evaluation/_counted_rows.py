@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from simgym.errors import ConfigurationError, MalformedFile
 from simgym.jsonl import read_jsonl
@@ -14,7 +14,7 @@ Row = TypeVar("Row")
 
 
 def read_counted(
-    path: str | Path, read_row: Callable[[Mapping[str, Any], int], Row | str], *, what: str, expected: str
+    path: str | Path, read_row: Callable[[Mapping[str, object], int], Row | str], *, what: str, expected: str
 ) -> tuple[tuple[Row, ...], dict[str, int]]:
     """The usable rows of a JSONL file, and how many were left out, by reason.
 

@@ -31,6 +31,7 @@ from simgym.statistics.intervals import ROUNDING, Estimate, few_units, untold
 _SPEARMAN_VARIANCE = 1.06
 """Variance of Fisher's z of a Spearman correlation, in 1 / (n - 3)."""
 _Floats = npt.NDArray[np.float64]
+_Statistic = Callable[[_Floats, _Floats], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ class PeopleAgreement:
     left_out: Mapping[str, int]
     """Ratings and rewards that could not enter, by reason."""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """JSON values; what does not exist is None, never NaN."""
         return asdict(self)
 
@@ -182,7 +183,7 @@ class _Table:
             ]
         )
 
-    def correlation(self, statistic: Callable[[Any, Any], float]) -> float:
+    def correlation(self, statistic: _Statistic) -> float:
         """Of the means."""
         return statistic(self.people_means(), self.reward_means())
 
@@ -197,7 +198,7 @@ class _Table:
 
     def estimate(
         self,
-        statistic: Callable[[Any, Any], float],
+        statistic: _Statistic,
         seed: int,
         resamples: int,
         *,
@@ -247,7 +248,7 @@ def _instances(
     given = np.array([value for _, value in rows])
     clusters = [rating.person for rating, _ in rows]
 
-    def estimate(statistic: Callable[[Any, Any], float]) -> Estimate:
+    def estimate(statistic: _Statistic) -> Estimate:
         return bootstrap_statistic(
             lambda drawn: statistic(people[drawn], given[drawn]),
             clusters, seed=seed, resamples=resamples, bounds=(-1.0, 1.0),
@@ -273,7 +274,7 @@ def _beyond_noise(correlation: float, reliability: float | None) -> dict[str, An
     return {"reliability": reliability, "without_noise": without, "needed": units_needed(value)}
 
 
-def _spearman(first: Any, second: Any) -> float:
+def _spearman(first: _Floats, second: _Floats) -> float:
     if len(first) < 2 or not np.ptp(first) or not np.ptp(second):
         return math.nan
     from scipy.stats import rankdata
@@ -281,7 +282,7 @@ def _spearman(first: Any, second: Any) -> float:
     return float(np.corrcoef(rankdata(first), rankdata(second))[0, 1])
 
 
-def _kendall(first: Any, second: Any) -> float:
+def _kendall(first: _Floats, second: _Floats) -> float:
     if len(first) < 2 or not np.ptp(first) or not np.ptp(second):
         return math.nan
     from scipy.stats import kendalltau
@@ -289,7 +290,7 @@ def _kendall(first: Any, second: Any) -> float:
     return float(kendalltau(first, second).statistic)
 
 
-def _same_order(first: Any, second: Any) -> float:
+def _same_order(first: _Floats, second: _Floats) -> float:
     """Share of pairs that both put into the same order; a tie in one of them is half, pairs tied in both are none."""
     if len(first) < 2 or not np.ptp(first) or not np.ptp(second):
         return math.nan

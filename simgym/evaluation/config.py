@@ -155,7 +155,7 @@ class ExperimentConfig:
         except ConfigurationError as error:
             raise type(error)(f"{path}: {error}") from error
 
-    def to_mapping(self) -> dict[str, Any]:
+    def to_mapping(self) -> dict[str, object]:
         """The settings that are not at their defaults, as YAML values.
 
         Raises:
@@ -184,7 +184,7 @@ _TEXTS = ("output", "scenarios", "split", "judge", "judge_model", "reference", "
           "response_cache")  # fmt: skip
 
 
-def _assistants(name: str, value: Any) -> Mapping[str, Any]:
+def _assistants(name: str, value: object) -> Mapping[str, object]:
     """By name; texts without a name get that of their model when they are loaded."""
     if isinstance(value, str):
         value = [value]
@@ -198,7 +198,7 @@ def _assistants(name: str, value: Any) -> Mapping[str, Any]:
     return dict(value)
 
 
-def _texts(name: str, value: Any) -> tuple[str, ...]:
+def _texts(name: str, value: object) -> tuple[str, ...]:
     """A list of texts."""
     if isinstance(value, str):
         return (value,)
@@ -208,21 +208,21 @@ def _texts(name: str, value: Any) -> tuple[str, ...]:
     return texts
 
 
-def _pairs(name: str, value: Any) -> tuple[str, ...]:
+def _pairs(name: str, value: object) -> tuple[str, ...]:
     """`KEY=VALUE`, of a mapping to texts or to settings of a model."""
     if not isinstance(value, Mapping):
         return _texts(name, value)
     return tuple(f"{key}={item if isinstance(item, str) else json.dumps(item)}" for key, item in value.items())
 
 
-def _options(name: str, value: Any) -> tuple[str, ...]:
+def _options(name: str, value: object) -> tuple[str, ...]:
     """`KEY=VALUE`, of a mapping to JSON values; texts are quoted, for VALUE is read as JSON if it can be."""
     if not isinstance(value, Mapping):
         return _texts(name, value)
     return tuple(f"{key}={json.dumps(item)}" for key, item in value.items())
 
 
-def _prices(name: str, value: Any) -> tuple[str, ...]:
+def _prices(name: str, value: object) -> tuple[str, ...]:
     """`ROLE=INPUT,OUTPUT`, of a mapping to two numbers."""
     if not isinstance(value, Mapping):
         return _texts(name, value)

@@ -162,7 +162,7 @@ class Experiment:
             simulator_options={column.env_id: column.options for column in self._columns},
         )
 
-    def _judge_model(self) -> Any:
+    def _judge_model(self) -> object:
         if self.config.judge_model is None:
             return None
         check_named_model(self.config.judge_model)

@@ -118,10 +118,10 @@ class Validation:
     """Pairs without a verdict, by kind of fault."""
     pairs: int
     """Pairs asked."""
-    fingerprint: Mapping[str, Any]
+    fingerprint: Mapping[str, object]
     """Of the judge."""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """JSON values; what does not exist is None, never NaN."""
         return asdict(self)
 

@@ -141,8 +141,8 @@ class MatrixRun:
         *,
         folder: str | Path,
         seed: int = 0,
-        env_options: Mapping[str, Any] | None = None,
-        simulator_options: Mapping[str, Mapping[str, Any]] | None = None,
+        env_options: Mapping[str, object] | None = None,
+        simulator_options: Mapping[str, Mapping[str, object]] | None = None,
     ) -> None:
         """Plan; the arguments and errors are those of `evaluate_matrix`."""
         if not assistants or not simulators or not scenarios:
@@ -288,8 +288,8 @@ def evaluate_matrix(
     folder: str | Path,
     seed: int = 0,
     batch_size: int = 32,
-    env_options: Mapping[str, Any] | None = None,
-    simulator_options: Mapping[str, Mapping[str, Any]] | None = None,
+    env_options: Mapping[str, object] | None = None,
+    simulator_options: Mapping[str, Mapping[str, object]] | None = None,
     progress: Callable[[str, str, Transcript], None] | Literal[False] | None = None,
     budget: Budget | None = None,
     collector: CellCollector = collect_jobs,

@@ -51,7 +51,7 @@ class PeopleValidation:
     left_out: Mapping[str, int]
     """Rows that are not used, by reason."""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """JSON values; what does not exist is None, never NaN."""
         return {**asdict(self), "bar": PEOPLE_BAR, "passes": self.record.passes}
 
@@ -83,7 +83,7 @@ def read_people_pairs(path: str | Path, *, limit: int | None = None, seed: int =
     return PeoplePairs(tuple(pairs), left_out)
 
 
-def without_training_prompts(people: PeoplePairs, judge: Any) -> PeoplePairs:
+def without_training_prompts(people: PeoplePairs, judge: object) -> PeoplePairs:
     """The pairs whose instruction a judge was not fitted on, as far as it says (`fitted_on(prompt)`); others count.
 
     Raises:

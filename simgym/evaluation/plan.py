@@ -34,7 +34,7 @@ class Plan:
     """Seed of the run."""
     max_turns: int
     """Assistant turns per conversation at most."""
-    judge: Mapping[str, Any]
+    judge: Mapping[str, object]
     """Fingerprint of the judge."""
     assistants: Mapping[str, Mapping[str, Any]]
     """Fingerprints by name."""
@@ -52,7 +52,7 @@ class Plan:
         """First 16 hexadecimal digits of the SHA-256 of all of it: runs with the same hash are the same experiment."""
         return short_hash(self.to_json())
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """JSON values; settings that came later only where they are not at their default, as in older plans."""
         value = asdict(self)
         if self.answer_last_words:
@@ -95,7 +95,7 @@ class Plan:
             )
         return contradictions
 
-    def _shared_with(self, other: Plan) -> dict[str, Any]:
+    def _shared_with(self, other: Plan) -> dict[str, object]:
         """All but what one plan has and the other has not."""
         plan = asdict(self)
         for group in ("assistants", "simulators", "scenarios"):
@@ -103,7 +103,7 @@ class Plan:
         return plan
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Plan:
+    def from_json(cls, value: Mapping[str, object]) -> Plan:
         """Read what `to_json` gave; raises ConfigurationError if it is something else."""
         if isinstance(value, Mapping) and value.get("schema_version") != SCHEMA_VERSION:
             raise ConfigurationError(
@@ -151,6 +151,6 @@ def keep_plan(plan: Plan, folder: str | Path) -> Plan:
     return plan
 
 
-def short_hash(value: Any) -> str:
+def short_hash(value: object) -> str:
     """First 16 hexadecimal digits of the SHA-256 of JSON values."""
     return text_hash(json.dumps(value, sort_keys=True, ensure_ascii=True))

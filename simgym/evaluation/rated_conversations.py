@@ -17,7 +17,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from simgym.conversation import INTENT_PREFIX, Conversation, Scenario
 from simgym.errors import ConfigurationError, MalformedFile
@@ -106,7 +105,7 @@ def _annotated(path: str | Path, keys: Sequence[str], scale: tuple[float, float]
     keys_named = ", ".join(keys)
     seen: set[str] = set()
 
-    def read_row(row: Mapping[str, Any], number: int) -> RatedConversation | str:
+    def read_row(row: Mapping[str, object], number: int) -> RatedConversation | str:
         """The row, unless it is there twice: somebody who counts twice would make the intervals too narrow."""
         entry = _read_row(row, f"{Path(path).stem}-{number}", keys, scale)
         if isinstance(entry, str):
@@ -220,7 +219,7 @@ def _labelled(path: str | Path) -> RatedConversations:
 
 
 def _read_row(
-    row: Mapping[str, Any], fallback: str, keys: Sequence[str], scale: tuple[float, float]
+    row: Mapping[str, object], fallback: str, keys: Sequence[str], scale: tuple[float, float]
 ) -> RatedConversation | str:
     """The row, or why it cannot be used."""
     annotations = row.get("annotations")
@@ -249,7 +248,7 @@ def _read_row(
     )
 
 
-def _conversation(turns: Any) -> Conversation | str:
+def _conversation(turns: object) -> Conversation | str:
     if not isinstance(turns, list) or not all(isinstance(turn, Mapping) for turn in turns):
         return "without conversation"
     roles = [turn.get("role") for turn in turns]

@@ -40,7 +40,7 @@ _OF_A_TEXT = (FaultKind.ROLE_FLIP, FaultKind.INTENT_COPIED, FaultKind.REPEATED)
 
 def score_realism(
     name: str,
-    fingerprint: Mapping[str, Any],
+    fingerprint: Mapping[str, object],
     reference: Reference,
     turns: Sequence[SimulatedTurn],
     *,

@@ -11,7 +11,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from simgym.errors import ConfigurationError
 from simgym.faults import parse_fault
@@ -59,7 +58,7 @@ def rescore(
 def _complete(
     source: Path, judge: Judge, path: Path, batch_size: int, advance: Callable[[int], object]
 ) -> list[Transcript]:
-    fingerprint: dict[str, Any] = json.loads(json.dumps(judge.fingerprint()))
+    fingerprint: dict[str, object] = json.loads(json.dumps(judge.fingerprint()))
     everything = list(read_transcripts(source))
     done = _already_judged(path, fingerprint, {transcript.key: transcript for transcript in everything}, source)
     missing = [transcript for transcript in everything if transcript.key not in done]
@@ -87,7 +86,7 @@ def _complete(
 
 
 def _already_judged(
-    path: Path, fingerprint: Mapping[str, Any], by_key: Mapping[tuple[str, int], Transcript], source: Path
+    path: Path, fingerprint: Mapping[str, object], by_key: Mapping[tuple[str, int], Transcript], source: Path
 ) -> dict[tuple[str, int], Transcript]:
     """What an earlier run has left in the file, which is cut to it: what the judge failed on is judged again."""
     if not path.exists() or is_special(path):
@@ -109,7 +108,7 @@ def _already_judged(
 
 def is_left(source: str | Path, judge: Judge, path: str | Path) -> bool:
     """Whether a judge still has to be asked about a conversation of `source`."""
-    fingerprint: dict[str, Any] = json.loads(json.dumps(judge.fingerprint()))
+    fingerprint: dict[str, object] = json.loads(json.dumps(judge.fingerprint()))
     done = (
         {transcript.key for transcript in read_transcripts(path) if transcript.end_reason != "judge_fault"}
         if Path(path).exists()
@@ -132,7 +131,7 @@ def _keep_only(path: Path, done: Mapping[tuple[str, int], Transcript]) -> None:
     draft.replace(path)
 
 
-def _has_judged(fingerprint: Mapping[str, Any], transcript: Transcript) -> bool:
+def _has_judged(fingerprint: Mapping[str, object], transcript: Transcript) -> bool:
     return transcript.reward is not None and dict(transcript.fingerprints.get("judge", {})) == fingerprint
 
 
@@ -154,7 +153,7 @@ def _judged(transcripts: Sequence[Transcript], judge: Judge) -> list[Transcript]
     ]
 
 
-def _with(transcript: Transcript, judgement: Judgement, fingerprint: Mapping[str, Any]) -> Transcript:
+def _with(transcript: Transcript, judgement: Judgement, fingerprint: Mapping[str, object]) -> Transcript:
     end = transcript.end_reason
     if end == "judge_fault":  # what the conversation itself came to
         limit = transcript.fingerprints.get("env", {}).get("max_turns")

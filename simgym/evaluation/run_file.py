@@ -25,7 +25,7 @@ from simgym.typed_json import describe, from_json
 class RunFile:
     """Rows by key, read and appended; a context manager. Without a path rows are only held."""
 
-    def __init__(self, path: str | Path | None, header: Mapping[str, Any], record: type | None = None) -> None:
+    def __init__(self, path: str | Path | None, header: Mapping[str, object], record: type | None = None) -> None:
         """Say what the rows depend on; nothing is read before `with`.
 
         Args:
@@ -101,7 +101,7 @@ class RunFile:
                 raise TranscriptError(f"Cannot write to {self.path}: {failure.strerror}.") from failure
         self._file = None
 
-    def _read(self, path: Path, expected: Mapping[str, Any] | None) -> None:
+    def _read(self, path: Path, expected: Mapping[str, object] | None) -> None:
         """Take the rows; `expected` None: under any header."""
         header = None
         for number, row in read_jsonl(path, torn="skip"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from simgym.statistics.intervals import Estimate
 
@@ -43,7 +42,7 @@ class Scorecard:
     """What was wrong after the last attempt; there is no turn then."""
     turns: int
     """Turns asked for."""
-    fingerprint: Mapping[str, Any]
+    fingerprint: Mapping[str, object]
     """Of the simulator."""
 
     def metric(self, name: str) -> MetricRow:
@@ -54,6 +53,6 @@ class Scorecard:
         """
         return next(metric for metric in self.metrics if metric.name == name)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """JSON values; what does not exist is None, never NaN."""
         return asdict(self)

@@ -37,7 +37,7 @@ Protocol = Literal["checklist", "score", "reward"]
 PROTOCOLS: tuple[Protocol, ...] = ("checklist", "score", "reward")
 ANSWERS = "answers.jsonl"
 _OUTCOMES: tuple[Outcome, ...] = ("lose_much", "lose", "tie", "win", "win_much")
-_SCHEMA: Mapping[str, Any] = {
+_SCHEMA: Mapping[str, object] = {
     "type": "object",
     "properties": {
         "thought": {"type": "string", "maxLength": 600},
@@ -180,7 +180,7 @@ def unjudged(tasks: Sequence[WildBenchTask], answers: Mapping[str, Answer], fold
     )
 
 
-def _rows_of(path: Path) -> dict[str, dict[str, Any]]:
+def _rows_of(path: Path) -> dict[str, dict[str, object]]:
     return RunFile.open(path).rows if path.is_file() and path.stat().st_size else {}
 
 
@@ -197,7 +197,7 @@ def read_answers(folder: str | Path) -> tuple[dict[str, Answer], dict[str, Any]]
     return {key: Answer(**row) for key, row in file.rows.items()}, file.header
 
 
-def read_judgements(folder: str | Path, protocol: Protocol) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+def read_judgements(folder: str | Path, protocol: Protocol) -> tuple[dict[str, dict[str, object]], dict[str, object]]:
     """Rows of a judged run by task id, and the header that says how it was judged.
 
     Raises:
@@ -300,14 +300,16 @@ def satisfied(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[int, int
 
 
 class _Checklist:
-    def __init__(self, model: LanguageModelSpec, tasks: Sequence[WildBenchTask], reference: Any) -> None:
+    def __init__(
+        self, model: LanguageModelSpec, tasks: Sequence[WildBenchTask], reference: Mapping[str, Answer]
+    ) -> None:
         items = {task.id: task.checklist for task in tasks}
         self._judge = ChecklistJudge(model, items=items, rubric="wildbench_checklist")
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, object]:
         return self._judge.fingerprint()
 
-    def judge(self, pairs: Sequence[tuple[WildBenchTask, Answer]], seed: int) -> Iterator[dict[str, Any]]:
+    def judge(self, pairs: Sequence[tuple[WildBenchTask, Answer]], seed: int) -> Iterator[dict[str, object]]:
         judgements = self._judge.judge(
             [task.scenario for task, _ in pairs],
             [task.conversation.add("assistant", answer.text) for task, answer in pairs],
@@ -319,14 +321,16 @@ class _Checklist:
 
 
 class _Score:
-    def __init__(self, model: LanguageModelSpec, tasks: Sequence[WildBenchTask], reference: Any) -> None:
+    def __init__(
+        self, model: LanguageModelSpec, tasks: Sequence[WildBenchTask], reference: Mapping[str, Answer]
+    ) -> None:
         self._model = model
         self._rubric = load_rubric("wildbench_score", ("conversation", "answer", "items"))
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, object]:
         return {"model": load_language_model(self._model).fingerprint(), **self._rubric.fingerprint()}
 
-    def judge(self, pairs: Sequence[tuple[WildBenchTask, Answer]], seed: int) -> Iterator[dict[str, Any]]:
+    def judge(self, pairs: Sequence[tuple[WildBenchTask, Answer]], seed: int) -> Iterator[dict[str, object]]:
         requests = []
         for task, answer in pairs:
             items = "\n".join(f"- {item}" for item in task.checklist)
@@ -348,11 +352,11 @@ class _Reward:
         self._judge = PairwiseJudge(model)
         self._reference = reference
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, object]:
         texts = {key: answer.text for key, answer in sorted(self._reference.items())}
         return {**self._judge.fingerprint(), "references_hash": text_hash(json.dumps(texts))}
 
-    def judge(self, pairs: Sequence[tuple[WildBenchTask, Answer]], seed: int) -> Iterator[dict[str, Any]]:
+    def judge(self, pairs: Sequence[tuple[WildBenchTask, Answer]], seed: int) -> Iterator[dict[str, object]]:
         known = [pair for pair in pairs if not _unusable(pair[0], self._reference.get(pair[0].id))]
         others = [self._reference[task.id].text for task, _ in known]
         comparisons = self._judge.compare(

@@ -89,7 +89,7 @@ class Summary:
     mean_length: float | None
     """Characters of an answer, over answers that are neither empty nor cut off."""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """JSON values."""
         return asdict(self)
 
@@ -229,7 +229,7 @@ class ChecklistComparison:
     mean_length_difference: float | None
     """Characters, first minus second."""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """JSON values."""
         return asdict(self)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from simgym.conversation import Conversation, Scenario
 from simgym.transcripts import ModelCall
@@ -52,7 +52,7 @@ class Judge(Protocol):
         """
         ...
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, object]:
         """JSON values that identify model, settings and rubric hashes."""
         ...
 
@@ -65,7 +65,7 @@ class NoJudge:
     ) -> list[Judgement]:
         return [Judgement(None, fault="not_judged: there is no judge") for _ in scenarios]
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, object]:
         return {"judge": "none"}
 
 

@@ -10,7 +10,6 @@ different scale.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from simgym.conversation import Conversation, Message, Scenario, up_to_answer, written_out
 from simgym.errors import ConfigurationError
@@ -99,7 +98,7 @@ class ChecklistJudge:
         """Load the model, or ask its server for a sign of life; see `check_ready`."""
         check_language_model(self.model_spec)
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, object]:
         items = (
             {key: list(value) for key, value in self.items.items()} if isinstance(self.items, Mapping) else self.items
         )

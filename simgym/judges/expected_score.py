@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from simgym.conversation import Conversation, Message, Scenario, written_out
 from simgym.errors import ConfigurationError
@@ -80,7 +79,7 @@ class ExpectedScoreJudge:
         """Load the model, or ask its server for a sign of life; see `check_ready`."""
         check_language_model(self.model_spec)
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, object]:
         return {
             "judge": "expected_score",
             "model": load_language_model(self.model_spec).fingerprint(),

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from simgym.conversation import Conversation, Message, Scenario, up_to_answer, written_out
 from simgym.errors import ConfigurationError
@@ -24,7 +23,7 @@ from simgym.language_models.weights import DEFAULT_MODEL
 from simgym.seeding import derive_seed
 from simgym.transcripts import ModelCall, text_hash
 
-REPLY_SCHEMA: Mapping[str, Any] = {
+REPLY_SCHEMA: Mapping[str, object] = {
     "type": "object",
     "properties": {
         "reason": {"type": "string", "maxLength": 400},
@@ -181,7 +180,7 @@ class PairwiseJudge:
         """Load the model, or ask its server for a sign of life; see `check_ready`."""
         check_language_model(self.model_spec)
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, object]:
         return {
             "judge": "pairwise",
             "model": load_language_model(self.model_spec).fingerprint(),

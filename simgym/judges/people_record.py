@@ -73,14 +73,14 @@ def logit_margin(first: float, second: float) -> float:
     return math.log(ours / (1 - ours)) - math.log(theirs / (1 - theirs))
 
 
-def judge_identity(fingerprint: Mapping[str, Any]) -> str:
+def judge_identity(fingerprint: Mapping[str, object]) -> str:
     """What a record is kept by: of a head its weights, wherever its base runs; of others all of the fingerprint."""
     if fingerprint.get("judge") == "reward_head":
         return str(fingerprint.get("weights"))
     return text_hash(json.dumps(fingerprint, sort_keys=True, default=str))
 
 
-def find_record(fingerprint: Mapping[str, Any]) -> PeopleRecord | None:
+def find_record(fingerprint: Mapping[str, object]) -> PeopleRecord | None:
     """The record of a judge, the user's own before the one that is shipped; None if there is none that can be read."""
     identity = judge_identity(fingerprint)
     for path in (_own(identity), *sorted(_HEADS.glob(f"*/{RECORD_NAME}"))):

@@ -10,7 +10,6 @@ parrots the question scores high. Use it to see that a pipeline works, not to ch
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from simgym.conversation import Conversation, Scenario
 from simgym.judges.base import Judgement, computed_call, squash
@@ -71,7 +70,7 @@ class RelevanceJudge:
         """Load the model, or ask its server for a sign of life; see `check_ready`."""
         check_language_model(self.model_spec, "likelihoods")
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, object]:
         return {
             "judge": "relevance",
             "measures": "relevance of the reply to the user's need, not helpfulness",

@@ -14,7 +14,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -164,7 +163,7 @@ class RewardHeadJudge:
         _, model = self._ready()
         model.check()
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, object]:
         head, model = self._ready()
         return {
             "judge": "reward_head",

@@ -73,10 +73,10 @@ class RewardModelJudge:
         self._lock = ForkSafeLock()
         self._loaded: tuple[Any, Any] | None = None
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_lock": None, "_loaded": None}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state, _lock=ForkSafeLock())
 
     def judge(
@@ -109,7 +109,7 @@ class RewardModelJudge:
         with self._lock:
             self._ready()
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, object]:
         template = local_chat_template(self.name)
         return {
             "judge": "reward_model",

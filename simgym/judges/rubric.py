@@ -9,7 +9,6 @@ mean over those that happened to answer would compare conversations by different
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from simgym.conversation import Conversation, Message, Scenario, written_out
 from simgym.errors import ConfigurationError
@@ -22,7 +21,7 @@ from simgym.language_models.weights import DEFAULT_MODEL
 from simgym.seeding import derive_seed
 from simgym.transcripts import ModelCall
 
-REPLY_SCHEMA: Mapping[str, Any] = {
+REPLY_SCHEMA: Mapping[str, object] = {
     "type": "object",
     "properties": {
         "thought": {"type": "string", "maxLength": 600},
@@ -98,7 +97,7 @@ class RubricJudge:
         for spec in self.models:
             check_language_model(spec)
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, object]:
         return {
             "judge": "rubric",
             "models": [load_language_model(spec).fingerprint() for spec in self.models],

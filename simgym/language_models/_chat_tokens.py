@@ -217,7 +217,7 @@ def failed(prompt: str, prompt_ids: Sequence[int], fault: str) -> Generation:
     )
 
 
-def prompt_fingerprint(template: str | None, variables: Mapping[str, Any], date: str) -> dict[str, Any]:
+def prompt_fingerprint(template: str | None, variables: Mapping[str, object], date: str) -> dict[str, object]:
     """What of a model's fingerprint decides the text of its prompts; what is left at its default has no key.
 
     Args:

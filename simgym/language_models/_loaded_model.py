@@ -153,7 +153,7 @@ def _load(options: TransformersLM, weights: Weights) -> tuple[Any, Any]:
     return tokenizer, model
 
 
-def _check_config(options: TransformersLM, weights: Weights, common: Mapping[str, Any]) -> None:
+def _check_config(options: TransformersLM, weights: Weights, common: Mapping[str, object]) -> None:
     """Refuse a model that cannot run here by its configuration, before its weights are read."""
     from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 

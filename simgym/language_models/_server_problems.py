@@ -19,7 +19,6 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
 
 QUOTED_LENGTH = 300
 """Characters of a server's own words that are kept in a fault."""
@@ -143,7 +142,7 @@ class Asked:
     """Whether the server has answered a request before, so that key and model are right."""
 
 
-def classify(status: int, body: Any, asked: Asked) -> Problem:
+def classify(status: int, body: object, asked: Asked) -> Problem:
     """Whom a refusal concerns, and what to say.
 
     Args:
@@ -154,7 +153,7 @@ def classify(status: int, body: Any, asked: Asked) -> Problem:
     return replace(_classify(status, body, asked), status=status)
 
 
-def _classify(status: int, body: Any, asked: Asked) -> Problem:
+def _classify(status: int, body: object, asked: Asked) -> Problem:
     about = "\n".join(_words(body))[:_READ_LENGTH]
     headline = _headline(about)
     answered = f"{asked.host} answered {status}: {quote(message_of(body), asked.key)}"
@@ -197,7 +196,7 @@ def _overflows(about: str) -> bool:
     return _TOO_LONG.search(_headline(about)) is not None and re.match(r"\W*max_(completion_)?tokens", about) is None
 
 
-def _of_request(status: int, body: Any, about: str, answered: str, asked: Asked) -> Problem:
+def _of_request(status: int, body: object, about: str, answered: str, asked: Asked) -> Problem:
     """The server understood and will not: 4xx or 501."""
     field = refused_field(body, about, asked.fields)
     if field is None and _FILTERED.search(about):
@@ -217,7 +216,7 @@ def _of_request(status: int, body: Any, about: str, answered: str, asked: Asked)
     return Problem(Scope.REQUEST, f"refused: {answered}")
 
 
-def refused_field(body: Any, about: str, sent: Collection[str]) -> str | None:
+def refused_field(body: object, about: str, sent: Collection[str]) -> str | None:
     """The field that a refusal names, of those that were sent; None if it names none."""
     candidates = [name for name in sent if name not in _NEVER_DROPPED]
     error = _error_of(body)
@@ -236,7 +235,7 @@ def refused_field(body: Any, about: str, sent: Collection[str]) -> str | None:
     return min(mentions, key=lambda name: (name != "top_p", mentions[name]), default=None)
 
 
-def message_of(body: Any) -> str:
+def message_of(body: object) -> str:
     """The server's own words in an answer: of whatever nesting, the message; else the whole as text."""
     error = _error_of(body)
     if isinstance(error, Mapping):
@@ -257,7 +256,7 @@ def without_key(text: str, key: str) -> str:
     return text.replace(key, "[key]") if len(key) >= 8 else text
 
 
-def code_of(error: Any) -> int:
+def code_of(error: object) -> int:
     """The HTTP status that an error inside a 200 stands for; 502 if it tells none."""
     code = error.get("code", error.get("status")) if isinstance(error, Mapping) else None
     if isinstance(code, str) and code.isascii() and code.isdigit() and len(code) == 3:
@@ -282,7 +281,7 @@ def _never_fits(status: int, about: str) -> bool:
     return status == 429 and re.search(r"request too large", about, re.IGNORECASE) is not None
 
 
-def _error_of(body: Any) -> Any:
+def _error_of(body: object) -> object:
     """What holds the message: `body["error"]` where there is one."""
     for _ in range(3):
         if isinstance(body, list) and body:  # Gemini sends a list of one
@@ -294,7 +293,7 @@ def _error_of(body: Any) -> Any:
     return body
 
 
-def _words(body: Any) -> Iterator[str]:
+def _words(body: object) -> Iterator[str]:
     """Code, type and message of an error, a line each, for matching."""
     error = _error_of(body)
     if isinstance(error, Mapping):
@@ -304,7 +303,7 @@ def _words(body: Any) -> Iterator[str]:
     yield message_of(body)
 
 
-def _flat(value: Any) -> str:
+def _flat(value: object) -> str:
     try:
         text = value if isinstance(value, str) else str(value)
     except (ValueError, RecursionError):  # a number of thousands of digits

@@ -59,7 +59,7 @@ def parse_json(content: bytes) -> Any:
         return content.decode("utf-8", "replace")
 
 
-def error_inside(answer: Any) -> Any:
+def error_inside(answer: object) -> object:
     """The error that a 200 carries in place of a reply (OpenRouter and other gateways); None if there is none."""
     if not isinstance(answer, Mapping):
         return None
@@ -70,7 +70,7 @@ def error_inside(answer: Any) -> Any:
     return answer.get("error") or plain
 
 
-def read_reply(answer: Any, *, logprobs: bool = False) -> Reply:
+def read_reply(answer: object, *, logprobs: bool = False) -> Reply:
     """The reply in the answer of `/chat/completions` or `/completions`."""
     choice = _first_choice(answer)
     if choice is None:
@@ -82,7 +82,7 @@ def read_reply(answer: Any, *, logprobs: bool = False) -> Reply:
     )
 
 
-def _read(choice: Mapping[str, Any], *, logprobs: bool) -> Reply:
+def _read(choice: Mapping[str, object], *, logprobs: bool) -> Reply:
     message = choice["message"] if "message" in choice else {"content": choice["text"]} if "text" in choice else None
     if not isinstance(message, Mapping):
         return Reply(fault="unparsable: the answer's choice has no message")
@@ -107,7 +107,7 @@ def _read(choice: Mapping[str, Any], *, logprobs: bool) -> Reply:
     )
 
 
-def read_logprobs(choice: Mapping[str, Any]) -> tuple[float, ...] | None:
+def read_logprobs(choice: Mapping[str, object]) -> tuple[float, ...] | None:
     """Log-probability of each token of a choice; empty if it has none, None if they cannot be read."""
     logprobs = choice.get("logprobs")
     if not isinstance(logprobs, Mapping):
@@ -120,7 +120,7 @@ def read_logprobs(choice: Mapping[str, Any]) -> tuple[float, ...] | None:
     return None if None in numbers else tuple(value for value in numbers if value is not None)
 
 
-def read_likelihood(answer: Any, start: int, count: int) -> float | None:
+def read_likelihood(answer: object, start: int, count: int) -> float | None:
     """Sum of the log-probabilities of `count` tokens from the `start`-th on; None if the answer does not have them."""
     choice = _first_choice(answer) or {}
     logprobs = choice.get("logprobs")
@@ -141,13 +141,13 @@ def number(value: Any) -> float | None:
     return read if math.isfinite(read) else None
 
 
-def _first_choice(answer: Any) -> Mapping[str, Any] | None:
+def _first_choice(answer: object) -> Mapping[str, object] | None:
     choices = answer.get("choices") if isinstance(answer, Mapping) else None
     first = choices[0] if isinstance(choices, list) and choices else None
     return first if isinstance(first, Mapping) else None
 
 
-def _ended_badly(ended: Any, message: Mapping[str, Any]) -> str | None:
+def _ended_badly(ended: object, message: Mapping[str, object]) -> str | None:
     """The fault that a finish reason or a refusal stands for; a reply cut in the middle by an error is no reply."""
     if refusal := _refusal(message):
         return f"refused: {_writable(' '.join(refusal.split()))[:300]}"
@@ -158,7 +158,7 @@ def _ended_badly(ended: Any, message: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _refusal(message: Mapping[str, Any]) -> str:
+def _refusal(message: Mapping[str, object]) -> str:
     said = message.get("refusal")
     return said if isinstance(said, str) else ""
 
@@ -171,7 +171,7 @@ def _fields(message: Mapping[str, Any]) -> Iterator[str]:
             return
 
 
-def _texts(content: Any, *, thoughts: bool, depth: int = 0) -> Iterator[str]:
+def _texts(content: object, *, thoughts: bool, depth: int = 0) -> Iterator[str]:
     """Texts of the parts of a content: what was said, or what was thought."""
     if isinstance(content, str):
         yield "" if thoughts else content
@@ -198,13 +198,13 @@ def _is_thought(part: Mapping[str, Any]) -> bool:
     return any(name in kind for name in _THOUGHT_PARTS) or "thinking" in part or part.get("thought") is True
 
 
-def _count(answer: Any, name: str) -> int:
+def _count(answer: object, name: str) -> int:
     usage = answer.get("usage") if isinstance(answer, Mapping) else None
     value = number(usage.get(name)) if isinstance(usage, Mapping) else None
     return int(value) if value is not None and 0 <= value <= _MOST_TOKENS else 0
 
 
-def _list(value: Any) -> Sequence[Any]:
+def _list(value: object) -> Sequence[object]:
     return value if isinstance(value, list) else []
 
 

@@ -218,7 +218,7 @@ def _deciding_settings(path: Path) -> dict[str, Any]:
     return settings
 
 
-def _token_ids(config: Any) -> list[int]:
+def _token_ids(config: object) -> list[int]:
     indices = getattr(config, "trainable_token_indices", None) or []
     if isinstance(indices, dict):
         if len(indices) > 1:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from simgym.conversation import Message
 from simgym.errors import ConfigurationError
@@ -63,7 +63,7 @@ class Request:
     """Whose turn the model completes; `user` is what fine-tuned user simulators do."""
     adapter: str | None = None
     """Name of a loaded LoRA adapter; None uses the base weights."""
-    json_schema: Mapping[str, Any] | None = None
+    json_schema: Mapping[str, object] | None = None
     """When given, the reply is constrained to JSON of this schema."""
     kept_tokens: tuple[str, ...] = ()
     """Special tokens that stay in the text, such as an end-of-conversation mark; all others are dropped."""
@@ -126,7 +126,7 @@ class LanguageModel(Protocol):
         """
         ...
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, object]:
         """JSON values that identify weights and numerics, e.g. `{"model": ..., "revision": ..., "dtype": ...}`."""
         ...
 

@@ -58,7 +58,7 @@ def load_language_model(spec: LanguageModelSpec, **options: Any) -> LanguageMode
         return model
 
 
-def _identity(value: Any) -> str:
+def _identity(value: object) -> str:
     return f"secret {id(value)}" if isinstance(value, Secret) else repr(value)  # all secrets look alike
 
 

@@ -88,7 +88,7 @@ class ModelSpec:
         model = str(spec.arguments.get("model", ""))
         return model if spec.kind == "transformers" else f"{spec.kind}:{model}".rstrip(":")
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Kind and arguments as one mapping, which `parse` reads again.
 
         Raises:
@@ -98,7 +98,7 @@ class ModelSpec:
             raise ConfigurationError(
                 f"A {type(self.instance).__name__} cannot be written as JSON. Name the model, or give its settings."
             )
-        plain: dict[str, Any] = {"kind": self.kind}
+        plain: dict[str, object] = {"kind": self.kind}
         for key, value in self.arguments.items():
             if isinstance(value, Secret):
                 plain[f"{key}_env"] = value.to_json()
@@ -142,7 +142,7 @@ class AnswerCache:
         return ModelSpec(kind="cached", arguments={"model": inner, "path": str(self.path), "mode": self.mode})
 
 
-def check_named_model(spec: Any) -> None:
+def check_named_model(spec: object) -> None:
     """Read the name of a model, or of each of several, and compare its arguments with what there is; load nothing.
 
     Raises:
@@ -230,7 +230,7 @@ def _located(kind: str, name: str) -> dict[str, Any]:
     return {"model": name}
 
 
-def _refuse_secrets(arguments: Mapping[str, Any]) -> None:
+def _refuse_secrets(arguments: Mapping[str, object]) -> None:
     for key, value in arguments.items():
         if isinstance(value, Secret):
             continue  # written as the name of its variable

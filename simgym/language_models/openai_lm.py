@@ -84,9 +84,9 @@ class OpenAILM:
         timeout: float = 120.0,
         max_retries: int = 4,
         tokenizer: PreTrainedTokenizerBase | None = None,
-        chat_template_kwargs: Mapping[str, Any] | None = None,
-        extra_body: Mapping[str, Any] | None = None,
-        headers: Mapping[str, Any] | None = None,
+        chat_template_kwargs: Mapping[str, object] | None = None,
+        extra_body: Mapping[str, object] | None = None,
+        headers: Mapping[str, object] | None = None,
         logprobs: bool = False,
     ) -> None:
         """Describe the server; nothing is sent or started yet.
@@ -142,11 +142,11 @@ class OpenAILM:
     def __repr__(self) -> str:
         return f"OpenAILM({self.name!r}, base_url={self._address!r})"
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         here = {"_lock", "_connection", "_loaded_tokenizer"}
         return {key: value for key, value in self.__dict__.items() if key not in here}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         self._loaded_tokenizer: PreTrainedTokenizerBase | None = None
         self.renew_after_fork()
@@ -210,7 +210,7 @@ class OpenAILM:
         connection = self._ready()
         connection.run([check_server(self._requests, connection, adapter or self.name, purpose)])
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, object]:
         """Model name, address without scheme and credentials, and further fields; what the server runs is not known."""
         tokenizer = self.tokenizer if isinstance(self.tokenizer, str) else None
         template = local_chat_template(tokenizer) if tokenizer else None
@@ -371,7 +371,7 @@ def _fault(call: _Call, fault: str) -> Generation:
     return Generation("", finish_reason="fault", prompt=call.prompt, fault=fault)
 
 
-def _raw_prompt(tokenizer: PreTrainedTokenizerBase, request: Request, variables: Mapping[str, Any]) -> str:
+def _raw_prompt(tokenizer: PreTrainedTokenizerBase, request: Request, variables: Mapping[str, object]) -> str:
     """The open user turn, without the start token if the server's tokenizer is going to add one itself."""
     prompt = render(tokenizer, request.messages, request.next_role, variables=variables)
     start = tokenizer.bos_token

@@ -71,10 +71,10 @@ class CachedLM:
             self._open()
             self._opened = True
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {key: value for key, value in self.__dict__.items() if key not in ("_lock", "_identity")}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         self._lock = ForkSafeLock()
         self._identity: str | None = None
@@ -137,11 +137,11 @@ class CachedLM:
             known |= self._write(Likelihood, {key: asdict(known[key]) for key in first_of})
         return [known[key] for key in keys]
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, object]:
         """The inner model's: remembering changes no answer."""
         return self.model.fingerprint()
 
-    def _key(self, kind: str, request: Any) -> str:
+    def _key(self, kind: str, request: object) -> str:
         if self._identity is None:
             self._identity = json.dumps(self.model.fingerprint(), sort_keys=True)
         text = json.dumps([_VERSION, kind, self._identity, request], sort_keys=True, ensure_ascii=True)
@@ -207,7 +207,7 @@ class CachedLM:
             rows = database.execute(query, [json.dumps(list(keys))]).fetchall()
         return {key: self._answer(kind, key, answer) for key, answer in rows}
 
-    def _answer(self, kind: type[_Answer], key: str, text: Any) -> _Answer:
+    def _answer(self, kind: type[_Answer], key: str, text: object) -> _Answer:
         try:
             return from_json(kind, parse_json(str(text)), "answer")
         except ValueError as error:
@@ -216,7 +216,7 @@ class CachedLM:
                 "another one."
             ) from error
 
-    def _write(self, kind: type[_Answer], answers: dict[str, Any]) -> dict[str, _Answer]:
+    def _write(self, kind: type[_Answer], answers: dict[str, object]) -> dict[str, _Answer]:
         """Write down what is new; returns what now stands in the file, which another process may have written."""
         if self.mode != "record":
             return {}

@@ -46,7 +46,7 @@ class ScriptedLM:
             likelihoods.append(Likelihood(-sum(0.5 if word in seen else 2.0 for word in words), len(words)))
         return likelihoods
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, object]:
         return {"kind": "scripted", "model": self.rule if isinstance(self.rule, str) else repr(self.rule)}
 
     def _answer(self, request: Request) -> Generation:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from simgym.errors import ConfigurationError
 from simgym.language_models.secret import Secret
@@ -20,7 +19,7 @@ _SOUNDS_SECRET = re.compile(r"auth|key|token|secret|cookie|password|credential",
 _OURS = ("content-type", "content-length", "host", "accept-encoding", "transfer-encoding", "connection")
 
 
-def read_headers(headers: Mapping[str, Any]) -> dict[str, str | Secret]:
+def read_headers(headers: Mapping[str, object]) -> dict[str, str | Secret]:
     """Names and values; a secret is not read yet.
 
     Raises:
@@ -45,7 +44,7 @@ def reveal_headers(headers: Mapping[str, str | Secret]) -> dict[str, str]:
     return revealed
 
 
-def _value(name: str, value: Any) -> str | Secret:
+def _value(name: str, value: object) -> str | Secret:
     if not _NAME.fullmatch(name) or name.lower() in _OURS:
         raise ConfigurationError(f"The header {name[:60]!r} cannot be sent: it is no header's name, or set already.")
     if isinstance(value, Secret):

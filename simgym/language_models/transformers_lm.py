@@ -55,10 +55,10 @@ class TransformersLM:
         max_kv_gib: float | None = None,
         context_length: int | None = None,
         chat_template: str | None = None,
-        chat_template_kwargs: Mapping[str, Any] | None = None,
+        chat_template_kwargs: Mapping[str, object] | None = None,
         date: str = DEFAULT_DATE,
         trust_remote_code: bool = False,
-        model_options: Mapping[str, Any] | None = None,
+        model_options: Mapping[str, object] | None = None,
         cuda_graphs: bool = True,
     ) -> None:
         """Describe the model; nothing is loaded yet.
@@ -123,10 +123,10 @@ class TransformersLM:
         self._read_files: tuple[dict[str, str], str | None] | None = None
         renew_in_children(self)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "lock": None, "_calls": None, "_loaded": None, "_read_files": None}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state, lock=threading.RLock(), _calls=set())
         renew_in_children(self)
 
@@ -271,7 +271,7 @@ class TransformersLM:
         """Tokens that went through the model in `generate` and `choose` so far; loads the model."""
         return self._ready().engine.stats
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, object]:
         """Identifies weights and numerics without loading them; adapters identify themselves where they are used."""
         files, template = self._read_files or self._files()
         return {

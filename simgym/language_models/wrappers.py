@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from simgym.language_models.base import Generation, LanguageModel, Likelihood, Request
 
@@ -57,6 +56,6 @@ class CountingLM:
         self.counts = replace(self.counts, scored=self.counts.scored + len(likelihoods))
         return likelihoods
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, object]:
         """The inner model's: counting changes no reply."""
         return self.model.fingerprint()

@@ -172,7 +172,7 @@ def _models(fingerprints: Mapping[str, Any]) -> Iterator[ModelInfo]:
             )
 
 
-def _model_of(fingerprint: Any) -> Mapping[str, Any]:
+def _model_of(fingerprint: object) -> Mapping[str, object]:
     """The first model of a language that a fingerprint names, however deep."""
     if not isinstance(fingerprint, Mapping):
         return {}

@@ -9,7 +9,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from simgym.evaluation.reference import Moment, Reference
 from simgym.evaluation.scorecard import MetricRow, Scorecard
@@ -41,7 +40,7 @@ class SideBySide:
     """Simulator and its turn."""
 
 
-def realism_results(reference: Reference, cards: Sequence[Scorecard], *, seed: int, version: str) -> dict[str, Any]:
+def realism_results(reference: Reference, cards: Sequence[Scorecard], *, seed: int, version: str) -> dict[str, object]:
     """What goes into results.json."""
     return {
         "schema_version": SCHEMA_VERSION,
@@ -76,7 +75,7 @@ def format_estimate(estimate: Estimate | None) -> tuple[str, str]:
 
 def write_realism_report(
     path: str | Path,
-    results: Mapping[str, Any],
+    results: Mapping[str, object],
     reference: Reference,
     cards: Sequence[Scorecard],
     turns: Mapping[str, Sequence[SimulatedTurn]],

@@ -97,12 +97,12 @@ class MatrixResults:
         caption = "Mean reward x 100 ± half of its 95 % interval (conversations counted)"
         return table_html(caption, ["", *self.simulators], rows)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """JSON values, for `simgym.transcripts.write_json`."""
         return asdict(self)
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> MatrixResults:
+    def from_json(cls, value: Mapping[str, object]) -> MatrixResults:
         """Read what `to_json` gave.
 
         Raises:

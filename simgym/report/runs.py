@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from simgym.errors import ConfigurationError, MalformedFile
 from simgym.evaluation.comparisons import Comparisons, compare_cells
@@ -132,7 +131,7 @@ class _Joined:
             self.trained_on |= {names[name]: column for name, column in results.comparisons.trained_on.items()}
         self.notes += [note for note in results.notes if note not in self.notes]
 
-    def compare(self, first: StoredRun, fingerprints: Mapping[str, Any]) -> Comparisons | None:
+    def compare(self, first: StoredRun, fingerprints: Mapping[str, object]) -> Comparisons | None:
         """All cells with those of the first run's reference; None, with a note, where that cannot be done."""
         if not self.comparable:
             return None
@@ -205,7 +204,7 @@ def _differences(first: StoredRun, other: StoredRun) -> list[str]:
     return differences
 
 
-def _env(run: StoredRun) -> dict[str, Any]:
+def _env(run: StoredRun) -> dict[str, object]:
     """Settings that the conversations were held under, but for the turn limit."""
     transcripts = next(iter(run.transcripts.values()), ())
     settings = transcripts[0].fingerprints.get("env", {}) if transcripts else {}

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from simgym import _fibers
 from simgym.assistants.base import Assistant
@@ -40,7 +40,7 @@ THREADS = 32
 
 def collect(
     assistant: Assistant,
-    env: Any,
+    env: object,
     *,
     n: int | None = None,
     seed: int = 0,

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from simgym.assistants.base import Assistant
 from simgym.conversation import Scenario
@@ -36,7 +35,7 @@ class Job:
 
     assistant: Assistant
     """Who answers."""
-    env: Any
+    env: object
     """A `Simulation` or a simgym environment."""
     path: Path
     """File of the transcripts."""
@@ -52,7 +51,7 @@ class Conditions:
 
     env_id: str
     """Id of the environment."""
-    fingerprints: Mapping[str, Mapping[str, Any]]
+    fingerprints: Mapping[str, Mapping[str, object]]
     """Of assistant, simulator, judge and environment, for the transcripts."""
     simulation: Simulation
     """Opens and steps conversations."""
@@ -75,7 +74,7 @@ class Collection:
     def __init__(
         self,
         assistant: Assistant,
-        env: Any,
+        env: object,
         *,
         n: int | None = None,
         seed: int = 0,
@@ -134,7 +133,7 @@ class Collection:
                 self._progress(transcript)
 
     @property
-    def parts(self) -> list[tuple[str, Any]]:
+    def parts(self) -> list[tuple[str, object]]:
         """Whose models take part, with their names; as for `check_all_ready`."""
         simulation = self.conditions.simulation
         return [("assistant", self.assistant), ("simulator", simulation.simulator), ("judge", simulation.judge)]
@@ -218,13 +217,13 @@ def _last_words_are_unheard(transcript: Transcript) -> bool:
     return transcript.end_reason == "user_end" and not transcript.leaving and said not in ("", *heard)
 
 
-def _env_fingerprint(simulation: Simulation) -> dict[str, Any]:
+def _env_fingerprint(simulation: Simulation) -> dict[str, object]:
     """Settings of the environment; those added later only where they are not at their default, as in older files."""
     later = {} if simulation.answer_last_words else {"answer_last_words": False}
     return {"max_turns": simulation.max_turns, **later}
 
 
-def check_assistant(assistant: Any) -> None:
+def check_assistant(assistant: object) -> None:
     """Refuse what cannot answer.
 
     Raises:
@@ -237,7 +236,7 @@ def check_assistant(assistant: Any) -> None:
         )
 
 
-def _named(assistant: Any) -> str:
+def _named(assistant: object) -> str:
     if isinstance(assistant, str):
         return f"the text {assistant[:60]!r}"
     return f"the class {assistant.__name__}" if isinstance(assistant, type) else f"a {type(assistant).__name__}"

@@ -83,7 +83,7 @@ class Patience:
 
     def __init__(
         self,
-        parts: Sequence[tuple[str, Any]],
+        parts: Sequence[tuple[str, object]],
         *,
         stopping: threading.Event | None = None,
         waits: Sequence[float] | None = None,

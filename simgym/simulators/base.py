@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from simgym.conversation import Conversation, Scenario
 from simgym.language_models.base import LanguageModel, Request
@@ -49,7 +49,7 @@ class UserSimulator(Protocol):
         """Next user turn of N conversations, each of which ends with an assistant turn."""
         ...
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, object]:
         """JSON values that identify model, settings and prompt hashes."""
         ...
 

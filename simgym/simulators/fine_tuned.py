@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from simgym.conversation import END_OF_CONVERSATION, Conversation, Message, Scenario
 from simgym.errors import ConfigurationError
@@ -115,7 +114,7 @@ class FineTuned:
         """Load model and adapter, or ask the server, whose model needs a tokenizer here; see `check_ready`."""
         check_language_model(self.language_model(), "user_turns", adapter=self.adapter)
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, object]:
         return {
             "simulator": "fine_tuned",
             "model": load_language_model(self.model_spec).fingerprint(),

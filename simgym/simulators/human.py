@@ -6,7 +6,6 @@ The person sees the intent (it is theirs) and the assistant's replies. An empty 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from simgym.conversation import Conversation, Scenario
 from simgym.simulators.base import UserTurn
@@ -43,7 +42,7 @@ class Human:
             turns.append(self._turn())
         return turns
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, object]:
         return {"simulator": "human"}
 
     def _turn(self) -> UserTurn:

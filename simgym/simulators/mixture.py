@@ -26,7 +26,7 @@ class Mixture:
         self,
         model: LanguageModelSpec = DEFAULT_MODEL,
         *,
-        components: Sequence[str | Mapping[str, Any] | UserSimulator] = ("role_play", "persona"),
+        components: Sequence[str | Mapping[str, object] | UserSimulator] = ("role_play", "persona"),
         weights: Sequence[float] | None = None,
     ) -> None:
         """Choose the components.
@@ -72,7 +72,7 @@ class Mixture:
         for component in self.components:
             check_ready(component)
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, object]:
         return {
             "simulator": "mixture",
             "components": [component.fingerprint() for component in self.components],

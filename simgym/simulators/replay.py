@@ -7,7 +7,6 @@ makes replay a yardstick for simulated users. When the recording is used up, the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from simgym.conversation import Conversation, Scenario
 from simgym.errors import ConfigurationError
@@ -44,7 +43,7 @@ class Replay:
             turns.append(UserTurn(recorded[said]) if said < len(recorded) else UserTurn("", ended=True))
         return turns
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, object]:
         return {"simulator": "replay"}
 
     def _turns(self, scenario: Scenario) -> list[str]:

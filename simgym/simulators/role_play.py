@@ -37,7 +37,7 @@ _CHARACTERS_PER_TOKEN = 3
 _FRAME = '{"current_answer": "", "thought": "", "response": "'
 
 
-def reply_schema(max_new_tokens: int) -> dict[str, Any]:
+def reply_schema(max_new_tokens: int) -> dict[str, object]:
     """JSON schema of a reply whose response is bounded so that the object closes within `max_new_tokens`."""
     longest = max(40, _CHARACTERS_PER_TOKEN * (max_new_tokens - _TOKENS_BESIDE_RESPONSE))
     return {
@@ -140,7 +140,7 @@ class RolePlay:
         """Load the model, or ask its server for a sign of life; see `check_ready`."""
         check_language_model(self.model_spec)
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, object]:
         return {
             "simulator": "role_play",
             "model": load_language_model(self.model_spec).fingerprint(),

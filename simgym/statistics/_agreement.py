@@ -8,7 +8,7 @@ clusters of items.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -17,6 +17,8 @@ import numpy.typing as npt
 
 from simgym.statistics.intervals import Estimate
 from simgym.statistics.resampling import Rows, bootstrap_statistic
+
+_Floats = npt.NDArray[np.float64]
 
 Level = Literal["nominal", "ordinal", "interval", "ratio"]
 
@@ -40,7 +42,7 @@ class Agreement:
     mean_difference: Estimate
     """First minus second judge, in units of the scale."""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """JSON values; what does not exist is None, never NaN."""
         return asdict(self)
 
@@ -76,7 +78,7 @@ def agreement(
     ]
     a, b = a[rated], b[rated]
 
-    def over_items(statistic: Any) -> Estimate:
+    def over_items(statistic: Callable[[_Floats, _Floats], float]) -> Estimate:
         return bootstrap_statistic(lambda rows: statistic(a[rows], b[rows]), labels, seed=seed, resamples=resamples)
 
     return Agreement(
@@ -90,7 +92,7 @@ def agreement(
     )
 
 
-def cohen_kappa(first: Any, second: Any, *, weights: Literal["quadratic"] | None = None) -> float:
+def cohen_kappa(first: npt.ArrayLike, second: npt.ArrayLike, *, weights: Literal["quadratic"] | None = None) -> float:
     """Cohen's kappa; NaN if both judges gave one rating only.
 
     With quadratic weights a disagreement counts as the squared distance of the ratings themselves, so no list of
@@ -108,7 +110,7 @@ def cohen_kappa(first: Any, second: Any, *, weights: Literal["quadratic"] | None
     return float(1 - ((x - y) ** 2).mean() / by_chance)
 
 
-def krippendorff_alpha(ratings: Any, level_of_measurement: Level = "interval") -> float:
+def krippendorff_alpha(ratings: _Floats, level_of_measurement: Level = "interval") -> float:
     """Krippendorff's alpha of (judges, items) ratings, NaN where there is none; NaN if all ratings are equal.
 
     Raises:
@@ -123,7 +125,7 @@ def krippendorff_alpha(ratings: Any, level_of_measurement: Level = "interval") -
     return float(krippendorff.alpha(reliability_data=ratings, level_of_measurement=level_of_measurement))
 
 
-def spearman(first: Any, second: Any, *, seed: int = 0, resamples: int = 999) -> Estimate:
+def spearman(first: npt.ArrayLike, second: npt.ArrayLike, *, seed: int = 0, resamples: int = 999) -> Estimate:
     """Rank correlation of N pairs, e.g. of two rankings of the same systems."""
     a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
 
@@ -133,7 +135,7 @@ def spearman(first: Any, second: Any, *, seed: int = 0, resamples: int = 999) ->
     return bootstrap_statistic(statistic, range(a.size), seed=seed, resamples=resamples, bounds=(-1.0, 1.0))
 
 
-def kendall(first: Any, second: Any, *, seed: int = 0, resamples: int = 999) -> Estimate:
+def kendall(first: npt.ArrayLike, second: npt.ArrayLike, *, seed: int = 0, resamples: int = 999) -> Estimate:
     """Kendall's tau-b of N pairs: concordant less discordant pairs of items, ties taken off (Kendall 1945)."""
     a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
 
@@ -145,13 +147,13 @@ def kendall(first: Any, second: Any, *, seed: int = 0, resamples: int = 999) -> 
     return bootstrap_statistic(statistic, range(a.size), seed=seed, resamples=resamples, bounds=(-1.0, 1.0))
 
 
-def _spearman(first: Any, second: Any) -> float:
+def _spearman(first: _Floats, second: _Floats) -> float:
     from scipy.stats import rankdata
 
     return _pearson(rankdata(first), rankdata(second))
 
 
-def _pearson(first: Any, second: Any) -> float:
+def _pearson(first: _Floats, second: _Floats) -> float:
     if len(first) < 2 or not np.ptp(first) or not np.ptp(second):
         return math.nan
     return float(np.corrcoef(first, second)[1, 0])  # the entry that scipy reads: the two can differ in the last digit

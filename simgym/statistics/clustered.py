@@ -50,7 +50,7 @@ class Equivalence:
     equivalent: bool | None
     """p < 0.05; None where that cannot be told."""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """JSON values."""
         return asdict(self)
 

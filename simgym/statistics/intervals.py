@@ -74,12 +74,12 @@ class Estimate:
         """Half the length of the interval; None if there is none."""
         return None if self.low is None or self.high is None else (self.high - self.low) / 2
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """JSON values; what does not exist is None, never NaN."""
         return asdict(self)
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Estimate:
+    def from_json(cls, value: Mapping[str, object]) -> Estimate:
         """Read what `to_json` gave.
 
         Raises:

@@ -7,7 +7,7 @@ errors.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence, Sized
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -35,7 +35,7 @@ class Test:
     method: str
     """Which test."""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """JSON values."""
         return asdict(self)
 
@@ -283,6 +283,6 @@ def _check_comparable(games: Sequence[tuple[str, str, float]], players: Sequence
         )
 
 
-def _as_many(first: Any, second: Any) -> None:
+def _as_many(first: Sized, second: Sized) -> None:
     if len(first) != len(second):
         raise ValueError(f"Got {len(first)} and {len(second)} items, expected as many.")

@@ -63,7 +63,7 @@ def check_text(what: str, text: object) -> None:
         fail(f"{what} returned a lone surrogate in {text[:40]!r}. Replace it; no UTF-8 file can hold it")
 
 
-def check_fingerprint(name: str, fingerprint: Callable[[], Mapping[str, Any]]) -> None:
+def check_fingerprint(name: str, fingerprint: Callable[[], Mapping[str, object]]) -> None:
     """A fingerprint is strict JSON and stays the same."""
     value = fingerprint()
     if not isinstance(value, dict) or not value:
@@ -120,7 +120,7 @@ def made_up_conversation(scenario: Scenario) -> Conversation:
     return Conversation().add("user", opening).add("assistant", f"You said {opening!r}. Tell me more.")
 
 
-def alike(first: Sequence[Any], second: Sequence[Any]) -> bool:
+def alike(first: Sequence[object], second: Sequence[object]) -> bool:
     """Equal, numbers up to rounding."""
     return len(first) == len(second) and all(
         math.isclose(left, right, rel_tol=TOLERANCE, abs_tol=TOLERANCE)

@@ -18,7 +18,7 @@ import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from simgym.errors import ConfigurationError, SimgymError
 from simgym.language_models.weights._cache import READY, cache_folder, draft_of
@@ -153,7 +153,7 @@ def _read_manifest(content: bytes) -> dict[str, _Entry]:
     return entries
 
 
-def _read_entry(name: str, entry: Any) -> _Entry:
+def _read_entry(name: str, entry: object) -> _Entry:
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name[:100]!r} is not the name of a file of weights or a tokenizer")
     size, digest = (entry.get("bytes"), entry.get("sha256")) if isinstance(entry, dict) else (None, None)
