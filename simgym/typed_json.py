@@ -3,8 +3,9 @@
 A value of another shape becomes one sentence that says where it stands, what it is and what was expected
 (`calls[3].seed is 'x', expected an integer`), instead of a KeyError here or a TypeError three modules further on.
 Understood are the types that records on disk consist of: numbers, texts, booleans, None, literals, unions, tuples,
-lists, mappings by text, further dataclasses, classes with a `parse` that reads a text, and Any. A boolean is no number,
-and a float is finite. A field that was renamed is still read from older files under the name in its metadata:
+lists, mappings by text, further dataclasses, classes with a `parse` that reads a text, and `object` for whatever is
+JSON. A boolean is no number, and a float is finite. A field that was renamed is still read from older files under the
+name in its metadata:
 `p_adjusted: float = field(metadata={FORMERLY: "p_corrected"})`.
 """
 
@@ -88,7 +89,7 @@ def _fields(cls: type) -> tuple[dict[str, _Reader], list[str], dict[str, str]]:
 
 def _reader(annotation: object) -> _Reader:
     """What reads a value of this type."""
-    if annotation is Any:
+    if annotation is object or annotation is Any:
         return _anything
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Literal:

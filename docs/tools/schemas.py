@@ -131,7 +131,7 @@ def _record(cls: Any, definitions: dict[str, Any], renamed: Mapping[str, str]) -
 def schema_for(annotation: Any, definitions: dict[str, Any]) -> dict[str, Any]:
     """The schema of one annotation; records that it names are put into `definitions`."""
     origin, arguments = get_origin(annotation), get_args(annotation)
-    if annotation is Any:
+    if annotation is object or annotation is Any:
         return {}
     if annotation is Conversation:  # a list in files
         return schema_for(tuple[Message, ...], definitions)
