@@ -27,12 +27,12 @@ from simgym.conversation import Scenario
 from simgym.errors import ServerUnavailable
 from simgym.language_models import interrupt_requests
 from simgym.rollout.budget import Budget
-from simgym.rollout.collection import Collection, Conditions, Job, count_exclusions, plan_conversations
+from simgym.rollout.collection import Collection, Conditions, count_exclusions, plan_conversations
 from simgym.rollout.outages import Patience
 from simgym.rollout.progress import notebook_bar, showing
 from simgym.transcripts import Transcript
 
-__all__ = ["collect", "collect_jobs", "converse", "count_exclusions", "plan_conversations"]
+__all__ = ["collect", "converse", "count_exclusions", "plan_conversations"]
 
 THREADS = 32
 """Threads of an asynchronous run, at most."""
@@ -88,49 +88,24 @@ def collect(
         showing(bar, len(collection.plan)),
     ):
         missing = collection.missing
-        size = 1 if asynchronous else max(1, batch_size)
-        batches = [missing[start : start + size] for start in range(0, len(missing), size)]
-        work = _Batches(collection, budget)
         if asynchronous:
-            _at_their_own_pace(work, batches, max(1, batch_size))
+            stopping = threading.Event()
+            work = Batches(collection, budget, stopping)
+            at_their_own_pace((partial(work.run, [one]) for one in missing), min(batch_size, len(missing)), stopping)
         else:
-            for batch in batches:
-                work.run(batch)
+            work, size = Batches(collection, budget), max(1, batch_size)
+            for start in range(0, len(missing), size):
+                work.run(missing[start : start + size])
         return collection.transcripts()
 
 
-def collect_jobs(
-    jobs: Sequence[Job],
-    *,
-    seed: int = 0,
-    batch_size: int = 32,
-    asynchronous: bool = False,
-    budget: Budget | None = None,
-) -> list[list[Transcript]]:
-    """`collect`, one job after the other: each scenario once. `ray_collect_jobs` does the same on a cluster."""
-    return [
-        collect(
-            job.assistant,
-            job.env,
-            seed=seed,
-            path=job.path,
-            batch_size=batch_size,
-            asynchronous=asynchronous,
-            progress=job.progress or False,
-            budget=budget,
-            retried_faults=job.retried_faults,
-        )
-        for job in jobs
-    ]
-
-
-class _Batches:
+class Batches:
     """Runs batches of a collection until every conversation is finished, outages included."""
 
-    def __init__(self, collection: Collection, budget: Budget | None) -> None:
+    def __init__(self, collection: Collection, budget: Budget | None, stopping: threading.Event | None = None) -> None:
         self.collection = collection
         self.budget = budget
-        self.stopping = threading.Event()
+        self.stopping = stopping or threading.Event()
         """Set: no further turn begins."""
 
     def run(self, batch: Sequence[tuple[Scenario, int]]) -> None:
@@ -203,11 +178,10 @@ def converse(
         counted = [len(dialogue.calls) for dialogue in running]
 
 
-def _at_their_own_pace(work: _Batches, batches: Sequence[Sequence[tuple[Scenario, int]]], at_once: int) -> None:
+def at_their_own_pace(tasks: Iterator[Callable[[], None]], at_once: int, stopping: threading.Event) -> None:
     """The first error ends the run: what has not begun does not begin, what has is finished. An interrupt does not wait
     for that, nor for servers; nor does a server that is away."""
-    queue = _Queue(work, batches)
-    at_once = min(at_once, max(1, len(batches)))
+    queue, at_once = _Queue(tasks, stopping), max(1, at_once)
     threads = min(THREADS, at_once)
     shares = [at_once // threads + (number < at_once % threads) for number in range(threads)]
     with ThreadPoolExecutor(threads, thread_name_prefix="simgym-conversations") as pool:
@@ -218,7 +192,7 @@ def _at_their_own_pace(work: _Batches, batches: Sequence[Sequence[tuple[Scenario
             wait(futures, return_when=FIRST_EXCEPTION)
         except BaseException:  # Ctrl-C: each conversation ends with the turn it is in, without waiting for a server
             queue.close()
-            work.stopping.set()
+            stopping.set()
             interrupt_requests()
             raise
     for future in futures:
@@ -228,9 +202,9 @@ def _at_their_own_pace(work: _Batches, batches: Sequence[Sequence[tuple[Scenario
 class _Queue:
     """Conversations that have not begun, for all threads; empty once one has failed."""
 
-    def __init__(self, work: _Batches, batches: Sequence[Sequence[tuple[Scenario, int]]]) -> None:
-        self._work = work
-        self._batches = iter(batches)
+    def __init__(self, tasks: Iterator[Callable[[], None]], stopping: threading.Event) -> None:
+        self._tasks = tasks
+        self._stopping = stopping
         self._lock = threading.Lock()
         self._closed = False
 
@@ -241,17 +215,17 @@ class _Queue:
         with self._lock:
             if self._closed:
                 raise StopIteration
-            return partial(self._run, next(self._batches))
+            return partial(self._run, next(self._tasks))
 
     def close(self) -> None:
         """No further one begins."""
         self._closed = True
 
-    def _run(self, batch: Sequence[tuple[Scenario, int]]) -> None:
+    def _run(self, task: Callable[[], None]) -> None:
         try:
-            self._work.run(batch)
+            task()
         except BaseException as error:
             self.close()
             if isinstance(error, ServerUnavailable):
-                self._work.stopping.set()
+                self._stopping.set()
             raise
