@@ -242,7 +242,10 @@ class RunOptions:
     batch_size: BatchSize = 32
     run_async: Annotated[
         bool,
-        typer.Option("--async/--no-async", help="Each conversation at its own pace, those of all cells together: faster behind servers."),
+        typer.Option(
+            "--async/--no-async",
+            help="Each conversation at its own pace, those of all cells together: faster behind servers.",
+        ),
     ] = False
     old_spelling: Annotated[bool, typer.Option("--free-running", hidden=True)] = False
     retry_faults: Annotated[

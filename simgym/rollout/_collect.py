@@ -91,7 +91,8 @@ def collect(
         if asynchronous:
             stopping = threading.Event()
             work = Batches(collection, budget, stopping)
-            at_their_own_pace((partial(work.run, [one]) for one in missing), min(batch_size, len(missing)), stopping)
+            tasks = (partial(work.run, [conversation]) for conversation in missing)
+            at_their_own_pace(tasks, min(batch_size, len(missing)), stopping)
         else:
             work, size = Batches(collection, budget), max(1, batch_size)
             for start in range(0, len(missing), size):

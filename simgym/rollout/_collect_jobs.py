@@ -56,8 +56,8 @@ def _collect_together(jobs: Sequence[Job], seed: int, at_once: int, budget: Budg
             collection = opened.enter(number)
             missing = collection.missing
             work = Batches(collection, budget, stopping)
-            for one in missing:
-                yield partial(opened.run, number, work, one)
+            for conversation in missing:
+                yield partial(opened.run, number, work, conversation)
             opened.expect(number, len(missing))
 
     planned = sum(len(simulation_of(job.env).scenarios) for job in jobs)

@@ -50,8 +50,8 @@ def test_conversations_of_several_jobs_in_one_batch_are_the_same(scenarios, tiny
     assert hashes(together) == hashes(one_by_one)
     assert len(told) == 6
     for number, expected in enumerate(hashes(one_by_one)):
-        found = [each.content_hash() for each in read_transcripts(tmp_path / "together" / f"{number}.jsonl")]
-        assert sorted(found) == sorted(expected)
+        stored = [each.content_hash() for each in read_transcripts(tmp_path / "together" / f"{number}.jsonl")]
+        assert sorted(stored) == sorted(expected)
 
 
 def test_a_batch_is_filled_from_the_next_jobs_and_few_files_are_open(scenarios, tmp_path):
