@@ -72,16 +72,23 @@ def format_estimate(estimate: Estimate | None, count: int | None = None) -> str:
 
 
 def people_rows(people: PeopleColumn) -> list[tuple[str, str]]:
-    """A line for each simulator: its rank correlation with people, and pairs of assistants in the same order."""
+    """What people's column is; for each simulator, its rank correlation with people, and pairs of assistants in the
+    same order.
+    """
     from simgym.report.results import short_name
 
+    what = "ratings of 1 to 10 as 0 to 100" if people.kind == "ratings" else "win rate x 100 of choices"
+    unused = ", ".join(f"{count} {reason}" for reason, count in people.left_out.items())
     return [
-        (
-            f"{short_name(simulator)} and people",
-            f"Spearman {_correlation(agreement.systems.spearman)}, pairs in the same order "
-            f"{_correlation(agreement.ordered_alike)}",
-        )
-        for simulator, agreement in people.agreement.items()
+        ("people", f"{what} (people counted), {people.source}; {f'not used: {unused}' if unused else 'all used'}"),
+        *(
+            (
+                f"{short_name(simulator)} and people",
+                f"Spearman {_correlation(agreement.systems.spearman)}, pairs in the same order "
+                f"{_correlation(agreement.ordered_alike)}",
+            )
+            for simulator, agreement in people.agreement.items()
+        ),
     ]
 
 

@@ -58,6 +58,7 @@ def test_people_are_another_column_of_table_picture_and_file(tmp_path, no_cache)
     outcome = CliRunner().invoke(app, ["matrix", *words])
     assert outcome.exit_code == 0
     assert "RolePlay and people" in outcome.output
+    assert "not used: 1 repeated" in outcome.output
     assert "Nobody knows whether this judge prefers what people prefer" in outcome.output
     outcome = CliRunner().invoke(app, ["agree", str(path), "--results", str(tmp_path / "run"), "--json"])
     assert json.loads(outcome.output)["agreement"]["UserSim-RolePlay-v0"]["n_people"] == 24
