@@ -39,7 +39,7 @@ def compare_with_people(
         with counting(name, len(unseen.pairs)) as advance:
             verdicts = judge_pairs(judge, unseen.pairs, seed=seed, batch_size=batch_size, advance=advance)
         results.append(validate_by_people(name, judge.fingerprint(), verdicts, unseen, seed=seed))
-        if limit is None:  # a record of some pairs must not replace one of all
+        if limit is None and results[-1].record.pairs:  # one of some pairs, or of none, must not replace one of all
             keep_record(results[-1].record)
     value = {"pairs": len(people.pairs), "judges": [result.to_json() for result in results]}
     if output is not None:

@@ -98,6 +98,18 @@ def test_a_record_says_how_sure_the_judge_may_be(source):
     assert record.preference_probability(0.9, 0.1) > 0.5 > record.preference_probability(0.1, 0.9)
 
 
+class Away(Lengths):
+    def judge(self, scenarios, conversations, *, seeds):
+        return [Judgement(None, fault="server: away") for _ in conversations]
+
+
+def test_a_judge_that_fails_on_everything_keeps_its_record(source):
+    for judge in ("Lengths", "Away"):
+        words = ["judge", "validate", "--people", str(source), "--judge", f"py:{__name__}:{judge}"]
+        assert CliRunner().invoke(app, words).exit_code == 0
+        assert find_record(Lengths().fingerprint()).pairs == 40
+
+
 def test_the_command_prints_accuracy_calibration_and_the_warning(source):
     words = ["judge", "validate", "--people", str(source), "--judge", f"py:{__name__}:Lengths", "-o",
              str(source.with_suffix(".json"))]  # fmt: skip
