@@ -97,6 +97,19 @@ def test_training_that_was_stopped_goes_on_to_the_same_adapter(recipe, tiny_mode
     assert (folder / "final" / "tokenizer.json").is_file()
 
 
+def test_a_user_is_trained_on_a_gguf_file(recipe, tiny_model, logs, tmp_path, monkeypatch):
+    from gguf_writer import write_tiny_gguf
+
+    monkeypatch.setenv("SIMGYM_CACHE", str(tmp_path / "cache"))
+    _, file = write_tiny_gguf(tiny_model, tmp_path)
+    folder = tmp_path / "run"
+    recipe.train(*arguments(recipe, str(file), logs, folder, monkeypatch, *LORA, "--max_steps", "1"))
+    simulator = FineTuned(TransformersLM(str(file)), adapter=str(folder / "final"), max_new_tokens=8)
+    (turn,) = simulator.reply([scenario()], [Conversation().add("user", "hi").add("assistant", "yes")], seeds=[1])
+    assert turn.calls
+    assert json.loads((folder / "training_log.json").read_text())["model"] == str(file)
+
+
 def scenario():
     return Scenario("s", f"{INTENT_PREFIX}buy eggs", opening="hi")
 

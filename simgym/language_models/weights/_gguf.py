@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from simgym.extras import require_extra
 from simgym.language_models.threads import settle_threads
 from simgym.language_models.weights._cache import READY, cache_folder, draft_of, entry_is_ready
 
-_VERSION = 1
+_VERSION = 2
 """Incremented when the conversion changes."""
 
 
@@ -60,6 +61,26 @@ def convert(gguf: Path, folder: Path) -> None:
             del model.quantization_method
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+    _drop_tokens_without_rows(folder, model.get_input_embeddings().weight.shape[0])
+
+
+def _drop_tokens_without_rows(folder: Path, rows: int) -> None:
+    """Take out what transformers adds to the tokenizer of a GGUF file (`<|endoftext|>`) although the file has it not.
+
+    The model has no row for such a token, and the next one that is added would be given a wrong one.
+    """
+    file = folder / "tokenizer.json"
+    tokenizer = json.loads(file.read_text(encoding="utf-8"))
+    dropped = {entry["content"] for entry in tokenizer["added_tokens"] if entry["id"] >= rows}
+    if not dropped:
+        return
+    tokenizer["added_tokens"] = [entry for entry in tokenizer["added_tokens"] if entry["id"] < rows]
+    file.write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
+    file = folder / "tokenizer_config.json"
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    kept = {name: value for name, value in settings.items() if not isinstance(value, str) or value not in dropped}
+    kept.pop("added_tokens_decoder", None)  # tokenizer.json has them, too
+    file.write_text(json.dumps(kept, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
 def _refusal(gguf: Path, error: Exception) -> str:
