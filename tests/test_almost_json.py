@@ -1,3 +1,5 @@
+"""Replies that are JSON but for a slip of the pen; lone backslashes were reported, and mended, by gandalf."""
+
 from __future__ import annotations
 
 import json

@@ -226,7 +226,8 @@ class StudyController:
             raise HTTPException(
                 409,
                 "Somebody with your participant number takes part already. Please go on in the browser in which you "
-                f"began, or write to {self.study.contact}.",
+                "began. If that was a private window which is closed, or is not at hand, write to "
+                f"{self.study.contact} and name your number.",
             ) from None
         return _see("/" if stored else "/?notice=outdated")
 

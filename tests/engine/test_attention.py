@@ -1,4 +1,8 @@
-"""Models whose state cannot be kept are refused by their configuration, with the reason."""
+"""Models whose state cannot be kept are refused by their configuration, with the reason.
+
+Public sources: vllm#4298 (LongRoPE: a short prompt beside a long one gets the long one's positions), llama.cpp#24875
+(kept keys are of no use once the switch is crossed).
+"""
 
 from __future__ import annotations
 

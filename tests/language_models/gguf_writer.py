@@ -12,7 +12,8 @@ from safetensors.numpy import load_file
 
 NAMES = {
     "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
+    "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
     "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
 }  # fmt: skip
 WHOLE = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
@@ -20,7 +21,7 @@ NORMAL, CONTROL = 1, 3
 
 
 def write_tiny_gguf(model: str | Path, folder: Path) -> tuple[Path, Path]:
-    """A copy of a tiny model whose tokenizer has a merge, without which transformers reads no GGUF file, and the file."""
+    """A copy of a tiny model whose tokenizer has a merge, which transformers wants of a GGUF file, and that file."""
     copied = Path(shutil.copytree(model, folder / "tiny"))
     file = copied / "tokenizer.json"
     tokenizer = json.loads(file.read_text(encoding="utf-8"))

@@ -10,11 +10,11 @@ import pytest
 pytest.importorskip("torch", reason="the extra simgym[local] is not installed")
 pytest.importorskip("gguf", reason="the extra simgym[local] is not installed")
 
-from gguf_writer import write_tiny_gguf  # noqa: E402
+from gguf_writer import write_tiny_gguf
 
-from simgym.cli.main import app  # noqa: E402
-from simgym.conversation import Message  # noqa: E402
-from simgym.language_models import Request, SamplingParams, TransformersLM  # noqa: E402
+from simgym.cli.main import app
+from simgym.conversation import Message
+from simgym.language_models import Request, SamplingParams, TransformersLM
 
 TEXTS = ("hi there", "cab\né 你", "ab" * 20)
 
@@ -39,7 +39,9 @@ def test_a_gguf_file_says_what_the_folder_says_that_it_was_made_of(tiny_gguf):
     folder, file = tiny_gguf
     assert replies(file) == replies(folder)
     tokenizer = TransformersLM(str(file)).tokenizer
-    assert len(tokenizer) == len(TransformersLM(str(folder)).tokenizer)  # transformers adds one for which no row is there
+    assert len(tokenizer) == len(
+        TransformersLM(str(folder)).tokenizer
+    )  # transformers adds one for which no row is there
     assert tokenizer.eos_token == "<|end|>"
     known = TransformersLM(str(file)).fingerprint()["weights"]
     other = shutil.copy(file, file.with_name("other.gguf"))
