@@ -278,7 +278,7 @@ def _rows(report: dict[str, Any], extra: str | None) -> list[dict[str, Any]]:
     return [row for row in report["packages"] if row["extra"] == extra]
 
 
-def _format_extra(report: dict[str, Any], name: str) -> str:
+def _format_extra(report: dict[str, object], name: str) -> str:
     rows = _rows(report, name)
     if absent := [row["name"] for row in rows if row["installed"] is None]:
         return f"missing {', '.join(absent)}: {install_command(name)}"

@@ -372,7 +372,7 @@ def _records(file: Path, database: str | None, *, texts: bool) -> tuple[list[dic
     from simgym.study.records import export as read
     from simgym.study.store import Store
 
-    async def both() -> tuple[list[dict[str, Any]], int]:
+    async def both() -> tuple[list[dict[str, object]], int]:
         store = Store(_database(database, file, "real"))
         try:
             await _check_same_study(store, loaded)

@@ -251,7 +251,7 @@ def _check_number(name: str, value: Any, kind: Any, least: int | None) -> None:
         )
 
 
-def _plain(name: str, assistant: Any) -> Any:
+def _plain(name: str, assistant: object) -> object:
     if isinstance(assistant, str | Mapping):
         return assistant
     raise ConfigurationError(

@@ -124,7 +124,7 @@ class RunFile:
             raise MalformedFile(f"{path} is empty, expected a line that says how it was made.")
         self.header = header or self.header
 
-    def _check(self, row: Mapping[str, Any], where: str) -> None:
+    def _check(self, row: Mapping[str, object], where: str) -> None:
         if self._record is None:
             return
         try:

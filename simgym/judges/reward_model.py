@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from simgym._forks import ForkSafeLock
 from simgym.chat_template import render
@@ -23,6 +23,7 @@ from simgym.language_models.weights import local_chat_template, local_files, res
 from simgym.transcripts import text_hash
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _DTYPES = ("float32", "bfloat16", "float16")
@@ -71,7 +72,7 @@ class RewardModelJudge:
         self.max_batch_size, self.device, self.dtype = max_batch_size, device, dtype
         self.trust_remote_code = trust_remote_code
         self._lock = ForkSafeLock()
-        self._loaded: tuple[Any, Any] | None = None
+        self._loaded: tuple[PreTrainedTokenizerBase, PreTrainedModel] | None = None
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_lock": None, "_loaded": None}
@@ -149,7 +150,7 @@ class RewardModelJudge:
             logits = model(input_ids=padded, attention_mask=mask).logits
         return [float(value) for value in logits[:, 0].float()]
 
-    def _ready(self) -> tuple[Any, Any]:
+    def _ready(self) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
         settle_threads()
         check_fork(self.device)
         if self._loaded is None:
@@ -157,7 +158,7 @@ class RewardModelJudge:
 
             device, dtype = self._placement()
             weights = resolve_weights(self.name, revision=self.revision)
-            common: dict[str, Any] = {"revision": weights.revision, "trust_remote_code": self.trust_remote_code}
+            common: dict[str, object] = {"revision": weights.revision, "trust_remote_code": self.trust_remote_code}
             tokenizer, model = load_pretrained(
                 AutoModelForSequenceClassification, self.name, weights, common, dtype=dtype
             )
@@ -170,7 +171,7 @@ class RewardModelJudge:
             self._loaded = (model.to(device).eval(), tokenizer)
         return self._loaded
 
-    def _placement(self) -> tuple[Any, Any]:
+    def _placement(self) -> tuple[torch.device, torch.dtype]:
         """Device and number format, `auto` resolved for this machine."""
         import torch
 

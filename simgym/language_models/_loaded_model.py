@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from simgym.engine import (
     AdapterMismatch,
@@ -34,7 +35,8 @@ from simgym.seeding import derive_seed
 from simgym.tokenization import encode_with_offsets
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from simgym.language_models.transformers_lm import TransformersLM
 
@@ -73,7 +75,7 @@ class LoadedModel:
         for name, path in options.adapters.items():
             self.add_adapter(name, path)
 
-    def encode_with_offsets(self, text: str) -> tuple[list[int], np.ndarray[Any, np.dtype[np.int64]]]:
+    def encode_with_offsets(self, text: str) -> tuple[list[int], npt.NDArray[np.int64]]:
         """Token ids that fit the context, the beginning cut off, and the characters each stands for, shape (L, 2)."""
         token_ids, offsets = encode_with_offsets(self.chat.tokenizer, text)
         kept = slice(-self.context_length, None)
@@ -121,14 +123,14 @@ class LoadedModel:
             self.chat.keep_tokenizer(name, tokenizer)
 
 
-def _load(options: TransformersLM, weights: Weights) -> tuple[Any, Any]:
+def _load(options: TransformersLM, weights: Weights) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     """Tokenizer and model, ready to run."""
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     device = _device(options.device)
     dtype = _dtype(options.dtype, device)
-    common: dict[str, Any] = {"revision": weights.revision, "trust_remote_code": options.trust_remote_code}
+    common: dict[str, object] = {"revision": weights.revision, "trust_remote_code": options.trust_remote_code}
     bars_were_on = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # a bar for half a second of loading hides what the user wants to see
     try:
@@ -185,7 +187,7 @@ def _round(model: PreTrainedModel, options: TransformersLM) -> None:
         raise ConfigurationError(f"{options.name} has too few linear layers for dtype {options.dtype}. Use float32.")
 
 
-def _device(name: str) -> Any:
+def _device(name: str) -> torch.device:
     """A device with its number: which one is the current one differs from thread to thread."""
     import torch
 
@@ -198,7 +200,7 @@ def _device(name: str) -> Any:
     return device
 
 
-def _dtype(name: str, device: Any) -> Any:
+def _dtype(name: str, device: torch.device) -> torch.dtype:
     import torch
 
     if name == "auto":

@@ -68,7 +68,7 @@ class ServerConnection:
         await self._stopping.wait()
         await self.client.close()
 
-    async def _gather(self, coroutines: Iterable[Coroutine[Any, Any, _T]]) -> list[_T]:
+    async def _gather(self, coroutines: Iterable[Coroutine[object, object, _T]]) -> list[_T]:
         tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
         self._running.update(tasks)
         try:

@@ -183,7 +183,7 @@ def _texts(content: object, *, thoughts: bool, depth: int = 0) -> Iterator[str]:
                 yield from _all_texts([part], depth=depth)
 
 
-def _all_texts(content: Any, *, depth: int = 0) -> Iterator[str]:
+def _all_texts(content: object, *, depth: int = 0) -> Iterator[str]:
     """Texts of parts of whatever kind."""
     if isinstance(content, str):
         yield content
@@ -193,7 +193,7 @@ def _all_texts(content: Any, *, depth: int = 0) -> Iterator[str]:
             yield from _all_texts(inner, depth=depth + 1)
 
 
-def _is_thought(part: Mapping[str, Any]) -> bool:
+def _is_thought(part: Mapping[str, object]) -> bool:
     kind = str(part.get("type")).lower()
     return any(name in kind for name in _THOUGHT_PARTS) or "thinking" in part or part.get("thought") is True
 

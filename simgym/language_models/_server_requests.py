@@ -102,8 +102,8 @@ class ServerRequests:
             self._leave_out(answer.field, str(body.get("model")), answer.text)
 
     async def ask_for_json(
-        self, connection: ServerConnection, path: str, body: Mapping[str, Any], schema: Mapping[str, Any]
-    ) -> Any:
+        self, connection: ServerConnection, path: str, body: Mapping[str, object], schema: Mapping[str, object]
+    ) -> object:
         """The answer to a request whose reply is to follow a JSON schema, in the strictest form that the server takes.
 
         Raises:
@@ -123,7 +123,7 @@ class ServerRequests:
             return answer
         raise AssertionError("unreachable: the last form returns or raises")
 
-    def asked(self, fields: Mapping[str, Any]) -> Asked:
+    def asked(self, fields: Mapping[str, object]) -> Asked:
         """What a refusal of these fields is judged by."""
         return Asked(
             host=self.host,
@@ -135,7 +135,7 @@ class ServerRequests:
             answered=self.answered,
         )
 
-    def _fields(self, body: Mapping[str, Any]) -> dict[str, Any]:
+    def _fields(self, body: Mapping[str, object]) -> dict[str, object]:
         ours = {key: value for key, value in body.items() if key not in self._left_out}
         fields = {key: value for key, value in {**ours, **self.extra_body}.items() if value is not None}
         if "max_tokens" in fields and "max_tokens" not in self.extra_body and self._limit_field != "max_tokens":
@@ -155,7 +155,7 @@ class ServerRequests:
                 "%s does not take %r for %s and is asked without. %s (%s)", self.host, name, model, follows, why
             )
 
-    async def _try(self, connection: ServerConnection, path: str, fields: Mapping[str, Any]) -> Any:
+    async def _try(self, connection: ServerConnection, path: str, fields: Mapping[str, object]) -> Any:
         """The answer, or the `Problem` that is left after all attempts."""
         for attempt in range(self.max_retries + 1):
             asked_to_wait = None

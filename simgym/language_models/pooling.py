@@ -10,9 +10,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from simgym.chat_template import defuse, render
 from simgym.conversation import Message
@@ -27,7 +28,7 @@ LONGEST_QUESTION, LONGEST_ANSWER = 700, 1000
 ENDING = 8
 """Tokens whose average tells how an answer ends."""
 
-Floats = np.ndarray[Any, np.dtype[np.float32]]
+Floats = npt.NDArray[np.float32]
 Span = tuple[int, int]
 """First and last character (exclusive) in the rendered conversation."""
 

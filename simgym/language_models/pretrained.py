@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from simgym.errors import MissingDependency, SimgymError, WeightsError
 from simgym.language_models.weights import Weights
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _LAYER = re.compile(r"\.(layers|h|blocks)\.\d+\.")
 """In names of weights of a layer."""
@@ -21,8 +24,8 @@ _MOST_REASON = 300
 
 
 def load_pretrained(
-    model_class: Any, name: str, weights: Weights, common: Mapping[str, Any], **options: Any
-) -> tuple[Any, Any]:
+    model_class: Any, name: str, weights: Weights, common: Mapping[str, object], **options: Any
+) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     """Tokenizer and model, complete.
 
     Args:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from simgym._forks import renew_in_children
 from simgym.engine import EngineStats, Scored
@@ -322,7 +323,7 @@ def _plain(value: Any) -> Any:
 class HiddenStates:
     """What layers of a model make of one text."""
 
-    states: np.ndarray[Any, np.dtype[np.float32]]
+    states: npt.NDArray[np.float32]
     """Shape (K, L, D): K layers, L tokens, D hidden size."""
-    offsets: np.ndarray[Any, np.dtype[np.int64]]
+    offsets: npt.NDArray[np.int64]
     """Shape (L, 2): where each token begins and ends in the text, characters."""

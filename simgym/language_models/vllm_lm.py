@@ -179,7 +179,7 @@ class VllmLM:
         from vllm import SamplingParams
 
         loaded = self._ready()
-        asked: list[tuple[list[int], Any, Any]] = []
+        asked: list[tuple[list[int], object, object]] = []
         tokens_N: list[tuple[int, ...]] = []
         for request in requests:
             prompt = loaded.chat.prompt(request)
@@ -219,7 +219,7 @@ class VllmLM:
         if self._loaded is not None:
             self._loaded.engine.call(_reset_prefix_cache)
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, object]:
         """Identifies weights and numerics without loading them; adapters identify themselves where they are used."""
         files, template = self._read_files or self._files()
         return {

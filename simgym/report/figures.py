@@ -15,12 +15,17 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from simgym.evaluation.curves import Curve
 from simgym.report.names import name_pieces, training_of
 from simgym.report.results import MatrixResults, short_name
 from simgym.statistics.intervals import Estimate, format_p_equation
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
+    from matplotlib.figure import Figure
 
 PAGE_INK, _PAGE_PAPER = "#010203", "#fdfcfb"
 """Colours that matplotlib writes and `fit_page` replaces by those of the page."""
@@ -53,7 +58,7 @@ class _Scale:
     title: str
     """What the values are."""
 
-    def map(self, steps: int = 256) -> Any:
+    def map(self, steps: int = 256) -> Colormap:
         """The part of the colour map in so many steps."""
         from matplotlib import colormaps
         from matplotlib.colors import ListedColormap
@@ -83,7 +88,7 @@ def matrix_heatmap_svg(results: MatrixResults) -> str:
         low=middle - span / 2, high=middle + span / 2, colours="cividis", ends=(0.0, 1.0), title="mean reward × 100"
     )
 
-    def draw(axes: Any, x: int, y: int, row: str, column: str) -> None:
+    def draw(axes: Axes, x: int, y: int, row: str, column: str) -> None:
         cell = results.cell(row, column)
         estimate = people.get(row) if column == PEOPLE else cell.estimate if cell is not None else None
         if estimate is None or estimate.value is None:
@@ -114,7 +119,7 @@ def difference_heatmap_svg(results: MatrixResults) -> str | None:
     title = f"difference from {_one_line(compared.reference)}, reward × 100"
     scale = _Scale(low=-largest, high=largest, colours="PuOr", ends=(0.1, 0.9), title=title)
 
-    def draw(axes: Any, x: int, y: int, row: str, column: str) -> None:
+    def draw(axes: Axes, x: int, y: int, row: str, column: str) -> None:
         difference = compared.difference(row, column)
         estimate = difference.estimate if difference is not None else None
         if difference is None or estimate is None or estimate.value is None:
@@ -201,7 +206,7 @@ def _heatmap(
         return _as_svg(figure, described)
 
 
-def _draw_colour_bar(axes: Any, scale: _Scale, rows: int, columns: int) -> None:
+def _draw_colour_bar(axes: Axes, scale: _Scale, rows: int, columns: int) -> None:
     """Below the cells, at most 3.4 inches wide."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
@@ -210,14 +215,15 @@ def _draw_colour_bar(axes: Any, scale: _Scale, rows: int, columns: int) -> None:
     place = axes.inset_axes((0, -0.30 * inch, wide, 0.15 * inch))
     colours = ScalarMappable(Normalize(scale.low, scale.high), scale.map(32))
     bar = axes.figure.colorbar(colours, cax=place, orientation="horizontal")
-    bar.solids.set_edgecolor("face")  # else the page shines through between two steps
+    if bar.solids is not None:
+        bar.solids.set_edgecolor("face")  # else the page shines through between two steps
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=11, colors=PAGE_INK, length=3)
     bar.ax.locator_params(nbins=5)
     bar.ax.set_title(scale.title, fontsize=11, color=PAGE_INK, loc="left", y=-3.9)
 
 
-def _draw_legend(axes: Any, rows: int, *, hatching: bool, outlined: bool) -> None:
+def _draw_legend(axes: Axes, rows: int, *, hatching: bool, outlined: bool) -> None:
     from matplotlib.patches import Patch
 
     keys = []
@@ -248,7 +254,7 @@ def _page_style() -> Iterator[None]:
         yield
 
 
-def _as_svg(figure: Any, described: str) -> str:
+def _as_svg(figure: Figure, described: str) -> str:
     buffer = io.StringIO()
     figure.savefig(
         buffer,
@@ -265,7 +271,7 @@ _CORNER, _SIZE = (0.012, 0.02), (0.976, 0.96)
 _MIDDLE: dict[str, Any] = {"ha": "center", "va": "center"}
 
 
-def _draw_nothing(axes: Any, x: int, y: int) -> None:
+def _draw_nothing(axes: Axes, x: int, y: int) -> None:
     from matplotlib.patches import Rectangle
 
     corner = (x + _CORNER[0], y + _CORNER[1])
@@ -287,7 +293,7 @@ class _CellText:
     """The value is not significant."""
 
 
-def _draw_cell(axes: Any, x: int, y: int, cell: _CellText, scale: _Scale) -> None:
+def _draw_cell(axes: Axes, x: int, y: int, cell: _CellText, scale: _Scale) -> None:
     from matplotlib.patches import Rectangle
 
     value = cell.estimate.value or 0.0

@@ -5,17 +5,20 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
 from simgym.errors import ConfigurationError
 from simgym.extras import optional_import
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 _LONGEST_CONNECTING = 10.0
 """Seconds that the cluster's head may take to answer."""
 
 
 @contextmanager
-def ray_cluster(address: str) -> Iterator[Any]:
+def ray_cluster(address: str) -> Iterator[ModuleType]:
     """The module `ray`, connected; a connection that was there before is used, and stays.
 
     Args:
@@ -36,7 +39,7 @@ def ray_cluster(address: str) -> Iterator[Any]:
             ray.shutdown()
 
 
-def _connect(ray: Any, address: str) -> None:
+def _connect(ray: ModuleType, address: str) -> None:
     # only a cluster that is started here takes options of its own
     own = {"include_dashboard": False} if address == "local" else {}
     host, colon, port = address.rpartition(":")

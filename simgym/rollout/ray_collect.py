@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from simgym.assistants.base import Assistant
 from simgym.conversation import Scenario
@@ -24,6 +24,9 @@ from simgym.rollout.collection import Collection, Conditions, Job
 from simgym.rollout.outages import Patience
 from simgym.rollout.ray_cluster import ray_cluster
 from simgym.transcripts import Transcript
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 _MAX_RETRIES = 3
 """Further attempts at a batch whose worker died, and further lives of a worker."""
@@ -117,7 +120,7 @@ def _run(workers: _Workers, collections: Sequence[Collection], size: int, budget
 class _Workers:
     """Processes on the cluster, each with one batch at a time; started when there is room for them and work."""
 
-    def __init__(self, ray: Any, collections: Sequence[Collection], resources: dict[str, Any]) -> None:
+    def __init__(self, ray: ModuleType, collections: Sequence[Collection], resources: dict[str, Any]) -> None:
         self.ray, self.resources = ray, resources
         self.busy: dict[Any, int] = {}
         """Batches in progress, and the number of each one's job."""
@@ -204,7 +207,7 @@ def _batches(collections: Sequence[Collection], size: int) -> Iterator[tuple[int
             yield number, missing[start : start + size]
 
 
-def _room(ray: Any, resources: Mapping[str, float]) -> int:
+def _room(ray: ModuleType, resources: Mapping[str, float]) -> int:
     """Workers that the cluster has room for, as large as it is now."""
     cluster = ray.cluster_resources()
     names = {"num_cpus": "CPU", "num_gpus": "GPU"}
