@@ -158,6 +158,9 @@ def intents(
             advance=count,
         )
     _print(summary, output)
+    if summary.read and not summary.kept:
+        typer.echo(f"No intent was written; {plain(str(output))} is empty. The list of reasons is beside it.", err=True)
+        raise typer.Exit(1)
 
 
 @data.command()

@@ -9,7 +9,7 @@ failures of the last run included.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import resources
 from itertools import islice
@@ -19,8 +19,8 @@ from typing import Any
 
 from simgym.conversation import INTENT_PREFIX, Conversation, Message
 from simgym.data.logged import LoggedConversation, StepOutput, StepSummary, beside, read_logged
-from simgym.errors import ConfigurationError
-from simgym.faults import fault_label
+from simgym.errors import ConfigurationError, ServerUnavailable
+from simgym.faults import Fault, fault_label
 from simgym.jsonl import cut_torn_line, read_json
 from simgym.language_models.base import Generation, LanguageModel, Request, SamplingParams
 from simgym.output_files import is_special, lock_output
@@ -63,6 +63,7 @@ def write_intents(
 
     Raises:
         ConfigurationError: the file was made by another model, prompt or seed, or from other conversations.
+        ServerUnavailable: the model's server answers none of a batch; the same call goes on.
     """
     path = Path(path)
     template = template or (resources.files("simgym.data") / "prompts" / "intent.txt").read_text(encoding="utf-8")
@@ -85,7 +86,9 @@ def write_intents(
             fresh = missing()
             output.kept = len(done)
             while batch := list(islice(fresh, batch_size)):
-                for logged, outcome in zip(batch, _intents(batch, model, template, max_attempts, seed), strict=True):
+                outcomes = _intents(batch, model, template, max_attempts, seed)
+                _stop_at_an_outage(outcomes, output.kept)
+                for logged, outcome in zip(batch, outcomes, strict=True):
                     if isinstance(outcome, str):
                         output.keep(replace(logged, intent=outcome).to_json())
                     else:
@@ -138,7 +141,7 @@ def read_intent(text: str) -> str | tuple[str, str]:
 
 def _intents(
     batch: list[LoggedConversation], model: LanguageModel, template: str, max_attempts: int, seed: int
-) -> Iterator[str | tuple[str, str]]:
+) -> list[str | tuple[str, str]]:
     outcomes: list[str | tuple[str, str]] = [logged.intent or ("not attempted", "") for logged in batch]
     for attempt in range(max_attempts):
         pending = [index for index, outcome in enumerate(outcomes) if not isinstance(outcome, str)]
@@ -154,7 +157,16 @@ def _intents(
         ]
         for index, generation in zip(pending, model.generate(requests), strict=True):
             outcomes[index] = _outcome(generation)
-    return iter(outcomes)
+    return outcomes
+
+
+def _stop_at_an_outage(outcomes: Sequence[str | tuple[str, str]], written: int) -> None:
+    """End the run where a server answers none of a batch, instead of listing all the rest as failures."""
+    details = [outcome[1] for outcome in outcomes if isinstance(outcome, tuple)]
+    if len(details) == len(outcomes) and all(Fault.parse(detail).is_outage for detail in details):
+        raise ServerUnavailable(
+            f"{details[0]} {written} intents are written; give the same command again when the server is back."
+        )
 
 
 def _outcome(generation: Generation) -> str | tuple[str, str]:

@@ -79,6 +79,14 @@ def test_a_file_that_is_no_step_of_the_pipeline_says_so(tmp_path, log):
     assert "line 1: not a conversation of `simgym data`" in outcome.stderr
 
 
+def test_intents_none_of_which_can_be_read_are_no_success(tmp_path, log):
+    run("preprocess", log, "-o", tmp_path / "clean.jsonl")
+    outcome = run("intents", tmp_path / "clean.jsonl", "-o", tmp_path / "named.jsonl", "--model", "scripted:no")
+    assert outcome.exit_code == 1
+    assert "0 of 40 conversations" in outcome.stdout
+    assert "No intent was written" in outcome.stderr
+
+
 def test_a_tokenizer_without_a_chat_template_is_refused_before_anything_is_written(tmp_path, log, tiny_model):
     import shutil
 

@@ -6,8 +6,8 @@ import pytest
 
 from simgym.conversation import INTENT_PREFIX, Conversation
 from simgym.data import LoggedConversation, read_logged, write_intents
-from simgym.errors import ConfigurationError
-from simgym.language_models import ScriptedLM
+from simgym.errors import ConfigurationError, ServerUnavailable
+from simgym.language_models import Generation, ScriptedLM
 
 LOGS = [
     LoggedConversation(
@@ -89,6 +89,30 @@ def test_what_was_written_survives_a_kill(tmp_path):
         file.write('{"conversation_hash": "torn')
     assert write_intents(LOGS, ScriptedLM(rule), path).kept == 6
     assert len(calls) == 5 + 2
+
+
+class Away(ScriptedLM):
+    """A model whose server goes away after some requests, and says so of each."""
+
+    def __init__(self, answered, fault):
+        super().__init__(f"{INTENT_PREFIX}bake bread.")
+        self.left, self.fault = answered, fault
+
+    def generate(self, requests):
+        replies = super().generate(requests)
+        self.left -= len(requests)
+        return replies if self.left >= 0 else [Generation("", finish_reason="fault", fault=self.fault) for _ in replies]
+
+
+def test_a_server_that_is_away_ends_the_step_and_the_same_call_goes_on(tmp_path):
+    path = tmp_path / "named.jsonl"
+    with pytest.raises(ServerUnavailable, match=r"no connection to h:1. 2 intents are written; give the same command"):
+        write_intents(LOGS, Away(2, "server: no connection to h:1."), path, batch_size=2)
+    assert not path.exists()
+    assert write_intents(LOGS, Away(4, ""), path, batch_size=2).kept == 6
+    other = tmp_path / "other.jsonl"
+    summary = write_intents(LOGS, Away(2, "refused: flagged"), other, batch_size=2)  # whom a refusal concerns, is asked
+    assert (summary.kept, set(skipped(other).values())) == (2, {"refused"})
 
 
 def test_another_model_or_another_input_is_not_mixed_in(tmp_path):
