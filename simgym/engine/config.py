@@ -47,6 +47,10 @@ class EngineConfig:
     fused_decoding: bool = True
     """Whether recorded decoding passes in half precision use flash attention and compiled pieces, see
     `simgym.engine.fused_decoding`; on CUDA devices only."""
+    max_packed_bytes: int | None = None
+    """Bytes of a second copy of the weights, arranged for the products of a decoding step on a CPU, see
+    `simgym.engine.cpu_decoder`; a model that needs more goes without, 0: every one. None: a quarter of the memory that
+    is free once the model is loaded."""
     pad_token_id: int = 0
     """Any token of the vocabulary; padded positions are masked out."""
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,8 +71,9 @@ class Engine:
         gpu_paths = model.device.type == "cuda" if config.gpu_paths is None else config.gpu_paths
         self.config = config.resolved(gpu_paths=gpu_paths)
         self.stats = EngineStats()
-        self.runner = ModelRunner(model, self.config, lock or threading.RLock())
         free_bytes = _free_bytes(model.device)
+        packed_bytes = free_bytes // 4 if config.max_packed_bytes is None else config.max_packed_bytes
+        self.runner = ModelRunner(model, replace(self.config, max_packed_bytes=packed_bytes), lock or threading.RLock())
         kept_bytes = free_bytes // 8 if model.device.type == "cuda" else 2 * 2**30
         self.prefix_cache = PrefixCache(kept_bytes if config.max_prefix_bytes is None else config.max_prefix_bytes)
         self.kv_cache = KVCache(
@@ -138,6 +139,7 @@ class Engine:
         Recorded passes read the weights where they are, so they stay. To be called while nothing runs.
         """
         self.prefix_cache.clear()
+        self.runner.forget()
 
     def _prefill(self, admitted: list[Sequence]) -> Tensor:
         """Give new sequences a slot each and read their prompts; logits after their last tokens, shape (N, V)."""

@@ -57,6 +57,11 @@ class LoraBank:
     def __contains__(self, name: str) -> bool:
         return name in self._keys
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no adapter is on the model."""
+        return not self._keys
+
     def add(self, name: str, adapter: LoraAdapter) -> None:
         """Put an adapter on the model.
 

@@ -16,10 +16,11 @@ import numpy as np
 
 from simgym.engine.attention import attention_masks
 from simgym.engine.config import EngineConfig
+from simgym.engine.cpu_decoder import CpuDecoder
 from simgym.engine.fused_decoding import FusedDecoding
 from simgym.engine.grouped_attention import grouped_attention
 from simgym.engine.kv_cache import KVCache, Placement
-from simgym.engine.lora_bank import LoraBank
+from simgym.engine.lora_bank import LoraBank, without_autocast
 from simgym.engine.recorded_decoding import RecordedDecoding, Size
 from simgym.engine.transfer import to_device
 
@@ -57,6 +58,10 @@ class ModelRunner:
         self.fused: FusedDecoding | None = None
         if self.recorded is not None and config.fused_decoding and _is_half_on_cuda(model):
             self.fused = FusedDecoding(model)
+        self.cpu_decoder: CpuDecoder | None = None
+        if not config.gpu_paths and CpuDecoder.supports(model, config.max_packed_bytes or 0):
+            self.cpu_decoder = CpuDecoder(model)
+        self._is_tried = False
         self._config = config
 
     def forward(self, tokens: Tensor, kv_cache: KVCache, first: int, new_N: list[int], adapters: Any) -> Tensor:
@@ -73,10 +78,24 @@ class ModelRunner:
             (N, V), V as large as the largest vocabulary among the adapters.
         """
         placement = kv_cache.prepare(first, new_N)
+        if not any(adapters) and (decoder := self._tried_decoder()) is not None:
+            with self.lock, without_autocast(self.device):
+                logits = decoder(tokens, placement, kv_cache)
+            return self.lora_bank.own_logits(logits[:, None], adapters)[:, 0]
         with self.lock, self._attention():
             output = self.lora_bank.forward(adapters, **self._inputs(tokens, placement, kv_cache))
-        logits: Tensor = output.logits
-        return logits[:, -1]
+        return output.logits[:, -1]  # type: ignore[no-any-return]
+
+    def _tried_decoder(self) -> CpuDecoder | None:
+        """Makes passes without adapters; None where there is none, or its logits are not the model's."""
+        if self.cpu_decoder is not None and self.lora_bank.is_empty and not self.cpu_decoder.is_current():
+            self.cpu_decoder = None
+        if self.cpu_decoder is not None and not self._is_tried:
+            with self.lock, self.lora_bank.base_alone():
+                if not self.cpu_decoder.is_right():
+                    self.cpu_decoder = None
+            self._is_tried = True
+        return self.cpu_decoder
 
     def decode(self, token_ids: list[int], kv_cache: KVCache, adapters: list[str | None]) -> Tensor:
         """Logits after one more token in each slot that is in use; valid until the next call."""
@@ -92,6 +111,12 @@ class ModelRunner:
         """Drop what was recorded, as when weights change or memory is short."""
         if self.recorded is not None:
             self.recorded.clear()
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop copies of weights that were updated in place."""
+        if self.cpu_decoder is not None:
+            self.cpu_decoder.clear()
 
     def decode_pass(self, inputs: Tensor, kv_cache: KVCache, size: Size) -> Tensor:
         """See `DecodingModel`."""

@@ -1,0 +1,220 @@
+"""Forward passes of Llama, Qwen 2 and Qwen 3 on a CPU with a third of the operations.
+
+On a CPU, half of a decoding step's time is not arithmetic: transformers' layers consist of some fifty small operations
+each, and the library rearranges the weights in every product. This is the same arithmetic from fewer pieces: queries,
+keys and values as one product of packed weights (`packed_weights`), the gate's activation and the product with `up` as
+part of theirs, rotary positions in three operations, attention that does not repeat keys and values for the heads that
+share them and takes one mask for all layers, and in the last layer only the tokens whose logits are wanted.
+
+It is a copy of what those models compute, so it is used for those classes alone, without adapters, and only after its
+logits for a few tokens have been compared with the model's own. Results are those of the model up to rounding.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from simgym.engine.kv_cache import KVCache, Placement
+from simgym.engine.packed_weights import Projection, can_be_packed
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_CLASSES = ("LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
+_MOST_DIFFERENCE = 1e-4
+"""Between the model's logits and those made here, as a share of the largest."""
+_ROUNDED_DIFFERENCE = 0.1
+"""The same where linear layers compute with rounded numbers: another last bit may round the other way."""
+_TRIAL = (1, 2, 3, 5, 8, 13)
+"""Tokens of the comparison."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Layer:
+    """What a pass needs of one layer."""
+
+    number: int
+    qkv: Projection
+    output: Projection
+    gate: Projection
+    up: Projection
+    down: Projection
+    module: Any
+    """The decoder layer; its norms are read where they are."""
+    linear: tuple[Any, ...]
+    """Its linear layers, see `_linear`."""
+
+
+class CpuDecoder:
+    """Passes of one model over slots of the KV cache."""
+
+    def __init__(self, model: Any) -> None:
+        """Nothing is copied before the first pass; see `supports`."""
+        self._model = model
+        self._decoder = model.get_decoder()
+        config = model.config
+        self._heads = config.num_attention_heads
+        self._shared = config.num_key_value_heads
+        self._size = getattr(config, "head_dim", None) or config.hidden_size // self._heads
+        self._layers = [_layer(number, layer) for number, layer in enumerate(self._decoder.layers)]
+        self._logits = Projection(model.get_output_embeddings())
+        self._logits_layer = model.get_output_embeddings()
+
+    @staticmethod
+    def supports(model: Any, max_bytes: int) -> bool:
+        """Whether passes of the model can be made here, with packed weights of at most so many bytes."""
+        import torch
+
+        if type(model).__name__ not in _CLASSES or model.device.type != "cpu":
+            return False
+        config = model.config
+        kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+        windowed = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", False)
+        if config.hidden_act != "silu" or windowed or kinds != {"full_attention"}:
+            return False
+        if config._attn_implementation != "sdpa" or model.dtype != torch.float32:
+            return False
+        linear = [part for layer in model.get_decoder().layers for part in _linear(layer)]
+        linear.append(model.get_output_embeddings())
+        if not all(map(can_be_packed, linear)):
+            return False
+        return sum(layer.weight.numel() * layer.weight.element_size() for layer in linear) <= max_bytes
+
+    def __call__(self, tokens: Tensor, placement: Placement, kv_cache: KVCache) -> Tensor:
+        """Logits after the last token of N slots, shape (N, V); see `ModelRunner.forward`."""
+        import torch
+
+        self._refresh()
+        count, length = tokens.shape
+        states = self._model.get_input_embeddings()(tokens).flatten(0, 1)
+        cos, sin = self._decoder.rotary_emb(states, position_ids=placement.position_ids)
+        half = self._size // 2
+        turn = cos[:, :, None], torch.cat([-sin[..., :half], sin[..., half:]], dim=-1)[:, :, None]
+        mask = self._mask(placement.visible)
+        for layer in self._layers:
+            attended = self._attention(layer, states.view(count, length, -1), turn, mask, kv_cache)
+            if layer.number == len(self._layers) - 1:
+                attended, states = (part.view(count, length, -1)[:, -1].contiguous() for part in (attended, states))
+            states = layer.output(attended, plus=states)
+            inputs = _normed(layer.module.post_attention_layernorm, states)
+            states = layer.down(layer.up(inputs, times=layer.gate(inputs, activation="swish")), plus=states)
+        return self._logits(_normed(self._decoder.norm, states))
+
+    def _attention(self, layer: _Layer, states: Tensor, turn: Any, mask: Tensor, kv_cache: KVCache) -> Tensor:
+        """What the heads see, shape (T, heads * size); keys and values are written."""
+        import torch
+
+        count, length, width = states.shape
+        heads, shared, size = self._heads, self._shared, self._size
+        inputs = _normed(layer.module.input_layernorm, states.view(-1, width))
+        both = layer.qkv(inputs).view(count, length, heads + 2 * shared, size)
+        turned = both[:, :, : heads + shared]
+        if hasattr(layer.module.self_attn, "q_norm"):
+            norms = layer.module.self_attn.q_norm, layer.module.self_attn.k_norm
+            parts = zip(norms, turned.split([heads, shared], dim=2), strict=True)
+            turned = torch.cat([_normed(norm, part) for norm, part in parts], dim=2)
+        cos, sin = turn
+        turned = (turned * cos).addcmul_(turned.roll(size // 2, -1), sin)
+        keys, values = kv_cache.update(
+            turned[:, :, heads:].transpose(1, 2), both[:, :, heads + shared :].transpose(1, 2), layer.number
+        )
+        # the heads of a group stand where further tokens would, so that nothing is repeated for them
+        query = turned[:, :, :heads].view(count, length, shared, heads // shared, size).permute(0, 2, 3, 1, 4)
+        folded = query.reshape(count, shared, -1, size)
+        scale = layer.module.self_attn.scaling
+        seen = torch.nn.functional.scaled_dot_product_attention(folded, keys, values, attn_mask=mask, scale=scale)
+        seen = seen.view(count, shared, heads // shared, length, size).permute(0, 3, 1, 2, 4)
+        return seen.reshape(count * length, heads * size)
+
+    def _mask(self, visible: Tensor) -> Tensor:
+        """Of all layers, shape (N, 1, heads of a group * Q, C), in numbers, as attention wants it."""
+        import torch
+
+        mask = torch.zeros(visible.shape, device=visible.device).masked_fill_(~visible, float("-inf"))
+        return mask.repeat(1, 1, self._heads // self._shared, 1)
+
+    def _refresh(self) -> None:
+        """Pack what is not packed yet, or has changed."""
+        layer = self._model.get_output_embeddings()
+        if layer is not self._logits_layer:  # an adapter brought tokens
+            self._logits, self._logits_layer = Projection(layer), layer
+        for projection in self._projections():
+            projection.refresh()
+
+    def _projections(self) -> Iterator[Projection]:
+        yield self._logits
+        for each in self._layers:
+            yield from (each.qkv, each.output, each.gate, each.up, each.down)
+
+    def clear(self) -> None:
+        """Forget the packed weights, as when the model's were changed in a way that does not show."""
+        for projection in self._projections():
+            projection.clear()
+
+    def is_current(self) -> bool:
+        """Whether the model still consists of the layers that are packed; somebody may have put adapters round them."""
+        return all(
+            own is present
+            for layer in self._layers
+            for own, present in zip(layer.linear, _linear(layer.module), strict=True)
+        )
+
+    def difference(self) -> float:
+        """Largest difference between the model's logits and those of two passes here, as a share of the largest."""
+        import torch
+
+        kv_cache = KVCache(self._model.device, max_bytes=2**40, token_bytes=1)
+        kv_cache.reserve(1, len(_TRIAL))
+        kv_cache.lengths.append(0)
+        tokens = torch.tensor([_TRIAL], device=self._model.device)
+        expected = self._model(input_ids=tokens, use_cache=False, logits_to_keep=1).logits[:, -1]
+        read, decoded = tokens[:, :-1], tokens[:, -1:]
+        self(read, kv_cache.prepare(0, [read.shape[1]]), kv_cache)
+        logits = self(decoded, kv_cache.prepare(0, [1]), kv_cache)
+        return float((logits - expected).abs().max() / expected.abs().max())
+
+    def is_right(self) -> bool:
+        """Whether these are the model's logits; a warning says why not."""
+        import torch
+
+        linear = [module for module in self._model.modules() if isinstance(module, torch.nn.Linear)]
+        rounded = any(layer.weight.dtype != torch.float32 for layer in linear)
+        try:
+            difference = self.difference()
+        except (RuntimeError, AttributeError, TypeError) as error:  # another torch or model than this was made for
+            reason = " ".join(str(error).split())[:200]
+        else:
+            if difference <= (_ROUNDED_DIFFERENCE if rounded else _MOST_DIFFERENCE):  # nor if it is not a number
+                return True
+            reason = f"logits differ by {difference:.2g} of the largest"
+        warnings.warn(f"Passes are slower than they could be, by transformers' layers: {reason}", stacklevel=2)
+        return False
+
+
+def _layer(number: int, module: Any) -> _Layer:
+    query, keys, values, output, gate, up, down = linear = _linear(module)
+    return _Layer(
+        number=number,
+        qkv=Projection(query, keys, values),
+        output=Projection(output),
+        gate=Projection(gate),
+        up=Projection(up),
+        down=Projection(down),
+        module=module,
+        linear=linear,
+    )
+
+
+def _linear(module: Any) -> tuple[Any, ...]:
+    attention, mlp = module.self_attn, module.mlp
+    own = attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj
+    return *own, mlp.gate_proj, mlp.up_proj, mlp.down_proj
+
+
+def _normed(norm: Any, states: Tensor) -> Tensor:
+    import torch
+
+    return torch.nn.functional.rms_norm(states, norm.weight.shape, norm.weight, norm.variance_epsilon)
