@@ -1,6 +1,7 @@
 """How much faster are simulated conversations than elsewhere, for the same work? And what does the framework cost?
 
-    python benchmarks/throughput.py --peers runs/peers/bin/python --verifiers runs/verifiers/bin/python
+    python benchmarks/throughput.py --peers runs/peers/bin/python --verifiers runs/verifiers/bin/python \
+      --vllm .venv-vllm/bin/python --llama llama-server --gguf runs/gguf
 
 16 conversations of 5 assistant and 4 user turns, both played by the same 135M weights, greedily, in float32. The user
 is a plain one: the role-play persona prompt and a goal as system message, and the chat with its roles swapped. Systems:
@@ -11,7 +12,11 @@ is a plain one: the role-play persona prompt and a goal as system message, and t
 * `threads`: 16 threads over `transformers serve` with the same weights, one request a turn;
 * `threads, continuous batching`: the same with the server's paged continuous batching and its shared prefixes;
 * `skyrl-gym`: its environment class with that user inside, in a pool of 32 threads, over the server without batching;
-* `simgym bfloat16-mixed`: the first with the faster numerics of a CPU; other sums, so its texts need not be the same.
+* `simgym bfloat16-mixed`, `simgym int8`: the first with the faster numerics of a CPU; other sums, so its texts need not
+  be the same;
+* `vLLM`: a task for each conversation, over vLLM's server for CPUs in float32, with its prefix cache;
+* `vLLM in process`: the environment of the first, with `VllmLM` instead of `TransformersLM`;
+* `llama.cpp float32`, `llama.cpp Q8_0`: tasks over its server with 16 slots and the same weights.
 
 `generate`, `threads` and `skyrl-gym` are one engine at batch size 1, which is what a loop over environments gets; the
 batched ones say how much of the difference is batching and how much is that nothing is read twice. Turns are short (24
@@ -23,6 +28,9 @@ Tokens that a model has processed (read, and written ones when the next step rea
 distinct ones, the nodes of the tree of all that was fed: 1.0 is the limit. A server without batching keeps nothing
 between requests, so its tokens are those of its `usage`; what one with shared prefixes has processed it does not say.
 
+`phases` says how many tokens a second each reads and writes when it does nothing else, what share that is of what the
+machine's products of the same shapes allow (`throughput_phases.py`), and what the machine allows.
+
 Before: seconds by number of turns (linear cost has the same seconds for each further turn), the framework's own
 microseconds a turn with users and assistants that answer at once, beside other packages' (see `throughput_peers.py`;
 verifiers starts a process for a turn, so it is asked for no more than 64 at once), and memory: all roles on one model
@@ -33,8 +41,10 @@ does all of it in small. Needs Linux, for memory is read from /proc, and `pip in
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -46,15 +56,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from throughput_server import server
+from throughput_servers import Programs, Serving, llama_server, transformers_server, vllm_server
 from throughput_systems import NEW_TOKENS, hash_of, users
 
 from simgym.jsonl import cut_torn_line
-from simgym.language_models import DEFAULT_MODEL, resolve_weights
 from simgym.machine import describe_machine
 from simgym.transcripts import write_json
 
 RESULTS = Path(__file__).with_name("results") / "throughput.json"
+PHASES_SCRIPT = [sys.executable, "-W", "ignore", "throughput_phases.py"]
 SYSTEMS = (
     "simgym",
     "generate",
@@ -63,15 +73,23 @@ SYSTEMS = (
     "threads, continuous batching",
     "skyrl-gym",
     "simgym bfloat16-mixed",
+    "simgym int8",
+    "vLLM",
+    "vLLM in process",
+    "llama.cpp float32",
+    "llama.cpp Q8_0",
 )
+PHASES = ("simgym float32", "simgym bfloat16-mixed", "simgym int8", "vLLM", "llama.cpp float32", "llama.cpp Q8_0")
+GGUF = {"llama.cpp float32": "smollm2-f32.gguf", "llama.cpp Q8_0": "smollm2-q8_0.gguf"}
 ON_SERVER = {
     "threads": (),
     "threads, continuous batching": ("--continuous-batching", "--cb-block-size", "32", "--cb-num-blocks", "1024"),
     "skyrl-gym": (),
 }
 """Options of the server. Its own size of a page, 256 tokens, would share next to nothing of these prefixes."""
-GROWTH = {"simgym": (8, 2), "generate": (1, 1)}
-"""Conversations whose growth is measured, and how often."""
+GROWTH = {"simgym": (8, 32), "generate": (1, 16)}
+"""Conversations whose growth is measured, and most turns of them."""
+PARTS = ("costs", "conversations", "phases")
 MOST_PROCESSES = 64
 """At once, of a package that starts one for a turn."""
 
@@ -82,9 +100,13 @@ class Size:
 
     conversations: int = 16
     turns: int = 5
-    growth: tuple[int, ...] = (2, 4, 8, 16)
+    growth: tuple[int, ...] = (2, 4, 8, 16, 32)
     """Turns of the conversations whose time is compared."""
     environments: tuple[int, ...] = (1, 64, 1024)
+    length: int = 256
+    """Tokens of a prompt in `phases`."""
+    written: int = 64
+    """Tokens that are written there."""
 
 
 def main() -> None:
@@ -93,26 +115,40 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--peers", help="interpreter with skyrl-gym and gem-llm; without: they are left out")
     parser.add_argument("--verifiers", help="interpreter with verifiers; without: it is left out")
+    parser.add_argument("--vllm", help="interpreter with vLLM; without: it is left out")
+    parser.add_argument("--llama", help="llama.cpp's llama-server; without: it is left out")
+    parser.add_argument("--gguf", type=Path, help="folder with smollm2-f32.gguf and smollm2-q8_0.gguf")
+    parser.add_argument("--only", action="append", help="a system to measure, or several; without: all")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure; without: all")
     parser.add_argument("--folder", type=Path, default=Path("runs/throughput"))
     parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("--rehearse", action="store_true", help="two conversations of two turns, once")
     given = parser.parse_args()
-    size = Size(2, 2, (1, 2), (1, 4)) if given.rehearse else Size()
+    size = Size(2, 2, (1, 2), (1, 4), 8, 2) if given.rehearse else Size()
+    programs = Programs(given.vllm, given.llama, given.gguf)
     repeats = 1 if given.rehearse else given.repeats
     for interpreter, packages in (
         (given.peers, "skyrl_gym, gem, gymnasium, openai"),
         (given.verifiers, "verifiers.v1"),
+        (given.vllm, "vllm, simgym"),
     ):
         if interpreter is not None:
             check(interpreter, packages)
-    systems = [name for name in SYSTEMS if given.peers or name != "skyrl-gym"]
-    store = Store(given.folder, [size, systems])
-    measure_costs(store, size, given)
+    systems = [name for name in given.only or SYSTEMS if is_there(name, given)]
+    store = Store(given.folder, size)
+    if "costs" in given.parts:
+        measure_costs(store, size, given)
     for repeat in range(repeats):
-        store.drop_unless_all(f"{name} {repeat}" for name in systems)  # a ratio is one of the same minutes
-        first = repeat % len(systems)
-        for name in systems[first:] + systems[:first]:
-            store.get(f"{name} {repeat}", lambda name=name: measure(name, size, given.peers))
+        if "conversations" in given.parts:
+            store.drop_unless_all(f"{name} {repeat}" for name in systems)  # a ratio is one of the same minutes
+            first = repeat % len(systems)
+            for name in systems[first:] + systems[:first]:
+                store.get(f"{name} {repeat}", lambda name=name: measure(name, size, programs, given.peers))
+        if "phases" in given.parts:
+            job = {"kind": "limits", "small": given.rehearse}
+            store.get(f"limits {repeat}", lambda job=job: run_script(PHASES_SCRIPT, job))
+            for name in (name for name in PHASES if is_there(name, given)):
+                store.get(f"phases {name} {repeat}", lambda name=name: measure_phases(name, size, programs))
     result = put_together(store, size, systems, repeats)
     write_json(given.folder / "rehearsal.json" if given.rehearse else given.output, result)
     print(json.dumps(result, indent=1))
@@ -129,13 +165,21 @@ def check(interpreter: str, packages: str) -> None:
         raise SystemExit(f"{interpreter} cannot import {packages}: {''.join(last)}. See throughput_peers.py.")
 
 
+def is_there(name: str, given: argparse.Namespace) -> bool:
+    """Whether the user has what a system needs."""
+    if name == "skyrl-gym":
+        return given.peers is not None
+    if name.startswith("vLLM"):
+        return given.vllm is not None
+    return not name.startswith("llama.cpp") or (given.llama is not None and given.gguf is not None)
+
+
 def measure_costs(store: Store, size: Size, given: argparse.Namespace) -> None:
     """Growth, overhead and memory."""
-    for system, (conversations, rounds) in GROWTH.items():
-        for turns in size.growth:
-            for number in range(1 if given.rehearse else rounds):
-                job = {"kind": "converse", "system": system, "conversations": conversations, "turns": turns}
-                store.get(f"growth {system} {turns} {number}", lambda job=job: in_process(job))
+    for system, (conversations, most) in GROWTH.items():
+        for turns in (turns for turns in size.growth if turns <= most):
+            job = {"kind": "converse", "system": system, "conversations": conversations, "turns": turns}
+            store.get(f"growth {system} {turns}", lambda job=job: in_process(job))
     for count in size.environments:
         for name in ("simgym", "simgym role-play"):
             job = {"kind": "overhead", "system": name, "environments": count}
@@ -192,7 +236,7 @@ class Store:
 def state(settings: Any) -> str:
     """Hash of what a measurement depends on: code (not this file, which only asks for it), settings, versions."""
     root = Path(__file__).resolve().parents[1]
-    digest = hashlib.sha256(repr([settings, ON_SERVER, NEW_TOKENS]).encode())
+    digest = hashlib.sha256(repr([settings, ON_SERVER, NEW_TOKENS, GGUF]).encode())
     for package in ("torch", "transformers", "gymnasium", "numpy"):
         digest.update(version(package).encode())
     for path in sorted([*root.glob("simgym/**/*.py"), *root.glob("benchmarks/throughput_*.py")]):
@@ -200,23 +244,42 @@ def state(settings: Any) -> str:
     return digest.hexdigest()[:12]
 
 
-def measure(name: str, size: Size, peers: str | None) -> dict[str, Any]:
+def measure(name: str, size: Size, programs: Programs, peers: str | None) -> dict[str, Any]:
     """One system's repeat; memory is that of client and server together."""
     job = {"kind": "converse", "system": name, "conversations": size.conversations, "turns": size.turns}
-    if name not in ON_SERVER:
+    if name == "vLLM in process":
+        return run_script([programs.vllm or "", "throughput_systems.py"], job)
+    if name.startswith(("simgym", "generate")):
         return in_process(job)
-    with server(ON_SERVER[name]) as serving:
+    with serving(name, programs) as server:
         if name == "skyrl-gym":
-            weights = str(resolve_weights(DEFAULT_MODEL).path)
-            work = {"base_url": serving.address, "model": weights, "users": users(size.conversations)}
+            work = {"base_url": server.address, "model": server.model, "users": users(size.conversations)}
             limits = {"turns": size.turns, "max_new_tokens": NEW_TOKENS}
             measurement = of_peer(peers or "", {"what": "conversations", **work, **limits})
             measurement |= {"hash": hash_of(measurement["said"])}
         else:
-            measurement = in_process({**job, "address": serving.address})
-        if "--continuous-batching" in ON_SERVER[name]:
+            measurement = in_process({**job, "address": server.address, "model": server.model})
+        if "--continuous-batching" in ON_SERVER.get(name, ()):
             measurement["processed"] = None  # of a prompt's tokens it reads those that it does not know
-        return {**measurement, "peak_mb": measurement["peak_mb"] + serving.peak_mb()}
+        return {**measurement, "peak_mb": measurement["peak_mb"] + server.peak_mb()}
+
+
+def serving(name: str, programs: Programs) -> contextlib.AbstractContextManager[Serving]:
+    """The server of a system."""
+    if name.startswith("vLLM"):
+        return vllm_server(programs.vllm or "")
+    if name in GGUF:
+        return llama_server(programs.llama or "", (programs.gguf or Path()) / GGUF[name])
+    return transformers_server(ON_SERVER[name])
+
+
+def measure_phases(name: str, size: Size, programs: Programs) -> dict[str, Any]:
+    """One system's tokens a second."""
+    job = {"kind": "phases", "system": name, "length": size.length, "written": size.written}
+    if name.startswith("simgym"):
+        return run_script(PHASES_SCRIPT, job)
+    with serving(name, programs) as server:
+        return run_script(PHASES_SCRIPT, {**job, "address": server.address, "model": server.model})
 
 
 def in_process(job: dict[str, Any]) -> dict[str, Any]:
@@ -232,7 +295,14 @@ def of_peer(interpreter: str, job: dict[str, Any]) -> dict[str, Any]:
 def run_script(command: Sequence[str], job: dict[str, Any]) -> dict[str, Any]:
     """Give a job to a script beside this one."""
     script = str(Path(__file__).with_name(command[-1]))
-    done = subprocess.run([*command[:-1], script], input=json.dumps(job), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command[:-1], script],
+        input=json.dumps(job),
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},  # this simgym, whatever is installed there
+    )
     if done.returncode:
         raise SystemExit(f"{job} failed:\n{done.stderr[-2000:]}")
     return dict(json.loads(done.stdout.splitlines()[-1]))
@@ -241,30 +311,36 @@ def run_script(command: Sequence[str], job: dict[str, Any]) -> dict[str, Any]:
 def put_together(store: Store, size: Size, systems: Sequence[str], repeats: int) -> dict[str, Any]:
     """Ratios, tokens, growth, overhead, memory, and what they were measured on."""
     measurements = store.found
-    runs = {name: [measurements[f"{name} {repeat}"] for repeat in range(repeats)] for name in systems}
-    reference = runs["simgym"]
-    least = reference[0]["distinct"]
-    return {
-        "work": {
+    result: dict[str, Any] = {}
+    if f"{systems[0]} 0" in measurements:
+        runs = {name: [measurements[f"{name} {repeat}"] for repeat in range(repeats)] for name in systems}
+        reference = runs[systems[0]]
+        least = reference[0].get("distinct")
+        result["work"] = {
             "conversations": size.conversations,
             "assistant_turns": size.turns,
             "user_turns": size.turns - 1,
             "max_new_tokens": NEW_TOKENS,
-            "tokens_read_by_requests": reference[0]["asked"]["read"],
-            "tokens_written": reference[0]["asked"]["written"],
+            "tokens_read_by_requests": reference[0].get("asked", {}).get("read"),
+            "tokens_written": reference[0]["written"],
             "distinct_tokens": least,
             "repeats": repeats,
-        },
-        "systems": {name: row(repetitions, reference, least) for name, repetitions in runs.items()},
-        "growth": {system: growth(measurements, system, size) for system in ("simgym", "generate")},
-        "microseconds_a_turn": {
-            name.removeprefix("overhead "): round(statistics.median(measurement["microseconds"]), 1)
-            for name, measurement in measurements.items()
-            if name.startswith("overhead ")
-        },
-        "process_with_all_roles_over_model_alone": round(
-            measurements["memory shared"]["peak_mb"] / measurements["memory alone"]["peak_mb"], 2
-        ),
+        }
+        result["systems"] = {name: row(repetitions, reference, least) for name, repetitions in runs.items()}
+    if "limits 0" in measurements:
+        result |= phases(measurements, repeats)
+    if "memory shared" in measurements:
+        alone, shared = (measurements[f"memory {what}"]["peak_mb"] for what in ("alone", "shared"))
+        result |= {
+            "growth": {system: growth(measurements, system, size) for system in GROWTH},
+            "microseconds_a_turn": {
+                name.removeprefix("overhead "): round(statistics.median(measurement["microseconds"]), 1)
+                for name, measurement in measurements.items()
+                if name.startswith("overhead ")
+            },
+            "process_with_all_roles_over_model_alone": round(shared / alone, 2),
+        }
+    return result | {
         "environment": {
             **describe_machine(),
             "platform": platform.platform(),
@@ -279,17 +355,21 @@ def put_together(store: Store, size: Size, systems: Sequence[str], repeats: int)
     }
 
 
-def row(repetitions: Sequence[dict[str, Any]], reference: Sequence[dict[str, Any]], least: int) -> dict[str, Any]:
+def row(
+    repetitions: Sequence[dict[str, Any]], reference: Sequence[dict[str, Any]], least: int | None
+) -> dict[str, Any]:
     """One system in all repeats."""
     ratios = [run["seconds"] / mine["seconds"] for run, mine in zip(repetitions, reference, strict=True)]
     differ = [
         sum(own != other for own, other in zip(run["said"], mine["said"], strict=True))
         for run, mine in zip(repetitions, reference, strict=True)
     ]
-    distinct = repetitions[0].get("distinct", least)  # of its own texts, where they are others
+    distinct = repetitions[0].get("distinct") or least  # of its own texts, where they are others
     processed = None if repetitions[0]["processed"] is None else max(run["processed"] for run in repetitions)
     return {
         "seconds": [round(run["seconds"], 1) for run in repetitions],
+        "tokens_written": repetitions[0]["written"],
+        "written_a_second": round(statistics.median(run["written"] / run["seconds"] for run in repetitions), 1),
         "times_as_long_as_simgym": {
             "median": round(statistics.median(ratios), 2),
             "lowest": round(min(ratios), 2),
@@ -299,27 +379,44 @@ def row(repetitions: Sequence[dict[str, Any]], reference: Sequence[dict[str, Any
         "conversations_that_differ": max(differ),
         "tokens_processed": processed,
         "padding": max(run.get("padding", 0) for run in repetitions),
-        "processed_per_distinct": None if processed is None else round(processed / distinct, 3),
+        "processed_per_distinct": None if processed is None or distinct is None else round(processed / distinct, 3),
         "faults": max(run.get("faults", 0) for run in repetitions),
         "peak_mb": max(run["peak_mb"] for run in repetitions),
     }
 
 
+def phases(measurements: dict[str, Any], repeats: int) -> dict[str, Any]:
+    """Tokens a second of each system, and what share they are of the machine's products in float32; medians."""
+
+    def median(kind: str, name: str) -> float:
+        return statistics.median(measurements[f"{kind} {repeat}"][name] for repeat in range(repeats))
+
+    limits = {name: median("limits", name) for name in measurements["limits 0"]}
+    rows = {}
+    for system in (system for system in PHASES if f"phases {system} 0" in measurements):
+        read, written = (median(f"phases {system}", name) for name in ("read_a_second", "written_a_second"))
+        rows[system] = {
+            "read_a_second": round(read, 1),
+            "written_a_second": round(written, 1),
+            "reading_over_float32_products_of_256": round(read / limits["tokens_a_second_at_256"], 2),
+            "writing_over_float32_products_of_16": round(written / limits["tokens_a_second_at_16"], 2),
+        }
+    return {"phases": rows, "machine_float32": {name: round(value, 1) for name, value in limits.items()}}
+
+
 def growth(measurements: dict[str, Any], system: str, size: Size) -> dict[str, Any]:
     """Seconds by number of turns, of each further turn, and the exponent of a power law through them."""
-    runs = {
-        n: [measurement for name, measurement in measurements.items() if name.startswith(f"growth {system} {n} ")]
-        for n in size.growth
-    }
-    seconds = [statistics.mean(run["seconds"] for run in of_length) for of_length in runs.values()]
-    further = np.diff(seconds) / np.diff(size.growth)
+    lengths = [turns for turns in size.growth if turns <= GROWTH[system][1]]
+    runs = [measurements[f"growth {system} {turns}"] for turns in lengths]
+    seconds = [run["seconds"] for run in runs]
+    further = np.diff(seconds) / np.diff(lengths)
     return {
-        "turns": list(size.growth),
+        "turns": lengths,
         "seconds": [round(value, 2) for value in seconds],
         "seconds_a_further_turn": [round(float(value), 2) for value in further],
-        "exponent": round(float(np.polyfit(np.log(size.growth), np.log(seconds), 1)[0]), 2),
-        "tokens_written": [of_length[0].get("written") for of_length in runs.values()],
-        "faults": max(run.get("faults", 0) for of_length in runs.values() for run in of_length),
+        "exponent": round(float(np.polyfit(np.log(lengths), np.log(seconds), 1)[0]), 2),
+        "tokens_written": [run.get("written") for run in runs],
+        "faults": max(run.get("faults", 0) for run in runs),
     }
 
 

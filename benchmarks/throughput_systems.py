@@ -5,6 +5,7 @@ Reads a job as JSON from standard input, writes its result as JSON to standard o
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import hashlib
 import json
@@ -30,6 +31,7 @@ from simgym.simulators import UserTurn
 
 NEW_TOKENS = 24
 """Longest turn of either side."""
+VLLM_SETTINGS = {"dtype": "float32", "context_length": 2048}
 NOTHING = "..."
 """What is said by who says nothing: chats with empty messages are no work to compare."""
 
@@ -121,17 +123,23 @@ def hash_of(said: Any) -> str:
     return hashlib.sha256(json.dumps(plain).encode()).hexdigest()[:16]
 
 
-def converse(system: str, conversations: int, turns: int, address: str | None = None) -> dict[str, Any]:
+def converse(
+    system: str, conversations: int, turns: int, address: str | None = None, model: str = ""
+) -> dict[str, Any]:
     """Hold the conversations with one of the systems."""
     people = users(conversations)
+    if system == "vLLM in process":
+        return with_simgym(people, turns, {"kind": "vllm", "max_batch_size": 16, "kv_cache_gib": 2, **VLLM_SETTINGS})
+    if system.startswith(("vLLM", "llama.cpp")):
+        return with_tasks(people, turns, address or "", model)
     if system.startswith("generate"):
         return with_generate(people, turns, batched=system.endswith("batched"))
     if system.startswith("threads"):
         return with_threads(people, turns, address or "")
-    return with_simgym(people, turns, system.partition(" ")[2] or "float32")
+    return with_simgym(people, turns, {"kind": "transformers", "dtype": system.partition(" ")[2] or "float32"})
 
 
-def with_simgym(people: Sequence[dict[str, str]], turns: int, dtype: str) -> dict[str, Any]:
+def with_simgym(people: Sequence[dict[str, str]], turns: int, settings: dict[str, Any]) -> dict[str, Any]:
     """All in one environment."""
     import gymnasium
 
@@ -139,7 +147,7 @@ def with_simgym(people: Sequence[dict[str, str]], turns: int, dtype: str) -> dic
     from simgym.conversation import INTENT_PREFIX, Message, Scenario
     from simgym.language_models import load_language_model
 
-    model = {"kind": "transformers", "model": DEFAULT_MODEL, "dtype": dtype}
+    model = {"model": DEFAULT_MODEL, **settings}
     sampling = SamplingParams(temperature=0, max_new_tokens=NEW_TOKENS)
     goals = {f"u{number}": person["system"] for number, person in enumerate(people)}
 
@@ -174,8 +182,10 @@ def with_simgym(people: Sequence[dict[str, str]], turns: int, dtype: str) -> dic
     )
     loaded = load_language_model(model)
     loaded.generate([Request((Message("user", "hello"),), sampling)])
-    loaded.clear_cache()
-    before = dataclasses.replace(loaded.stats)
+    if hasattr(loaded, "clear_cache"):
+        loaded.clear_cache()
+    stats = getattr(loaded, "stats", None)  # vLLM's are its own
+    before = None if stats is None else dataclasses.replace(stats)
     reset_peak()
     started = time.perf_counter()
     transcripts = simgym.collect(simgym.LanguageModelAssistant(model, sampling=sampling), env, batch_size=len(people))
@@ -190,11 +200,10 @@ def with_simgym(people: Sequence[dict[str, str]], turns: int, dtype: str) -> dic
         "said": said,
         "asked": {"read": sum(c.prompt_tokens for c in calls), "written": sum(c.completion_tokens for c in calls)},
         "written": sum(call.completion_tokens for call in calls),
-        "processed": loaded.stats.prefill_tokens
-        - before.prefill_tokens
-        + loaded.stats.decode_tokens
-        - before.decode_tokens,
-        "padding": loaded.stats.padding_tokens - before.padding_tokens,
+        "processed": None
+        if before is None
+        else stats.prefill_tokens - before.prefill_tokens + stats.decode_tokens - before.decode_tokens,
+        "padding": 0 if before is None else stats.padding_tokens - before.padding_tokens,
         "distinct": distinct(loaded.tokenizer, calls),
         "faults": sum(not transcript.counts for transcript in transcripts),
     }
@@ -278,6 +287,40 @@ def with_threads(people: Sequence[dict[str, str]], turns: int, address: str) -> 
         "written": used["written"],
         "processed": used["read"] + used["written"] - used["requests"],
     }
+
+
+def with_tasks(people: Sequence[dict[str, str]], turns: int, address: str, model: str) -> dict[str, Any]:
+    """A task for each conversation, over a server that batches what it has."""
+    import openai
+
+    used = {"read": 0, "written": 0}
+
+    async def ask(client: Any, chat: Sequence[tuple[str, str]]) -> str:
+        rows = [{"role": role, "content": text} for role, text in chat]
+        answer = await client.chat.completions.create(
+            model=model, messages=rows, temperature=0.0, max_tokens=NEW_TOKENS
+        )
+        used["read"] += answer.usage.prompt_tokens
+        used["written"] += answer.usage.completion_tokens
+        return (answer.choices[0].message.content or "").strip() or NOTHING
+
+    async def talk_once(client: Any, person: dict[str, str]) -> list[tuple[str, str]]:
+        chat = [("user", person["opening"])]
+        for turn in range(turns):
+            chat.append(("assistant", await ask(client, chat)))
+            if turn < turns - 1:
+                chat.append(("user", await ask(client, [("system", person["system"]), *swapped(chat)])))
+        return chat
+
+    async def talk_all() -> list[list[tuple[str, str]]]:
+        async with openai.AsyncOpenAI(base_url=address, api_key="none", timeout=3600) as client:
+            return await asyncio.gather(*(talk_once(client, person) for person in people))
+
+    reset_peak()
+    started = time.perf_counter()
+    said = asyncio.run(talk_all())
+    seconds = time.perf_counter() - started
+    return {"seconds": seconds, "hash": hash_of(said), "said": said, "written": used["written"], "processed": None}
 
 
 def talk(people: Sequence[dict[str, str]], turns: int, ask: Any) -> list[list[tuple[str, str]]]:
