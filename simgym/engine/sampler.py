@@ -6,9 +6,8 @@ by inverting the cumulative distribution. So what a sequence draws depends on it
 others stand beside it. They meet in one batch only for the arithmetic.
 
 On a CPU, sequence by sequence is fastest. On other devices all are drawn in one call there: only settings and uniform
-numbers go up, and only tokens and their log-probabilities come down, once a step. Both ways find the same token, except
-that tokens of equal probability, which lower precision makes common, are ranked by their ids on a device, so that the
-batch has no part in it.
+numbers go up, and only tokens and their log-probabilities come down, once a step. Both ways find the same token; those
+of equal probability, which lower precision makes common, are ranked by their ids, so that the batch has no part in it.
 """
 
 from __future__ import annotations
@@ -67,15 +66,17 @@ def draw_one_by_one(logits: Tensor, sequences: list[Sequence]) -> Tensor:
     import torch
 
     uniforms = [float(sequence.rng.random()) for sequence in sequences]
-    tokens = logits.argmax(dim=-1).cpu()
+    tokens = torch.empty(len(sequences), dtype=torch.int64)
+    greedy = [row for row, sequence in enumerate(sequences) if sequence.temperature == 0]
+    if greedy:
+        rows = logits if len(greedy) == len(sequences) else logits[greedy]
+        tokens[greedy] = torch.from_numpy(rows.float().cpu().numpy().argmax(-1))  # ten times as fast as torch's
     drawn = [row for row, sequence in enumerate(sequences) if sequence.temperature > 0]
-    if not drawn:
-        return tokens
-    rows = torch.tensor(drawn, device=logits.device)
-    temperatures = torch.tensor([sequences[row].temperature for row in drawn], device=logits.device)
-    scaled = (logits[rows].float() / temperatures[:, None]).cpu()
-    for position, row in enumerate(drawn):
-        tokens[row] = _draw_token(scaled[position], sequences[row].top_p, uniforms[row])
+    if drawn:
+        temperatures = torch.tensor([sequences[row].temperature for row in drawn], device=logits.device)
+        scaled = (logits[drawn].float() / temperatures[:, None]).cpu()
+        for position, row in enumerate(drawn):
+            tokens[row] = _draw_token(scaled[position], sequences[row].top_p, uniforms[row])
     return tokens
 
 
@@ -179,12 +180,12 @@ def _draw_token(logits: Tensor, top_p: float, uniform: float) -> int:
     probabilities = torch.softmax(logits.double(), dim=-1)
     if top_p >= 1:
         return _invert(probabilities.cumsum(-1), uniform)
-    ranked, tokens = probabilities.topk(min(_NUCLEUS_TRY, probabilities.numel()))
-    if ranked.sum() < top_p:
-        ranked, tokens = probabilities.sort(descending=True)
+    # what is less likely than this adds up to less than what the nucleus leaves out
+    tokens = (probabilities >= (1 - top_p) / (2 * probabilities.numel())).nonzero()[:, 0]
+    ranked, order = probabilities[tokens].sort(descending=True, stable=True)
     cumulative = ranked.cumsum(-1)
     size = int((cumulative < top_p).sum()) + 1
-    return int(tokens[_invert(cumulative[:size], uniform)])
+    return int(tokens[order[_invert(cumulative[:size], uniform)]])
 
 
 def _invert(cumulative: Tensor, uniform: float) -> int:
