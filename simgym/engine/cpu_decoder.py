@@ -12,6 +12,7 @@ logits for a few tokens have been compared with the model's own. Results are tho
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -93,7 +94,7 @@ class CpuDecoder:
         cos, sin = self._decoder.rotary_emb(states, position_ids=placement.position_ids)
         half = self._size // 2
         turn = cos[:, :, None], torch.cat([-sin[..., :half], sin[..., half:]], dim=-1)[:, :, None]
-        mask = self._mask(placement.visible)
+        mask = torch.zeros(placement.visible.shape).masked_fill_(~placement.visible, float("-inf"))
         for layer in self._layers:
             attended = self._attention(layer, states.view(count, length, -1), turn, mask, kv_cache)
             if layer.number == len(self._layers) - 1:
@@ -121,20 +122,18 @@ class CpuDecoder:
         keys, values = kv_cache.update(
             turned[:, :, heads:].transpose(1, 2), both[:, :, heads + shared :].transpose(1, 2), layer.number
         )
-        # the heads of a group stand where further tokens would, so that nothing is repeated for them
-        query = turned[:, :, :heads].view(count, length, shared, heads // shared, size).permute(0, 2, 3, 1, 4)
-        folded = query.reshape(count, shared, -1, size)
-        scale = layer.module.self_attn.scaling
-        seen = torch.nn.functional.scaled_dot_product_attention(folded, keys, values, attn_mask=mask, scale=scale)
-        seen = seen.view(count, shared, heads // shared, length, size).permute(0, 3, 1, 2, 4)
-        return seen.reshape(count * length, heads * size)
-
-    def _mask(self, visible: Tensor) -> Tensor:
-        """Of all layers, shape (N, 1, heads of a group * Q, C), in numbers, as attention wants it."""
-        import torch
-
-        mask = torch.zeros(visible.shape, device=visible.device).masked_fill_(~visible, float("-inf"))
-        return mask.repeat(1, 1, self._heads // self._shared, 1)
+        query = turned[:, :, :heads].view(count, length, shared, heads // shared, size)
+        attend = functools.partial(
+            torch.nn.functional.scaled_dot_product_attention,
+            key=keys,
+            value=values,
+            attn_mask=mask,
+            scale=layer.module.self_attn.scaling,
+        )
+        if length == 1:  # the heads of a group stand where further tokens would
+            return attend(query[:, 0]).reshape(count, heads * size)
+        seen = [attend(group.transpose(1, 2)).transpose(1, 2) for group in query.unbind(3)]
+        return torch.stack(seen, dim=3).reshape(count * length, heads * size)
 
     def _refresh(self) -> None:
         """Pack what is not packed yet, or has changed."""

@@ -104,7 +104,9 @@ def can_be_packed(layer: Any) -> bool:
     """Whether this torch and this processor can do it for a layer."""
     import torch
 
-    if not isinstance(layer, torch.nn.Linear) or layer.weight.device.type != "cpu" or not torch.backends.mkldnn.enabled:
+    if not isinstance(layer, torch.nn.Linear) or layer.weight.device.type != "cpu":
+        return False
+    if not (torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled):
         return False
     dtype = layer.weight.dtype
     if dtype == torch.int8:
