@@ -82,7 +82,8 @@ class CpuDecoder:
         linear.append(model.get_output_embeddings())
         if not all(map(can_be_packed, linear)):
             return False
-        return sum(layer.weight.numel() * layer.weight.element_size() for layer in linear) <= max_bytes
+        size: int = sum(layer.weight.numel() * layer.weight.element_size() for layer in linear)
+        return size <= max_bytes
 
     def __call__(self, tokens: Tensor, placement: Placement, kv_cache: KVCache) -> Tensor:
         """Logits after the last token of N slots, shape (N, V); see `ModelRunner.forward`."""
@@ -114,9 +115,8 @@ class CpuDecoder:
         both = layer.qkv(inputs).view(count, length, heads + 2 * shared, size)
         turned = both[:, :, : heads + shared]
         if hasattr(layer.module.self_attn, "q_norm"):
-            norms = layer.module.self_attn.q_norm, layer.module.self_attn.k_norm
-            parts = zip(norms, turned.split([heads, shared], dim=2), strict=True)
-            turned = torch.cat([_normed(norm, part) for norm, part in parts], dim=2)
+            queries = _normed(layer.module.self_attn.q_norm, turned[:, :, :heads])
+            turned = torch.cat([queries, _normed(layer.module.self_attn.k_norm, turned[:, :, heads:])], dim=2)
         cos, sin = turn
         turned = (turned * cos).addcmul_(turned.roll(size // 2, -1), sin)
         keys, values = kv_cache.update(

@@ -106,7 +106,8 @@ def can_be_packed(layer: Any) -> bool:
 
     if not isinstance(layer, torch.nn.Linear) or layer.weight.device.type != "cpu":
         return False
-    if not (torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled):
+    available = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if not (available and torch.backends.mkldnn.enabled):
         return False
     dtype = layer.weight.dtype
     if dtype == torch.int8:
