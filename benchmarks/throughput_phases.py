@@ -44,11 +44,11 @@ def phases(
         started = time.perf_counter()
         ask(prompts, tokens)
         seconds.append(time.perf_counter() - started)
-    read, both = seconds
+    reading, reading_and_writing = seconds
     return {
         "seconds": seconds,
-        "read_a_second": PROMPTS * length / read,
-        "written_a_second": PROMPTS * written / max(both - read, 1e-9),
+        "read_a_second": PROMPTS * length / reading,
+        "written_a_second": PROMPTS * written / max(reading_and_writing - reading, 1e-9),
     }
 
 

@@ -136,10 +136,10 @@ def _wait_for(serving: Serving, process: subprocess.Popen[bytes]) -> None:
 
 def _session(leader: int) -> list[int]:
     """Processes that a server has started, itself included."""
-    found = []
+    processes = []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             fields = (folder / "stat").read_text().rpartition(")")[2].split()
             if int(fields[3]) == leader and fields[0] != "Z":  # session, state
-                found.append(int(folder.name))
-    return found
+                processes.append(int(folder.name))
+    return processes

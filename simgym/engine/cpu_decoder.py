@@ -112,15 +112,15 @@ class CpuDecoder:
         count, length, width = states.shape
         heads, shared, size = self._heads, self._shared, self._size
         inputs = _normed(layer.module.input_layernorm, states.view(-1, width))
-        both = layer.qkv(inputs).view(count, length, heads + 2 * shared, size)
-        turned = both[:, :, : heads + shared]
+        projected = layer.qkv(inputs).view(count, length, heads + 2 * shared, size)
+        turned = projected[:, :, : heads + shared]
         if hasattr(layer.module.self_attn, "q_norm"):
             queries = _normed(layer.module.self_attn.q_norm, turned[:, :, :heads])
             turned = torch.cat([queries, _normed(layer.module.self_attn.k_norm, turned[:, :, heads:])], dim=2)
         cos, sin = turn
         turned = (turned * cos).addcmul_(turned.roll(size // 2, -1), sin)
         keys, values = kv_cache.update(
-            turned[:, :, heads:].transpose(1, 2), both[:, :, heads + shared :].transpose(1, 2), layer.number
+            turned[:, :, heads:].transpose(1, 2), projected[:, :, heads + shared :].transpose(1, 2), layer.number
         )
         query = turned[:, :, :heads].view(count, length, shared, heads // shared, size)
         attend = functools.partial(
