@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +13,9 @@ from simgym.cli.completion import complete_judge
 from simgym.cli.terminal import facts, format_estimate, plain, print_json, say_nothing_to_do, shown, stderr, stdout
 from simgym.errors import ConfigurationError
 from simgym.extras import require_extra
+
+if TYPE_CHECKING:
+    from simgym.evaluation.judge_validation import Validation
 
 judge = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Judges: validate them on pairs of answers.")
 
@@ -93,8 +97,7 @@ def validate(
         validations.append(summarise(name, loaded.fingerprint(), verdicts[name], again, seed=seed))
     agreements = {
         f"{first} and {second}": judge_agreement(verdicts[first], verdicts[second], seed=seed)
-        for number, first in enumerate(names)
-        for second in names[number + 1 :]
+        for first, second in itertools.combinations(names, 2)
     }
     value = {
         "pairs": len(chosen),
@@ -107,33 +110,33 @@ def validate(
         print_json(value)
         return
     for validation in validations:
-        rows = [
-            ("accuracy", format_estimate(validation.accuracy)),
-            ("length-balanced", format_estimate(validation.length_balanced)),
-        ]
-        for subset, estimate in validation.by_subset.items():
-            rows.append(
-                (
-                    f"against {subset}",
-                    f"{format_estimate(estimate)}; length alone {validation.length_alone[subset]:.2f}",
-                )
-            )
-        rows.append(("length alone", f"{validation.length_alone['all']:.2f}"))
-        if validation.position_consistency is not None:
-            rows.append(("same in both orders", format_estimate(validation.position_consistency)))
-        if validation.retest_same is not None:
-            rows.append(("same a second time", f"{validation.retest_same:.2f}"))
-        rows.append(("failed", ", ".join(f"{count} {kind}" for kind, count in validation.faults.items()) or "none"))
-        stdout().print(shown(validation.judge, "bold"))
-        stdout().print(facts(rows))
+        _show(validation.judge, _validation_rows(validation))
     for pair, figures in agreements.items():
-        rows = [
-            ("agreement", format_estimate(figures.raw)),
-            ("kappa", format_estimate(figures.kappa)),
-            ("alpha", format_estimate(figures.alpha)),
-        ]
-        stdout().print(shown(pair, "bold"))
-        stdout().print(facts(rows))
+        estimates = {"agreement": figures.raw, "kappa": figures.kappa, "alpha": figures.alpha}
+        _show(pair, [(name, format_estimate(estimate)) for name, estimate in estimates.items()])
+
+
+def _validation_rows(validation: Validation) -> list[tuple[str, str]]:
+    """What a judge got right, as names and values."""
+    rows = [
+        ("accuracy", format_estimate(validation.accuracy)),
+        ("length-balanced", format_estimate(validation.length_balanced)),
+    ]
+    for subset, estimate in validation.by_subset.items():
+        alone = validation.length_alone[subset]
+        rows.append((f"against {subset}", f"{format_estimate(estimate)}; length alone {alone:.2f}"))
+    rows.append(("length alone", f"{validation.length_alone['all']:.2f}"))
+    if validation.position_consistency is not None:
+        rows.append(("same in both orders", format_estimate(validation.position_consistency)))
+    if validation.retest_same is not None:
+        rows.append(("same a second time", f"{validation.retest_same:.2f}"))
+    rows.append(("failed", ", ".join(f"{count} {kind}" for kind, count in validation.faults.items()) or "none"))
+    return rows
+
+
+def _show(title: str, rows: list[tuple[str, str]]) -> None:
+    stdout().print(shown(title, "bold"))
+    stdout().print(facts(rows))
 
 
 @options.with_bundles

@@ -131,16 +131,18 @@ def score(
             batch_size=batch_size,
             advance=advance,
         )
-    summaries: dict[str, Summary] = {}
     if protocol == "checklist":
-        summaries["items satisfied"] = results.checklist_share(chosen, rows)
+        summaries = {"items satisfied": results.checklist_share(chosen, rows)}
     elif protocol == "score":
-        summaries["WB-Score"] = results.wb_score(bench.graded(chosen, rows), official=official, seed=seed)
+        summaries = {"WB-Score": results.wb_score(bench.graded(chosen, rows), official=official, seed=seed)}
     else:
-        for penalty in results.PENALTIES:
-            title = "WB-Reward" if penalty is None else f"WB-Reward, K = {penalty}"
-            pairs = bench.compared(chosen, rows)
-            summaries[title] = results.wb_reward(pairs, penalty=penalty, official=official, seed=seed)
+        pairs = bench.compared(chosen, rows)
+        summaries = {
+            "WB-Reward" if penalty is None else f"WB-Reward, K = {penalty}": results.wb_reward(
+                pairs, penalty=penalty, official=official, seed=seed
+            )
+            for penalty in results.PENALTIES
+        }
     value = {
         "protocol": protocol,
         "official": official,

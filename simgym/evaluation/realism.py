@@ -32,6 +32,28 @@ from simgym.statistics.resampling import Rows, bootstrap_statistic
 
 NO_LIKELIHOOD = "the model's likelihoods are not available"
 NO_OPENINGS = "writes no openings"
+_METRICS = {
+    "bits_per_byte": ("bits per byte of human turns", "lower"),
+    "perplexity": ("perplexity per token of human turns", "lower"),
+    "classifier_auc": ("classifier AUC, human or simulated", "0.5"),
+    "classifier_auc_control": ("classifier AUC, one half or the other (control)", "0.5"),
+    "words_per_turn": ("words per turn", "like people"),
+    "length_divergence": ("turn length, divergence (bits)", "lower"),
+    "type_token_ratio": (f"different words per word, window {metrics.WINDOW}", "like people"),
+    "word_divergence": ("words used, divergence (bits)", "lower"),
+    "first_turn_diversity": ("first turns, mean difference of two", "like people"),
+    "intent_in_first_turn": ("intent revealed in the first turn", "like people"),
+    "intent_in_later_turn": ("intent newly revealed in a later turn", "like people"),
+    "intent_adherence": ("nearer to own intent than to another", "like people"),
+    "leaves": ("leaves, share of later moments", "like people"),
+    "termination_precision": ("leaving where people left, precision", "higher"),
+    "termination_recall": ("leaving where people left, recall", "higher"),
+    "termination_f1": ("leaving where people left, F1", "higher"),
+    "role_adherence": ("stays in the user's role, readable first attempts", "higher"),
+    "first_attempt_faults": ("invalid first attempts", "lower"),
+    "lasting_faults": ("no usable turn after all attempts", "lower"),
+}
+"""Title and aim of each row, see `MetricRow`; those of lexical diversity are in `lexical`."""
 _HALVINGS = 10
 """Random halvings of the people's turns over which their own classifier AUC is averaged."""
 _OF_A_TEXT = (FaultKind.ROLE_FLIP, FaultKind.INTENT_COPIED, FaultKind.REPEATED)
@@ -133,8 +155,8 @@ class _Comparison:
             self._statistic("perplexity", lambda rows: math.exp(ratio("tokens")(rows)), people) if known else None
         )
         return (
-            MetricRow("bits_per_byte", "bits per byte of human turns", "lower", bits, None, why),
-            MetricRow("perplexity", "perplexity per token of human turns", "lower", per_token, None, why),
+            _row("bits_per_byte", bits, None, why),
+            _row("perplexity", per_token, None, why),
         )
 
     def naturalness(self) -> tuple[MetricRow, ...]:
@@ -144,20 +166,8 @@ class _Comparison:
         """
         people = self._auc_of_halves("auc halves", self.human)
         return (
-            MetricRow(
-                "classifier_auc",
-                "classifier AUC, human or simulated",
-                "0.5",
-                self._auc("auc", self.human, self.simulated),
-                people,
-            ),
-            MetricRow(
-                "classifier_auc_control",
-                "classifier AUC, one half or the other (control)",
-                "0.5",
-                self._auc_of_halves("auc halves simulated", self.simulated),
-                people,
-            ),
+            _row("classifier_auc", self._auc("auc", self.human, self.simulated), people),
+            _row("classifier_auc_control", self._auc_of_halves("auc halves simulated", self.simulated), people),
         )
 
     def length(self) -> tuple[MetricRow, ...]:
@@ -170,17 +180,9 @@ class _Comparison:
             return self._divergence(what, first, second, _length_bins(first.texts), _length_bins(second.texts))
 
         return (
-            MetricRow(
-                "words_per_turn",
-                "words per turn",
-                "like people",
-                mean("words", self.simulated),
-                mean("words human", self.human),
-            ),
-            MetricRow(
+            _row("words_per_turn", mean("words", self.simulated), mean("words human", self.human)),
+            _row(
                 "length_divergence",
-                "turn length, divergence (bits)",
-                "lower",
                 divergence("length", self.halves[0], self.second_half),
                 divergence("length halves", *self.halves),
             ),
@@ -199,17 +201,9 @@ class _Comparison:
             return self._divergence(what, first, second, *metrics.word_histograms(first.texts, second.texts))
 
         return (
-            MetricRow(
-                "type_token_ratio",
-                f"different words per word, window {metrics.WINDOW}",
-                "like people",
-                ratio("mattr", self.simulated),
-                ratio("mattr human", self.human),
-            ),
-            MetricRow(
+            _row("type_token_ratio", ratio("mattr", self.simulated), ratio("mattr human", self.human)),
+            _row(
                 "word_divergence",
-                "words used, divergence (bits)",
-                "lower",
                 divergence("words", self.halves[0], self.second_half),
                 divergence("words halves", *self.halves),
             ),
@@ -243,18 +237,11 @@ class _Comparison:
         said = _Said([turn.text for _, turn in own], [moment.person for moment in moments])
         human = _Said([moment.said or "" for moment in human_moments], [moment.person for moment in human_moments])
         return (
-            MetricRow(
-                "first_turn_diversity",
-                "first turns, mean difference of two",
-                "like people",
-                self._pairwise("diversity", said),
-                self._pairwise("diversity human", human),
-                why,
+            _row(
+                "first_turn_diversity", self._pairwise("diversity", said), self._pairwise("diversity human", human), why
             ),
-            MetricRow(
+            _row(
                 "intent_in_first_turn",
-                "intent revealed in the first turn",
-                "like people",
                 self._revealed("first", moments, said),
                 self._revealed("first human", human_moments, human),
                 why,
@@ -264,17 +251,13 @@ class _Comparison:
     def intent(self) -> tuple[MetricRow, ...]:
         """What of the intent later turns add, and whether they fit their own intent better than another."""
         return (
-            MetricRow(
+            _row(
                 "intent_in_later_turn",
-                "intent newly revealed in a later turn",
-                "like people",
                 self._revealed("later", self.moments, self.simulated),
                 self._revealed("later human", self.human_moments, self.human),
             ),
-            MetricRow(
+            _row(
                 "intent_adherence",
-                "nearer to own intent than to another",
-                "like people",
                 self._adherence("adherence", self.moments, self.simulated),
                 self._adherence("adherence human", self.human_moments, self.human),
             ),
@@ -301,18 +284,12 @@ class _Comparison:
             return lambda rows: float((weights * gone)[rows].sum() / weights[rows].sum())
 
         return (
-            MetricRow(
-                "leaves",
-                "leaves, share of later moments",
-                "like people",
-                self._statistic("leaves", rate(leaves), people),
-                self._statistic("left", rate(left), people),
+            _row(
+                "leaves", self._statistic("leaves", rate(leaves), people), self._statistic("left", rate(left), people)
             ),
             *(
-                MetricRow(
+                _row(
                     f"termination_{of}",
-                    f"leaving where people left, {of.upper() if of == 'f1' else of}",
-                    "higher",
                     self._statistic(of, share(of), people),
                     None,
                     "" if leaves.any() or of != "precision" else "never leaves",
@@ -336,10 +313,8 @@ class _Comparison:
             return self._mean(title, [float(flag) for flag in flags], whose)
 
         return (
-            MetricRow(
+            _row(
                 "role_adherence",
-                "stays in the user's role, readable first attempts",
-                "higher",
                 rate(
                     "role",
                     [kind is not FaultKind.ROLE_FLIP for _, kind in readable],
@@ -347,20 +322,12 @@ class _Comparison:
                 ),
                 rate("role human", [kind is not FaultKind.ROLE_FLIP for kind in human], human_people),
             ),
-            MetricRow(
+            _row(
                 "first_attempt_faults",
-                "invalid first attempts",
-                "lower",
                 rate("first faults", [turn.first_fault is not None for _, turn in asked], people),
                 rate("faults human", [kind is not None for kind in human], human_people),
             ),
-            MetricRow(
-                "lasting_faults",
-                "no usable turn after all attempts",
-                "lower",
-                rate("lasting faults", [turn.fault is not None for _, turn in asked], people),
-                None,
-            ),
+            _row("lasting_faults", rate("lasting faults", [turn.fault is not None for _, turn in asked], people)),
         )
 
     def _seed(self, what: str) -> int:
@@ -450,6 +417,10 @@ def _auc_of_halves(what: str, texts: tuple[str, ...], people: tuple[str, ...], s
     # ten times the work of any other figure, so fewer resamples
     interval_seed = derive_seed(seed, "realism interval", what)
     return bootstrap_statistic(statistic, people, seed=interval_seed, resamples=min(resamples, 199), bounds=(0.0, 1.0))
+
+
+def _row(name: str, simulated: Estimate | None, human: Estimate | None = None, why_not: str = "") -> MetricRow:
+    return MetricRow(name, *_METRICS[name], simulated, human, why_not)
 
 
 def _length_bins(texts: Sequence[str]) -> Floats:
