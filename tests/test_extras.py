@@ -8,7 +8,7 @@ import pytest
 
 from simgym import extras
 from simgym.errors import ConfigurationError, MissingDependency
-from simgym.evaluation import evaluate_matrix
+from simgym.evaluation import MatrixRun
 from simgym.extras import list_packages, missing_packages, optional_import, require_extra
 
 
@@ -53,9 +53,9 @@ def test_a_matrix_that_needs_an_extra_is_refused_before_its_first_conversation(w
     assistants = {"a": LanguageModelAssistant("scripted:seed")}
     options = {"model": "scripted:seed"}  # and the default judge
     with pytest.raises(MissingDependency, match=r"simgym\[local\]"):
-        evaluate_matrix(
+        MatrixRun(
             assistants, ["UserSim-RolePlayOpening-v0"], scenarios, folder=tmp_path / "m", env_options=options
-        )
+        ).run()
     assert list(tmp_path.iterdir()) == []
 
 

@@ -9,7 +9,7 @@ from simgym.evaluation.behaviours import Behaviours, compare_behaviours
 from simgym.evaluation.config import ExperimentConfig
 from simgym.evaluation.curves import Curve, read_curve
 from simgym.evaluation.judge_validation import Validation, judge_agreement, judge_pairs, read_pairs, validate
-from simgym.evaluation.matrix import Cell, Matrix, evaluate_matrix
+from simgym.evaluation.matrix import Cell, Matrix, MatrixRun
 from simgym.evaluation.plan import Plan, read_plan
 from simgym.evaluation.realism import score_realism
 from simgym.evaluation.reference import Moment, Reference, load_reference, make_reference
@@ -30,7 +30,7 @@ __all__ = [
     # the generalization matrix
     "Matrix",
     "Cell",
-    "evaluate_matrix",
+    "MatrixRun",
     "Comparisons",
     "compare_cells",
     "Contrast",

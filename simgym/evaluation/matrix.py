@@ -131,7 +131,7 @@ class CellCollector(Protocol):
 
 
 class MatrixRun:
-    """A planned matrix: its environments are made, its plan is known, and nothing has been held."""
+    """A planned matrix: its environments are made, its plan is known, and nothing has been run."""
 
     def __init__(
         self,
@@ -144,7 +144,21 @@ class MatrixRun:
         env_options: Mapping[str, object] | None = None,
         simulator_options: Mapping[str, Mapping[str, object]] | None = None,
     ) -> None:
-        """Plan; the arguments and errors are those of `evaluate_matrix`."""
+        """Plan.
+
+        Args:
+            assistants: By name, row by row.
+            simulators: Environment ids, column by column.
+            scenarios: Run in this order; every cell sees each once, with the same seed as in every other cell.
+            folder: Gets `plan.json` and `transcripts/`, and is resumed from there.
+            seed: Decides everything random.
+            env_options: Further arguments of every environment, e.g. `max_turns`, `judge`.
+            simulator_options: Further arguments of the simulators, by environment id.
+
+        Raises:
+            ConfigurationError: an axis is empty, an id is unknown, a column cannot play a scenario, or two names give
+                the same file.
+        """
         if not assistants or not simulators or not scenarios:
             raise ConfigurationError("The matrix needs at least one assistant, one simulator and one scenario.")
         self.assistants = dict(assistants)
@@ -227,44 +241,45 @@ class MatrixRun:
         collector: CellCollector = collect_jobs,
         retried_faults: Iterable[str] = (),
     ) -> Matrix:
-        """Run what is missing, and put the matrix together; the arguments and errors are those of `evaluate_matrix`.
+        """Run what is missing, and put the matrix together.
+
+        Args:
+            batch_size: Conversations that run at the same time.
+            progress: Called with assistant, simulator and transcript of each completed conversation. None: a bar in a
+                notebook, nothing elsewhere; False: nothing.
+            budget: Counts what the conversations cost, and ends the run at its limit.
+            collector: Runs the conversations; default: in this process, cell by cell.
+            retried_faults: Kinds of faults whose stored conversations are run again; those of outages always are.
 
         Raises:
+            ConfigurationError: the folder holds another experiment.
+            BudgetReached: the budget's limit is reached; the same call with a higher one goes on.
+            ServerUnavailable: a model's server does not answer; the same call goes on when it is back.
             OutputInUse: another process is writing the folder.
         """
         kinds = check_fault_kinds(retried_faults)
         bar = notebook_bar() if progress is None else None
         if bar is not None:
             progress = functools.partial(_advance, bar)
-        with lock_output(self.folder, folder=True), showing(bar, len(self.paths) * len(self.scenarios)):
-            return self._run(batch_size, progress or None, budget, collector, kinds)
-
-    def _run(
-        self,
-        batch_size: int,
-        progress: Callable[[str, str, Transcript], None] | None,
-        budget: Budget | None,
-        collector: CellCollector,
-        retried_faults: frozenset[str],
-    ) -> Matrix:
-        keep_plan(self.plan, self.folder)
-        if budget is not None:
-            count_earlier(budget, itertools.chain(*self.stored().values()), self.folder)
         jobs = [
             Job(
                 self.assistants[row],
                 self.envs[column],
                 self.folder / path,
-                functools.partial(progress, row, column) if progress is not None else None,
-                retried_faults,
+                functools.partial(progress, row, column) if progress else None,
+                kinds,
             )
             for (row, column), path in self.paths.items()
         ]
-        try:
-            collected = collector(jobs, seed=self.seed, batch_size=batch_size, budget=budget)
-        finally:
+        with lock_output(self.folder, folder=True), showing(bar, len(self.paths) * len(self.scenarios)):
+            keep_plan(self.plan, self.folder)
             if budget is not None:
-                keep_unwritten(budget, itertools.chain(*self.stored().values()), self.folder)
+                count_earlier(budget, itertools.chain(*self.stored().values()), self.folder)
+            try:
+                collected = collector(jobs, seed=self.seed, batch_size=batch_size, budget=budget)
+            finally:
+                if budget is not None:
+                    keep_unwritten(budget, itertools.chain(*self.stored().values()), self.folder)
         transcripts = dict(zip(self.paths, collected, strict=True))
         return Matrix(
             cells=tuple(
@@ -278,58 +293,6 @@ class MatrixRun:
             },
             plan_hash=self.plan.hash,
         )
-
-
-def evaluate_matrix(
-    assistants: Mapping[str, Assistant],
-    simulators: Sequence[str],
-    scenarios: Sequence[Scenario],
-    *,
-    folder: str | Path,
-    seed: int = 0,
-    batch_size: int = 32,
-    env_options: Mapping[str, object] | None = None,
-    simulator_options: Mapping[str, Mapping[str, object]] | None = None,
-    progress: Callable[[str, str, Transcript], None] | Literal[False] | None = None,
-    budget: Budget | None = None,
-    collector: CellCollector = collect_jobs,
-    retried_faults: Iterable[str] = (),
-) -> Matrix:
-    """Fill the matrix; every cell sees each scenario once, with the same seed as in every other cell.
-
-    Args:
-        assistants: By name, row by row.
-        simulators: Environment ids, column by column.
-        scenarios: Held in this order.
-        folder: Gets `plan.json` and `transcripts/`, and is resumed from there.
-        seed: Decides everything random.
-        batch_size: Conversations held at the same time.
-        env_options: Further arguments of every environment, e.g. `max_turns`, `judge`.
-        simulator_options: Further arguments of the simulators, by environment id.
-        progress: Called with assistant, simulator and transcript of each finished conversation. None: a bar in a
-            notebook, nothing elsewhere; False: nothing.
-        budget: Counts what the conversations cost, and ends the run at its limit.
-        collector: Runs the conversations; default: in this process, cell by cell.
-        retried_faults: Kinds of faults whose stored conversations are run again; those of outages always are.
-
-    Raises:
-        ConfigurationError: an axis is empty, an id is unknown, two names give the same file, or the folder holds
-            another experiment.
-        BudgetReached: the budget's limit is reached; the same call with a higher one goes on.
-        ServerUnavailable: a model's server does not answer; the same call goes on when it is back.
-    """
-    run = MatrixRun(
-        assistants,
-        simulators,
-        scenarios,
-        folder=folder,
-        seed=seed,
-        env_options=env_options,
-        simulator_options=simulator_options,
-    )
-    return run.run(
-        batch_size=batch_size, progress=progress, budget=budget, collector=collector, retried_faults=retried_faults
-    )
 
 
 def _advance(bar: NotebookBar, row: str, column: str, transcript: Transcript) -> None:

@@ -6,7 +6,7 @@ import simgym  # noqa: F401  # registers the environments
 from simgym.assistants import LanguageModelAssistant
 from simgym.conversation import Scenario
 from simgym.errors import ConfigurationError
-from simgym.evaluation import evaluate_matrix
+from simgym.evaluation import MatrixRun
 
 OPTIONS = {"judge": "relevance", "judge_model": "scripted:echo", "max_turns": 2}
 COLUMNS = ["UserSim-Replay-v0", "UserSim-RolePlayOpening-v0"]
@@ -14,10 +14,10 @@ COLUMNS = ["UserSim-Replay-v0", "UserSim-RolePlayOpening-v0"]
 
 def run(folder, scenarios, names=("one", "two"), **options):
     assistants = {name: LanguageModelAssistant(f"scripted:I am {name}") for name in names}
-    return evaluate_matrix(
+    return MatrixRun(
         assistants, COLUMNS, scenarios, folder=folder, seed=5,
-        env_options={**OPTIONS, "model": "scripted:seed"}, **options,
-    )  # fmt: skip
+        env_options={**OPTIONS, "model": "scripted:seed"},
+    ).run(**options)  # fmt: skip
 
 
 def test_every_cell_holds_the_same_scenarios_with_the_same_seeds(scenarios, tmp_path):
@@ -48,7 +48,7 @@ def test_empty_axes_unknown_ids_and_colliding_names_are_refused(scenarios, tmp_p
     with pytest.raises(ConfigurationError, match="same file name"):
         run(tmp_path, scenarios, names=("a b", "a-b"))
     with pytest.raises(ConfigurationError, match=r"UserSim-RolePlay-v0"):
-        evaluate_matrix({"x": LanguageModelAssistant("scripted:x")}, ["UserSim-Nobody-v0"], scenarios, folder=tmp_path)
+        MatrixRun({"x": LanguageModelAssistant("scripted:x")}, ["UserSim-Nobody-v0"], scenarios, folder=tmp_path)
 
 
 def test_a_column_that_cannot_play_the_scenarios_is_refused_before_anything_is_held(scenarios, tmp_path):
@@ -56,7 +56,5 @@ def test_a_column_that_cannot_play_the_scenarios_is_refused_before_anything_is_h
     env_options = {**OPTIONS, "model": "scripted:seed"}
     columns = ["UserSim-RolePlayOpening-v0", "UserSim-Replay-v0"]
     with pytest.raises(ConfigurationError, match="no recorded user turns"):
-        evaluate_matrix(
-            {"x": LanguageModelAssistant("scripted:x")}, columns, bare, folder=tmp_path, env_options=env_options
-        )
+        MatrixRun({"x": LanguageModelAssistant("scripted:x")}, columns, bare, folder=tmp_path, env_options=env_options)
     assert not list(tmp_path.rglob("*.jsonl"))

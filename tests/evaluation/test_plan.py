@@ -13,9 +13,8 @@ import pytest
 import simgym  # noqa: F401  # registers the environments
 from simgym.assistants import LanguageModelAssistant
 from simgym.errors import BudgetReached, ConfigurationError, MalformedFile
-from simgym.evaluation import evaluate_matrix, read_plan
+from simgym.evaluation import MatrixRun, read_plan
 from simgym.evaluation.forecast import forecast
-from simgym.evaluation.matrix import MatrixRun
 from simgym.rollout import Budget, Price
 from simgym.transcripts import read_transcripts
 
@@ -39,10 +38,10 @@ def hashes(folder):
 
 
 def test_a_scenario_that_kept_its_id_and_changed_is_refused(scenarios, tmp_path):
-    evaluate_matrix(**arguments(tmp_path, scenarios))
+    MatrixRun(**arguments(tmp_path, scenarios)).run()
     changed = [replace(scenarios[0], opening="Something else entirely"), *scenarios[1:]]
     with pytest.raises(ConfigurationError, match=f"scenario '{scenarios[0].id}'"):
-        evaluate_matrix(**arguments(tmp_path, changed))
+        MatrixRun(**arguments(tmp_path, changed)).run()
 
 
 @pytest.mark.parametrize(
@@ -59,16 +58,16 @@ def test_a_scenario_that_kept_its_id_and_changed_is_refused(scenarios, tmp_path)
     ],
 )
 def test_another_experiment_is_refused_before_anything_is_held(scenarios, tmp_path, changes, said):
-    evaluate_matrix(**arguments(tmp_path, scenarios[:1]))
+    MatrixRun(**arguments(tmp_path, scenarios[:1])).run()
     before = hashes(tmp_path)
     with pytest.raises(ConfigurationError, match=said):
-        evaluate_matrix(**arguments(tmp_path, scenarios, **changes))
+        MatrixRun(**arguments(tmp_path, scenarios, **changes)).run()
     assert hashes(tmp_path) == before
 
 
 def test_a_run_may_grow_and_its_plan_with_it(scenarios, tmp_path):
-    small = evaluate_matrix(**arguments(tmp_path, scenarios[:2], simulators=COLUMNS[:1]))
-    large = evaluate_matrix(**arguments(tmp_path, scenarios))
+    small = MatrixRun(**arguments(tmp_path, scenarios[:2], simulators=COLUMNS[:1])).run()
+    large = MatrixRun(**arguments(tmp_path, scenarios)).run()
     assert [transcript.content_hash() for transcript in small.transcripts["one", COLUMNS[0]]] == [
         transcript.content_hash() for transcript in large.transcripts["one", COLUMNS[0]][:2]
     ]
@@ -81,23 +80,23 @@ def test_a_run_may_grow_and_its_plan_with_it(scenarios, tmp_path):
 def test_a_plan_that_cannot_be_read_is_refused(scenarios, tmp_path):
     (tmp_path / "plan.json").write_text('{"schema_version": 99}')
     with pytest.raises(MalformedFile, match="99"):
-        evaluate_matrix(**arguments(tmp_path, scenarios))
+        MatrixRun(**arguments(tmp_path, scenarios)).run()
 
 
 def test_a_budget_stops_the_run_keeps_what_was_held_and_counts_it_when_it_goes_on(scenarios, tmp_path):
     whole = Budget(prices={"user": Price(1.0, 2.0)})
-    evaluate_matrix(**arguments(tmp_path / "whole", scenarios), budget=whole, batch_size=1)
+    MatrixRun(**arguments(tmp_path / "whole", scenarios)).run(budget=whole, batch_size=1)
     limited = Budget(max_tokens=whole.tokens // 2)
     with pytest.raises(BudgetReached, match="its limit is"):
-        evaluate_matrix(**arguments(tmp_path / "limited", scenarios), budget=limited, batch_size=1)
+        MatrixRun(**arguments(tmp_path / "limited", scenarios)).run(budget=limited, batch_size=1)
     assert whole.tokens // 2 <= limited.tokens < whole.tokens
     completed = sum(len(hashe) for hashe in hashes(tmp_path / "limited").values())
     assert 0 < completed < 4 * len(scenarios)
     again = Budget(max_tokens=whole.tokens // 2)
     with pytest.raises(BudgetReached):
-        evaluate_matrix(**arguments(tmp_path / "limited", scenarios), budget=again, batch_size=1)
+        MatrixRun(**arguments(tmp_path / "limited", scenarios)).run(budget=again, batch_size=1)
     assert sum(len(hashe) for hashe in hashes(tmp_path / "limited").values()) == completed
-    evaluate_matrix(**arguments(tmp_path / "limited", scenarios), budget=Budget(), batch_size=1)
+    MatrixRun(**arguments(tmp_path / "limited", scenarios)).run(budget=Budget(), batch_size=1)
     assert hashes(tmp_path / "limited") == hashes(tmp_path / "whole")
 
 
@@ -106,16 +105,16 @@ def test_what_a_later_cell_holds_already_counts_before_anything_begins(scenarios
     stored = [transcript for path in tmp_path.rglob("*.jsonl") for transcript in read_transcripts(path)]
     used = sum(sum(numbers.values()) for transcript in stored for numbers in transcript.tokens().values())
     with pytest.raises(BudgetReached):
-        evaluate_matrix(**arguments(tmp_path, scenarios), budget=Budget(max_tokens=used))
+        MatrixRun(**arguments(tmp_path, scenarios)).run(budget=Budget(max_tokens=used))
     assert sum(len(hashe) for hashe in hashes(tmp_path).values()) == 4
     all_of_it = Budget()
-    evaluate_matrix(**arguments(tmp_path, scenarios), budget=all_of_it)
+    MatrixRun(**arguments(tmp_path, scenarios)).run(budget=all_of_it)
     assert all_of_it.tokens == sum(sum(token) for token in _tokens(tmp_path))
 
 
 def test_cost_is_tokens_times_price(scenarios, tmp_path):
     budget = Budget(max_cost=1e9, prices={"user": Price(3.0, 5.0)})
-    matrix = evaluate_matrix(**arguments(tmp_path, scenarios), budget=budget)
+    matrix = MatrixRun(**arguments(tmp_path, scenarios)).run(budget=budget)
     read = sum(cell.tokens["user"]["prompt"] for cell in matrix.cells if "user" in cell.tokens)
     written = sum(cell.tokens["user"]["completion"] for cell in matrix.cells if "user" in cell.tokens)
     assert budget.cost == pytest.approx((3.0 * read + 5.0 * written) / 1e6)
@@ -155,7 +154,7 @@ import json, sys, time
 import simgym
 from simgym.assistants import AssistantTurn
 from simgym.conversation import read_scenarios
-from simgym.evaluation import evaluate_matrix
+from simgym.evaluation import MatrixRun
 
 class Slow:
     def __init__(self, word):
@@ -166,11 +165,11 @@ class Slow:
     def fingerprint(self):
         return {"word": self.word}
 
-evaluate_matrix(
+MatrixRun(
     {"one": Slow("yes"), "two": Slow("no")}, ["UserSim-Replay-v0", "UserSim-RolePlayOpening-v0"],
-    read_scenarios(sys.argv[2]), folder=sys.argv[1], seed=5, batch_size=2,
+    read_scenarios(sys.argv[2]), folder=sys.argv[1], seed=5,
     env_options={"judge": "relevance", "judge_model": "scripted:echo", "max_turns": 2, "model": "scripted:seed"},
-)
+).run(batch_size=2)
 """
 
 

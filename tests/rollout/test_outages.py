@@ -6,7 +6,7 @@ import pytest
 
 from simgym.assistants import AssistantTurn, LanguageModelAssistant
 from simgym.errors import ServerUnavailable, UnknownName
-from simgym.evaluation import evaluate_matrix
+from simgym.evaluation import MatrixRun
 from simgym.evaluation.matrix import make_env
 from simgym.evaluation.rescore import rescore
 from simgym.faults import Fault, FaultKind
@@ -115,10 +115,10 @@ def test_one_request_that_a_living_server_cannot_answer_does_not_end_a_run(scena
 
 
 def test_a_matrix_and_new_judgements_pause_likewise(scenarios, tmp_path):
-    evaluate = {"scenarios": scenarios, "folder": tmp_path / "m", "env_options": OPTIONS, "batch_size": 2}
+    evaluate = {"scenarios": scenarios, "folder": tmp_path / "m", "env_options": OPTIONS}
     with pytest.raises(ServerUnavailable):
-        evaluate_matrix({"a": Served(lambda call: call >= 4)}, [COLUMN], **evaluate)
-    matrix = evaluate_matrix({"a": Served(lambda call: False)}, [COLUMN], **evaluate)
+        MatrixRun({"a": Served(lambda call: call >= 4)}, [COLUMN], **evaluate).run(batch_size=2)
+    matrix = MatrixRun({"a": Served(lambda call: False)}, [COLUMN], **evaluate).run(batch_size=2)
     assert matrix.cells[0].counted == 6
     source = next((tmp_path / "m" / "transcripts").glob("*.jsonl"))
 

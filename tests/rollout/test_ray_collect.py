@@ -10,7 +10,7 @@ import pytest
 import simgym  # noqa: F401  # registers the environments
 from simgym.assistants import LanguageModelAssistant
 from simgym.errors import BudgetReached, ConfigurationError
-from simgym.evaluation import evaluate_matrix
+from simgym.evaluation import MatrixRun
 from simgym.evaluation.matrix import make_env
 from simgym.language_models import SamplingParams
 from simgym.rollout import Budget, Job, collect_jobs, ray_collect_jobs
@@ -32,10 +32,10 @@ def test_two_nodes_give_byte_for_byte_what_this_process_gives(cluster, scenarios
         "model": LanguageModelAssistant(tiny_model, sampling=GREEDY),
         "script": LanguageModelAssistant("scripted:seed"),
     }
-    options = {"env_options": {**OPTIONS, "model": "scripted:seed"}, "seed": 3, "batch_size": 2}
-    here = evaluate_matrix(assistants, COLUMNS, scenarios, folder=tmp_path / "here", **options)
-    there = evaluate_matrix(
-        assistants, COLUMNS, scenarios, folder=tmp_path / "there", collector=ray_collect_jobs, **options
+    options = {"env_options": {**OPTIONS, "model": "scripted:seed"}, "seed": 3}
+    here = MatrixRun(assistants, COLUMNS, scenarios, folder=tmp_path / "here", **options).run(batch_size=2)
+    there = MatrixRun(assistants, COLUMNS, scenarios, folder=tmp_path / "there", **options).run(
+        batch_size=2, collector=ray_collect_jobs
     )
     for cell, of_cell in here.transcripts.items():
         assert [timeless(transcript) for transcript in there.transcripts[cell]] == [
