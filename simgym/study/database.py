@@ -34,7 +34,7 @@ Work = Callable[[sa.Connection], T]
 _READERS = 4
 """Threads that read SQLite."""
 _CONNECTIONS = 10
-"""Connections to PostgreSQL that read, and as many that write."""
+"""Connections to PostgreSQL for single statements, and as many for transactions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,13 @@ class Database(Protocol):
 
     async def write(self, work: Work[T]) -> T:
         """Run a function in a transaction that is committed when it returns, and rolled back when it raises.
+
+        Raises:
+            DatabaseUnavailable: the database cannot be reached or written.
+        """
+
+    async def write_at_once(self, work: Work[T]) -> T:
+        """Run a function that writes with a single statement, and may be run twice if a connection breaks.
 
         Raises:
             DatabaseUnavailable: the database cannot be reached or written.
@@ -153,6 +160,9 @@ class Sqlite:
         answer: T = await waiting.answer
         return answer
 
+    async def write_at_once(self, work: Work[T]) -> T:
+        return await self.write(work)
+
     async def erase(self, deletions: Sequence[Deletion]) -> bool:
         traces = [deletion.trace.encode() for deletion in deletions if deletion.trace]
         return await asyncio.to_thread(_erase_sqlite, self._path, traces)
@@ -208,10 +218,10 @@ class Postgresql:
     def __init__(self, url: str) -> None:
         from sqlalchemy.ext.asyncio import create_async_engine
 
-        # a pool for reads alone: one round trip instead of three, and nothing to be set back afterwards
+        # a pool for single statements: one round trip instead of three, and nothing to be set back afterwards
         options: dict[str, Any] = {"pool_size": _CONNECTIONS, "max_overflow": 0, "hide_parameters": True}
-        self._reading = create_async_engine(url, isolation_level="AUTOCOMMIT", **options)
-        self._writing = create_async_engine(url, **options)
+        self._at_once = create_async_engine(url, isolation_level="AUTOCOMMIT", **options)
+        self._transactions = create_async_engine(url, **options)
 
     async def read(self, work: Work[T]) -> T:
         with _unavailable():
@@ -228,7 +238,7 @@ class Postgresql:
     async def write(self, work: Work[T]) -> T:
         with _unavailable():
             for attempt in (1, 2):
-                async with self._writing.connect() as connection:
+                async with self._transactions.connect() as connection:
                     transaction = await connection.begin()
                     try:
                         value = await connection.run_sync(work)
@@ -240,19 +250,22 @@ class Postgresql:
                     return value
         raise AssertionError("unreachable")
 
+    async def write_at_once(self, work: Work[T]) -> T:
+        return await self.read(work)  # a statement by itself is a transaction
+
     async def _read(self, work: Work[T]) -> T:
-        async with self._reading.connect() as connection:
+        async with self._at_once.connect() as connection:
             return await connection.run_sync(work)
 
     async def erase(self, deletions: Sequence[Deletion]) -> bool:
         numbers = [deletion.transaction for deletion in deletions if deletion.transaction is not None]
         with _unavailable():
-            async with self._reading.connect() as connection:
+            async with self._at_once.connect() as connection:
                 return await connection.run_sync(_erase_postgresql, numbers)
 
     async def close(self) -> None:
-        await self._reading.dispose()
-        await self._writing.dispose()
+        await self._at_once.dispose()
+        await self._transactions.dispose()
 
 
 def _apart(connection: sa.Connection, work: Work[Any]) -> _Outcome:

@@ -268,7 +268,10 @@ class Store:
         addition = _Addition(
             participant=participant, known=known, events=lambda _: dated, study_hash=study_hash, recruit=recruit
         )
-        stored = await self._database.write(lambda connection: _append(connection, addition))
+        if len(dated) == 1 and recruit is None:
+            stored = await self._database.write_at_once(lambda connection: _append_one(connection, addition))
+        else:
+            stored = await self._database.write(lambda connection: _append(connection, addition))
         if stored:
             self._recent.add(participant, known, dated)
         return stored
@@ -391,6 +394,17 @@ class Purge:
 def hash_secret(secret: str) -> str:
     """What is stored of a secret (256 random bits, so a plain hash is enough)."""
     return hashlib.sha256(secret.encode(errors="replace")).hexdigest()
+
+
+def _append_one(connection: sa.Connection, addition: _Addition) -> bool:
+    """`_append` of a single event: with PostgreSQL one statement, for each takes a turn of the event loop."""
+    if connection.dialect.name != "postgresql":
+        return _append(connection, addition)
+    known = addition.known
+    row = _row(addition.participant, known, addition.events(-1)[0], addition.study_hash)
+    values = {"participant": addition.participant, "known": known, "then": known + 1}
+    values |= {f"new_{name}": value for name, value in row.items()}
+    return connection.execute(tables.APPEND, values).rowcount == 1
 
 
 def _append(connection: sa.Connection, addition: _Addition) -> bool:
