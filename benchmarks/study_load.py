@@ -15,9 +15,14 @@ part of "all".
 What helped: a whole transaction in one turn of a thread instead of a turn for each statement (a profile showed fifteen
 hops between threads a request), Python's switch interval at 0.5 ms instead of 5 (each of those answers waits for the
 event loop), statements built once, one query for who and what, rendered Markdown kept. Asking for the state in short
-intervals cost half of all requests; held requests replaced it. SQLite's writes that wait are committed together. The
-participants themselves took as much of a core as the server: each read the certificates anew (60 ms, in which all the
-others waited) and parsed whole pages; now they read them once, and look for forms alone.
+intervals cost half of all requests; held requests replaced it. SQLite's writes that wait are committed together, and
+the few rows of a page are read in the event loop itself. Events are only ever added, so a page reads those that are
+new. On PostgreSQL every round trip waits for a turn of a busy event loop: an event is stored by one statement instead
+of four, and no connection is tried before it is used. The web framework's own layers took as long as the pages.
+
+The participants themselves took as much of a core as the server: a general HTTP client needs longer for a request than
+the server for its answer, and whole pages were parsed. They have a client of their own now (`simgym.study.browser`),
+and look for forms alone.
 
 `load` is the machine's load average (1 and 5 minutes) when a measurement began: on a busy machine it measures that.
 """

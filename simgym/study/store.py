@@ -15,6 +15,7 @@ Whoever has withdrawn holds a ticket, and `erased` says how far it is.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import secrets
@@ -123,6 +124,7 @@ class Store:
         """
         self._database = open_database(url)
         self._recent = _Recent()
+        self._strata: dict[str, asyncio.Lock] = {}
 
     async def close(self) -> None:
         """Give back all connections."""
@@ -283,11 +285,14 @@ class Store:
         addition = _Addition(
             participant=participant, known=known, events=lambda at: [event(at)], study_hash=study_hash, stratum=stratum
         )
-        for _ in range(50):
-            try:
-                return await self._database.write(lambda connection: _append(connection, addition))
-            except IntegrityError:
-                await asyncio.sleep(0.01)  # another participant took the position
+        with contextlib.suppress(IntegrityError):  # another participant took the position
+            return await self._database.write(lambda connection: _append(connection, addition))
+        # one after the other, so that of forty at once not thirty-nine fail again; another server can still be faster
+        async with self._strata.setdefault(stratum, asyncio.Lock()):
+            for _ in range(50):
+                with contextlib.suppress(IntegrityError):
+                    return await self._database.write(lambda connection: _append(connection, addition))
+                await asyncio.sleep(0.01)
         raise RuntimeError(f"No position in the stratum {stratum!r} after 50 attempts.")
 
     async def person(self, participant: str) -> str | None:
