@@ -105,12 +105,14 @@ def create_app(
         await store.close()
 
     apology = pages.error(500, "Something went wrong here. What you sent before is kept.")
-    return Starlette(
+    app = Starlette(
         routes=[*_pages(controller), *(_admin(controller, admin_token) if admin_token is not None else ())],
         middleware=[Middleware(Guard, max_body=largest_form(study.limits), apology=apology)],
         exception_handlers=_apologies(controller),
         lifespan=lifespan,
     )
+    app.state.replies = replies  # for whoever stops the server
+    return app
 
 
 def _pages(controller: StudyController) -> list[BaseRoute]:

@@ -16,6 +16,7 @@ from typing import Any
 
 from simgym.assistants.base import Assistant
 from simgym.conversation import Conversation
+from simgym.language_models import interrupt_requests
 from simgym.study.config import AssistantSpec, Study, load_callable
 from simgym.study.design import reply_seed, sides
 from simgym.study.journey import Event, Journey, follow
@@ -66,17 +67,22 @@ class Replies:
         self._closing = False
 
     async def close(self) -> None:
-        """Leave what is under way; whoever waits for it is served after the next start.
+        """`stop`, and wait for what is being read or stored: a database connection that is cut off within an operation
+        keeps the event loop from closing."""
+        self.stop()
+        if tasks := set(self._running.values()):
+            await asyncio.wait(tasks, timeout=_LONGEST_CLOSING)
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
-        Only the assistants are left waiting: what is being read or stored comes to its end, for a database connection
-        that is cut off within an operation keeps the event loop from closing.
+    def stop(self) -> None:
+        """Leave what is under way, and wait for no model's server.
+
+        Whoever waits for replies is told that there are none yet, and gets them after the next start.
         """
         self._closing = True
         for asked in self._asked.values():
             asked.cancel()
-        if tasks := set(self._running.values()):
-            await asyncio.wait(tasks, timeout=_LONGEST_CLOSING)
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        interrupt_requests()
 
     def start(self, participant: str) -> None:
         """Begin to write for a participant, unless that is under way."""

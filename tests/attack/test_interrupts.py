@@ -11,8 +11,13 @@ import threading
 import time
 from urllib.request import Request, urlopen
 
+import httpx2
 import pytest
+import yaml
+from people import Person, small_study
 
+from simgym.conversation import Conversation
+from simgym.data.logged import LoggedConversation
 from simgym.study.serving import free_port
 
 pytestmark = pytest.mark.slow
@@ -24,7 +29,9 @@ COMMANDS = {
     "matrix": ["matrix", "--assistant", "openai:m", *SCRIPTED, "run"],
     "chat": ["chat", *USER, "openai:m", *JUDGE, "scripted:x"],
     "judge": ["judge", "validate", "pairs.jsonl", *JUDGE, "openai:m"],
+    "data intents": ["data", "intents", "logged.jsonl", "--model", "openai:m", "-o", "intents.jsonl"],
     "serve": ["serve", "--openai", *USER[:2], "--model", "openai:m", "--port"],
+    "study serve": ["study", "serve", "study.yaml", "--port"],
 }
 PROGRAM = [sys.executable, "-c", "from simgym.cli.main import main; main()"]
 
@@ -60,9 +67,9 @@ def patience():
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_whose_model_hangs_ends_within_two_seconds(command, hanging, patience, tmp_path, tried):
     address, asked = hanging
-    (tmp_path / "pairs.jsonl").write_text(json.dumps({"instruction": "a", "chosen": "b", "rejected": "c"}) + "\n")
+    write_files(tmp_path, address)
     arguments, port = list(COMMANDS[command]), free_port()
-    if command == "serve":
+    if arguments[-1] == "--port":
         arguments.append(str(port))
     environment = {**os.environ, "OPENAI_BASE_URL": address, "OPENAI_API_KEY": "none", "NO_PROXY": "127.0.0.1"}
     process = subprocess.Popen(
@@ -76,8 +83,8 @@ def test_a_command_whose_model_hangs_ends_within_two_seconds(command, hanging, p
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell's background ignores it
     )
     try:
-        if command == "serve":
-            threading.Thread(target=ask, args=(port, asked), daemon=True).start()
+        if command in ASK:
+            threading.Thread(target=ASK[command], args=(port, asked), daemon=True).start()
         assert asked.wait(120), process.communicate(timeout=1)[0] if process.poll() is not None else "no request"
         time.sleep(0.2)
         started = time.monotonic()
@@ -92,6 +99,31 @@ def test_a_command_whose_model_hangs_ends_within_two_seconds(command, hanging, p
     tried(f"Ctrl-C in `simgym {command}` while a server hangs", 1, f"ended after {seconds:.1f} s")
 
 
+def write_files(folder, address):
+    """What the commands read."""
+    (folder / "pairs.jsonl").write_text(json.dumps({"instruction": "a", "chosen": "b", "rejected": "c"}) + "\n")
+    talk = Conversation().add("user", "hi").add("assistant", "ho").add("user", "and now").add("assistant", "hm")
+    logged = LoggedConversation(id="h", user_key="k", country="c", language="English", conversation=talk, intent=None)
+    (folder / "logged.jsonl").write_text(json.dumps(logged.to_json()) + "\n")
+    study = small_study().model_dump(mode="json")
+    study["assistants"] = {name: {"model": f"openai:m@{address}"} for name in study["assistants"]}
+    (folder / "study.yaml").write_text(yaml.safe_dump(study))
+
+
+def take_part(port, asked):
+    """Write to a study's assistants, and wait for them as its page does."""
+    while not asked.is_set():
+        with (
+            contextlib.suppress(httpx2.HTTPError, KeyError),
+            httpx2.Client(base_url=f"http://127.0.0.1:{port}", follow_redirects=True, timeout=60) as client,
+        ):
+            person = Person(client)
+            person.begin()
+            person.do("message", message="What now?")
+            client.get("/state")
+        time.sleep(0.1)
+
+
 def ask(port, asked):
     """Ask a server for a user's turn until it has asked its model."""
     content = {"model": "simgym/role_play", "messages": []}
@@ -104,3 +136,7 @@ def ask(port, asked):
             )
             urlopen(request, timeout=60)
         time.sleep(0.1)
+
+
+ASK = {"serve": ask, "study serve": take_part}
+"""What makes a server ask its model."""

@@ -1,6 +1,7 @@
 """The proxy configuration that is shipped, run by nginx as it is but for names, ports and certificate."""
 
 import contextlib
+import re
 import shutil
 import socket
 import ssl
@@ -93,3 +94,11 @@ def test_a_study_behind_the_shipped_configuration(tmp_path):
             started = time.monotonic()
             connection.recv(4096)
             assert time.monotonic() - started < 6
+
+
+def test_the_shipped_configuration_writes_neither_forms_nor_pages_to_files():
+    """What is in a temporary file stays on the disk when somebody has withdrawn."""
+    text = (resources.files("simgym.study") / "deploy" / "nginx.conf").read_text(encoding="utf-8")
+    settings = dict(re.findall(r"^\s*(\w+) ([^;\n]+);", text, re.MULTILINE))
+    assert settings["client_body_buffer_size"] == settings["client_max_body_size"]
+    assert settings["proxy_max_temp_file_size"] == "0"
