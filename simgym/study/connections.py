@@ -20,6 +20,10 @@ _ANSWERING = 600.0
 """Seconds until an answer is fetched."""
 _RESERVED = 100
 """Files that are no connections: database, logs, static files."""
+_LONGEST_HEAD = 2**16
+"""Bytes of a request line and headers; the parser itself takes any number."""
+_LARGEST = 2**23
+"""Bytes of a whole request, what follows its body included; the app refuses smaller bodies in words."""
 _MOST = 4000
 """Connections, however many files may be open."""
 
@@ -74,6 +78,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self.unfinished = True
+        self._received, self._heading = 0, True
         self._timer: asyncio.TimerHandle | None = None
         self.door.enter(self)
         self._within(self.door.silent)
@@ -83,12 +88,20 @@ class Connection(HttpToolsProtocol):
         self.door.leave(self)
         super().connection_lost(exc)
 
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._received += len(data)
+        if self._received > (_LONGEST_HEAD if self._heading else _LARGEST):
+            self.hang_up()
+
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._received, self._heading = 0, True
         self.unfinished = True
         self._within(self.door.silent)
 
     def on_headers_complete(self) -> None:
+        self._heading = False
         self._within(self.door.arriving)
         super().on_headers_complete()
 
@@ -99,6 +112,7 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         self.unfinished = True
+        self._received, self._heading = 0, True
         self._cancel()  # uvicorn waits for the next request itself
         super().on_response_complete()
 

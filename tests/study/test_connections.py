@@ -17,6 +17,13 @@ UNFINISHED = (
 )
 
 
+def send_headers_without_end(port, beginning):
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        connection.sendall(beginning)
+        for number in range(5000):  # 50 MB
+            connection.sendall(b"X-%d: " % number + b"x" * 10_000 + b"\r\n")
+
+
 @pytest.mark.slow
 def test_a_thousand_unfinished_requests_shut_nobody_out_and_the_log_stays_short(tmp_path):
     file = tmp_path / "study.yaml"
@@ -40,6 +47,9 @@ def test_a_thousand_unfinished_requests_shut_nobody_out_and_the_log_stays_short(
             person.begin()
             assert person.heading == "Practice"
             assert time.monotonic() - started < 5
+        for beginning in (b"GET / HTTP/1.1\r\n", b"POST /draft HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"):
+            with pytest.raises(ConnectionError):
+                send_headers_without_end(port, beginning)
         process.terminate()
         log = process.communicate(timeout=30)[1]
     assert len(log) < 50_000, log[:2000]
