@@ -188,13 +188,18 @@ class _Table:
         return statistic(self.people_means(), self.reward_means())
 
     def reliability(self) -> float | None:
-        """Share of the variance between people's means that is not their errors'; None for fewer than three systems."""
+        """Share of the variance between people's means that is not their errors'; None for fewer than three systems.
+
+        The variance within assistants is pooled, so that one that a single person rated has an error, too.
+        """
         means = self.people_means()
-        errors = [values.var(ddof=1) / len(values) for values in self._ratings.values() if len(values) > 1]
         spread = float(means.var(ddof=1)) if len(means) > 2 else 0.0
-        if spread <= ROUNDING or len(errors) < len(means):
+        counts = np.array([len(values) for values in self._ratings.values()])
+        freedom = int(counts.sum()) - len(counts)
+        if spread <= ROUNDING or freedom < 1:
             return None
-        return float(np.clip(1 - np.mean(errors) / spread, 0, 1))
+        within = sum(float(((values - values.mean()) ** 2).sum()) for values in self._ratings.values()) / freedom
+        return float(np.clip(1 - np.mean(within / counts) / spread, 0, 1))
 
     def estimate(
         self,

@@ -54,6 +54,15 @@ def test_noise_of_people_lowers_the_correlation_and_is_accounted_for():
     assert agreement.without_noise == pytest.approx(1.0, abs=0.06)
 
 
+def test_an_assistant_that_one_person_rated_does_not_hide_how_noisy_people_are():
+    ratings, rewards = study({f"s{number}": 2.0 * number for number in range(7)}, people=12)
+    alone = [*ratings, PeopleRating("p0", "rare", 3.0)]
+    agreement = compare_with_people(alone, [*rewards, Reward("rare", 3.0)], resamples=19).systems
+    assert 0.8 < agreement.reliability < 1
+    unrepeated = compare_with_people(ratings[:7], rewards, resamples=19).systems  # of one person
+    assert unrepeated.reliability is None
+
+
 @pytest.mark.parametrize(
     ("ratings", "rewards", "doubt"),
     [
