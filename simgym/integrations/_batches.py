@@ -13,7 +13,6 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from simgym.errors import ConfigurationError
 
@@ -88,7 +87,7 @@ def _read(arguments: Sequence[str]) -> dict[str, int]:
     for name in _SETTINGS:
         parser.add_argument(f"--{name}", f"--{name.replace('_', '-')}", dest=name)
     flags, _ = parser.parse_known_args(list(arguments))
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
     if flags.config is not None and Path(flags.config).is_file():
         import yaml
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from simgym.errors import ConfigurationError
 from simgym.jsonl import parse_json
@@ -35,7 +34,7 @@ def device_flags() -> list[str]:
     return ["--bf16", "false", "--use_cpu", "true"]
 
 
-def as_mapping(value: str | Mapping[str, Any] | None) -> dict[str, Any]:
+def as_mapping(value: str | Mapping[str, object] | None) -> dict[str, object]:
     """A setting with parts: a mapping already (from YAML), or JSON (from a flag); none: empty."""
     try:
         return dict(read_as(dict, parse_json(value) if isinstance(value, str) else value or {}, "The setting"))
@@ -43,6 +42,6 @@ def as_mapping(value: str | Mapping[str, Any] | None) -> dict[str, Any]:
         raise ConfigurationError(f"{str(value)[:120]!r} is no mapping: {error} Expected a JSON object.") from error
 
 
-def as_model(value: str | Mapping[str, Any]) -> str | dict[str, Any]:
+def as_model(value: str | Mapping[str, object]) -> str | dict[str, object]:
     """A model in a setting: a name, or its arguments as a mapping (from YAML) or JSON (from a flag)."""
     return as_mapping(value) if not isinstance(value, str) or value.lstrip().startswith("{") else value

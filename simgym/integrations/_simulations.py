@@ -57,8 +57,8 @@ def _make(env_id: str, settings: Mapping[str, Any]) -> Simulation:
 
 
 def scenario_rows(
-    env_id: str, settings: Mapping[str, Any], *, n: int | None, seed: int, system: str | None
-) -> list[dict[str, Any]]:
+    env_id: str, settings: Mapping[str, object], *, n: int | None, seed: int, system: str | None
+) -> list[dict[str, object]]:
     """Rows of a trainer's data set, `prompt`, `scenario_id` and `seed` each; scenarios in turn.
 
     Args:

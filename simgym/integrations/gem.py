@@ -57,7 +57,7 @@ class SimulatedUserEnv(gem.Env):
         self._first_seed = seed
         self._dialogue: Dialogue | None = None
 
-    def reset(self, seed: int | None = None) -> tuple[str, dict[str, Any]]:
+    def reset(self, seed: int | None = None) -> tuple[str, dict[str, object]]:
         """Begin a conversation; without a seed the next in the sequence that the last seed began."""
         if seed is None and self._dialogue is None:
             seed = self._first_seed

@@ -88,8 +88,8 @@ class RepliesVectorEnv(VectorEnv[Array, Array, Array]):
         return list(self._dialogues)
 
     def reset(
-        self, *, seed: int | Sequence[int | None] | None = None, options: Mapping[str, Any] | None = None
-    ) -> tuple[Array, dict[str, Any]]:
+        self, *, seed: int | Sequence[int | None] | None = None, options: Mapping[str, object] | None = None
+    ) -> tuple[Array, dict[str, object]]:
         """Begin N conversations; row r gets seed + r, the r-th seed, or the next in its sequence."""
         if isinstance(seed, int | np.integer):
             seed = [int(seed) + row for row in range(self.num_envs)]
@@ -157,7 +157,7 @@ class RepliesVectorEnv(VectorEnv[Array, Array, Array]):
         self._candidates_N = [candidates.get(row, nothing) for row in range(self.num_envs)]
         return self.features(conversations, self._candidates_N)
 
-    def _infos(self, imputed: Sequence[bool]) -> dict[str, Any]:
+    def _infos(self, imputed: Sequence[bool]) -> dict[str, object]:
         infos: dict[str, Any] = {}
         for row, dialogue in enumerate(self._dialogues):
             infos = self._add_info(infos, {**outcome_of(dialogue), "reward_imputed": imputed[row]}, row)

@@ -30,8 +30,8 @@ class RepliesEnv(gymnasium.Env[Array, Any]):
         return self._row.dialogues[0]
 
     def reset(
-        self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
-    ) -> tuple[Array, dict[str, Any]]:
+        self, *, seed: int | None = None, options: Mapping[str, object] | None = None
+    ) -> tuple[Array, dict[str, object]]:
         """Begin a conversation."""
         super().reset(seed=seed)
         observations, _ = self._row.reset(seed=None if seed is None else [seed])

@@ -34,13 +34,13 @@ class SimulatedUserSession(ResourceSession):  # type: ignore[misc]
     """One conversation, without tools."""
 
     def __init__(
-        self, simulation: Simulation, scenario_id: str | None, seed: int, system: list[dict[str, Any]]
+        self, simulation: Simulation, scenario_id: str | None, seed: int, system: list[dict[str, object]]
     ) -> None:
         self._simulation = simulation
         self._system = system
         (self.dialogue,) = simulation.open([seed], [scenario_id])
 
-    def initial_messages(self) -> list[dict[str, Any]]:
+    def initial_messages(self) -> list[dict[str, object]]:
         """The policy's system messages, and the user's first turn."""
         return [*self._system, {"role": "user", "content": self.dialogue.user_reply}]
 
@@ -49,16 +49,16 @@ class SimulatedUserSession(ResourceSession):  # type: ignore[misc]
         (self.dialogue,) = self._simulation.step([self.dialogue], [text])
         return self.dialogue
 
-    def verify(self, transcript: Sequence[Mapping[str, Any]], final_state: Any = None) -> VerifyResult:
+    def verify(self, transcript: Sequence[Mapping[str, object]], final_state: object = None) -> VerifyResult:
         """The judge's reward; None while the conversation runs, and if it was not judged."""
         reward = self.dialogue.reward if self.dialogue.ended else None
         return VerifyResult(env_reward=reward, done=self.dialogue.ended, metrics=outcome_of(self.dialogue))
 
-    def list_tools(self) -> list[Any]:
+    def list_tools(self) -> list[object]:
         """None: the assistant talks."""
         return []
 
-    def call_tool(self, name: str, arguments: Mapping[str, Any]) -> Any:
+    def call_tool(self, name: str, arguments: Mapping[str, object]) -> object:
         """Refused."""
         raise KeyError(f"There is no tool {name!r}. A simulated user is talked to.")
 
@@ -69,7 +69,7 @@ class SimulatedUserSession(ResourceSession):  # type: ignore[misc]
 class SimulatedUserSessions(ResourceSessionFactory[SimulatedUserSession]):  # type: ignore[misc]
     """Makes a session for each rollout; can be pickled if the settings can."""
 
-    def __init__(self, env_id: str, settings: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, env_id: str, settings: Mapping[str, object] | None = None) -> None:
         """Choose the users.
 
         Args:
@@ -85,7 +85,7 @@ class SimulatedUserSessions(ResourceSessionFactory[SimulatedUserSession]):  # ty
         self._settings = dict(settings or {})
         shared_simulation(env_id, self._settings)  # what is wrong is said now
 
-    def create(self, task: Any, seed: int | None = None, episode_id: str | None = None) -> SimulatedUserSession:
+    def create(self, task: object, seed: int | None = None, episode_id: str | None = None) -> SimulatedUserSession:
         """Begin a conversation.
 
         Args:
@@ -129,6 +129,6 @@ class ConversationHarness(HarnessAdapter):  # type: ignore[misc]
         result.metrics = {"turns": turns, "tool_calls": 0}
         return result
 
-    def run_black_box(self, session: SimulatedUserSession, limits: HarnessRunLimits | None = None) -> Any:
+    def run_black_box(self, session: SimulatedUserSession, limits: HarnessRunLimits | None = None) -> object:
         """Refused: the trainer samples the policy."""
         raise NotImplementedError("A conversation needs a policy that the trainer samples. Call run_white_box.")

@@ -17,7 +17,6 @@ from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from string import Template
-from typing import Any
 
 import yaml
 
@@ -83,8 +82,8 @@ def write_openenv(source: str | Path, output: str | Path, options: ExportOptions
 
 
 def _manifest(
-    module: str, settings: Mapping[str, Any], simulation: Simulation, judge: Mapping[str, Any]
-) -> dict[str, Any]:
+    module: str, settings: Mapping[str, object], simulation: Simulation, judge: Mapping[str, object]
+) -> dict[str, object]:
     """`openenv.yaml`: what is served, and what its rewards mean."""
     scenarios = [scenario.to_json() for scenario in simulation.scenarios.values()]
     name = str(settings.get("judge", "reward_head"))
@@ -113,7 +112,7 @@ def _manifest(
     }
 
 
-def _runs_models(settings: Mapping[str, Any]) -> bool:
+def _runs_models(settings: Mapping[str, object]) -> bool:
     """Whether a model runs in the server's process: the default ones do."""
     named = [settings.get("model"), settings.get("judge_model")]
     return any(model is None or ModelSpec.parse(model).kind == "transformers" for model in named)
@@ -123,5 +122,5 @@ def _template(name: str) -> str:
     return (resources.files("simgym.integrations") / "openenv_files" / name).read_text(encoding="utf-8")
 
 
-def _digest(value: Any) -> str:
+def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from simgym.errors import ServerUnavailable
 from simgym.faults import Fault
@@ -43,7 +43,7 @@ def check_servers(dialogues: Sequence[Dialogue]) -> None:
 
 def retry_on_outage(
     attempt: Callable[..., Result],
-    *arguments: Any,
+    *arguments: object,
     waits: Sequence[float] = WAITS,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Result:

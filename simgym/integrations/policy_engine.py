@@ -25,7 +25,7 @@ from simgym.errors import ConfigurationError
 from simgym.seeding import derive_seed
 
 _MOST_SEQUENCES = 256
-_PLAIN: dict[str, tuple[Any, ...]] = {
+_PLAIN: dict[str, tuple[object, ...]] = {
     "top_k": (0, None),
     "min_p": (0, None),
     "repetition_penalty": (1, None),
@@ -40,7 +40,7 @@ class PolicyEngine:
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self._engine: Any = None
-        self._copy: Any = None
+        self._copy: object = None
 
     def check(self, trainer: Any) -> None:
         """Refuse what the engine cannot do.

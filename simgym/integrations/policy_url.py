@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from simgym.assistants.language_model_assistant import LanguageModelAssistant
 from simgym.integrations._simulations import shared_simulation
@@ -30,7 +29,7 @@ class PolicyUrl:
     """Root of the API, e.g. `http://127.0.0.1:9000/v1`."""
     model: str
     """The name that the server knows it by."""
-    headers: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, object] = field(default_factory=dict)
     """More HTTP headers; see `OpenAILM`."""
     api_key_env: str = "OPENAI_API_KEY"
     """Environment variable with the key, if the server wants one."""
@@ -46,7 +45,7 @@ def play(
     *,
     scenario_id: str | None = None,
     seed: int = 0,
-    settings: Mapping[str, Any] | None = None,
+    settings: Mapping[str, object] | None = None,
 ) -> Transcript:
     """Let a policy talk with one simulated user.
 
@@ -75,7 +74,7 @@ def play(
         model.close()
 
 
-def rewarded(transcript: Transcript) -> dict[str, Any]:
+def rewarded(transcript: Transcript) -> dict[str, object]:
     """What a trainer is told: JSON values; `reward` None: not judged."""
     return {
         "reward": transcript.reward,

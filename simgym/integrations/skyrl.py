@@ -55,8 +55,8 @@ def skyrl_rows(
     n: int | None = None,
     seed: int = 0,
     system: str | None = None,
-    settings: Mapping[str, Any] | None = None,
-) -> list[dict[str, Any]]:
+    settings: Mapping[str, object] | None = None,
+) -> list[dict[str, object]]:
     """Rows for SkyRL's data set; scenarios in turn.
 
     Args:
@@ -111,7 +111,7 @@ class SimulatedUserEnv(BaseTextEnv):
         metadata = {**outcome_of(dialogue), "reward_imputed": self._imputed}
         return BaseTextEnvStepOutput(observations=said, reward=reward, done=dialogue.ended, metadata=metadata)
 
-    def get_metrics(self) -> dict[str, Any]:
+    def get_metrics(self) -> dict[str, object]:
         """Averaged by SkyRL over conversations: turns, and the shares that the user ended and that were not judged."""
         ended_by_user = self._dialogue is not None and self._dialogue.end_reason == "user_end"
         return {"turns": self.turns, "user_end": float(ended_by_user), "reward_imputed": float(self._imputed)}

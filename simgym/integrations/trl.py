@@ -26,7 +26,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from simgym.assistants.base import AssistantTurn
 from simgym.assistants.training_record import TrainingRecord
@@ -41,6 +41,10 @@ from simgym.integrations.outages import WAITS, check_servers, retry_on_outage, s
 from simgym.integrations.policy_engine import PolicyEngine
 from simgym.seeding import derive_seed
 from simgym.simulation import Dialogue, Simulation
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import TrainerCallback
 
 Value = TypeVar("Value")
 
@@ -92,7 +96,7 @@ class Rollouts:
         self.latest: list[Dialogue] = []
         """This process's conversations of the latest call, in order; for logs."""
 
-    def __call__(self, prompts: Sequence[Sequence[Mapping[str, str]]], trainer: Any) -> dict[str, list[Any]]:
+    def __call__(self, prompts: Sequence[Sequence[Mapping[str, str]]], trainer: Any) -> dict[str, list[object]]:
         """Run one conversation a prompt.
 
         Args:
@@ -298,7 +302,7 @@ def training_record(trainer: Any, base_model: str | Mapping[str, Any]) -> Traini
     )
 
 
-def training_records(trainer: Any, base_model: str | Mapping[str, Any]) -> Any:
+def training_records(trainer: Any, base_model: str | Mapping[str, object]) -> TrainerCallback:
     """A callback for `add_callback` that writes the record of the training beside every checkpoint; see
     `training_record`."""
     from transformers import TrainerCallback
@@ -312,7 +316,7 @@ def training_records(trainer: Any, base_model: str | Mapping[str, Any]) -> Any:
     return Records()
 
 
-def scenario_dataset(scenarios: Sequence[Scenario]) -> Any:
+def scenario_dataset(scenarios: Sequence[Scenario]) -> Dataset:
     """A `datasets.Dataset` whose prompts are scenario ids, for `train_dataset` and `eval_dataset`."""
     from datasets import Dataset
 

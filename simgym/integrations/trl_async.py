@@ -240,7 +240,7 @@ class SimulatedUserWorker:
             rollout.env_mask += [0] * len(behind)
             rollout.logprobs += [0.0] * len(behind)
 
-    def _samples(self, group: _Group) -> list[Any]:
+    def _samples(self, group: _Group) -> list[object]:
         """What of a complete group can be learned from, with advantages as TRL computes them."""
         judged = [
             (ended.rollout, ended.version)

@@ -55,8 +55,8 @@ def verl_rows(
     n: int | None = None,
     seed: int = 0,
     system: str | None = None,
-    settings: Mapping[str, Any] | None = None,
-) -> list[dict[str, Any]]:
+    settings: Mapping[str, object] | None = None,
+) -> list[dict[str, object]]:
     """Rows for verl's data set (`pandas.DataFrame(rows).to_parquet(...)`); scenarios in turn.
 
     Args:

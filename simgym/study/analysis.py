@@ -14,7 +14,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
-from typing import Any
 
 from simgym.errors import ConfigurationError
 from simgym.statistics.clustered import (
@@ -51,7 +50,7 @@ class Row:
     test: Test | None
     """Of a win rate of one half; None where there is none, as with too few participants."""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """JSON values."""
         return asdict(self)
 
@@ -81,7 +80,7 @@ class Pair:
     equivalence: Equivalence
     """Test of "indistinguishable"."""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """JSON values."""
         return asdict(self)
 
@@ -129,7 +128,7 @@ class StudyResults:
     seed: int
     """Of all resampling."""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """JSON values, with a schema version."""
         return {"schema_version": SCHEMA_VERSION, **asdict(self)}
 
@@ -164,7 +163,7 @@ class _Resampling:
 
 
 def analyse(
-    records: Sequence[Mapping[str, Any]],
+    records: Sequence[Mapping[str, object]],
     *,
     plan: AnalysisPlan | None = None,
     withdrawn: int = 0,

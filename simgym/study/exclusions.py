@@ -108,8 +108,8 @@ def format_rule(rule: Rule) -> str:
 
 
 def exclude(
-    records: Sequence[Mapping[str, Any]], rules: Sequence[Rule]
-) -> tuple[list[Mapping[str, Any]], dict[str, int]]:
+    records: Sequence[Mapping[str, object]], rules: Sequence[Rule]
+) -> tuple[list[Mapping[str, object]], dict[str, int]]:
     """Who stays, and how many each reason excludes; a participant counts for the first that applies.
 
     Whoever did not complete the study is excluded first, where a record says so; a rule whose value is not recorded

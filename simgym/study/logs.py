@@ -12,7 +12,6 @@ import re
 import time
 import traceback
 from types import TracebackType
-from typing import Any
 
 LINES_PER_MINUTE = 120
 """Records written in a minute; more are counted."""
@@ -77,7 +76,7 @@ def _places(raised: TracebackType | None) -> str:
     return f" at {' < '.join(places)}" if places else ""
 
 
-def log_config() -> dict[str, Any]:
+def log_config() -> dict[str, object]:
     """For `logging.config.dictConfig` and uvicorn: everything to stderr in that manner."""
     return {
         "version": 1,

@@ -83,7 +83,7 @@ async def export(store: Store, *, texts: bool = True) -> list[dict[str, Any]]:
     return records if texts else [_without_texts(record) for record in records]
 
 
-def _record(journey: Journey, participant: str, kind: str) -> dict[str, Any]:
+def _record(journey: Journey, participant: str, kind: str) -> dict[str, object]:
     study = journey.study
     opened = journey.events[0].at
     known = {event.key: event for event in journey.events}
@@ -110,7 +110,7 @@ def _record(journey: Journey, participant: str, kind: str) -> dict[str, Any]:
     }
 
 
-def _conversation(journey: Journey, phase: str, opened: float) -> dict[str, Any]:
+def _conversation(journey: Journey, phase: str, opened: float) -> dict[str, object]:
     arm = journey.assignment.arm if journey.assignment else ()
     names = {f"model{number}_name": name for number, name in enumerate(arm, 1)}
     turns = [_turn(exchange, arm, opened) for exchange in journey.in_phase(phase)]
@@ -160,12 +160,12 @@ def _without_texts(value: Any) -> Any:
     return [_without_texts(entry) for entry in value] if isinstance(value, list) else value
 
 
-def as_json_lines(records: Iterable[Mapping[str, Any]]) -> str:
+def as_json_lines(records: Iterable[Mapping[str, object]]) -> str:
     """A line a participant."""
     return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
-def read_records(path: str | Path) -> list[dict[str, Any]]:
+def read_records(path: str | Path) -> list[dict[str, object]]:
     """Participants from a file or folder: JSON lines, a JSON array, `{"participants": [...]}`, or one a file.
 
     Raises:
@@ -194,7 +194,7 @@ def read_records(path: str | Path) -> list[dict[str, Any]]:
     return [value for _, value in values]
 
 
-def _check(value: Any) -> None:
+def _check(value: object) -> None:
     """Refuse a participant whose record has another shape than the analysis reads; further keys are passed over."""
     record = from_json(_Participant, value, "participant", extra="ignore")
     if record.rating:
@@ -284,7 +284,7 @@ class _Participant:
     """The final text."""
     arm: tuple[str, ...] | None = None
     """Names of the assistants."""
-    rating: Mapping[str, Any] | None = None
+    rating: Mapping[str, object] | None = None
     """In the design with one assistant."""
 
 
@@ -298,7 +298,7 @@ class Distinct:
     """How many were left out, because the same participant came before or comes later with more."""
 
 
-def distinct(records: Iterable[Mapping[str, Any]]) -> Distinct:
+def distinct(records: Iterable[Mapping[str, object]]) -> Distinct:
     """Count nobody twice: a file that is given twice, or joined to itself, or an earlier export beside a later one.
 
     Of a participant of `simgym study` the record with the most events stays. Records of other apps are repeated only if
@@ -360,14 +360,14 @@ def _vote(record: Mapping[str, Any], talk: Mapping[str, Any], turn: Mapping[str,
     )
 
 
-def _first(name: str, *levels: Mapping[str, Any]) -> Any:
+def _first(name: str, *levels: Mapping[str, object]) -> object:
     for level in levels:
         if level.get(name) is not None:
             return level[name]
     raise MalformedFile(f"A turn with a preference has no {name}, on itself, its conversation or its participant.")
 
 
-def _flag(name: str, *levels: Mapping[str, Any]) -> bool:
+def _flag(name: str, *levels: Mapping[str, object]) -> bool:
     return any(bool(level.get(name)) for level in levels)
 
 

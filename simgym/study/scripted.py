@@ -4,7 +4,6 @@ participant can prefer one. They stand in for the assistants of the study file o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from simgym.assistants.base import AssistantTurn
 from simgym.conversation import Conversation
@@ -28,5 +27,5 @@ class ScriptedAssistant:
             turns.append(AssistantTurn(f"({MARK} {self.number}, exchange {turn})\n\n" + "word " * words))
         return turns
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, object]:
         return {"assistant": "scripted", "number": self.number}

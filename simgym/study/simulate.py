@@ -214,11 +214,11 @@ async def play(
 
 
 def disagreements(
-    ledgers: Sequence[Ledger], records: Sequence[Mapping[str, Any]], pairs: Sequence[tuple[str, str]]
+    ledgers: Sequence[Ledger], records: Sequence[Mapping[str, object]], pairs: Sequence[tuple[str, str]]
 ) -> list[str]:
     """How the export differs from what the participants did; empty if every choice is there once and none besides."""
     problems = []
-    by_number: dict[int, list[Mapping[str, Any]]] = {}
+    by_number: dict[int, list[Mapping[str, object]]] = {}
     for record in records:
         if (number := _number_of(record)) is not None:
             by_number.setdefault(number, []).append(record)
