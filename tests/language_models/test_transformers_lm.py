@@ -204,6 +204,34 @@ def test_a_model_that_cannot_run_here_is_refused_before_its_weights_are_read(tmp
             TransformersLM(str(tmp_path / name)).generate([ask("x")])
 
 
+def test_a_model_that_sees_has_the_layers_of_its_language_not_of_its_eyes(tiny_model, tmp_path):
+    """Gemma 3, whose vision tower has more layers than its decoder."""
+    import torch
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_model)
+    small = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4}
+    config = transformers.Gemma3Config(
+        text_config={
+            **small, "vocab_size": len(tokenizer), "num_hidden_layers": 2, "num_key_value_heads": 2, "head_dim": 8,
+            "max_position_embeddings": 256, "eos_token_id": tokenizer.eos_token_id, "sliding_window": 16,
+        },
+        vision_config={**small, "num_hidden_layers": 5, "image_size": 28, "patch_size": 14},
+    )  # fmt: skip
+    torch.manual_seed(0)
+    transformers.Gemma3ForConditionalGeneration(config).save_pretrained(tmp_path / "seeing")
+    tokenizer.save_pretrained(tmp_path / "seeing")
+    lm = TransformersLM(str(tmp_path / "seeing"))
+    long, short = lm.generate([ask("a text beyond the window", temperature=0, max_new_tokens=8), ask("hi")])
+    assert short.fault is None
+    ids = torch.tensor([long.prompt_token_ids])
+    expected = lm.model.generate(ids, max_new_tokens=8, do_sample=False)[0, ids.shape[1] :].tolist()
+    assert list(long.token_ids) == expected
+    assert lm.hidden_states(["hello"], layers=[1, 2])[0].states.shape == (2, 5, 32)
+    with pytest.raises(ConfigurationError, match="layer"):
+        lm.hidden_states(["hello"], layers=[3])
+
+
 def test_a_request_that_no_memory_holds_is_a_fault_of_its_own(tiny_model):
     lm = TransformersLM(tiny_model, max_kv_gib=2e-4)
     fits, large = lm.generate([ask("ok"), ask("x" * 1200)])
