@@ -71,3 +71,18 @@ def test_every_integration_has_a_page_of_the_same_three_parts():
         assert re.findall(r"^## (.*)", page, re.M) == ["Install", "Ten lines", "Masked and seeded"], path
         assert "pip install" in page.split("## Ten lines")[0], path
         assert "```" in page, path
+
+
+def test_the_notebooks_are_those_of_their_tutorials_and_were_run():
+    assert subprocess.run([sys.executable, "docs/tools/notebooks.py", "--check"], cwd=ROOT).returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.daily
+@pytest.mark.parametrize("name", ["evaluate", "train"])
+def test_a_notebook_runs(name):
+    pytest.importorskip("nbclient", reason="needs the extra simgym[dev]")
+    from notebooks import execute
+
+    cells = execute(name)["cells"]
+    assert all(cell["outputs"] for cell in cells if cell["cell_type"] == "code")

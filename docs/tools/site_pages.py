@@ -1,9 +1,10 @@
 """Hooks of mkdocs: pages made from code, and links that work on the site as they do in the repository.
 
-Generated are `integrations/` (see `integration_pages.py`), `reference/api/` (public packages and modules),
-`reference/cli.md` (from the parsers), `reference/files.md` (JSON schemas of the records), and `llms.txt` with the pages
-as Markdown beside it. Links to files outside of `docs/` lead to the repository; pictures outside are copied. A layer
-diagram in Mermaid, which a browser could only draw with a script from another host, becomes a column of boxes.
+Generated are `integrations/` (see `integration_pages.py`), `notebooks/` (`notebook_pages.py`), `reference/api/` (public
+packages and modules), `reference/cli.md` (from the parsers), `reference/files.md` (JSON schemas of the records), and
+`llms.txt` with the pages as Markdown beside it. Links to files outside of `docs/` lead to the repository; pictures
+outside are copied. A layer diagram in Mermaid, which a browser could only draw with a script from another host, becomes
+a column of boxes.
 """
 
 from __future__ import annotations
@@ -46,10 +47,12 @@ def on_config(config: Any) -> Any:
 def on_files(files: Files, config: Any) -> Files:
     """Add the generated pages, pictures from outside, and CONTRIBUTING, CHANGELOG and the model cards."""
     from integration_pages import integration_pages
+    from notebook_pages import notebook_pages
 
     for path, text in {
         **api_pages(),
         **integration_pages(),
+        **notebook_pages(),
         "reference/cli.md": cli_page(),
         "reference/files.md": files_page(),
     }.items():
