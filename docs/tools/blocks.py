@@ -1,13 +1,14 @@
-"""The Python blocks of README and docs, and what each of them needs to be run.
+"""The blocks of README and docs that are run, and what each of them needs.
 
     python docs/tools/blocks.py README.md docs/*.md    # runs those that the core and the default model are enough for
 
-A block runs as it is written, in a process of its own, and prints something. A comment on the line before it says what
-it needs more, or why it is not run:
+A Python block runs as it is written, in a process of its own, and prints something. A comment on the line before it
+says what it needs more, or why it is not run; a shell block is run if a comment says so:
 
     <!-- needs: train -->              an extra of simgym beyond `local` and `chitchat`
     <!-- not run: a server ... -->     a reason; something else has to test it
     <!-- continues -->                 it goes on from the block before it, and is run behind it
+    <!-- run: study -->                the shell block below is run, too; with an extra, if it needs one
 
 A page that is run elsewhere as a whole (`docs/integrations.md`, by the contract tests) says so once:
 `<!-- blocks not run here: ... -->`.
@@ -15,23 +16,26 @@ A page that is run elsewhere as a whole (`docs/integrations.md`, by the contract
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 FENCED = re.compile(
     r"(?:^<!-- (?P<mark>needs|not run|continues)(?:: (?P<text>[^\n]*?))? -->\n)?^```python\n(?P<code>.*?)^```",
     re.M | re.S,
 )
 """A block of a page with the comment before it."""
+_SHELL = re.compile(r"^<!-- run(?:: (?P<needs>[^\n]*?))? -->\n^```bash\n(?P<code>.*?)^```", re.M | re.S)
 _PAGE = re.compile(r"^<!-- blocks not run here: (.*?) -->", re.M)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """One Python block of a page, with those that continue it."""
+    """One block of a page, with those that continue it."""
 
     page: Path
     """The file that holds it."""
@@ -43,14 +47,18 @@ class Block:
     """An extra of simgym beyond `local` and `chitchat`; empty if there is none."""
     not_run: str
     """Why it is not run; empty if it is."""
+    language: Literal["python", "bash"] = "python"
+    """What it is written in."""
 
     def run(self, folder: Path) -> subprocess.CompletedProcess[str]:
-        """Run it in `folder`, with this interpreter."""
-        return subprocess.run([sys.executable, "-c", self.code], capture_output=True, text=True, cwd=folder)
+        """Run it in `folder`, with this interpreter, and the commands beside it."""
+        beside = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+        command = ["bash", "-euc", self.code] if self.language == "bash" else [sys.executable, "-c", self.code]
+        return subprocess.run(command, capture_output=True, text=True, cwd=folder, env={**os.environ, "PATH": beside})
 
 
 def blocks_of(page: Path) -> list[Block]:
-    """The blocks of a Markdown page, in order."""
+    """The blocks of a Markdown page: those of Python in order, then those of the shell."""
     text = page.read_text(encoding="utf-8")
     elsewhere = reason[1] if (reason := _PAGE.search(text)) else ""
     blocks: list[Block] = []
@@ -67,6 +75,10 @@ def blocks_of(page: Path) -> list[Block]:
                 not_run=(match["text"] or "") if match["mark"] == "not run" else elsewhere,
             )
         )
+    for match in _SHELL.finditer(text):
+        line = text.count("\n", 0, match.start("code")) + 1
+        needs = match["needs"] or ""
+        blocks.append(Block(page=page, line=line, code=match["code"], needs=needs, not_run="", language="bash"))
     return blocks
 
 

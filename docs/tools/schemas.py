@@ -89,7 +89,7 @@ FORMATS = (
         file="What `simgym judge validate` reads, one a line",
         record=Pair,
         renamed={"subset": "rejected_model"},
-        absent=frozenset({"id"}),
+        absent=frozenset({"id", "scenario", "conversations"}),
         optional=frozenset({"subset"}),
     ),
     Format(title="Judge's record", file="What `simgym judge validate --people` keeps of a judge", record=PeopleRecord),
@@ -105,8 +105,8 @@ def schema_of(form: Format) -> dict[str, Any]:
         return {**dialect, **form.record.model_json_schema(), "title": form.title}
     definitions: dict[str, Any] = {}
     schema = _record(form.record, definitions, form.renamed)
-    for name in form.absent | form.optional:
-        schema["required"].remove(form.renamed.get(name, name))
+    left_out = {form.renamed.get(name, name) for name in form.absent | form.optional}
+    schema["required"] = [name for name in schema["required"] if name not in left_out]
     for name in form.absent:
         del schema["properties"][name]
     for name, kind in form.also.items():
