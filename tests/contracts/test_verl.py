@@ -12,6 +12,7 @@ from omegaconf import OmegaConf  # noqa: E402
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers  # noqa: E402
 from transformers import PreTrainedTokenizerFast  # noqa: E402
 from verl.experimental.agent_loop.agent_loop import DictConfigWrap  # noqa: E402
+from verl.utils.config import validate_config  # noqa: E402
 from verl.workers.rollout.replica import TokenOutput  # noqa: E402
 
 from simgym.errors import MissingDependency  # noqa: E402
@@ -167,4 +168,5 @@ def test_the_tutorial_runs_and_its_settings_are_verls(tutorial, tmp_path):
     settings = [word for word in page.command() if "=" in word]
     with hydra.initialize_config_module("verl.trainer.config", version_base=None):
         config = hydra.compose("ppo_trainer", overrides=settings)
+    validate_config(config, use_reference_policy=True, use_critic=False)
     assert config.actor_rollout_ref.rollout.agent.agent_loop_config_path == "simgym_loop.yaml"
