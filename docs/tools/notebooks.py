@@ -22,9 +22,9 @@ from blocks import FENCED
 
 DOCS = Path(__file__).resolve().parents[1]
 FOLDER = DOCS / "notebooks"
-PAGES = {"evaluate": DOCS / "tutorials" / "evaluate.md", "train": DOCS / "tutorials" / "train.md"}
+PAGES = {name: DOCS / "tutorials" / f"{name}.md" for name in ("plug-in", "scale")}
 """By the name of the notebook."""
-_INSTALL = {"evaluate": "pip install 'simgym[local]'", "train": "pip install 'simgym[train]'"}
+_INSTALL = {"plug-in": "pip install simgym", "scale": "pip install simgym"}
 
 
 def cells_of(name: str) -> list[dict[str, Any]]:
@@ -58,7 +58,7 @@ def shown_by_itself(code: str) -> str:
     lines, last = code.rstrip().splitlines(), ast.parse(code).body[-1]
     if isinstance(last, ast.Expr) and isinstance(last.value, ast.Call) and ast.unparse(last.value.func) == "print":
         arguments = last.value.args
-        if len(arguments) == 1 and not last.value.keywords and not isinstance(arguments[0], ast.JoinedStr):
+        if len(arguments) == 1 and not last.value.keywords and not isinstance(arguments[0], ast.JoinedStr | ast.Constant):
             value = ast.get_source_segment(code, arguments[0])
             return "\n".join([*lines[: last.lineno - 1], value or ""])
     return code
@@ -74,7 +74,7 @@ def execute(name: str) -> dict[str, Any]:
     import nbclient
     import nbformat
 
-    notebook = nbformat.from_dict({**_SHELL, "cells": cells_of(name)})
+    notebook = nbformat.reads(json.dumps({**_SHELL, "cells": cells_of(name)}), as_version=4)
     with tempfile.TemporaryDirectory() as folder:
         place = {"metadata": {"path": folder}}
         nbclient.NotebookClient(notebook, timeout=1800, record_timing=False, resources=place).execute()
