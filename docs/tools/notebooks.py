@@ -57,8 +57,8 @@ def shown_by_itself(code: str) -> str:
     """The code with `value` for a `print(value)` at its end."""
     lines, last = code.rstrip().splitlines(), ast.parse(code).body[-1]
     if isinstance(last, ast.Expr) and isinstance(last.value, ast.Call) and ast.unparse(last.value.func) == "print":
-        arguments = last.value.args
-        if len(arguments) == 1 and not last.value.keywords and not isinstance(arguments[0], ast.JoinedStr | ast.Constant):
+        arguments, text = last.value.args, ast.JoinedStr | ast.Constant
+        if len(arguments) == 1 and not last.value.keywords and not isinstance(arguments[0], text):
             value = ast.get_source_segment(code, arguments[0])
             return "\n".join([*lines[: last.lineno - 1], value or ""])
     return code
