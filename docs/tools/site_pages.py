@@ -100,7 +100,8 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 def on_post_build(config: Any) -> None:
     """Add `llms.txt` with the pages as Markdown, and refuse a site that needs another host to be shown."""
     site = Path(config.site_dir)
-    (site / "llms.txt").write_text(llms_text(dict(sorted(_TEXTS.items()))), encoding="utf-8")
+    ordered = sorted(_TEXTS.items(), key=lambda page: (page[0] != "index.md", page[0]))
+    (site / "llms.txt").write_text(llms_text(dict(ordered)), encoding="utf-8")
     for address, text in _TEXTS.items():
         if address.endswith(".md"):
             (site / address).parent.mkdir(parents=True, exist_ok=True)
@@ -189,8 +190,13 @@ def files_page() -> str:
         "",
     ]
     for form in FORMATS:
-        schema = json.dumps(schema_of(form), indent=2, ensure_ascii=False)
-        lines += [f"## {form.title}", "", f"{form.file}.", "", "```json", schema, "```", ""]
+        schema = schema_of(form)
+        lines += [f"## {form.title}", "", f"{form.file}.", "", "| key | what | |", "|---|---|---|"]
+        for key, entry in schema["properties"].items():
+            text = re.sub(r"([|<])", r"\\\1", entry.get("description", ""))
+            lines.append(f"| `{key}` | {text} | {'required' if key in schema.get('required', ()) else ''} |")
+        whole = json.dumps(schema, indent=2, ensure_ascii=False).splitlines()
+        lines += ["", '??? note "JSON schema"', "", *(f"    {line}" for line in ["```json", *whole, "```"]), ""]
     return "\n".join(lines)
 
 
