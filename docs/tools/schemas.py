@@ -9,10 +9,7 @@ here. Keys that a record does not know are ignored by its reader, so schemas all
 
 from __future__ import annotations
 
-import ast
-import inspect
 import json
-import textwrap
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
@@ -21,6 +18,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from pydantic import BaseModel
 
 from simgym.assistants.training_record import TrainingRecord
+from simgym.cli.experiment_flags import field_texts
 from simgym.conversation import Conversation, Message, Scenario
 from simgym.data.logged import LoggedConversation
 from simgym.evaluation.config import ExperimentConfig
@@ -116,7 +114,7 @@ def schema_of(form: Format) -> dict[str, Any]:
 
 
 def _record(cls: Any, definitions: dict[str, Any], renamed: Mapping[str, str]) -> dict[str, Any]:
-    hints, texts = get_type_hints(cls), descriptions(cls)
+    hints, texts = get_type_hints(cls), field_texts(cls)
     properties, required = {}, []
     for entry in fields(cls):
         name = renamed.get(entry.name, entry.name)
@@ -157,21 +155,6 @@ def schema_for(annotation: Any, definitions: dict[str, Any]) -> dict[str, Any]:
             definitions[name] = _record(annotation, definitions, {})
         return {"$ref": f"#/$defs/{name}"}
     raise TypeError(f"There is no schema for {annotation!r}.")
-
-
-def descriptions(cls: type) -> dict[str, str]:
-    """The text under each field of a dataclass."""
-    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
-    assert isinstance(definition, ast.ClassDef)
-    texts = {}
-    for statement, after in zip(definition.body, definition.body[1:], strict=False):
-        if (
-            isinstance(statement, ast.AnnAssign)
-            and isinstance(after, ast.Expr)
-            and isinstance(after.value, ast.Constant)
-        ):
-            texts[ast.unparse(statement.target)] = inspect.cleandoc(str(after.value.value)).replace("\n", " ")
-    return texts
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
+import itertools
 import textwrap
 import types
 from collections.abc import Callable
@@ -103,9 +104,8 @@ def read_experiment(file: Path | None, typed: dict[str, object]) -> ExperimentCo
 def _parameter(entry: Field[Any]) -> inspect.Parameter:
     flag = _FLAGS.get(entry.name, _Flag(names=(f"--{entry.name.replace('_', '-')}",)))
     shown = flag.default or ("" if entry.default in (MISSING, None, (), False) else str(entry.default))
-    option = typer.Option(
-        *flag.names, help=_help()[entry.name], show_default=shown or False, autocompletion=flag.completion
-    )
+    text = field_texts(ExperimentConfig)[entry.name].replace("`", "")
+    option = typer.Option(*flag.names, help=text, show_default=shown or False, autocompletion=flag.completion)
     return inspect.Parameter(
         entry.name,
         inspect.Parameter.KEYWORD_ONLY,
@@ -124,12 +124,12 @@ def _typed(hint: Any) -> Any:
 
 
 @functools.cache
-def _help() -> dict[str, str]:
-    """The string under each field, as one line."""
-    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(ExperimentConfig))).body
+def field_texts(cls: type) -> dict[str, str]:
+    """The string under each field of a dataclass, as one line; by name."""
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
     assert isinstance(definition, ast.ClassDef)
-    texts: dict[str, str] = {}
-    for before, after in zip(definition.body, definition.body[1:], strict=False):
-        if isinstance(before, ast.AnnAssign) and isinstance(before.target, ast.Name) and isinstance(after, ast.Expr):
-            texts[before.target.id] = " ".join(ast.literal_eval(after.value).split()).replace("`", "")
-    return texts
+    return {
+        ast.unparse(field.target): " ".join(str(text.value.value).split())
+        for field, text in itertools.pairwise(definition.body)
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
+    }
