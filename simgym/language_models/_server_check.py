@@ -10,7 +10,7 @@ from typing import Any
 from simgym.errors import ConfigurationError, ServerUnavailable
 from simgym.language_models._server_connection import ServerConnection
 from simgym.language_models._server_exchange import Exchange, NoAnswer
-from simgym.language_models._server_problems import Scope, classify, message_of, quote
+from simgym.language_models._server_problems import Scope, classify, quote, without_secrets
 from simgym.language_models._server_replies import parse_json
 from simgym.language_models._server_requests import ServerRequests
 from simgym.language_models.base import Purpose
@@ -48,7 +48,8 @@ async def check_server(requests: ServerRequests, connection: ServerConnection, n
         requests.answered = True
         if names and name not in requests.unlisted:
             requests.unlisted.add(name)
-            listing = ", ".join(repr(each[:100]) for each in sorted(names)[:5])
+            shown = [without_secrets(each, requests.secrets())[:100] for each in sorted(names)[:5]]
+            listing = ", ".join(map(repr, shown))
             logger.warning(
                 "%s lists %s and not %r, and answers all the same. If it is a server that answers with the model it "
                 "has loaded, whatever the name says (llama.cpp), the replies are not those of %r.",
@@ -60,7 +61,7 @@ async def check_server(requests: ServerRequests, connection: ServerConnection, n
     if problem.scope is Scope.RUN:
         raise ConfigurationError(problem.text)
     if problem.scope is Scope.SERVER and reply.status >= 500:
-        said_why = quote(message_of(answer), requests.secret.reveal())
+        said_why = quote(answer, requests.secrets())
         raise ServerUnavailable(f"{requests.host} answered {reply.status}: {said_why} {_ADVICE}")
 
 

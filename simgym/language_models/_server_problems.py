@@ -2,7 +2,7 @@
 
 `classify` is a pure function of the status and the body. The same words come with different statuses at different
 providers, and errors come inside a 200, so the words are looked at first and the status second. What is quoted in a
-message has the key removed, after it was classified.
+message has the secrets removed, after it was classified.
 
 | scope | examples | what happens |
 |---|---|---|
@@ -130,8 +130,8 @@ class Asked:
     """Host and port."""
     model: str
     """Name of the model or adapter that was asked for."""
-    key: str = ""
-    """The API key, which is never quoted; empty: none."""
+    secrets: Collection[str] = ()
+    """The API key and the values of secret headers, none of which is quoted."""
     key_variable: str = "OPENAI_API_KEY"
     """Where the key comes from."""
     fields: Collection[str] = ()
@@ -156,7 +156,7 @@ def classify(status: int, body: object, asked: Asked) -> Problem:
 def _classify(status: int, body: object, asked: Asked) -> Problem:
     about = "\n".join(_words(body))[:_READ_LENGTH]
     headline = _headline(about)
-    answered = f"{asked.host} answered {status}: {quote(message_of(body), asked.key)}"
+    answered = f"{asked.host} answered {status}: {quote(body, asked.secrets)}"
     if status == 402 or (status in (400, 403, 412, 429) and _NO_CREDIT.search(headline)):
         return Problem(Scope.RUN, f"{answered} There is no credit left for this key; nothing can be asked with it.")
     if status == 403 and (field := refused_field(body, about, asked.fields)) is not None:  # OpenAI: logprobs
@@ -246,14 +246,21 @@ def message_of(body: object) -> str:
     return _flat(error or "no reason given")
 
 
-def quote(text: str, key: str) -> str:
-    """A server's words as a message may quote them: short, on one line, without the key."""
-    return without_key(text, key)[:QUOTED_LENGTH].rstrip(". ") + "."
+def quote(body: object, secrets: Collection[str]) -> str:
+    """The server's own words in an answer as a message may quote them: short, on one line, without secrets."""
+    try:
+        said = message_of(_cleared(body, secrets))
+    except RecursionError:
+        said = "words that cannot be shown"
+    # Once more on one line: a line break within a secret is a blank by now.
+    return without_secrets(said, secrets)[:QUOTED_LENGTH].rstrip(". ") + "."
 
 
-def without_key(text: str, key: str) -> str:
-    """The text with the key replaced; a placeholder for a key ("none", "EMPTY") is no secret."""
-    return text.replace(key, "[key]") if len(key) >= 8 else text
+def without_secrets(text: str, secrets: Collection[str]) -> str:
+    """The text with secrets replaced; a placeholder for a key ("none", "EMPTY") is no secret."""
+    for form in sorted({form for secret in secrets for form in _forms(secret)}, key=len, reverse=True):
+        text = text.replace(form, "[key]")
+    return text
 
 
 def code_of(error: object) -> int:
@@ -263,6 +270,22 @@ def code_of(error: object) -> int:
         code = int(code)
     known = isinstance(code, int) and not isinstance(code, bool) and 400 <= code <= 599
     return code if known and isinstance(code, int) else 502
+
+
+def _forms(secret: str) -> Iterator[str]:
+    """How a server may write a secret: as it is, with single blanks, and `Bearer TOKEN` as its token alone."""
+    words = secret.split()
+    forms = [secret, " ".join(words), *(words[1:] if len(words) == 2 else [])]
+    return (form for form in forms if len(form) >= 8)
+
+
+def _cleared(value: object, secrets: Collection[str]) -> object:
+    """JSON values without secrets: in the values, for a printed mapping escapes what a text holds."""
+    if isinstance(value, str):
+        return without_secrets(value, secrets)
+    if isinstance(value, Mapping):
+        return {without_secrets(str(name), secrets): _cleared(inner, secrets) for name, inner in value.items()}
+    return [_cleared(inner, secrets) for inner in value] if isinstance(value, list) else value
 
 
 def _mention(name: str, about: str) -> int | None:

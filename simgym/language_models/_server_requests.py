@@ -56,21 +56,24 @@ class ServerRequests:
         timeout: float,
         max_retries: int,
         extra_body: Mapping[str, Any],
+        headers: Mapping[str, str | Secret] | None = None,
     ) -> None:
         """Nothing is sent yet.
 
         Args:
             host: Host and port, for messages.
-            secret: The API key, which is removed from everything that is quoted.
+            secret: The API key. It and the secret headers are removed from everything that is quoted.
             timeout: Seconds within which a whole answer has to be there, > 0.
             max_retries: Further attempts after the first, >= 0.
             extra_body: More fields of every request; they win, and None leaves a field out.
+            headers: More headers of every request.
         """
         self.host = host
         self.secret = secret
         self.timeout = timeout
         self.max_retries = max_retries
         self.extra_body = dict(extra_body)
+        self._secrets = [secret, *(value for value in (headers or {}).values() if isinstance(value, Secret))]
         self.answered = False
         self.unlisted: set[str] = set()  # names that the server answers to and does not list; said once each
         self._form: int | None = None
@@ -123,12 +126,16 @@ class ServerRequests:
             return answer
         raise AssertionError("unreachable: the last form returns or raises")
 
+    def secrets(self) -> tuple[str, ...]:
+        """The API key and the values of secret headers, for what is quoted or read to be without them."""
+        return tuple(secret.reveal() for secret in self._secrets)
+
     def asked(self, fields: Mapping[str, object]) -> Asked:
         """What a refusal of these fields is judged by."""
         return Asked(
             host=self.host,
             model=str(fields.get("model")),
-            key=self.secret.reveal(),
+            secrets=self.secrets(),
             key_variable=self.secret.variable,
             fields=tuple(fields),
             own_fields=tuple(self.extra_body),

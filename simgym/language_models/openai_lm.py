@@ -34,7 +34,7 @@ from simgym.extras import require_extra
 from simgym.language_models._server_check import check_server
 from simgym.language_models._server_connection import ServerConnection
 from simgym.language_models._server_exchange import ServerClient
-from simgym.language_models._server_problems import Scope, without_key
+from simgym.language_models._server_problems import Scope, without_secrets
 from simgym.language_models._server_replies import Reply, read_likelihood, read_reply
 from simgym.language_models._server_requests import ServerRequests, Unanswered
 from simgym.language_models.base import Generation, Likelihood, Purpose, Request
@@ -136,6 +136,7 @@ class OpenAILM:
             timeout=timeout,
             max_retries=max_retries,
             extra_body=self.extra_body,
+            headers=self._headers,
         )
         self.__setstate__({})
 
@@ -274,9 +275,9 @@ class OpenAILM:
         return self._generation(call, read_reply(answer, logprobs=self.logprobs))
 
     def _generation(self, call: _Call, reply: Reply) -> Generation:
-        key = self._secret.reveal()
+        secrets = self._requests.secrets()
         if reply.fault is not None:
-            fault = without_key(reply.fault, key)
+            fault = without_secrets(reply.fault, secrets)
             return replace(
                 _fault(call, fault), prompt_tokens=reply.prompt_tokens, completion_tokens=reply.completion_tokens
             )
@@ -286,8 +287,8 @@ class OpenAILM:
         for stop in call.request.sampling.stop:  # some servers leave it in
             text = text.partition(stop)[0]
         generation = Generation(
-            text=without_key(text, key),
-            reasoning=without_key(reply.reasoning, key),
+            text=without_secrets(text, secrets),
+            reasoning=without_secrets(reply.reasoning, secrets),
             logprobs=reply.logprobs,
             finish_reason="length" if reply.cut else "stop",
             prompt=call.prompt,

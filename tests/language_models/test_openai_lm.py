@@ -229,6 +229,28 @@ def test_a_server_that_answers_with_whatever_it_has_is_told_of(
     ]
 
 
+@pytest.mark.parametrize("status", [200, 400, 404, 500])
+def test_secret_headers_that_a_server_quotes_are_in_no_fault_message_or_reply(
+    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, status: int
+) -> None:
+    gateway, token = "gateway-key-of-ours", "token-of-ours-1234"
+    monkeypatch.setenv("GATEWAY_KEY", gateway)
+    monkeypatch.setenv("TOKEN", f"Bearer {token}")
+    quoted = f"no {gateway} and no {token}, not even 'Bearer {token}'"
+    server = serve(lambda path, body: says(quoted) if status == 200 else fails(status, quoted))
+    model = connect(server, headers={"X-Api-Key": {"env": "GATEWAY_KEY"}, "Authorization": {"env": "TOKEN"}})
+    written = caplog.text
+    try:
+        reply = model.generate([ask()])[0]
+        written += reply.text + str(reply.fault)
+    except ConfigurationError as problem:
+        written += str(problem)
+    assert server.keys == {f"Bearer {token}"}
+    assert "no [key] and no [key], not even" in written
+    assert gateway not in written
+    assert token not in written
+
+
 def test_openai_itself_needs_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)

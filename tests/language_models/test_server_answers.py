@@ -24,7 +24,7 @@ from simgym.language_models._server_replies import error_inside, parse_json, rea
 
 KEY = "sk-do-not-show-me"
 FIELDS = ("model", "messages", "temperature", "top_p", "max_tokens", "seed", "stop", "logprobs")
-ASKED = Asked(host="host:1", model="m", key=KEY, fields=FIELDS)
+ASKED = Asked(host="host:1", model="m", secrets=(KEY,), fields=FIELDS)
 
 
 def error(message: str, **fields: Any) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def test_a_refusal_concerns_the_request_the_run_or_the_server(status: int, body:
 
 
 def test_a_403_after_an_answer_is_about_what_was_said() -> None:
-    answered = Asked(host="host:1", model="m", key=KEY, fields=FIELDS, answered=True)
+    answered = Asked(host="host:1", model="m", secrets=(KEY,), fields=FIELDS, answered=True)
     problem = classify(403, error(f"Forbidden for {KEY}"), answered)
     assert problem.scope is Scope.REQUEST
     assert problem.text == "refused: host:1 answered 403: Forbidden for [key]."
@@ -169,7 +169,7 @@ QUOTED = (
     answered=st.booleans(),
 )
 def test_what_a_refusal_quotes_ends_no_run(status: int, said: str, frame: str, mark: str, answered: bool) -> None:
-    asked = Asked(host="host:1", model="m", key=KEY, fields=FIELDS, answered=answered)
+    asked = Asked(host="host:1", model="m", secrets=(KEY,), fields=FIELDS, answered=answered)
     problem = classify(status, error(frame.format(f"{mark}{said}{mark}")), asked)
     if status != 403 or answered or "flagged" in frame:
         assert problem.scope is Scope.REQUEST
@@ -305,6 +305,27 @@ def check_total(answer: Any) -> None:
 @given(JSON)
 def test_any_json_is_a_reply_or_a_typed_fault(answer: Any) -> None:
     check_total(answer)
+
+
+TOKENS = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=8, max_size=40).map("sk-{}".format)
+QUOTES = st.sampled_from(
+    ["{}", "Invalid header: {}", "  {} \n", "x" * 290 + "{}", "bad [{}], twice {}", "{{'k': '{}'}}"]
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(TOKENS, TOKENS, QUOTES, JSON, st.integers(0, 2**32))
+def test_no_secret_is_quoted_wherever_an_answer_has_it(key: str, token: str, quote: str, other: Any, seed: int) -> None:
+    asked = Asked(host="host:1", model="m", secrets=(key, f"Bearer {token}", f"a {token} b"), answered=bool(seed % 2))
+    chooser = random.Random(seed)
+    written = chooser.choice([key, token, f"Bearer {token}", f"Bearer\n{token}", f"a  {token}\nb"])
+    said = quote.replace("{}", written)
+    body = chooser.choice([said, error(said), error("x", **{said: other}), {"detail": [other, {"msg": said}]},
+                           {"error": {"message": [other, {said: [said]}]}}, mutated(VALID, said, chooser)])  # fmt: skip
+    for status in (301, 400, 403, 404, 429, 500):
+        text = classify(status, body, asked).text
+        assert key not in text
+        assert token not in text
 
 
 @settings(max_examples=500, deadline=None)
