@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from simgym.integrations._recipes import as_mapping, as_model, device_flags, last_complete_checkpoint
     from simgym.integrations.candidate_policy import CandidatePolicy
     from simgym.integrations.features import ConversationFeatures, DiscreteReplies, EmbeddingObservation, Projection
-    from simgym.integrations.stable_baselines3 import PolicyAssistant, TextVecEnv, load_policy
+    from simgym.integrations.policy_assistant import PolicyAssistant
+    from simgym.integrations.policy_files import load_policy
+    from simgym.integrations.stable_baselines3 import TextVecEnv
     from simgym.integrations.training_plan import TrainingPlan, plan_training
     from simgym.integrations.trl import (
         judge_reward,
@@ -61,7 +63,9 @@ __getattr__, __dir__ = lazy_exports(
         "features": ("ConversationFeatures", "DiscreteReplies", "EmbeddingObservation", "Projection"),
         "_recipe_runs": ("RecipeRun", "run_recipes"),
         "_recipes": ("as_mapping", "as_model", "device_flags", "last_complete_checkpoint"),
-        "stable_baselines3": ("TextVecEnv", "PolicyAssistant", "load_policy"),
+        "policy_assistant": ("PolicyAssistant",),
+        "policy_files": ("load_policy",),
+        "stable_baselines3": ("TextVecEnv",),
         "trl": ("make_rollout_func", "scenario_dataset", "judge_reward", "training_record", "training_records"),
         "trl_async": ("SimulatedUserWorker",),
         "training_plan": ("TrainingPlan", "plan_training"),

@@ -16,7 +16,9 @@ from simgym.assistants.loading import load_assistant
 from simgym.conversation import INTENT_PREFIX, Conversation, Message, Scenario
 from simgym.errors import ConfigurationError, ServerUnavailable, WeightsError
 from simgym.integrations.features import ConversationFeatures, DiscreteReplies, EmbeddingObservation
-from simgym.integrations.stable_baselines3 import SETTINGS, PolicyAssistant, TextVecEnv, load_policy
+from simgym.integrations.policy_assistant import SETTINGS, PolicyAssistant
+from simgym.integrations.policy_files import load_policy
+from simgym.integrations.stable_baselines3 import TextVecEnv
 from simgym.judges.base import Judgement
 from simgym.language_models.base import SamplingParams
 from simgym.language_models.scripted_lm import ScriptedLM
@@ -252,7 +254,7 @@ def test_a_seed_that_is_given_later_counts_from_the_next_reset(features):
     env.reset()
     env.seed(9)
     assert (env.reset() == other.reset()).all()
-    assert [row.seed for row in env._rows] == [row.seed for row in other._rows]
+    assert [row.seed for row in env.dialogues] == [row.seed for row in other.dialogues]
 
 
 def test_conversations_do_not_depend_on_what_the_policy_does(features):
