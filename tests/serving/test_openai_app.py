@@ -323,6 +323,27 @@ def test_a_caller_who_hangs_up_takes_nothing_with_it():
     assert shared.waiting == 0
 
 
+def test_callers_who_hang_up_in_the_middle_of_a_stream_leave_nothing_behind(caplog):
+    shared = seat(lambda request: "Bread! " * 4_000)
+    messages = [{"role": "system", "content": "Bake."}, GREETING]
+    body = json.dumps({"model": "simgym", "messages": messages, "stream": True}).encode()
+    head = (
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        f"content-length: {len(body)}\r\n\r\n"
+    )
+    with listening(create_openai_app({"role_play": shared})) as url:
+        host, port = url.removeprefix("http://").removesuffix("/v1").split(":")
+        for _ in range(8):
+            with socket.create_connection((host, int(port))) as leaving:
+                leaving.sendall(head.encode() + body)
+                assert leaving.recv(1024).startswith(b"HTTP/1.1 200")  # the rest is unread: a reset
+        stream = client(url).chat.completions.create(model="simgym", messages=messages, stream=True)
+        said = "".join(chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices)
+    assert said.count("Bread!") == 4_000
+    assert shared.waiting == 0
+    assert "Traceback" not in caplog.text
+
+
 def test_requests_are_logged_as_transcripts_one_a_conversation(tmp_path):
     path = tmp_path / "log.jsonl"
     shared = seat(lambda r: "Bye.<|endconversation|>" if "Done" in r.messages[-1].content else f"number {r.seed}")
