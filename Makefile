@@ -17,7 +17,7 @@ FAST ?= tests/test_*.py tests/envs tests/simulators tests/judges tests/engine te
 PIP := -m pip install -qq --disable-pip-version-check -c constraints.txt
 PREPARE = $(PYTHON) -m venv --clear $(1) && echo 'Installing into $(1): one to three minutes, once.' && $(1)/bin/python $(PIP) -e '.[$(2)]'
 
-.PHONY: demo test daily fast lint docs data vllm llama clean
+.PHONY: demo test daily quick-contracts fast lint docs data vllm llama clean
 
 demo: $(DEMO)/complete
 	@$(DEMO)/bin/simgym matrix \
@@ -32,6 +32,10 @@ test: lint
 
 daily: $(TEST)/complete
 	$(TEST)/bin/python -m pytest -m 'contract or daily'
+
+# Not beside other tests: an environment with simgym in it is made, which writes the package's metadata into the checkout.
+quick-contracts: $(TEST)/complete
+	$(TEST)/bin/python -m pytest -q -m quick tests/contracts/test_contracts.py
 
 fast: $(TEST)/complete
 	$(TEST)/bin/python -m pytest -q -m 'not slow' $(FAST)

@@ -10,6 +10,7 @@ Suffixes used across the package for nested lists and arrays: `_N` conversations
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
@@ -110,6 +111,18 @@ class Scenario:
             )
         if self.opening is not None and (not isinstance(self.opening, str) or not self.opening.strip()):
             raise ConfigurationError(f"The opening of scenario {self.id!r} is empty. Give a text, or null for none.")
+
+    @classmethod
+    def from_goal(cls, goal: str, *, opening: str | None = None, source: str = "unknown") -> Scenario:
+        """A scenario from what the user wants in plain words, e.g. `plan a party`; equal words give an equal id.
+
+        Raises:
+            ConfigurationError: `goal` is no text or blank, or the opening is.
+        """
+        if not isinstance(goal, str) or not goal.strip():
+            raise ConfigurationError(f"The goal is {goal!r}, expected what the user wants in words.")
+        name = hashlib.sha256(goal.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+        return cls(name, INTENT_PREFIX + goal.removeprefix(INTENT_PREFIX), opening=opening, source=source)
 
     @property
     def goal(self) -> str:

@@ -4,7 +4,7 @@ import pytest
 
 import simgym
 from simgym.assistants import AssistantTurn
-from simgym.conversation import Message
+from simgym.conversation import INTENT_PREFIX, Message, Scenario
 from simgym.errors import ConfigurationError, InvalidAction, UnknownName
 from simgym.judges import RelevanceJudge
 from simgym.language_models import ScriptedLM
@@ -92,6 +92,17 @@ def test_a_scenario_is_named_or_drawn_by_the_seed(scenarios):
     assert drawn == {simgym.Simulation("replay", scenarios=scenarios).scenario(seed).id for seed in range(20)}
     with pytest.raises(UnknownName, match="Did you mean 'role_play'"):
         simgym.user("role_pla")
+
+
+def test_a_goal_in_words_is_a_scenario_and_equal_words_an_equal_one():
+    bread = Scenario.from_goal("bake bread")
+    assert (bread.goal, bread.intent) == ("bake bread", INTENT_PREFIX + "bake bread")
+    assert Scenario.from_goal("bake bread") == bread
+    assert Scenario.from_goal("bake a cake").id != bread.id
+    assert Scenario.from_goal("bake bread", opening="Bread!").opening == "Bread!"
+    for goal in ("", " ", None):
+        with pytest.raises(ConfigurationError, match="what the user wants"):
+            Scenario.from_goal(goal)
 
 
 def test_a_conversation_that_no_user_can_answer_is_refused_in_a_sentence(scenarios):

@@ -148,12 +148,16 @@ def describe_cache() -> dict[str, Any]:
 
 
 def list_contracts() -> list[dict[str, object]]:
-    """Trainers and hubs that simgym is tested with: the versions tested, and the installed one or None."""
+    """Trainers and hubs that simgym is tested with: versions that passed, those refused, the installed one or None."""
     record = resources.files("simgym.integrations") / "contracts.json"
-    tested: dict[str, list[str]] = {}
+    versions: dict[str, dict[bool, list[str]]] = {}
     for row in json_module.loads(record.read_text(encoding="utf-8")):
-        tested.setdefault(row["target"], []).append(row["version"])
-    return [{"name": name, "tested": versions, "installed": _installed(name)} for name, versions in tested.items()]
+        by_outcome = versions.setdefault(row["target"], {True: [], False: []})
+        by_outcome[not row.get("refused", False)].append(row["version"])
+    return [
+        {"name": name, "tested": outcome[True], "refused": outcome[False], "installed": _installed(name)}
+        for name, outcome in versions.items()
+    ]
 
 
 def _installed(distribution: str) -> str | None:
@@ -286,7 +290,8 @@ def _format_extra(report: dict[str, object], name: str) -> str:
 
 
 def _format_contract(row: dict[str, Any]) -> str:
-    return f"tested with {' and '.join(row['tested'])}; {row['installed'] or 'not'} installed"
+    refused = f" (not {' and '.join(row['refused'])})" if row["refused"] else ""
+    return f"tested with {' and '.join(row['tested'])}{refused}; {row['installed'] or 'not'} installed"
 
 
 def _environments() -> list[str]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -42,7 +41,7 @@ class RowStep:
 class _RowsState:
     """What `ConversationRows.state` says, as a checkpoint holds it."""
 
-    rows: tuple[Mapping[str, Any], ...]
+    rows: tuple[Mapping[str, object], ...]
     """A dialogue's JSON values a row."""
     episodes_begun: tuple[int, ...]
     """Conversations that each row has begun."""
@@ -92,7 +91,7 @@ class ConversationRows:
             self.dialogues[row] = dialogue
         return steps
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         """The running conversations as JSON values, for a checkpoint; keys as in earlier versions."""
         return {
             "rows": [dialogue.to_json() for dialogue in self.dialogues],
@@ -108,7 +107,7 @@ class ConversationRows:
         self._recent_rewards.clear()
         self._restored = False
 
-    def restore(self, state: Mapping[str, Any]) -> None:
+    def restore(self, state: Mapping[str, object]) -> None:
         """Continue from a `state`: the next `open` gives its conversations instead of new ones.
 
         Raises:

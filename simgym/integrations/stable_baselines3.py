@@ -145,7 +145,7 @@ class TextVecEnv(VecEnv):
             judge=simulation.judge.fingerprint(),
         )
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         """The running conversations as JSON values, for a checkpoint."""
         return self._rows.state()
 
@@ -153,7 +153,7 @@ class TextVecEnv(VecEnv):
         """The next `reset` gives every row's first conversation."""
         self._rows.begin_again()
 
-    def restore(self, state: Mapping[str, Any]) -> None:
+    def restore(self, state: Mapping[str, object]) -> None:
         """Continue from a `state`: the next `reset` gives its conversations instead of new ones.
 
         Raises:

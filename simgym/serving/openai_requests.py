@@ -15,14 +15,13 @@ Nothing here knows of HTTP but the status of a `Rejection`.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from simgym.conversation import INTENT_PREFIX, Conversation, Role, Scenario, has_surrogates
+from simgym.conversation import Conversation, Role, Scenario, has_surrogates
 from simgym.errors import ConfigurationError
 from simgym.seeding import derive_seed
 
@@ -217,8 +216,7 @@ def _scenario(asked: Any, system: str) -> Scenario | str | None:
 
 def scenario_of(wish: str) -> Scenario:
     """A scenario from what the user wants, in words; equal words give an equal id."""
-    name = hashlib.sha256(wish.encode()).hexdigest()[:12]
-    return Scenario(name, INTENT_PREFIX + wish.removeprefix(INTENT_PREFIX), source="chat completions request")
+    return Scenario.from_goal(wish, source="chat completions request")
 
 
 def _seed(asked: Any, field: Any, header: str | None, what: list[str]) -> int:

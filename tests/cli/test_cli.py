@@ -259,6 +259,8 @@ def test_doctor_finds_the_core_and_runs_a_model(run, tiny_model):
     assert report["ok"]
     assert report["model"]["tokens"] == 8
     assert {"torch", "gymnasium"} <= {package["name"] for package in report["packages"]}
+    tested = {row["name"]: (row["tested"], row["refused"], row["installed"]) for row in report["contracts"]}
+    assert tested["verl"] == (["0.9.1"], ["0.9.0"], None)  # tested beside installed
     broken = run("doctor", "--check-model", "--model", "no-such-model")
     assert broken.exit_code == 1
     assert "Unknown model" in broken.stdout
