@@ -19,9 +19,11 @@ from simgym.statistics import Estimate, format_interval
 
 VALIDATION = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "people_reward.json"
 CARD = Path(__file__).with_name("reward_head_card.md")
-SHORTENED = """
-* To save time, pairs with more characters than `--longest` and openings beyond `--limit` were not used. Corrupted answers
-  are recognised less often than by the earlier head, which saw more of them; fitting on all pairs and openings was not tried."""
+SHORTENED = (
+    "\n* To save time, pairs with more characters than `--longest` and openings beyond `--limit` were not used. "
+    "Corrupted answers\n  are recognised less often than by the earlier head, which saw more of them; fitting on all "
+    "pairs and openings was not tried."
+)
 FILES = ("head.safetensors", "head.json", "training_log.json", PROMPTS_NAME, RECORD_NAME)
 
 

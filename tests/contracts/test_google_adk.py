@@ -52,8 +52,8 @@ def play(shell, tmp_path, monkeypatch):
         users.clear()
         config = names["SimgymConfig"](seed=seed)
         generated = EvaluationGenerator.generate_responses(cases, package.name, user_simulator_config=config)
-        (found,) = asyncio.run(generated)
-        turns = found.responses[0]
+        (played,) = asyncio.run(generated)
+        turns = played.responses[0]
         said = [(turn.user_content.role, turn.user_content.parts[0].text) for turn in turns]
         answers = [turn.final_response.parts[0].text for turn in turns]
         return said, answers, users[-1].status.value
