@@ -68,9 +68,9 @@ def wilson_interval(successes: float, n: int, *, level: float = 0.95) -> Estimat
     z, p = float(norm.ppf((1 + level) / 2)), successes / n
     centre, spread = p + z * z / (2 * n), z * float(np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)))
     low, high = ((centre + sign * spread) / (1 + z * z / n) for sign in (-1, 1))
-    return Estimate(
-        value=p, low=max(0.0, low), high=min(1.0, high), n=n, method="Wilson score interval", seed=None, level=level
-    )
+    # at 0 and 1 the bound is the proportion itself, but for the last bit
+    low, high = min(max(0.0, low), p), max(min(1.0, high), p)
+    return Estimate(value=p, low=low, high=high, n=n, method="Wilson score interval", seed=None, level=level)
 
 
 def win_rate(

@@ -9,6 +9,11 @@ from scipy.stats import binomtest
 from simgym.statistics import bradley_terry, correct_p_values, mcnemar, mean_difference, wilson_interval, win_rate
 
 
+def test_an_interval_holds_its_proportion():
+    estimates = [wilson_interval(wins, n) for n in range(1, 60) for wins in (0, n)]
+    assert all(estimate.low <= estimate.value <= estimate.high for estimate in estimates)
+
+
 @pytest.mark.parametrize(("wins", "n"), [(0, 5), (3, 10), (141, 283), (50, 50)])
 def test_the_wilson_interval_is_scipys(wins, n):
     ours, theirs = wilson_interval(wins, n), binomtest(wins, n).proportion_ci(method="wilson")
