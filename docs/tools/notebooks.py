@@ -1,6 +1,7 @@
 """Notebooks of tutorials, made from their pages and executed.
 
     python docs/tools/notebooks.py              # makes docs/notebooks/*.ipynb and runs them; nbclient and ipykernel
+    python docs/tools/notebooks.py --text       # a page's new text into its notebook, if the code is still the same
     python docs/tools/notebooks.py --check      # exit code 1 if a notebook's cells are not those of its page
 
 Text becomes a Markdown cell, a Python block a cell of code; a last line `print(value)` becomes `value`, so that the
@@ -22,9 +23,9 @@ from blocks import FENCED
 
 DOCS = Path(__file__).resolve().parents[1]
 FOLDER = DOCS / "notebooks"
-PAGES = {name: DOCS / "tutorials" / f"{name}.md" for name in ("plug-in", "scale")}
+PAGES = {name: DOCS / "tutorials" / f"{name}.md" for name in ("evaluate", "plug-in", "scale")}
 """By the name of the notebook."""
-_INSTALL = {"plug-in": "pip install simgym", "scale": "pip install simgym"}
+_INSTALL = {"evaluate": "pip install 'simgym[local]'", "plug-in": "pip install simgym", "scale": "pip install simgym"}
 
 
 def cells_of(name: str) -> list[dict[str, Any]]:
@@ -105,13 +106,27 @@ def is_current(name: str) -> bool:
     return ran and same == [(cell["cell_type"], "".join(cell["source"])) for cell in cells_of(name)]
 
 
+def with_new_text(name: str) -> dict[str, Any]:
+    """The notebook in the file with the text of its page now; its outputs are those of the same code."""
+    stored = json.loads((FOLDER / f"{name}.ipynb").read_text(encoding="utf-8"))
+    cells = cells_of(name)
+    ran = [cell for cell in stored["cells"] if cell["cell_type"] == "code"]
+    code = [number for number, cell in enumerate(cells) if cell["cell_type"] == "code"]
+    if [cell["source"] for cell in ran] != [cells[number]["source"] for number in code]:
+        raise SystemExit(f"The code of {name}.ipynb is not that of its page: run it again.")
+    for number, cell in zip(code, ran, strict=True):
+        cells[number] = {**cell, "id": cells[number]["id"]}
+    return {**stored, "cells": cells}
+
+
 def main() -> None:
     """Make them, or check."""
+    make = with_new_text if "--text" in sys.argv[1:] else execute
     if "--check" in sys.argv[1:]:
         raise SystemExit(int(not all(map(is_current, PAGES))))
     FOLDER.mkdir(exist_ok=True)
     for name in [word for word in sys.argv[1:] if word in PAGES] or PAGES:
-        text = json.dumps(execute(name), indent=1, ensure_ascii=False)
+        text = json.dumps(make(name), indent=1, ensure_ascii=False)
         (FOLDER / f"{name}.ipynb").write_text(f"{text}\n", encoding="utf-8")
 
 
