@@ -79,7 +79,7 @@ def test_the_notebooks_are_those_of_their_tutorials_and_were_run():
 
 @pytest.mark.slow
 @pytest.mark.daily
-@pytest.mark.parametrize("name", ["evaluate", "plug-in", "scale"])
+@pytest.mark.parametrize("name", ["evaluate", "train", "plug-in", "scale"])
 def test_a_notebook_runs(name):
     pytest.importorskip("nbclient", reason="needs the extra simgym[dev]")
     from notebooks import execute

@@ -23,9 +23,14 @@ from blocks import FENCED
 
 DOCS = Path(__file__).resolve().parents[1]
 FOLDER = DOCS / "notebooks"
-PAGES = {name: DOCS / "tutorials" / f"{name}.md" for name in ("evaluate", "plug-in", "scale")}
+PAGES = {name: DOCS / "tutorials" / f"{name}.md" for name in ("evaluate", "train", "plug-in", "scale")}
 """By the name of the notebook."""
-_INSTALL = {"evaluate": "pip install 'simgym[local]'", "plug-in": "pip install simgym", "scale": "pip install simgym"}
+_INSTALL = {
+    "evaluate": "pip install 'simgym[local]'",
+    "train": "pip install 'simgym[train]'",
+    "plug-in": "pip install simgym",
+    "scale": "pip install simgym",
+}
 
 
 def cells_of(name: str) -> list[dict[str, Any]]:
