@@ -39,6 +39,10 @@ def test_the_table_of_contracts_is_what_the_contract_tests_recorded():
     assert subprocess.run([sys.executable, "docs/tools/contracts.py", "--check"], cwd=ROOT).returncode == 0
 
 
+def test_the_table_of_field_faults_is_what_its_command_recorded():
+    assert subprocess.run([sys.executable, "docs/tools/field_faults.py", "--check"], cwd=ROOT).returncode == 0
+
+
 def test_a_recording_shows_what_was_printed_and_fetches_no_font(tmp_path):
     said = "import sys; sys.stdout.write('\\x1b[31mred <b>\\x1b[0m')"
     command = ["docs/tools/record.py", str(tmp_path / "out.svg"), "--", sys.executable, "-c", said]
