@@ -76,6 +76,7 @@ def vllm_server(python: str) -> Iterator[Serving]:
     command = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", str(resolve_weights(DEFAULT_MODEL).path)]
     command += ["--served-model-name", MODEL, "--dtype", "float32", "--max-model-len", str(CONTEXT), "--max-num-seqs"]
     command += [str(SLOTS), "--enable-prefix-caching", "--generation-config", "vllm"]
+    command += ["--enforce-eager"]  # its compiler takes minutes at each start
     own = {"VLLM_TARGET_DEVICE": "cpu", "VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_NO_USAGE_STATS": "1"}
     with _running(command, MODEL, own) as serving:
         yield serving
