@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import subprocess
 import sys
 import tempfile
@@ -30,14 +31,6 @@ RESULTS = Path(__file__).with_name("results") / "report_scale.json"
 SIZES = (1_000, 10_000, 100_000)
 ASSISTANTS, SIMULATORS = ("plain", "clarify"), ("UserSim-RolePlay-v0", "UserSim-Persona-v0")
 TURNS = 3
-SCRIPT = """import resource, sys
-from simgym.cli.main import main
-sys.argv = ["simgym", "report", sys.argv[1], "--output", sys.argv[2]]
-try:
-    main()
-finally:
-    print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
-"""
 
 
 def main() -> None:
@@ -47,27 +40,27 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=RESULTS)
     given = parser.parse_args()
     rows = []
-    for size in given.sizes:
+    for size in sorted(given.sizes):
         with tempfile.TemporaryDirectory() as folder:
             run = Path(folder) / "run"
             write_run(run, size)
             stored = sum(path.stat().st_size for path in run.rglob("*.jsonl"))
             began = time.perf_counter()
-            command = [sys.executable, "-c", SCRIPT, str(run), str(Path(folder) / "out" / "report.html")]
-            (Path(folder) / "out").mkdir()
+            page = Path(folder) / "report.html"
+            command = [str(Path(sys.executable).with_name("simgym")), "report", str(run), "--output", str(page)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             seconds = time.perf_counter() - began
             if done.returncode:
                 raise SystemExit(done.stderr[-2000:])
-            peak = float(done.stdout.split()[-1])
-            page = (Path(folder) / "out" / "report.html").stat().st_size
+            peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20  # the largest so far, which is this
+            page_bytes = page.stat().st_size
         rows.append(
             {
                 "conversations": size,
                 "stored_mib": round(stored / 2**20, 1),
                 "seconds": round(seconds, 2),
                 "peak_gib": round(peak, 3),
-                "page_mib": round(page / 2**20, 2),
+                "page_mib": round(page_bytes / 2**20, 2),
             }
         )
         print(rows[-1], flush=True)
