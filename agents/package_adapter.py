@@ -6,7 +6,8 @@
 
 Copies the weights that `calibrate_leaving.py` wrote as float16 safetensors with their configuration, names the added
 token, and writes the card from `training_log.json`, the record of the calibration that is put into it, and
-`benchmarks/results/shipped_user.json`, so that every number on it was measured.
+`benchmarks/results/shipped_user.json` and `shipped_user_60.json` (of more conversations, `--conversations 60 --speak
+shipped`), so that every number on it was measured.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from simgym.simulators import SHIPPED_ADAPTER
 from simgym.statistics import Estimate, format_interval
 
 RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "shipped_user.json"
+WIDER = RESULTS.with_name("shipped_user_60.json")
 CARD = Path(__file__).with_name("adapter_card.md")
 
 
@@ -37,10 +39,14 @@ def main() -> None:
         log["leaving"] = json.loads((options.run / "calibrated" / "leaving.json").read_text())
         package(options.run / "calibrated", options.target, log["model"])
         (options.target / "training_log.json").write_text(json.dumps(log, indent=1) + "\n")
-    results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else None
-    (options.target / "README.md").write_text(card(log, results))
+    (options.target / "README.md").write_text(card(log, results_of(RESULTS), results_of(WIDER)))
     size = sum(entry.stat().st_size for entry in options.target.iterdir()) / 1e6
     print(f"{options.target}: {size:.1f} MB")
+
+
+def results_of(path: Path) -> dict[str, Any] | None:
+    """What `benchmarks/shipped_user.py` wrote; None if it has not run."""
+    return json.loads(path.read_text()) if path.is_file() else None
 
 
 def package(source: Path, target: Path, base: str) -> None:
@@ -61,7 +67,7 @@ def package(source: Path, target: Path, base: str) -> None:
     (target / "added_tokens.json").write_text(json.dumps({END_OF_CONVERSATION: token}) + "\n")
 
 
-def card(log: dict[str, Any], results: dict[str, Any] | None) -> str:
+def card(log: dict[str, Any], results: dict[str, Any] | None, wider: dict[str, Any] | None) -> str:
     """The model card."""
     settings, data, leaving = log["settings"], log["data"]["train"], log["leaving"]
     evaluations = [(entry["step"], entry["eval_loss"]) for entry in log["history"] if "eval_loss" in entry]
@@ -89,7 +95,7 @@ def card(log: dict[str, Any], results: dict[str, Any] | None) -> str:
             f"{leaving['leaves_after']:.3f} after (temperature {leaving['temperature']:g}, top-p {leaving['top_p']:g})"
         ),
         calibration=leaving["conversations"],
-        results=_results(results),
+        results=_results(results) + _wider(wider),
         **log["versions"],
     )
 
@@ -130,6 +136,33 @@ turns it needs {before} fewer bits per byte than the adapter before it and {play
 | | this adapter | before | role-play | people |
 |---|---|---|---|---|
 {chr(10).join(rows)}
+
+"""
+
+
+def _wider(results: dict[str, Any] | None) -> str:
+    """The main figures on more conversations, without those of simulators that did not speak there."""
+    if results is None:
+        return ""
+    source, later = results["reference"], results["bits_per_byte"]["later"]
+    metrics = {metric["name"]: metric for metric in results["scorecards"][0]["metrics"]}
+    fewer = {name: _percent(value) for name, value in later["fewer_percent_than"].items()}
+    compared = f"{fewer['before']} fewer bits per byte than the adapter before it"
+    if "role-play" in fewer:
+        compared += f" and {fewer['role-play']} fewer than role-play"
+    auc, words, leaving, leaves = (
+        metrics[name] for name in ("classifier_auc", "words_per_turn", "termination_f1", "leaves")
+    )
+    shown = {
+        f"{name} {side}": _format_estimate(metric[key])
+        for name, metric in (("auc", auc), ("words", words), ("leaves", leaves), ("f1", leaving))
+        for side, key in (("own", "simulated"), ("people", "human"))
+    }
+    return f"""With `--conversations {source["conversations"]} --speak shipped`, {source["moments"]} moments: for
+{later["turns"]} later turns it needs {compared}.
+AUC {shown["auc own"]} (people against people {shown["auc people"]}); words per turn
+{shown["words own"]} (people {shown["words people"]}); leaves at {shown["leaves own"]} of
+later moments (people at {shown["leaves people"]}), F1 {shown["f1 own"]}.
 
 """
 

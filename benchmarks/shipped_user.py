@@ -54,10 +54,13 @@ def main() -> None:
     parser.add_argument("--adapter", default=str(SHIPPED_ADAPTER))
     parser.add_argument("--before", default=str(EARLIER_ADAPTER))
     parser.add_argument("--dtype", default="bfloat16-mixed", help="of all three; float32 takes twice as long")
-    parser.add_argument("--play", action="store_true", help="let role-play speak, too: as long again")
+    parser.add_argument(
+        "--speak", nargs="*", choices=MAX_NEW_TOKENS, default=["shipped", "before"], help="of the others, likelihoods"
+    )
     parser.add_argument("--conversations", type=int, default=30)
     parser.add_argument("--later_turns", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--beside", nargs="*", choices=MAX_NEW_TOKENS, default=["before", "role-play"])
     parser.add_argument("--only", default="", help="shipped, before or role-play: work on this one, compare later")
     parser.add_argument("--folder", type=Path, default=Path("runs/shipped_user"))
     parser.add_argument("--output", type=Path, default=RESULTS)
@@ -70,15 +73,15 @@ def main() -> None:
         "before": FineTuned(model, adapter=options.before, max_new_tokens=MAX_NEW_TOKENS["before"]),
         "role-play": RolePlay(model, max_new_tokens=MAX_NEW_TOKENS["role-play"]),
     }
-    if options.only:
-        simulators = {options.only: simulators[options.only]}
+    chosen = [options.only] if options.only else ["shipped", *options.beside]
+    simulators = {name: simulator for name, simulator in simulators.items() if name in chosen}
     moments = make_reference(
         logged, people.name, conversations=options.conversations, later_turns=options.later_turns, seed=options.seed
     )
     nats = {}
     turns, cards = {}, []
     for name, simulator in simulators.items():
-        if name == "role-play" and not options.play:
+        if name not in options.speak:
             nats[name] = likelihoods(simulator, moments, options.folder / f"likelihoods_{name}.jsonl")
             continue
         path = options.folder / f"turns_{name}.jsonl"

@@ -24,8 +24,8 @@ def recipe():
 
 def test_the_card_says_what_the_logs_say(recipe):
     log = json.loads((SHIPPED_ADAPTER / "training_log.json").read_text())
-    results = json.loads(recipe.RESULTS.read_text())
-    assert (SHIPPED_ADAPTER / "README.md").read_text() == recipe.card(log, results)
+    results, wider = map(recipe.results_of, (recipe.RESULTS, recipe.WIDER))
+    assert (SHIPPED_ADAPTER / "README.md").read_text() == recipe.card(log, results, wider)
     fewer = results["bits_per_byte"]["later"]["fewer_percent_than"]["before"]["value"]
     assert f"{fewer:.1f} %" in (SHIPPED_ADAPTER / "README.md").read_text()
 
