@@ -143,7 +143,7 @@ class ViewerController:
         """A whole conversation, and those that can stand beside it."""
         entry = self._entry(entry_id)
         value = {**self._row(entry), **conversation_json(self.index.transcript(entry))}
-        value["file"] = shown(self.index.file_of(entry).name)
+        value["file"] = shown(entry.path.name)
         partners = self.index.partners(entry)
         value["partners"] = [{**self._row(other), "same_seed": other.seed == entry.seed} for other in partners]
         if beside:

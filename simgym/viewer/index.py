@@ -44,8 +44,8 @@ class Entry:
 
     id: str
     """Of its file, scenario and seed; the same after a restart."""
-    file: int
-    """Number of its file."""
+    path: Path
+    """Its file."""
     offset: int
     """Where its line begins, bytes."""
     length: int
@@ -206,12 +206,12 @@ class TranscriptIndex:
         Raises:
             MalformedFile: the file is gone, or there is something else now.
         """
-        path = self._files[entry.file].path
+        path = entry.path
         try:
             with path.open("rb") as file:
                 file.seek(entry.offset)
                 line = file.read(entry.length)
-            transcript = Transcript.from_json(parse_json(line.decode("utf-8")))
+            transcript = Transcript.from_json(parse_json(line.decode("utf-8-sig")))
         except OSError as error:
             raise MalformedFile(f"Cannot read {path}: {error.strerror}.") from error
         except (ConfigurationError, ValueError) as error:
@@ -219,10 +219,6 @@ class TranscriptIndex:
         if transcript.key != (entry.scenario_id, entry.seed):
             raise MalformedFile(f"{path} was written anew. Reload the page.")
         return transcript
-
-    def file_of(self, entry: Entry) -> Path:
-        """The file that a conversation is in."""
-        return self._files[entry.file].path
 
     def _find_files(self) -> None:
         known = {file.path: file for file in self._files}
@@ -274,7 +270,7 @@ class TranscriptIndex:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ConfigurationError) as error:
             self._complain(f"{file.path.name}, line {file.line}: not a transcript ({type(error).__name__}).")
             return
-        entry.file, entry.offset, entry.length = number, offset, len(line)
+        entry.offset, entry.length = offset, len(line)
         before = self._by_id.get(entry.id)
         if before is not None:
             entry.number = before.number
@@ -294,11 +290,13 @@ class TranscriptIndex:
         said = [{"role": str(message["role"]), "content": str(message["content"])} for message in messages]
         assistant = self._assistant(file, row)
         reasons = [str(reason) for reason in row.get("reasons") or ()]
+        if reward is not None and not 0 <= float(reward) <= 1:
+            raise ValueError("a reward outside [0, 1]")
         fault = row.get("fault")
         searched = [*(message["content"] for message in said), str(scenario["intent"]), scenario_id, *reasons]
         return Entry(
             id=text_hash(json.dumps([str(file.path), scenario_id, seed])),
-            file=0,
+            path=file.path,
             offset=0,
             length=0,
             scenario_id=scenario_id,

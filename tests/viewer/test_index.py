@@ -118,10 +118,11 @@ def test_a_file_that_was_written_anew_is_read_anew(tmp_path, file):
 def test_damaged_lines_are_named_and_the_others_are_shown(file):
     with file.open("ab") as lines:
         lines.write(b'{"seed": 1}\nnot json\n[]\n\xff\n')
+        lines.write((json.dumps({**talked(6).to_json(), "reward": float("nan")}) + "\n").encode())
         lines.write((json.dumps(talked(8).to_json()) + "\n").encode())
     index = indexed(file)
     assert seeds(index) == [0, 1, 2, 3, 8]
-    assert index.unreadable == 4
+    assert index.unreadable == 5
     assert index.problems[0] == "run.jsonl, line 5: not a transcript (KeyError)."
 
 
