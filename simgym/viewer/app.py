@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse
@@ -75,6 +75,32 @@ def create_viewer_app(index: TranscriptIndex, labels: LabelBook, *, token: str) 
     return app
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListRequest:
+    """Parameters of a request for a part of the list; the first ones are those of `Query`."""
+
+    text: str = ""
+    fault: str = ""
+    simulator: str = ""
+    assistant: str = ""
+    persona: str = ""
+    scenario: str = ""
+    lowest: float | None = None
+    highest: float | None = None
+    order: Order = "written"
+    labelled: bool = False
+    """Only conversations that this reader has labelled."""
+    start: int = 0
+    """First row that is wanted."""
+    rows: int = 100
+    """How many."""
+    at: str = ""
+    """Id of a conversation: where does it stand?"""
+
+
+_QUERY_FIELDS = [field.name for field in fields(Query) if field.name != "keys"]
+
+
 class ViewerController:
     """Answers requests; all of its methods but `label` run in threads."""
 
@@ -99,38 +125,17 @@ class ViewerController:
             "labels": len(self.labels),
         }
 
-    def search(
-        self,
-        text: str = "",
-        fault: str = "",
-        simulator: str = "",
-        assistant: str = "",
-        persona: str = "",
-        scenario: str = "",
-        lowest: float | None = None,
-        highest: float | None = None,
-        order: Order = "written",
-        labelled: bool = False,
-        start: int = 0,
-        rows: int = 100,
-        at: str = "",
-    ) -> dict[str, Any]:
-        """A part of the list; `at`, the id of a conversation, asks where it stands."""
+    def search(self, asked: Annotated[ListRequest, Depends()]) -> dict[str, Any]:
+        """A part of the list."""
         query = Query(
-            text=text,
-            fault=fault,
-            simulator=simulator,
-            assistant=assistant,
-            persona=persona,
-            scenario=scenario,
-            lowest=lowest,
-            highest=highest,
-            order=order,
-            keys=self.labels.keys() if labelled else None,
+            **{name: getattr(asked, name) for name in _QUERY_FIELDS},
+            keys=self.labels.keys() if asked.labelled else None,
         )
         entries = self.index.search(query)
-        start, rows = max(start, 0), min(max(rows, 0), MOST_ROWS)
-        position = next((place for place, entry in enumerate(entries) if entry.id == at), None) if at else None
+        start, rows = max(asked.start, 0), min(max(asked.rows, 0), MOST_ROWS)
+        position = None
+        if asked.at:
+            position = next((place for place, entry in enumerate(entries) if entry.id == asked.at), None)
         return {
             "total": len(entries),
             "start": start,
