@@ -263,6 +263,8 @@ def _rendered(
         plain = _folded(plain)
     try:
         text = _applied(tokenizer, plain, add_generation_prompt=next_role == "assistant", **(variables or {}))
+    except ConfigurationError:
+        raise
     except Exception as error:  # jinja2 templates raise what they like
         raise ConfigurationError(f"The model's chat template refuses the roles {roles}: {error}.") from error
     if next_role != "user":
@@ -329,7 +331,7 @@ def _written_or_nothing(
     """What the template writes; empty if it refuses, which jinja2 templates do by whatever exception they like."""
     try:
         return _applied(tokenizer, messages, **variables)
-    except TookTooLong:
+    except ConfigurationError:  # it does not end
         raise
     except Exception:
         return ""
@@ -362,8 +364,13 @@ def _applied(tokenizer: PreTrainedTokenizerBase, plain: Sequence[dict[str, str]]
 
 def _apply(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, Any]], **variables: Any) -> str:
     """What the template writes; a program of somebody else, so its time and its text are bounded."""
-    with time_limit(LONGEST_RENDERING):
-        text = str(tokenizer.apply_chat_template(messages, tokenize=False, **variables))
+    try:
+        with time_limit(LONGEST_RENDERING):
+            text = str(tokenizer.apply_chat_template(messages, tokenize=False, **variables))
+    except TookTooLong as error:  # whoever asks, and whatever for: a sentence
+        raise ConfigurationError(
+            f"The model's chat template does not end: {error}. Use another chat_template."
+        ) from error
     if len(text) > LONGEST_TEXT:
         raise ValueError(f"it writes {len(text):,} characters, more than {LONGEST_TEXT:,}")
     return text
@@ -376,7 +383,7 @@ def _lost(tokenizer: PreTrainedTokenizerBase) -> str:
         talk = [("user", "First" + _MARKER), ("assistant", "Reply" + _MARKER), ("user", "Second" + _MARKER)]
         try:
             text = _applied(tokenizer, [{"role": role, "content": words} for role, words in talk])
-        except TookTooLong:
+        except ConfigurationError:  # it does not end
             raise
         except Exception:  # it refuses, and says so when it is asked for a prompt
             return ""
@@ -400,7 +407,7 @@ def _shown(tokenizer: PreTrainedTokenizerBase, content: Any) -> str:
     """What the template writes of a user message; empty if it refuses."""
     try:
         return _apply(tokenizer, [{"role": "user", "content": content}])
-    except TookTooLong:
+    except ConfigurationError:  # it does not end
         raise
     except Exception:  # jinja2 templates raise what they like
         return ""

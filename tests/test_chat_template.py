@@ -185,6 +185,16 @@ def test_a_template_that_reads_lists_of_parts_gets_them(tiny_model, template):
     assert sum(label != MASKED for label in example.labels) > len(SAID)
 
 
+def test_a_template_that_does_not_end_is_a_sentence_for_whoever_asks(tiny_model, monkeypatch):
+    monkeypatch.setattr("simgym.chat_template.LONGEST_RENDERING", 0.2)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    tokenizer.add_tokens([AddedToken("<|mark|>")])
+    tokenizer.chat_template = "<|mark|>{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    for ask in (control_tokens, lambda tokenizer: render(tokenizer, TALK, "user")):
+        with pytest.raises(ConfigurationError, match="chat template does not end"):
+            ask(tokenizer)
+
+
 def test_a_template_that_is_missing_or_refuses_is_a_sentence(tiny_model):
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     tokenizer.chat_template = "{{ raise_exception('System role not supported') }}"
