@@ -83,6 +83,7 @@ class Engine:
             for_gpu=gpu_paths,
         )
         self.scheduler = Scheduler(self.config, self.kv_cache)
+        self.scheduler.mixes_adapters = self.runner.cpu_decoder is None
         self.grammar = Grammar(tokenizer, self.runner.lora_bank.vocabulary_size)
         self.sampler = Sampler(self.grammar, on_device=gpu_paths)
         self._tokenizer = tokenizer

@@ -1,8 +1,9 @@
 """Which sequences run: those that wait are admitted in the order of their arrival, while there is room.
 
 Room is a number of sequences and a number of bytes for their keys and values. A sequence that would not fit into an
-empty batch is refused, alone; one that does not fit beside those that run waits for one of them to finish. Callers in
-many threads add sequences and wait for them; one of the threads leads, that is, runs the engine for all of them.
+empty batch is refused, alone; one that does not fit beside those that run waits for one of them to finish. Where
+passes without adapters are computed in another way than those with (`cpu_decoder`), the two never run together: what a
+sequence says would depend, in a last bit, on its company. Callers in many threads add sequences and wait for them; one of the threads leads, that is, runs the engine for all of them.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ class Scheduler:
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
         """In the order of their slots. Only the leading thread changes it."""
+        self.mixes_adapters = True
+        """Whether sequences with and without an adapter may run at the same time."""
         self._max_length = config.max_length
         self._kv_cache = kv_cache
         self._leader: int | None = None
@@ -47,6 +50,8 @@ class Scheduler:
             admitted: list[Sequence] = []
             longest = max((sequence.max_length for sequence in self.running), default=0)
             for sequence in self.waiting[:free]:
+                if not self.mixes_adapters and not _alike(sequence, [*self.running, *admitted]):
+                    break  # nobody behind it goes first, or it would wait for ever
                 longest = max(longest, sequence.max_length)
                 if not self._kv_cache.fits(len(self.running) + len(admitted) + 1, longest):
                     break
@@ -115,3 +120,7 @@ class Scheduler:
         if any(sequence.done for sequence in self.waiting):
             self.waiting = [sequence for sequence in self.waiting if not sequence.done]
             self._changed.notify_all()
+
+
+def _alike(sequence: Sequence, others: list[Sequence]) -> bool:
+    return all((other.adapter is None) == (sequence.adapter is None) for other in others[:1])

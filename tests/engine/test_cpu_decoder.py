@@ -102,7 +102,16 @@ def test_adapters_stand_beside_sequences_without(tiny_model, tiny_adapter):
         engines.append(Engine(model, None, EngineConfig(max_sequences=4, **settings)))
         tokens(engines[-1], sequences(1))
         engines[-1].runner.lora_bank.add("other", read_adapter(tiny_adapter).lora)
-    mixed = [tokens(engine, [*sequences(5), *sequences(5, adapter="other")]) for engine in engines]
+    passes, forward = [], engines[0].runner.forward
+
+    def note(inputs, kv_cache, first, new_N, adapters):
+        passes.append({adapter is None for adapter in adapters})
+        return forward(inputs, kv_cache, first, new_N, adapters)
+
+    engines[0].runner.forward = note
+    asked = [[*sequences(5), *sequences(5, adapter="other")] for _ in engines]
+    mixed = [tokens(engine, each) for engine, each in zip(engines, asked, strict=True)]
+    assert {frozenset(kinds) for kinds in passes} == {frozenset({True}), frozenset({False})}  # company changes nothing
     assert mixed[0] == mixed[1]
     assert mixed[0][:5] != mixed[0][5:]
     assert engines[0].runner.cpu_decoder is not None
