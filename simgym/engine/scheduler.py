@@ -1,9 +1,10 @@
 """Which sequences run: those that wait are admitted in the order of their arrival, while there is room.
 
 Room is a number of sequences and a number of bytes for their keys and values. A sequence that would not fit into an
-empty batch is refused, alone; one that does not fit beside those that run waits for one of them to finish. Where
-passes without adapters are computed in another way than those with (`cpu_decoder`), the two never run together: what a
-sequence says would depend, in a last bit, on its company. Callers in many threads add sequences and wait for them; one of the threads leads, that is, runs the engine for all of them.
+empty batch is refused, alone; one that does not fit beside those that run waits for one of them to finish. Where passes
+without adapters are computed in another way than those with (`cpu_decoder`), the two never run together: what a
+sequence says would depend, in a last bit, on its company. Callers in many threads add sequences and wait for them; one
+of the threads leads, that is, runs the engine for all of them.
 """
 
 from __future__ import annotations
