@@ -38,7 +38,7 @@ quick-contracts: $(TEST)/complete
 	$(TEST)/bin/python -m pytest -q -m quick tests/contracts/test_contracts.py
 
 fast: $(TEST)/complete
-	$(TEST)/bin/python -m pytest -q -m 'not slow' $(FAST)
+	OMP_NUM_THREADS=1 $(TEST)/bin/python -m pytest -q -n $(WORKERS) -m 'not slow and not daily' $(FAST)
 
 docs: $(TEST)/complete
 	NO_MKDOCS_2_WARNING=1 $(TEST)/bin/mkdocs build --strict

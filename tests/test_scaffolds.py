@@ -15,6 +15,7 @@ from simgym.errors import ConfigurationError, UnknownName
 from simgym.scaffolds import KINDS, write_scaffold
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_new_package_passes_its_own_tests(kind, tmp_path):
     folder = tmp_path / "patient-people"
