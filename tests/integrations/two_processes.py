@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import torch
 from accelerate import Accelerator
 from transformers import AutoTokenizer
 from trl.generation.vllm_generation import VLLMGeneration
@@ -126,6 +127,8 @@ def main():
         "faults": rollouts.faults,
     }
     out.with_suffix(f".{rank}").write_text(json.dumps(result))
+    accelerator.wait_for_everyone()
+    torch.distributed.destroy_process_group()  # its threads, left to the end of the process, may abort it
 
 
 if __name__ == "__main__":
