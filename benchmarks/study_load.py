@@ -17,8 +17,10 @@ hops between threads a request), Python's switch interval at 0.5 ms instead of 5
 event loop), statements built once, one query for who and what, rendered Markdown kept. Asking for the state in short
 intervals cost half of all requests; held requests replaced it. SQLite's writes that wait are committed together, and
 the few rows of a page are read in the event loop itself. Events are only ever added, so a page reads those that are
-new. On PostgreSQL every round trip waits for a turn of a busy event loop: an event is stored by one statement instead
-of four, and no connection is tried before it is used. The web framework's own layers took as long as the pages.
+new. On PostgreSQL every round trip waits for a turn of a busy event loop: whatever a form stores is stored by one
+statement (it was up to six), a form is checked against what the server remembers, for storing compares, and no
+connection is tried before it is used. A third of the event loop's time went into sending: head and body of an answer
+are sent together. The web framework's own layers took as long as the pages.
 
 The participants themselves took as much of a core as the server: a general HTTP client needs longer for a request than
 the server for its answer, and whole pages were parsed. They have a client of their own now (`simgym.study.browser`),

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simgym.statistics import bootstrap_statistic, intraclass_correlation
-from simgym.statistics.intervals import ROUNDING, Estimate, few_units, untold
+from simgym.statistics.intervals import ROUNDING, Estimate, few_units, untold, with_interval
 
 _SPEARMAN_VARIANCE = 1.06
 """Variance of Fisher's z of a Spearman correlation, in 1 / (n - 3)."""
@@ -218,7 +218,8 @@ class _Table:
         value = self.correlation(statistic)
         if math.isnan(value):
             return untold(None, n, "all means of people, or all of the rewards, are equal", level)
-        if note := few_units(n, "persons" if fixed else "assistants", level):
+        counted = "persons" if fixed else "assistants"
+        if note := few_units(n, counted, level):
             return untold(value, n, note, level)
         rng = np.random.default_rng(seed)
         drawn = np.array([statistic(*self._resample(rng, fixed)) for _ in range(resamples)])
@@ -230,7 +231,7 @@ class _Table:
             return untold(value, n, "nothing differs between resamples", level)
         units = "people and rewards" if fixed else "people, rewards and assistants"
         method = f"percentile bootstrap over {units}, {resamples} resamples"
-        return Estimate(value=value, low=min(low, value), high=max(high, value), n=n, method=method, seed=seed)
+        return with_interval(value, low, high, n=n, units=counted, method=method, seed=seed, level=level)
 
     def _resample(self, rng: np.random.Generator, fixed: bool) -> tuple[_Floats, _Floats]:
         weights = np.bincount(rng.integers(self.people, size=self.people), minlength=self.people).astype(float)

@@ -107,11 +107,12 @@ class PairedMatrix:
             note = few_units(int(n), "scenarios", self.level) or f"all {n} scenarios differ by the same"
             return untold(float(value), int(n), note, self.level)
         method = _method(self.resamples, self.training_seeds)
-        return Estimate(
-            value=float(value),
-            low=float(low),
-            high=float(high),
+        return with_interval(
+            float(value),
+            float(low),
+            float(high),
             n=int(n),
+            units="scenarios",
             method=method,
             seed=self.seed,
             level=self.level,

@@ -37,7 +37,8 @@ from simgym.study.records import as_json_lines, export, participant_flow
 from simgym.study.recruitment import Recruit, Unusable, parameters_of, recruit_of
 from simgym.study.rendering import clean_text
 from simgym.study.replies import Replies
-from simgym.study.store import AlreadyTakesPart, Store, Visit
+from simgym.study.store import Store, Visit
+from simgym.study.writes import AlreadyTakesPart
 
 log = logging.getLogger("simgym.study")
 COOKIE = "simgym_study"
@@ -46,6 +47,7 @@ _TICKET = "simgym_study_withdrawn"
 """Name of the cookie of whoever has withdrawn."""
 _ERASING = 2.0
 """Seconds that a withdrawal's answer waits for the disk."""
+_UNKNOWN = "We do not know this browser any more. Please open the study's first page again."
 _MONTH = 30 * 24 * 3600
 _LONGEST_WAIT = 20.0
 """Seconds that a waiting page's request is held: less than the idle time after which proxies hang up."""
@@ -63,6 +65,16 @@ class Visitor:
     """What they have done."""
     drafts: Mapping[str, str]
     """What they are writing, by field; empty where it was not asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """What came of a form."""
+
+    stored: bool
+    """It did what it was for."""
+    problem: Incomplete | AlreadyTakesPart | None = None
+    """Why it was refused; None: it was stored, or is out of date."""
 
 
 def create_app(
@@ -205,33 +217,53 @@ class StudyController:
         if journey.stage == "waiting" and not journey.exchanges[-1].failed:
             self.replies.start(visitor.participant)
             await self.replies.wait(visitor.participant, _LONGEST_WAIT)
-            journey = follow(self.study, await self.store.events(visitor.participant))
+            journey = await self._after_waiting(visitor)
         failed = journey.stage == "waiting" and journey.exchanges[-1].failed
         return JSONResponse({"key": journey.key, "failed": failed})
+
+    async def _after_waiting(self, visitor: Visitor) -> Journey:
+        journey = follow(self.study, self.store.remembered_events(visitor.participant))
+        if journey.stage != "waiting" or journey.exchanges[-1].failed:
+            return journey  # written by this server, to whose page the browser goes next
+        return follow(self.study, await self.store.events(visitor.participant))
 
     async def act(self, request: Request) -> Response:
         """Store what a form says, if the participant is where the form was made for."""
         action = request.path_params["action"]
         if action not in ACTIONS and action != "task":
             raise HTTPException(404, "There is no such page.")
-        visitor, form = await self._form(request)
-        journey = visitor.journey
-        stage = "task" if action == "task" else ACTIONS[action].stage
-        if form.get("key") != journey.key or journey.stage != stage:
-            known = journey.event(form.get("key", "")) is not None
-            return _see("/" if known else "/?notice=outdated")
-        try:
-            stored = await self._store(visitor, action, form)
-        except Incomplete as error:
-            return self._page(visitor, problem=str(error), typed=form, status=422)
-        except AlreadyTakesPart:
+        # what this server remembers is nearly always what is stored, and `append` compares: only what it does not store
+        # is looked at again, and answered by what is stored
+        visitor, form = await self._form(request, remembered=True)
+        attempt = await self._attempt(visitor, action, form)
+        for _ in range(2):
+            if attempt.stored:
+                return _see("/")
+            if (fresh := await self._visitor(request, counted=True)) is None:
+                raise HTTPException(403, _UNKNOWN)
+            if len(fresh.journey.events) == len(visitor.journey.events):
+                break
+            visitor, attempt = fresh, await self._attempt(fresh, action, form)
+        if isinstance(attempt.problem, Incomplete):
+            return self._page(visitor, problem=str(attempt.problem), typed=form, status=422)
+        if attempt.problem is not None:
             raise HTTPException(
                 409,
                 "Somebody with your participant number takes part already. Please go on in the browser in which you "
                 "began. If that was a private window which is closed, or is not at hand, write to "
                 f"{self.study.contact} and name your number.",
-            ) from None
-        return _see("/" if stored else "/?notice=outdated")
+            )
+        known = visitor.journey.event(form.get("key", "")) is not None
+        return _see("/" if known else "/?notice=outdated")
+
+    async def _attempt(self, visitor: Visitor, action: str, form: Mapping[str, str]) -> _Attempt:
+        stage = "task" if action == "task" else ACTIONS[action].stage
+        if form.get("key") != visitor.journey.key or visitor.journey.stage != stage:
+            return _Attempt(stored=False)
+        try:
+            return _Attempt(stored=await self._store(visitor, action, form))
+        except (Incomplete, AlreadyTakesPart) as problem:
+            return _Attempt(stored=False, problem=problem)
 
     async def _store(self, visitor: Visitor, action: str, form: Mapping[str, str]) -> bool:
         journey, participant = visitor.journey, visitor.participant
@@ -317,11 +349,19 @@ class StudyController:
         response.set_cookie(COOKIE, secret, max_age=_MONTH, httponly=True, samesite="lax", secure=self.secure_cookies)
         return response
 
-    async def _visitor(self, request: Request, *, drafts: bool = False) -> Visitor | None:
+    async def _visitor(
+        self, request: Request, *, drafts: bool = False, remembered: bool = False, counted: bool = False
+    ) -> Visitor | None:
+        """Who asks; `remembered`: as this server last saw them; `counted`: it is no further request."""
         secret = request.cookies.get(COOKIE, "")
-        if not 20 <= len(secret) <= 100 or (visit := await self.store.look(secret, drafts=drafts)) is None:
+        if not 20 <= len(secret) <= 100:
             return None
-        await self.limit("request", visit.participant, self.study.limits.requests_per_minute)
+        visit = self.store.remembered(secret) if remembered else None
+        visit = visit or await self.store.look(secret, drafts=drafts)
+        if visit is None:
+            return None
+        if not counted:
+            await self.limit("request", visit.participant, self.study.limits.requests_per_minute)
         return self._known(secret, visit)
 
     def _known(self, secret: str, visit: Visit) -> Visitor:
@@ -329,13 +369,13 @@ class StudyController:
             secret=secret, participant=visit.participant, journey=follow(self.study, visit.events), drafts=visit.drafts
         )
 
-    async def _form(self, request: Request) -> tuple[Visitor, dict[str, str]]:
+    async def _form(self, request: Request, *, remembered: bool = False) -> tuple[Visitor, dict[str, str]]:
         """Who sends a form, and its fields, if it is one of ours."""
         if foreign(request.headers):
             raise HTTPException(403, "This form was sent by another site.")
-        visitor = await self._visitor(request)
+        visitor = await self._visitor(request, remembered=remembered)
         if visitor is None:
-            raise HTTPException(403, "We do not know this browser any more. Please open the study's first page again.")
+            raise HTTPException(403, _UNKNOWN)
         async with request.form(max_files=0, max_fields=30) as fields:
             form = {name: value for name, value in fields.items() if isinstance(value, str)}
         if not same_text(form.get("token", ""), form_token(visitor.secret)):

@@ -33,8 +33,10 @@ Work = Callable[[sa.Connection], T]
 """What is done with a connection; it may run in another thread."""
 _READERS = 4
 """Threads that read SQLite."""
-_CONNECTIONS = 10
-"""Connections to PostgreSQL for single statements, and as many for transactions."""
+_CONNECTIONS = 16
+"""Connections to PostgreSQL for single statements: all pages."""
+_TRANSACTIONS = 4
+"""Connections to PostgreSQL for transactions: the start, withdrawals."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,9 @@ class Database(Protocol):
         """
 
     async def write_at_once(self, work: Work[T]) -> T:
-        """Run a function that writes with a single statement, and may be run twice if a connection breaks.
+        """Run a function that writes with a single statement (SQLite: with any), which is committed when it returns.
+
+        If a connection breaks, the function is run again.
 
         Raises:
             DatabaseUnavailable: the database cannot be reached or written.
@@ -219,9 +223,9 @@ class Postgresql:
         from sqlalchemy.ext.asyncio import create_async_engine
 
         # a pool for single statements: one round trip instead of three, and nothing to be set back afterwards
-        options: dict[str, Any] = {"pool_size": _CONNECTIONS, "max_overflow": 0, "hide_parameters": True}
-        self._at_once = create_async_engine(url, isolation_level="AUTOCOMMIT", **options)
-        self._transactions = create_async_engine(url, **options)
+        options: dict[str, Any] = {"max_overflow": 0, "hide_parameters": True}
+        self._at_once = create_async_engine(url, isolation_level="AUTOCOMMIT", pool_size=_CONNECTIONS, **options)
+        self._transactions = create_async_engine(url, pool_size=_TRANSACTIONS, **options)
 
     async def read(self, work: Work[T]) -> T:
         with _unavailable():

@@ -104,7 +104,8 @@ class Replies:
 
     async def write(self, participant: str) -> None:
         """Store replies, or a failure, for a participant who waits; do nothing for any other."""
-        events = await self.store.events(participant)
+        # whoever starts this has just read or stored them, and `append` compares
+        events = self.store.remembered_events(participant) or await self.store.events(participant)
         journey = follow(self.study, events)
         if journey.stage != "waiting" or journey.exchanges[-1].failed or journey.assignment is None:
             return

@@ -15,7 +15,6 @@ Whoever has withdrawn holds a ticket, and `erased` says how far it is.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import json
 import secrets
@@ -23,23 +22,19 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import IntegrityError
 
 from simgym.errors import ConfigurationError
 from simgym.study import tables
 from simgym.study.database import Deletion, current_transaction, open_database
 from simgym.study.journey import Event
 from simgym.study.recruitment import Recruit, canonical
+from simgym.study.writes import Addition, Assigned, Written, append, append_assigned, open_participant, save_draft
 
+T = TypeVar("T")
 _STARTED = time.time() - time.monotonic()
-
-
-class AlreadyTakesPart(Exception):
-    """Someone with the same recruitment id has already consented."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,18 +63,6 @@ class Visit:
     """What is being written, by field."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Addition:
-    """Events to store for a participant if `known` are stored so far, and what goes with them."""
-
-    participant: str
-    known: int
-    events: Callable[[int], Sequence[Event]]
-    study_hash: str
-    stratum: str | None = None
-    recruit: Recruit | None = None
-
-
 class _Recent:
     """What participants had done when it was last read: events are only ever added, so only new ones are read again."""
 
@@ -87,6 +70,7 @@ class _Recent:
 
     def __init__(self) -> None:
         self._events: OrderedDict[str, tuple[Event, ...]] = OrderedDict()
+        self._participants: OrderedDict[str, str] = OrderedDict()  # by the hash of their secret
 
     def get(self, participant: str) -> tuple[Event, ...]:
         """The first events of somebody, perhaps all, perhaps none."""
@@ -94,20 +78,31 @@ class _Recent:
 
     def put(self, participant: str, events: tuple[Event, ...]) -> None:
         """Keep events; who came longest ago is forgotten."""
-        self._events[participant] = events
-        self._events.move_to_end(participant)
-        if len(self._events) > self._most:
-            self._events.popitem(last=False)
+        self._keep(self._events, participant, events)
+
+    def whose(self, secret_hash: str) -> str:
+        """Who has a secret; empty: not known here."""
+        return self._participants.get(secret_hash, "")
+
+    def name(self, secret_hash: str, participant: str) -> None:
+        """Keep who has a secret."""
+        self._keep(self._participants, secret_hash, participant)
 
     def add(self, participant: str, known: int, events: tuple[Event, ...]) -> None:
         """Keep what was stored after so many events, if just these are known."""
         before = self.get(participant)
-        if len(before) == known:
+        if events and len(before) == known:
             self.put(participant, (*before, *events))
 
     def drop(self, participant: str) -> None:
         """Forget somebody."""
         self._events.pop(participant, None)
+
+    def _keep(self, kept: OrderedDict[str, T], key: str, value: T) -> None:
+        kept[key] = value
+        kept.move_to_end(key)
+        if len(kept) > self._most:
+            kept.popitem(last=False)
 
 
 class Store:
@@ -125,6 +120,7 @@ class Store:
         self._database = open_database(url)
         self._recent = _Recent()
         self._strata: dict[str, asyncio.Lock] = {}
+        self._positions: dict[str, int] = {}  # of each stratum, the one that is probably next
 
     async def close(self) -> None:
         """Give back all connections."""
@@ -192,13 +188,11 @@ class Store:
         """
         secret, participant, event = secrets.token_urlsafe(32), f"p{secrets.token_hex(8)}", Event("opened", {}, _now())
 
-        def work(connection: sa.Connection) -> None:
-            values = {"id": participant, "secret_hash": hash_secret(secret), "events": 1}
-            connection.execute(tables.INSERT_PARTICIPANT, values)
-            connection.execute(tables.INSERT_EVENTS, [_row(participant, 0, event, study_hash)])
-
-        await self._database.write(work)
+        hashed = hash_secret(secret)
+        addition = Addition(participant=participant, known=0, events=(event,), study_hash=study_hash)
+        await self._database.write_at_once(lambda connection: open_participant(connection, hashed, addition))
         self._recent.put(participant, (event,))
+        self._recent.name(hashed, participant)
         return secret, Visit(participant, (event,))
 
     async def find(self, secret: str) -> str | None:
@@ -215,12 +209,23 @@ class Store:
             if not rows:
                 return None
             participant, count = str(rows[0].id), rows[0].events
+            self._recent.name(hashed["secret_hash"], participant)
             if not (events := self._events(connection, participant, count)):
                 return None  # withdrawn since the first query
             texts = {row.field: row.text for row in rows if row.field is not None} if drafts else {}
             return Visit(participant, events, texts)
 
         return await self._database.fetch(work)
+
+    def remembered(self, secret: str) -> Visit | None:
+        """As `look`, but as it was when this server last read or wrote it: enough for `append`, which compares."""
+        participant = self._recent.whose(hash_secret(secret))
+        events = self._recent.get(participant)
+        return Visit(participant, events) if events else None
+
+    def remembered_events(self, participant: str) -> tuple[Event, ...]:
+        """As `events`, with the same reservation; empty: nothing is known here."""
+        return self._recent.get(participant)
 
     async def events(self, participant: str) -> tuple[Event, ...]:
         """What a participant has done, in order."""
@@ -266,32 +271,41 @@ class Store:
         Raises:
             AlreadyTakesPart: the recruitment id is taken.
         """
-        dated = tuple(replace(event, at=event.at or _now()) for event in events)
-        addition = _Addition(
-            participant=participant, known=known, events=lambda _: dated, study_hash=study_hash, recruit=recruit
+        addition = Addition(
+            participant=participant, known=known, events=_dated(events), study_hash=study_hash, recruit=recruit
         )
-        if len(dated) == 1 and recruit is None:
-            stored = await self._database.write_at_once(lambda connection: _append_one(connection, addition))
-        else:
-            stored = await self._database.write(lambda connection: _append(connection, addition))
-        if stored:
-            self._recent.add(participant, known, dated)
-        return stored
+        written = await self._database.write_at_once(lambda connection: append(connection, addition))
+        self._recent.add(participant, known, written.events)
+        return bool(written.events)
 
     async def append_assigned(
         self, participant: str, known: int, stratum: str, event: Callable[[int], Event], study_hash: str
     ) -> bool:
         """As `append`, one event that holds how many have been assigned in the stratum before."""
-        addition = _Addition(
-            participant=participant, known=known, events=lambda at: [event(at)], study_hash=study_hash, stratum=stratum
-        )
-        with contextlib.suppress(IntegrityError):  # another participant took the position
-            return await self._database.write(lambda connection: _append(connection, addition))
+
+        addition = Addition(participant=participant, known=known, events=(), study_hash=study_hash)
+
+        async def attempt() -> Written:
+            assigned = Assigned(
+                stratum=stratum,
+                position=self._positions.get(stratum, 0),
+                event=lambda position: replace(event(position), at=_now()),
+            )
+            written = await self._database.write_at_once(
+                lambda connection: append_assigned(connection, addition, assigned)
+            )
+            self._positions[stratum] = max(written.next_position or 0, self._positions.get(stratum, 0))
+            self._recent.add(participant, known, written.events)
+            return written
+
+        written = await attempt()
+        if not written.outrun:
+            return bool(written.events)
         # one after the other, so that of forty at once not thirty-nine fail again; another server can still be faster
         async with self._strata.setdefault(stratum, asyncio.Lock()):
             for _ in range(50):
-                with contextlib.suppress(IntegrityError):
-                    return await self._database.write(lambda connection: _append(connection, addition))
+                if not (written := await attempt()).outrun:
+                    return bool(written.events)
                 await asyncio.sleep(0.01)
         raise RuntimeError(f"No position in the stratum {stratum!r} after 50 attempts.")
 
@@ -302,18 +316,7 @@ class Store:
 
     async def save_draft(self, participant: str, name: str, text: str) -> None:
         """Keep what is being written; the last text of a field counts. Of who has withdrawn nothing is kept."""
-        table = tables.drafts
-        here = sa.select(tables.participants.c.id).where(
-            (tables.participants.c.id == participant) & tables.participants.c.withdrawn_at.is_(None)
-        )
-
-        def work(connection: sa.Connection) -> None:
-            if connection.execute(here.with_for_update()).first() is None:
-                return
-            connection.execute(sa.delete(table).where((table.c.participant == participant) & (table.c.field == name)))
-            connection.execute(sa.insert(table).values(participant=participant, field=name, text=text))
-
-        await self._database.write(work)
+        await self._database.write_at_once(lambda connection: save_draft(connection, participant, name, text))
 
     async def drafts(self, participant: str) -> dict[str, str]:
         """What is being written, by field."""
@@ -401,47 +404,6 @@ def hash_secret(secret: str) -> str:
     return hashlib.sha256(secret.encode(errors="replace")).hexdigest()
 
 
-def _append_one(connection: sa.Connection, addition: _Addition) -> bool:
-    """`_append` of a single event: with PostgreSQL one statement, for each takes a turn of the event loop."""
-    if connection.dialect.name != "postgresql":
-        return _append(connection, addition)
-    known = addition.known
-    row = _row(addition.participant, known, addition.events(-1)[0], addition.study_hash)
-    values = {"participant": addition.participant, "known": known, "then": known + 1}
-    values |= {f"new_{name}": value for name, value in row.items()}
-    return connection.execute(tables.APPEND, values).rowcount == 1
-
-
-def _append(connection: sa.Connection, addition: _Addition) -> bool:
-    assignments, known = tables.assignments, addition.known
-    position = -1
-    if addition.stratum is not None:
-        count = sa.select(sa.func.max(assignments.c.position)).where(assignments.c.stratum == addition.stratum)
-        last = connection.execute(count).scalar()
-        position = 0 if last is None else last + 1
-    new = addition.events(position)
-    if (
-        connection.execute(
-            tables.CLAIM, {"participant": addition.participant, "known": known, "then": known + len(new)}
-        ).rowcount
-        != 1
-    ):
-        return False
-    rows = [_row(addition.participant, number, event, addition.study_hash) for number, event in enumerate(new, known)]
-    connection.execute(tables.INSERT_EVENTS, rows)
-    if addition.stratum is not None:
-        values = {"stratum": addition.stratum, "position": position, "participant": addition.participant}
-        connection.execute(sa.insert(assignments).values(**values))
-    if addition.recruit is not None:
-        text = json.dumps(addition.recruit.parameters, ensure_ascii=False)
-        values = {"participant": addition.participant, "person": addition.recruit.person, "parameters": text}
-        # a conflict as a count and not as an error, which PostgreSQL writes into its own log with the id
-        insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-        if connection.execute(insert(tables.recruits).on_conflict_do_nothing(), values).rowcount != 1:
-            raise AlreadyTakesPart
-    return True
-
-
 def _withdraw(connection: sa.Connection, participant: str, ticket_hash: str) -> None:
     participants = tables.participants
     here = sa.select(participants.c.id).where(participants.c.id == participant).with_for_update()
@@ -481,15 +443,8 @@ def _events(rows: Iterable[Any]) -> tuple[Event, ...]:
     return tuple(Event(key, json.loads(payload), at) for key, payload, at in rows)
 
 
-def _row(participant: str, number: int, event: Event, study_hash: str) -> dict[str, Any]:
-    return {
-        "participant": participant,
-        "number": number,
-        "key": event.key,
-        "payload": json.dumps(event.payload, ensure_ascii=False),
-        "study_hash": study_hash,
-        "at": event.at or _now(),
-    }
+def _dated(events: Sequence[Event]) -> tuple[Event, ...]:
+    return tuple(replace(event, at=event.at or _now()) for event in events)
 
 
 def _now() -> float:

@@ -92,17 +92,11 @@ DRAFTS = sa.select(drafts.c.field, drafts.c.text).where(drafts.c.participant == 
 PERSON = sa.select(recruits.c.person).where(recruits.c.participant == sa.bindparam("participant"))
 INSERT_PARTICIPANT = sa.insert(participants)
 INSERT_EVENTS = sa.insert(events)
-_UNCHANGED = (
+UNCHANGED = (
     participants.c.id == sa.bindparam("participant"),
     participants.c.events == sa.bindparam("known"),
     participants.c.withdrawn_at.is_(None),
 )
-CLAIM = sa.update(participants).where(*_UNCHANGED).values(events=sa.bindparam("then"))
+"""A participant of whom so many events are known, who has not withdrawn."""
+CLAIM = sa.update(participants).where(*UNCHANGED).values(events=sa.bindparam("then"))
 """Reserves the numbers of new events: a row is updated, or somebody else was faster."""
-APPEND = sa.insert(events).from_select(
-    [column.name for column in events.c],
-    sa.select(*(sa.bindparam(f"new_{column.name}", type_=column.type) for column in events.c)).select_from(
-        CLAIM.returning(participants.c.id).cte("claim")
-    ),
-)
-"""PostgreSQL: `CLAIM` and one new event in one statement, `new_` before the names of its columns."""

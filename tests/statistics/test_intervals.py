@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import ast
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -130,3 +132,21 @@ def test_an_estimate_survives_json_and_unknown_is_null() -> None:
         text = json.dumps(estimate.to_json(), allow_nan=False)
         assert Estimate.from_json(json.loads(text)) == estimate
     assert bootstrap_mean([], seed=0).to_json()["low"] is None
+
+
+def test_no_interval_is_made_beside_the_rule_that_refuses_those_from_too_little() -> None:
+    """Wherever an `Estimate` gets ends of its own, it is the rule itself, or Wilson's exact-like interval."""
+    root, makers = Path(__file__).parents[2], set()
+    for path in (path for folder in ("simgym", "agents", "benchmarks") for path in (root / folder).rglob("*.py")):
+        for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(function, ast.FunctionDef):
+                continue
+            for call in ast.walk(function):
+                if (
+                    isinstance(call, ast.Call)
+                    and getattr(call.func, "id", getattr(call.func, "attr", "")) == "Estimate"
+                ):
+                    ends = {word.arg: word.value for word in call.keywords}
+                    if not (isinstance(ends.get("low"), ast.Constant) and ends["low"].value is None):
+                        makers.add(function.name)
+    assert makers == {"with_interval", "wilson_interval"}

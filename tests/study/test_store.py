@@ -19,8 +19,9 @@ from simgym.study.design import assign
 from simgym.study.journey import Event
 from simgym.study.records import export
 from simgym.study.recruitment import Recruit
-from simgym.study.store import AlreadyTakesPart, Store
+from simgym.study.store import Store
 from simgym.study.tables import drafts
+from simgym.study.writes import AlreadyTakesPart
 
 STUDY = small_study()
 
