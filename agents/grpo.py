@@ -37,7 +37,7 @@ from simgym.integrations import (
     training_record,
     training_records,
 )
-from simgym.integrations.outages import WAITS
+from simgym.envs.outages import WAITS
 from simgym.jsonl import read_jsonl
 from simgym.statistics import plateau_onset
 

@@ -30,8 +30,8 @@ from simgym.assistants import STRATEGIES, ActionSet, SampledReplies, Strategies
 from simgym.conversation import Conversation, Scenario
 from simgym.errors import ServerUnavailable
 from simgym.integrations import ConversationFeatures, PolicyAssistant, Projection, TextVecEnv, as_mapping, as_model
-from simgym.integrations.outages import WAITS, retry_on_outage
-from simgym.integrations.training_plan import (
+from simgym.envs.outages import WAITS, retry_on_outage
+from simgym.training_plan import (
     MemoryEstimate,
     TrainingPlan,
     check_plan,

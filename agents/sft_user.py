@@ -27,7 +27,7 @@ from typing import Any
 from simgym.chat_template import add_end_token
 from simgym.data import LoggedConversation, StepOutput, flip_conversations, read_logged
 from simgym.integrations import batch_flags, last_complete_checkpoint, plan_training
-from simgym.integrations.training_plan import estimate_activations, estimate_state
+from simgym.training_plan import estimate_activations, estimate_state
 
 
 @dataclass
@@ -323,7 +323,7 @@ class Plan:
 def describe(data: UserData, training: Any, options: Any) -> Plan:
     """Print what a run would take; nothing is trained and no weights are read.
 
-    Memory is estimated as in `simgym.integrations.training_plan`, all of it spread over `devices`.
+    Memory is estimated as in `simgym.training_plan`, all of it spread over `devices`.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM

@@ -20,10 +20,15 @@ def lazy_exports(
 
     Args:
         package: Its `__name__`.
-        names: Public names by the module, relative to the package, that defines them.
+        names: Public names by the module that defines them: relative to the package, or whole (`simgym.envs.features`).
         packages: Sub-packages that can be reached as attributes without an import of their own.
     """
-    module_of = {name: f"{package}.{module}" for module, exported in names.items() for name in exported}
+    root = f"{__package__}."
+    module_of = {
+        name: module if module.startswith(root) else f"{package}.{module}"
+        for module, exported in names.items()
+        for name in exported
+    }
 
     def __getattr__(name: str) -> Any:
         if name in packages:

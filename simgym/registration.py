@@ -55,7 +55,7 @@ ENVIRONMENTS: tuple[SimulatorEnv, ...] = (
 
 
 NUMERIC_ENV = "UserSimReplies-v0"
-"""Conversations as numbers, for RL libraries that take no text; see `simgym.integrations.numeric`."""
+"""Conversations as numbers, for RL libraries that take no text; see `simgym.envs.numeric`."""
 
 
 def register_environments(rows: Sequence[SimulatorEnv] = ENVIRONMENTS) -> None:
@@ -72,8 +72,8 @@ def register_environments(rows: Sequence[SimulatorEnv] = ENVIRONMENTS) -> None:
     if NUMERIC_ENV not in gymnasium.registry:
         gymnasium.register(
             NUMERIC_ENV,
-            entry_point="simgym.integrations.numeric_single:RepliesEnv",
-            vector_entry_point="simgym.integrations.numeric:RepliesVectorEnv",
+            entry_point="simgym.envs.numeric_single:RepliesEnv",
+            vector_entry_point="simgym.envs.numeric:RepliesVectorEnv",
         )
 
 

@@ -76,7 +76,7 @@ import numpy as np
 from stable_baselines3.common.vec_env import SubprocVecEnv
 import simgym
 from simgym.assistants.action_sets import Strategies
-from simgym.integrations.features import ConversationFeatures, DiscreteReplies, EmbeddingObservation
+from simgym.envs.features import ConversationFeatures, DiscreteReplies, EmbeddingObservation
 from simgym.language_models import SamplingParams, TransformersLM
 model = TransformersLM(sys.argv[1])
 replies = Strategies(model, names=("brief", "steps"), sampling=SamplingParams(max_new_tokens=4))

@@ -37,6 +37,12 @@ def test_no_module_is_longer_than_500_lines():
     assert not long
 
 
+def test_an_integration_is_an_adapter_of_at_most_150_lines():
+    """What decides, counts or computes for several of them stands in the package that it belongs to."""
+    modules = (ROOT / "simgym" / "integrations").glob("*.py")
+    assert not {path.name: n for path in modules if (n := len(path.read_text().splitlines())) > 150}
+
+
 def test_any_stands_in_no_more_lines_than_it_has_to():
     """A value that is passed on, written down or checked is an `object`; what others make has their types."""
     sources = [path.read_text(encoding="utf-8").splitlines() for path in (ROOT / "simgym").rglob("*.py")]

@@ -189,5 +189,14 @@ def judge_name(transcript: Transcript) -> str:
     return str(transcript.fingerprints.get("judge", {}).get("judge", "unknown"))
 
 
+def assistant_name(transcript: Transcript) -> str:
+    """A name for who answered: the model where the fingerprint has one, and what tells it from others."""
+    fingerprint = transcript.fingerprints.get("assistant", {})
+    model = fingerprint.get("model", {})
+    named = model.get("model") or model.get("name") if isinstance(model, Mapping) else model
+    name = str(named or fingerprint.get("assistant") or "assistant")
+    return f"{Path(name).name[:40]}-{text_hash(repr(sorted(fingerprint.items())))[:6]}"
+
+
 def _name(transcript: Transcript) -> str:
     return f"{transcript.scenario.id}, seed {transcript.seed}"

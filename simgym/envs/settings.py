@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from gymnasium import spaces
@@ -146,3 +146,8 @@ def describe(dialogue: Dialogue) -> dict[str, object]:
         "seed": dialogue.seed,
         "scenario_id": dialogue.scenario.id,
     }
+
+
+def outcome_of(dialogue: Dialogue) -> dict[str, Any]:
+    """How a conversation stands, for a trainer's log: JSON values, never the intent; `reward` None: not judged."""
+    return {**describe(dialogue), "reward": dialogue.reward, "turns": dialogue.turn}

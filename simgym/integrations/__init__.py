@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING
 from simgym._exports import lazy_exports
 
 if TYPE_CHECKING:
+    from simgym.envs.features import ConversationFeatures, DiscreteReplies, EmbeddingObservation, Projection
     from simgym.integrations._batches import batch_flags
     from simgym.integrations._recipe_runs import RecipeRun, run_recipes
     from simgym.integrations._recipes import as_mapping, as_model, device_flags, last_complete_checkpoint
     from simgym.integrations.candidate_policy import CandidatePolicy
-    from simgym.integrations.features import ConversationFeatures, DiscreteReplies, EmbeddingObservation, Projection
     from simgym.integrations.policy_assistant import PolicyAssistant
     from simgym.integrations.policy_files import load_policy
     from simgym.integrations.stable_baselines3 import TextVecEnv
-    from simgym.integrations.training_plan import TrainingPlan, plan_training
     from simgym.integrations.trl import (
         judge_reward,
         make_rollout_func,
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
         training_records,
     )
     from simgym.integrations.trl_async import SimulatedUserWorker
+    from simgym.training_plan import TrainingPlan, plan_training
 
 __all__ = [
     # TRL
@@ -60,7 +60,7 @@ __getattr__, __dir__ = lazy_exports(
     {
         "_batches": ("batch_flags",),
         "candidate_policy": ("CandidatePolicy",),
-        "features": ("ConversationFeatures", "DiscreteReplies", "EmbeddingObservation", "Projection"),
+        "simgym.envs.features": ("ConversationFeatures", "DiscreteReplies", "EmbeddingObservation", "Projection"),
         "_recipe_runs": ("RecipeRun", "run_recipes"),
         "_recipes": ("as_mapping", "as_model", "device_flags", "last_complete_checkpoint"),
         "policy_assistant": ("PolicyAssistant",),
@@ -68,6 +68,6 @@ __getattr__, __dir__ = lazy_exports(
         "stable_baselines3": ("TextVecEnv",),
         "trl": ("make_rollout_func", "scenario_dataset", "judge_reward", "training_record", "training_records"),
         "trl_async": ("SimulatedUserWorker",),
-        "training_plan": ("TrainingPlan", "plan_training"),
+        "simgym.training_plan": ("TrainingPlan", "plan_training"),
     },
 )

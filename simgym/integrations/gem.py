@@ -15,10 +15,10 @@ from __future__ import annotations
 from typing import Any
 
 from simgym.envs.conversation_env import next_seed
-from simgym.envs.settings import step_reward
+from simgym.envs.settings import outcome_of, step_reward
+from simgym.envs.shared_simulation import shared_simulation
 from simgym.errors import EpisodeError
 from simgym.extras import optional_import, require_extra
-from simgym.integrations._simulations import outcome_of, shared_simulation
 from simgym.registration import environments
 from simgym.simulation import Dialogue
 

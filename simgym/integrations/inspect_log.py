@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from simgym.data.logged import StepSummary
-from simgym.data.training_files import ExportOptions, judge_name, read_run
+from simgym.data.training_files import ExportOptions, assistant_name, judge_name, read_run
 from simgym.extras import optional_import, require_extra
 from simgym.output_files import lock_output
 from simgym.transcripts import Transcript, text_hash
@@ -57,22 +57,13 @@ def write_inspect(source: str | Path, output: str | Path, options: ExportOptions
     output = Path(output)
     groups: dict[tuple[str, str], list[Transcript]] = {}
     for transcript in read_run(source):
-        groups.setdefault((_assistant(transcript), transcript.env_id), []).append(transcript)
+        groups.setdefault((assistant_name(transcript), transcript.env_id), []).append(transcript)
     with lock_output(output, folder=True):
         for (assistant, env_id), transcripts in groups.items():
             name = re.sub(r"[^\w.-]+", "-", f"{assistant}--{env_id}").strip("-.")
             write_eval_log(_log(assistant, env_id, transcripts), str(output / f"{name}.eval"))
     count = sum(map(len, groups.values()))
     return StepSummary(read=count, kept=count, skipped={}, details={"logs": len(groups)})
-
-
-def _assistant(transcript: Transcript) -> str:
-    """A name for the assistant: its model where the fingerprint has one, and what tells it from others."""
-    fingerprint = transcript.fingerprints.get("assistant", {})
-    model = fingerprint.get("model", {})
-    named = model.get("model") or model.get("name") if isinstance(model, Mapping) else model
-    name = str(named or fingerprint.get("assistant") or "assistant")
-    return f"{Path(name).name[:40]}-{text_hash(repr(sorted(fingerprint.items())))[:6]}"
 
 
 def _log(assistant: str, env_id: str, transcripts: Sequence[Transcript]) -> EvalLog:

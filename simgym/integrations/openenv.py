@@ -19,9 +19,10 @@ from typing import Any
 
 from simgym._version import __version__
 from simgym.envs.conversation_env import next_seed
+from simgym.envs.settings import outcome_of
+from simgym.envs.shared_simulation import shared_simulation
 from simgym.errors import ConfigurationError, EpisodeError
 from simgym.extras import optional_import, require_extra
-from simgym.integrations._simulations import outcome_of, shared_simulation
 from simgym.simulation import Dialogue, Simulation
 
 optional_import("openenv", "openenv")  # says which extra brings it
@@ -34,22 +35,23 @@ from simgym.integrations.openenv_models import (  # noqa: E402
     ConversationState,
     UserTurnObservation,
 )
+from simgym.integrations.openenv_tasks import SPLIT, ScenarioTasks  # noqa: E402
 
 MAX_SESSIONS = 64
 """Conversations at once."""
-SPLIT = "train"
-"""The one split of the Task API: all scenarios."""
 
 
-class SimulatedUserEnvironment(Environment[AssistantTurn, UserTurnObservation, ConversationState]):  # type: ignore[misc]
+class SimulatedUserEnvironment(  # type: ignore[misc]
+    ScenarioTasks, Environment[AssistantTurn, UserTurnObservation, ConversationState]
+):
     """One session."""
 
     SUPPORTS_CONCURRENT_SESSIONS = True
 
     def __init__(self, env_id: str, simulation: Simulation) -> None:
-        super().__init__()
+        Environment.__init__(self)
+        ScenarioTasks.__init__(self, simulation)
         self._env_id = env_id
-        self._simulation = simulation
         self._dialogue: Dialogue | None = None
         self._state = ConversationState()
 
@@ -65,7 +67,7 @@ class SimulatedUserEnvironment(Environment[AssistantTurn, UserTurnObservation, C
         if index is not None:
             scenario_id = self.get_task(SPLIT if split is None else split, index)["id"]
         scenarios = None if scenario_id is None else [scenario_id]
-        (dialogue,) = self._simulation.open([next_seed(seed, self._dialogue)], scenarios)
+        (dialogue,) = self.simulation.open([next_seed(seed, self._dialogue)], scenarios)
         self._dialogue = dialogue
         self._state = ConversationState(episode_id=episode_id, scenario_id=dialogue.scenario.id, seed=dialogue.seed)
         return _observation(dialogue)
@@ -74,7 +76,7 @@ class SimulatedUserEnvironment(Environment[AssistantTurn, UserTurnObservation, C
         """The assistant speaks; what no conversation can take (a blank reply, say) ends it without a judgement."""
         if self._dialogue is None:
             raise EpisodeError("There is no conversation yet. Call reset() first, in a session (/ws) of your own.")
-        (self._dialogue,) = self._simulation.step([self._dialogue], [action.message])
+        (self._dialogue,) = self.simulation.step([self._dialogue], [action.message])
         self._state.step_count = self._dialogue.turn
         return _observation(self._dialogue)
 
@@ -87,30 +89,6 @@ class SimulatedUserEnvironment(Environment[AssistantTurn, UserTurnObservation, C
         """What the server says of itself."""
         description = f"{self._env_id}: a simulated user to talk to; the reward is a judge's, in [0, 1]."
         return EnvironmentMetadata(name=self._env_id, description=description, version=__version__)
-
-    def list_splits(self) -> list[str]:
-        """All scenarios are one split."""
-        return [SPLIT]
-
-    def num_tasks(self, split: str) -> int:
-        """Number of scenarios."""
-        return len(self._tasks(split))
-
-    def get_task(self, split: str, index: int) -> dict[str, Any]:
-        """A scenario's id; what the user wants is theirs to say."""
-        tasks = self._tasks(split)
-        if not 0 <= index < len(tasks):
-            raise IndexError(f"There is no task {index}, expected 0 to {len(tasks) - 1}.")
-        return {"id": tasks[index], "index": index}
-
-    def list_tasks(self, split: str) -> list[dict[str, Any]]:
-        """Ids of all scenarios."""
-        return [{"id": task, "index": index} for index, task in enumerate(self._tasks(split))]
-
-    def _tasks(self, split: str) -> list[str]:
-        if split != SPLIT:
-            raise ValueError(f"There is no split {str(split)[:40]!r}, expected {SPLIT}.")
-        return list(self._simulation.scenarios)
 
 
 def create_openenv_app(

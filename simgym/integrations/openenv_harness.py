@@ -14,9 +14,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from simgym.envs.settings import outcome_of
+from simgym.envs.shared_simulation import shared_simulation
 from simgym.errors import ConfigurationError
 from simgym.extras import optional_import, require_extra
-from simgym.integrations._simulations import outcome_of, shared_simulation, system_messages
+from simgym.integrations._scenario_rows import system_messages
 from simgym.simulation import Dialogue, Simulation
 
 optional_import("openenv", "openenv")  # says which extra brings it

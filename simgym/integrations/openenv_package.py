@@ -23,8 +23,8 @@ import yaml
 from simgym._version import __version__
 from simgym.data.logged import StepSummary
 from simgym.data.training_files import ExportOptions
+from simgym.envs.shared_simulation import shared_simulation
 from simgym.errors import ConfigurationError
-from simgym.integrations._simulations import shared_simulation
 from simgym.language_models.model_spec import ModelSpec
 from simgym.output_files import lock_output, write_whole
 from simgym.simulation import Simulation

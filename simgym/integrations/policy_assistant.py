@@ -18,8 +18,8 @@ from simgym.assistants.action_sets import ActionSet
 from simgym.assistants.base import AssistantTurn
 from simgym.assistants.training_record import TrainingRecord
 from simgym.conversation import Conversation
+from simgym.envs.features import ConversationFeatures
 from simgym.errors import ConfigurationError
-from simgym.integrations.features import ConversationFeatures
 from simgym.integrations.stable_baselines3 import TextVecEnv
 from simgym.seeding import derive_seed
 from simgym.transcripts import text_hash

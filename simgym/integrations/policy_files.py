@@ -13,8 +13,8 @@ from typing import Any
 
 from simgym.assistants.action_sets import ActionSet, action_set_from_json
 from simgym.assistants.training_record import read_training_record
+from simgym.envs.features import ConversationFeatures, Projection
 from simgym.errors import ConfigurationError, WeightsError
-from simgym.integrations.features import ConversationFeatures, Projection
 from simgym.integrations.policy_assistant import ACTIVATIONS, POLICY, SETTINGS, PolicyAssistant
 from simgym.jsonl import read_json
 from simgym.language_models.loading import LanguageModelSpec

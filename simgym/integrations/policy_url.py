@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from simgym.assistants.language_model_assistant import LanguageModelAssistant
-from simgym.integrations._simulations import shared_simulation
+from simgym.envs.shared_simulation import shared_simulation
 from simgym.language_models.base import SamplingParams
 from simgym.language_models.openai_lm import OpenAILM
 from simgym.rollout import converse

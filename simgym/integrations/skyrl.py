@@ -17,15 +17,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from simgym.envs.recent_rewards import RecentRewards
+from simgym.envs.settings import outcome_of
+from simgym.envs.shared_simulation import shared_simulation
 from simgym.errors import ConfigurationError, EpisodeError
 from simgym.extras import optional_import, require_extra
-from simgym.integrations._simulations import (
-    RecentRewards,
-    outcome_of,
-    scenario_rows,
-    shared_simulation,
-    system_messages,
-)
+from simgym.integrations._scenario_rows import scenario_rows, system_messages
 from simgym.output_files import write_whole
 from simgym.simulation import Dialogue
 

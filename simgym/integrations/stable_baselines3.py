@@ -4,7 +4,7 @@
     model = PPO("MlpPolicy", vec_env, n_steps=4, batch_size=64).learn(2000)
 
 stable-baselines3 takes no text, so actions are numbers of an action set and observations are vectors of features (see
-`simgym.integrations.features`). `TextVecEnv` steps all conversations with one model call per role. stable-baselines3
+`simgym.envs.features`). `TextVecEnv` steps all conversations with one model call per role. stable-baselines3
 cannot leave out a step, so a conversation that ends without a reward because of a fault gets the mean of recent
 rewards, which pulls the policy in no direction; `info["reward_imputed"]` marks it, and `faults` counts such
 conversations by kind. When all fail because a server does not answer, `reset` and `step` raise `ServerUnavailable`.
@@ -17,28 +17,23 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-import gymnasium
 import numpy as np
+from gymnasium import spaces
 
-from simgym.assistants.action_sets import ActionSet, Candidates
+from simgym.assistants.action_sets import ActionSet
 from simgym.assistants.training_record import TrainingRecord
+from simgym.envs.conversation_rows import ConversationRows
+from simgym.envs.features import ConversationFeatures
+from simgym.envs.numbered_replies import Array, NumberedReplies
 from simgym.envs.settings import describe
-from simgym.envs.vector_env import UserSimVectorEnv
-from simgym.errors import ConfigurationError
-from simgym.extras import optional_import
-from simgym.integrations._conversation_rows import ConversationRows
-from simgym.integrations.features import ConversationFeatures
-from simgym.language_models.loading import LanguageModelSpec
-from simgym.language_models.model_spec import ModelSpec
+from simgym.envs.shared_simulation import shared_simulation
+from simgym.integrations._training_record import record_of
+from simgym.integrations._vec_env import OneVecEnv
+from simgym.language_models.model_spec import recorded_model
 from simgym.simulation import Dialogue
 
-optional_import("stable_baselines3", "train")  # says which extra brings it
-from stable_baselines3.common.vec_env import VecEnv  # noqa: E402
 
-Array = np.ndarray[Any, Any]
-
-
-class TextVecEnv(VecEnv):
+class TextVecEnv(OneVecEnv):
     """N conversations for stable-baselines3, with one model call per role and step."""
 
     render_mode = None
@@ -67,17 +62,13 @@ class TextVecEnv(VecEnv):
         Raises:
             ConfigurationError: `env_id` is not one of simgym's environments, or an argument is wrong.
         """
-        env = gymnasium.make_vec(env_id, num_envs=num_envs, vectorization_mode="vector_entry_point", **settings)
-        base = env.unwrapped
-        if not isinstance(base, UserSimVectorEnv):
-            raise ConfigurationError(f"{env_id} is a {type(base).__name__}, expected one of simgym's (UserSim-...).")
-        self.env_id, self.env = env_id, base
+        self.env_id, self.simulation = env_id, shared_simulation(env_id, settings)
         self.action_set, self.features = action_set, features
-        self._rows = ConversationRows(base.simulation, num_envs, seed)
-        self._candidates_N: list[Candidates] = []
+        self._rows = ConversationRows(self.simulation, num_envs, seed)
+        self._replies = NumberedReplies(action_set, features)
         self._observations = np.zeros((0, 0), dtype=np.float32)
         self._actions: list[int] = []
-        super().__init__(num_envs, features.space(action_set), gymnasium.spaces.Discrete(action_set.num_actions))
+        super().__init__(num_envs, features.space(action_set), spaces.Discrete(action_set.num_actions))
 
     @property
     def dialogues(self) -> list[Dialogue]:
@@ -98,20 +89,14 @@ class TextVecEnv(VecEnv):
         """Begin N new conversations (after `seed(s)` the first ones of that seed), or continue those of `restore`."""
         self._rows.open(self._seeds[0])
         self._reset_seeds()
-        self._observe()
+        self._observations = self._replies.observe(self._rows.dialogues)
         return self._observations.copy()
 
     def step_async(self, actions: Array) -> None:
         self._actions = [int(action) for action in actions]
 
     def step_wait(self) -> tuple[Array, Array, Array, list[dict[str, Any]]]:
-        turns = self.action_set.apply(
-            [dialogue.conversation for dialogue in self._rows.dialogues],
-            self._candidates_N,
-            self._actions,
-            seeds=[dialogue.assistant_seed for dialogue in self._rows.dialogues],
-        )
-        steps = self._rows.step(turns)
+        steps = self._rows.step(self._replies.turns(self._rows.dialogues, self._actions))
         infos: list[dict[str, Any]] = [describe(step.dialogue) for step in steps]
         for row, step in enumerate(steps):
             if step.dialogue.ended:
@@ -123,7 +108,7 @@ class TextVecEnv(VecEnv):
                 }
         rewards = np.array([step.reward for step in steps], dtype=np.float32)
         dones = np.array([step.dialogue.ended for step in steps])
-        self._observe()
+        self._observations = self._replies.observe(self._rows.dialogues)
         return self._observations.copy(), rewards, dones, infos
 
     def training_record(self, *, method: str, steps: int) -> TrainingRecord:
@@ -133,16 +118,13 @@ class TextVecEnv(VecEnv):
             method: What trains it, e.g. `ppo`.
             steps: Assistant turns or updates so far, as the trainer counts them.
         """
-        simulation = self.env.simulation
-        return TrainingRecord(
+        return record_of(
+            self.simulation,
             method=method,
             env_id=self.env_id,
-            base_model=_as_json(self.features.model_spec),
+            base_model=recorded_model(self.features.model_spec),
             seed=self._rows.seed,
             steps=steps,
-            max_turns=simulation.max_turns,
-            simulator=simulation.simulator.fingerprint(),
-            judge=simulation.judge.fingerprint(),
         )
 
     def state(self) -> dict[str, object]:
@@ -161,36 +143,5 @@ class TextVecEnv(VecEnv):
         """
         self._rows.restore(state)
 
-    def _observe(self) -> None:
-        conversations = [dialogue.conversation for dialogue in self._rows.dialogues]
-        seeds = [dialogue.assistant_seed for dialogue in self._rows.dialogues]
-        self._candidates_N = self.action_set.propose(conversations, seeds=seeds)
-        self._observations = self.features(conversations, self._candidates_N)
-
     def close(self) -> None:
-        self.env.close()
-
-    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        return [getattr(self, attr_name)] * len(self._indices(indices))
-
-    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-        setattr(self, attr_name, value)
-
-    def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
-        raise ConfigurationError(f"All rows are one environment, so {method_name} cannot be called in each of them.")
-
-    def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
-        return [False] * len(self._indices(indices))
-
-    def _indices(self, indices: Any) -> list[int]:
-        if indices is None:
-            return list(range(self.num_envs))
-        return [indices] if isinstance(indices, int) else list(indices)
-
-
-def _as_json(model: LanguageModelSpec) -> str | dict[str, Any]:
-    """A model as a record can hold it; of one that was given as an object, its name."""
-    if isinstance(model, str):
-        return model
-    spec = ModelSpec.parse(model)
-    return spec.name if spec.instance is not None else spec.to_json()
+        """Nothing is held open."""

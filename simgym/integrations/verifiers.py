@@ -16,8 +16,9 @@ from typing import Any
 
 from pydantic import Field
 
+from simgym.envs.settings import outcome_of
+from simgym.envs.shared_simulation import shared_simulation
 from simgym.extras import optional_import, require_extra
-from simgym.integrations._simulations import outcome_of, shared_simulation
 from simgym.seeding import derive_seed
 
 optional_import("verifiers", "verifiers")  # says which extra brings it

@@ -21,16 +21,12 @@ from typing import Any
 from uuid import uuid4
 
 from simgym.assistants.base import AssistantTurn
+from simgym.envs.recent_rewards import RecentRewards
+from simgym.envs.settings import outcome_of
+from simgym.envs.shared_simulation import shared_simulation
 from simgym.extras import optional_import, require_extra
-from simgym.faults import Fault, FaultKind
-from simgym.integrations._policy_tokens import spoken_turn
-from simgym.integrations._simulations import (
-    RecentRewards,
-    outcome_of,
-    scenario_rows,
-    shared_simulation,
-    system_messages,
-)
+from simgym.integrations._scenario_rows import scenario_rows, system_messages
+from simgym.rollout.policy_tokens import full_context, spoken_turn
 from simgym.simulation import Dialogue
 
 optional_import("verl", "verl")  # says which extra brings it
@@ -41,11 +37,10 @@ from verl.experimental.agent_loop.agent_loop import (  # noqa: E402
     register,
 )
 
+from simgym.integrations.verl_templates import template_type_of  # noqa: E402
+
 AGENT_NAME = "simgym"
 """The `agent_name` of rows, and the name that the loop is registered under."""
-_CHATML_END, _CHATML_TYPE = "<|im_end|>", "qwen2"
-"""verl chooses how turns are joined by the model's type. For a type that it does not know it leaves out the line feed
-behind ChatML's end of a turn; Qwen's is the same template, so models that end turns so are treated as Qwen's."""
 _recent_rewards = RecentRewards()
 
 
@@ -100,9 +95,8 @@ class SimulatedUserLoop(AgentLoopBase):
             ConfigurationError: there is no such environment, or a setting is wrong.
         """
         require_extra("verl", "The agent loop for verl")
-        if tokenizer is not None and tokenizer.eos_token == _CHATML_END and not _is_known(hf_model_type):
-            hf_model_type = _CHATML_TYPE
-        super().__init__(*arguments, tokenizer=tokenizer, hf_model_type=hf_model_type, **given)
+        template_type = template_type_of(tokenizer, hf_model_type)
+        super().__init__(*arguments, tokenizer=tokenizer, hf_model_type=template_type, **given)
         self._simulation = shared_simulation(env_id, dict(settings or {}))
 
     async def run(self, sampling_params: dict[str, Any], **row: Any) -> AgentLoopOutput:
@@ -143,25 +137,10 @@ class SimulatedUserLoop(AgentLoopBase):
             reward_score=reward,
             num_turns=2 * dialogue.turn + 1,
             metrics=AgentLoopMetrics(),
-            extra_fields={
-                **outcome_of(dialogue),
-                "reward_imputed": imputed,
-                "turn_scores": [],
-                "tool_rewards": [],
-            },
+            extra_fields={**outcome_of(dialogue), "reward_imputed": imputed, "turn_scores": [], "tool_rewards": []},
         )
 
     async def _answer(self, dialogue: Dialogue, turn: AssistantTurn, *, fits: bool) -> Dialogue:
         """The dialogue after a reply of the policy."""
-        if not fits:
-            fault = Fault(FaultKind.CONTEXT_OVERFLOW, "the conversation is longer than response_length")
-            turn = AssistantTurn("", fault=str(fault))
-        return (await asyncio.to_thread(self._simulation.step, [dialogue], [turn]))[0]
-
-
-def _is_known(model_type: str | None) -> bool:
-    """Whether verl knows how models of this type join turns."""
-    from verl.utils.tokenizer.continuous_token_wiring import ContinuousTokenModelFamily as Family
-    from verl.utils.tokenizer.continuous_token_wiring import resolve_continuous_token_model_family as resolve
-
-    return resolve("auto", hf_model_type=model_type, has_multimodal_processor=False) is not Family.DEFAULT
+        heard = turn if fits else full_context("the conversation is longer than response_length")
+        return (await asyncio.to_thread(self._simulation.step, [dialogue], [heard]))[0]

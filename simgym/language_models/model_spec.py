@@ -254,3 +254,11 @@ def _refuse_secrets(arguments: Mapping[str, object]) -> None:
 def _shown(text: str) -> str:
     """A text as a message may quote it: short, and without credentials of an address."""
     return repr(_SECRET_IN_TEXT.sub(r"\1\2••••••", re.sub(r"//[^/@\s]*@", "//", text))[:120])
+
+
+def recorded_model(model: object) -> str | dict[str, object]:
+    """A model as a record can hold it: its name or settings; of one that was given as an object, its name alone."""
+    if isinstance(model, str):
+        return model
+    spec = ModelSpec.parse(model)
+    return spec.name if spec.instance is not None else spec.to_json()

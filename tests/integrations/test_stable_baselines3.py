@@ -14,8 +14,8 @@ from simgym.assistants.action_sets import STRATEGIES, SampledReplies, Strategies
 from simgym.assistants.base import Assistant
 from simgym.assistants.loading import load_assistant
 from simgym.conversation import INTENT_PREFIX, Conversation, Message, Scenario
+from simgym.envs.features import ConversationFeatures, DiscreteReplies, EmbeddingObservation
 from simgym.errors import ConfigurationError, ServerUnavailable, WeightsError
-from simgym.integrations.features import ConversationFeatures, DiscreteReplies, EmbeddingObservation
 from simgym.integrations.policy_assistant import SETTINGS, PolicyAssistant
 from simgym.integrations.policy_files import load_policy
 from simgym.integrations.stable_baselines3 import TextVecEnv

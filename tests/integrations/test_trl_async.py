@@ -151,8 +151,9 @@ def test_samples_are_tokens_as_sampled_and_the_mask_covers_the_policys_alone(mak
 
 def test_the_policy_and_the_user_are_different_models(policy, tokenizer, scenarios):
     args = SimpleNamespace(
-        vllm_server_base_url="http://127.0.0.1:9", request_timeout=1, max_inflight_tasks=1, queue_maxsize=1
-    )
+        vllm_server_base_url="http://127.0.0.1:9", request_timeout=1, max_inflight_tasks=1, queue_maxsize=1,
+        max_staleness=1, num_generations=2, chat_template_kwargs=None,
+    )  # fmt: skip
     worker = SimulatedUserWorker(
         "UserSim-RolePlayOpening-v0", scenarios=scenarios, model="policy", user_model="scripted:and then?",
         tokenizer=tokenizer, args=args, judge=Judge(),
@@ -222,7 +223,6 @@ def test_a_short_outage_is_waited_for_and_a_long_one_is_told_by_check_health(mak
     policy.away = True
     other = make_worker(waits=())
     other.start()
-    for thread in other._threads:
-        thread.join(30)
+    other._rollouts.background.join()
     with pytest.raises(RuntimeError, match="has failed"):
         other.check_health(60)

@@ -9,8 +9,8 @@ import pytest
 
 from simgym.errors import ConfigurationError
 from simgym.integrations import judge_reward, make_rollout_func, scenario_dataset
-from simgym.integrations.policy_engine import PolicyEngine
 from simgym.judges import Judgement
+from simgym.language_models.policy_engine import PolicyEngine
 
 trl = pytest.importorskip("trl", reason="the extra simgym[train] is not installed")
 

@@ -8,7 +8,7 @@ from transformers import AutoTokenizer
 from simgym.chat_template import control_tokens, render
 from simgym.conversation import Message
 from simgym.faults import FaultKind, parse_fault
-from simgym.integrations._policy_tokens import spoken_turn, tokens_between
+from simgym.rollout.policy_tokens import spoken_turn, tokens_between
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 
 from simgym.conversation import Scenario
+from simgym.envs.outages import check_servers, retry_on_outage
 from simgym.errors import ServerUnavailable
 from simgym.faults import parse_fault
-from simgym.integrations.outages import check_servers, retry_on_outage
 from simgym.simulation import Dialogue
 
 SCENARIO = Scenario(id="s", intent="You are a user chatting with an assistant language model to rest a while today")

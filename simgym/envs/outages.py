@@ -41,6 +41,17 @@ def check_servers(dialogues: Sequence[Dialogue]) -> None:
         raise ServerUnavailable(f"All {len(dialogues)} conversations failed, for want of a server: {fault}")
 
 
+def answered(dialogue: Dialogue) -> Dialogue:
+    """The dialogue, unless the silence of the user's or the judge's server ended it.
+
+    Raises:
+        ServerUnavailable: it did.
+    """
+    if dialogue.fault is not None and dialogue.fault.is_outage:
+        raise ServerUnavailable(str(dialogue.fault))
+    return dialogue
+
+
 def retry_on_outage(
     attempt: Callable[..., Result],
     *arguments: object,

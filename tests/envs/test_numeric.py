@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
+from simgym.envs.numeric import RepliesVectorEnv
 from simgym.errors import ConfigurationError, EpisodeError
-from simgym.integrations.numeric import RepliesVectorEnv
 from simgym.judges.base import Judgement
 from simgym.simulators import UserTurn
 

@@ -8,11 +8,11 @@ import pytest
 
 from simgym.errors import ConfigurationError
 from simgym.integrations import TrainingPlan, batch_flags, plan_training
-from simgym.integrations.training_plan import MemoryEstimate, check_memory, check_plan, estimate_state, movable_share
+from simgym.training_plan import MemoryEstimate, check_memory, check_plan, estimate_state, movable_share
 
 torch = pytest.importorskip("torch", reason="the extra simgym[train] is not installed")
 
-CONFIGS = Path(__file__).resolve().parents[2] / "agents" / "configs"
+CONFIGS = Path(__file__).resolve().parents[1] / "agents" / "configs"
 PAPER = ["--config", str(CONFIGS / "grpo_paper_3b.yaml")]
 
 

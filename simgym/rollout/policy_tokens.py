@@ -10,6 +10,7 @@ from simgym.assistants.base import AssistantTurn
 from simgym.chat_template import defuse, render, without_control_tokens
 from simgym.conversation import Message
 from simgym.errors import ConfigurationError
+from simgym.faults import Fault, FaultKind
 from simgym.language_models.base import FinishReason, Generation
 from simgym.language_models.thoughts import without_reasoning
 
@@ -25,6 +26,11 @@ def spoken_turn(tokenizer: Any, prompt_ids: Sequence[int], ids: Sequence[int]) -
     generation = without_reasoning(Generation(text=text, prompt=prompt, finish_reason=ended), raw=raw, clean=clean)
     said = clean(generation.text).strip()
     return AssistantTurn(said, generation.fault or (None if said else "empty"))
+
+
+def full_context(detail: str) -> AssistantTurn:
+    """The turn of a policy in whose context another one does not fit; it ends the conversation."""
+    return AssistantTurn("", fault=str(Fault(FaultKind.CONTEXT_OVERFLOW, detail)))
 
 
 def tokens_between(tokenizer: Any, said: str, variables: Mapping[str, Any] | None) -> list[int]:

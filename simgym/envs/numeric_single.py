@@ -1,4 +1,4 @@
-"""One conversation of `UserSimReplies-v0`: a batch of one; see `simgym.integrations.numeric`."""
+"""One conversation of `UserSimReplies-v0`: a batch of one; see `simgym.envs.numeric`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from simgym.envs.numeric import Array, RepliesVectorEnv
+from simgym.envs.settings import outcome_of
 from simgym.errors import EpisodeError
-from simgym.integrations._simulations import outcome_of
-from simgym.integrations.numeric import Array, RepliesVectorEnv
 from simgym.simulation import Dialogue
 
 

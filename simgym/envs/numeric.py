@@ -4,7 +4,7 @@
     config = config.env_runners(num_envs_per_env_runner=16, gym_env_vectorize_mode=VectorizeMode.VECTOR_ENTRY_POINT)
 
 `Discrete` actions are those of an action set (`Strategies`, or `SampledReplies`), `Box` observations the features of
-the conversation; see `simgym.integrations.features`. N conversations are stepped with one model call per role;
+the conversation; see `simgym.envs.features`. N conversations are stepped with one model call per role;
 `gymnasium.make` gives one of them (`numeric_single`). RLlib, CleanRL, TorchRL and Tianshou know no missing reward: a
 conversation that was not judged gets the mean of recent rewards, which pulls the policy in no direction;
 `info["reward_imputed"]` marks it.
@@ -20,18 +20,19 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from simgym.assistants.action_sets import ActionSet, Candidates, SampledReplies, Strategies
-from simgym.assistants.base import AssistantTurn
+from simgym.assistants.action_sets import ActionSet, SampledReplies, Strategies
 from simgym.envs.conversation_env import next_seed
+from simgym.envs.features import ConversationFeatures
+from simgym.envs.numbered_replies import Array, NumberedReplies
+from simgym.envs.outages import check_servers
+from simgym.envs.recent_rewards import RecentRewards
+from simgym.envs.settings import outcome_of
+from simgym.envs.shared_simulation import shared_simulation
 from simgym.errors import ConfigurationError, EpisodeError
-from simgym.integrations._simulations import RecentRewards, outcome_of, shared_simulation
-from simgym.integrations.features import ConversationFeatures
-from simgym.integrations.outages import check_servers
 from simgym.language_models.loading import LanguageModelSpec
 from simgym.language_models.weights import DEFAULT_MODEL
 from simgym.simulation import Dialogue
 
-Array = np.ndarray[Any, Any]
 ACTION_SETS = {"strategies": Strategies, "sampled_replies": SampledReplies}
 """Action sets that have a name."""
 
@@ -73,13 +74,13 @@ class RepliesVectorEnv(VectorEnv[Array, Array, Array]):
         self.simulation = shared_simulation(env_id, settings)
         self.action_set = ACTION_SETS[actions](assistant_model) if isinstance(actions, str) else actions
         self.features = ConversationFeatures(assistant_model, layer=layer, max_turns=self.simulation.max_turns)
+        self._replies = NumberedReplies(self.action_set, self.features)
         self.single_action_space = spaces.Discrete(self.action_set.num_actions)
         self.single_observation_space = self.features.space(self.action_set)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self._recent_rewards = RecentRewards()
         self._dialogues: list[Dialogue] = []
-        self._candidates_N: list[Candidates] = []
         self._over = np.zeros(num_envs, dtype=bool)
 
     @property
@@ -102,7 +103,7 @@ class RepliesVectorEnv(VectorEnv[Array, Array, Array]):
         self._dialogues = self.simulation.open(chosen)
         check_servers(self._dialogues)
         self._over[:] = False
-        return self._observations(), self._infos([False] * self.num_envs)
+        return self._replies.observe(self._dialogues), self._infos([False] * self.num_envs)
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
         """Act in N conversations.
@@ -128,34 +129,20 @@ class RepliesVectorEnv(VectorEnv[Array, Array, Array]):
             rewards[row], imputed[row] = self._recent_rewards.reward_of(self._dialogues[row])
             self._over[row] = self._dialogues[row].ended
         terminated = self._over & np.array([dialogue.terminated for dialogue in self._dialogues])
-        return self._observations(), rewards, terminated, self._over & ~terminated, self._infos(imputed)
+        return (
+            self._replies.observe(self._dialogues),
+            rewards,
+            terminated,
+            self._over & ~terminated,
+            self._infos(imputed),
+        )
 
     def _speak(self, rows: Sequence[int], actions: Array) -> None:
-        """The assistant says what the actions stand for; where the opening failed there is nobody to speak to."""
-        heard = [row for row in rows if not self._dialogues[row].ended]
-        turns = self.action_set.apply(
-            [self._dialogues[row].conversation for row in heard],
-            [self._candidates_N[row] for row in heard],
-            [int(actions[row]) for row in heard],
-            seeds=[self._dialogues[row].assistant_seed for row in heard],
-        )
-        said = dict(zip(heard, turns, strict=True))
-        stepped = self.simulation.step(
-            [self._dialogues[row] for row in rows], [said.get(row, AssistantTurn("-")) for row in rows]
-        )
+        """The assistant says what the actions stand for."""
+        turns = self._replies.turns(self._dialogues, actions)
+        stepped = self.simulation.step([self._dialogues[row] for row in rows], [turns[row] for row in rows])
         for row, dialogue in zip(rows, stepped, strict=True):
             self._dialogues[row] = dialogue
-
-    def _observations(self) -> Array:
-        conversations = [dialogue.conversation for dialogue in self._dialogues]
-        running = [row for row, dialogue in enumerate(self._dialogues) if not dialogue.ended]
-        proposed = self.action_set.propose(
-            [conversations[row] for row in running], seeds=[self._dialogues[row].assistant_seed for row in running]
-        )
-        nothing: Candidates = (AssistantTurn("-"),) * self.action_set.num_candidates
-        candidates = dict(zip(running, proposed, strict=True))
-        self._candidates_N = [candidates.get(row, nothing) for row in range(self.num_envs)]
-        return self.features(conversations, self._candidates_N)
 
     def _infos(self, imputed: Sequence[bool]) -> dict[str, object]:
         infos: dict[str, Any] = {}

@@ -7,24 +7,21 @@ of recent rewards and is counted; an opening that fails is counted and followed 
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from simgym.assistants.base import AssistantTurn
+from simgym.envs.outages import check_servers
+from simgym.envs.recent_rewards import RecentRewards
 from simgym.errors import ConfigurationError
 from simgym.faults import fault_label
-from simgym.integrations.outages import check_servers
 from simgym.seeding import derive_seed
 from simgym.simulation import Dialogue, Simulation
 from simgym.typed_json import from_json
 
 _MAX_FAILED_OPENINGS = 20
 """Openings that may fail in a row before the simulator counts as broken."""
-_NUM_RECENT_REWARDS, _UNKNOWN_REWARD = 256, 0.5
-"""How many recent rewards are averaged to impute a missing one, and what is imputed before there are any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +61,7 @@ class ConversationRows:
         self.faults: Counter[str] = Counter()
         """Conversations without a reward, by kind of fault."""
         self._simulation = simulation
-        self._recent_rewards: deque[float] = deque(maxlen=_NUM_RECENT_REWARDS)
+        self._recent_rewards = RecentRewards()
         self._restored = False
 
     def open(self, seed: int | None = None) -> None:
@@ -97,14 +94,14 @@ class ConversationRows:
             "rows": [dialogue.to_json() for dialogue in self.dialogues],
             "episodes_begun": list(self.begun),
             "faults": dict(self.faults),
-            "latest_rewards": list(self._recent_rewards),
+            "latest_rewards": self._recent_rewards.rewards,
         }
 
     def begin_again(self) -> None:
         """The next `open` gives every row's first conversation."""
         self.begun = [0] * len(self.begun)
         self.faults.clear()
-        self._recent_rewards.clear()
+        self._recent_rewards = RecentRewards()
         self._restored = False
 
     def restore(self, state: Mapping[str, object]) -> None:
@@ -119,17 +116,14 @@ class ConversationRows:
         self.dialogues = [Dialogue.from_json(row) for row in there.rows]
         self.begun = list(there.episodes_begun)
         self.faults = Counter(there.faults)
-        self._recent_rewards = deque(there.latest_rewards, maxlen=_NUM_RECENT_REWARDS)
+        self._recent_rewards = RecentRewards(there.latest_rewards)
         self._restored = True
 
     def _reward(self, dialogue: Dialogue) -> float:
-        if not dialogue.ended:
-            return 0.0
-        if dialogue.reward is not None:
-            self._recent_rewards.append(dialogue.reward)
-            return dialogue.reward
-        self.faults[f"{dialogue.end_reason}: {fault_label(dialogue.fault)}"] += 1
-        return float(np.mean(self._recent_rewards)) if self._recent_rewards else _UNKNOWN_REWARD
+        reward, imputed = self._recent_rewards.reward_of(dialogue)
+        if imputed:
+            self.faults[f"{dialogue.end_reason}: {fault_label(dialogue.fault)}"] += 1
+        return reward
 
     def _begin(self, rows: Sequence[int]) -> list[Dialogue]:
         """The next conversation of each row."""

@@ -1,0 +1,27 @@
+"""How verl joins the turns of a conversation: by the type of the policy's model.
+
+For a type that it does not know, verl leaves out the line feed behind ChatML's end of a turn. Qwen's is the same
+template, so models that end turns so are treated as Qwen's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+_CHATML_END, _CHATML_TYPE = "<|im_end|>", "qwen2"
+
+
+def template_type_of(tokenizer: Any, hf_model_type: str | None) -> str | None:
+    """The type of model by whose rules verl is to join turns; the one given unless that would join them wrongly.
+
+    Args:
+        tokenizer: Of the policy; None: nothing is known of it.
+        hf_model_type: Type of the policy's model.
+    """
+    from verl.utils.tokenizer.continuous_token_wiring import ContinuousTokenModelFamily as Family
+    from verl.utils.tokenizer.continuous_token_wiring import resolve_continuous_token_model_family as resolve
+
+    if tokenizer is None or tokenizer.eos_token != _CHATML_END:
+        return hf_model_type
+    family = resolve("auto", hf_model_type=hf_model_type, has_multimodal_processor=False)
+    return _CHATML_TYPE if family is Family.DEFAULT else hf_model_type
