@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _KINDS = ("full_attention", "sliding_attention")
+_CACHE_ARGUMENTS = ("cache", "past_key_values")
 
 
 def check_supported(config: Any, model_class: Any = None, *, max_length: int | None = None) -> None:
@@ -39,14 +40,24 @@ def check_supported(config: Any, model_class: Any = None, *, max_length: int | N
         raise UnsupportedModel("The model has recurrent layers, whose state cannot be kept between passes.")
     if model_class is not None:
         accepted = inspect.signature(model_class.forward).parameters
-        if missing := [name for name in ("past_key_values", "position_ids") if name not in accepted]:
+        missing = "past_key_values" if cache_argument(model_class) is None else "position_ids"
+        if missing not in accepted:
             raise UnsupportedModel(
-                f"{model_class.__name__} does not take {missing[0]}, so keys and values cannot be kept for it (as with "
+                f"{model_class.__name__} does not take {missing}, so keys and values cannot be kept for it (as with "
                 "ALiBi positions, or decoders of encoder-decoder models)."
             )
     if getattr(text, "alibi", False):
         raise UnsupportedModel("The model has ALiBi positions, which cannot be told apart in a mixed batch.")
     _check_positions(text, max_length)
+
+
+def cache_argument(model_class: Any) -> str | None:
+    """What a model's forward pass calls keys and values that are kept; None: it takes none.
+
+    transformers calls them `cache` from 5.24 on, and `past_key_values` before, as do models that bring their own code.
+    """
+    accepted = inspect.signature(model_class.forward).parameters
+    return next((name for name in _CACHE_ARGUMENTS if name in accepted), None)
 
 
 def _check_positions(config: Any, max_length: int | None) -> None:

@@ -2,8 +2,8 @@
 
 transformers' caches append to all rows at once, which copies everything at each token and pads what is ragged. Here
 every slot has its own length: a token is written where its sequence ends, attention masks what lies behind that end,
-and a sequence that starts or finishes touches no other. It is handed to a model's forward call as `past_key_values`;
-which slots and columns the call writes is set beforehand by `prepare`, or by `direct` for a recorded pass.
+and a sequence that starts or finishes touches no other. It is handed to a model's forward call in the place of such a
+cache; which slots and columns the call writes is set beforehand by `prepare`, or by `direct` for a recorded pass.
 
 The memory is a rectangle of slots and columns, the longest sequence times the number of sequences. `fits` tells the
 scheduler whether a rectangle stays within `max_bytes`. Neighbouring layers whose keys and values have one shape share a

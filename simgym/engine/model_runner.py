@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from simgym.engine.attention import attention_masks
+from simgym.engine.attention import attention_masks, cache_argument
 from simgym.engine.config import EngineConfig
 from simgym.engine.cpu_decoder import CpuDecoder
 from simgym.engine.fused_decoding import FusedDecoding
@@ -63,6 +63,7 @@ class ModelRunner:
             self.cpu_decoder = CpuDecoder(model)
         self._is_tried = False
         self._config = config
+        self._cache_argument = cache_argument(type(self.lora_bank.base)) or "past_key_values"
 
     def forward(self, tokens: Tensor, kv_cache: KVCache, first: int, new_N: list[int], adapters: Any) -> Tensor:
         """Logits after the last token of N slots.
@@ -153,7 +154,7 @@ class ModelRunner:
             "input_ids": tokens,
             "position_ids": placement.position_ids,
             "attention_mask": attention_masks(base.config.get_text_config(), placement.visible, base.dtype),
-            "past_key_values": kv_cache,
+            self._cache_argument: kv_cache,
             "use_cache": True,
             "logits_to_keep": 1,
         }

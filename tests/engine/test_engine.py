@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
-from simgym.engine import Engine, EngineConfig, InvalidSetting, Scored, Sequence, SequenceTooLarge
+from simgym.engine import Engine, EngineConfig, InvalidSetting, Scored, Sequence, SequenceTooLarge, check_supported
 
 PROMPTS = [[5, 9, 33, 7], [5, 9, 33, 7, 80, 81], [12] * 40, [12] * 40 + [13, 14]]
 
@@ -39,6 +40,34 @@ def test_tokens_are_those_of_transformers_alone_and_in_any_batch(model, tokenize
             assert [*prompt, *completion.token_ids] == tokens
             assert completion.finish_reason == "length"
     assert engine.stats.cached_tokens >= sum(len(prompt) - 1 for prompt in PROMPTS)
+
+
+@pytest.mark.parametrize("name", ["cache", "past_key_values"])
+def test_keys_and_values_are_handed_over_by_the_name_that_the_model_has_for_them(model, tokenizer, name):
+    """transformers calls them `cache` from 5.24 on, and warns of the other name at every layer."""
+    (theirs,) = {"cache", "past_key_values"} & {*inspect.signature(LlamaForCausalLM.forward).parameters}
+
+    class Renamed(LlamaForCausalLM):
+        pass
+
+    if name == "cache":
+
+        def forward(self, input_ids=None, position_ids=None, cache=None, **more):
+            return LlamaForCausalLM.forward(self, input_ids, position_ids=position_ids, **{theirs: cache}, **more)
+    else:
+
+        def forward(self, input_ids=None, position_ids=None, past_key_values=None, **more):
+            kept = {theirs: past_key_values}
+            return LlamaForCausalLM.forward(self, input_ids, position_ids=position_ids, **kept, **more)
+
+    Renamed.forward = forward
+    check_supported(model.config, Renamed)
+    renamed = Renamed(model.config).eval()
+    renamed.load_state_dict(model.state_dict())
+    (completion,) = Engine(renamed, tokenizer).generate([greedy(PROMPTS[0])])
+    (expected,) = Engine(model, tokenizer).generate([greedy(PROMPTS[0])])
+    assert completion.error is None
+    assert completion.token_ids == expected.token_ids
 
 
 def test_a_token_that_stops_one_sequence_stops_no_other(model, tokenizer):
