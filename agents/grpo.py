@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from simgym.conversation import Scenario
+from simgym.envs.outages import WAITS
 from simgym.errors import MalformedFile, ServerUnavailable
 from simgym.integrations import (
     as_mapping,
@@ -37,7 +38,6 @@ from simgym.integrations import (
     training_record,
     training_records,
 )
-from simgym.envs.outages import WAITS
 from simgym.jsonl import read_jsonl
 from simgym.statistics import plateau_onset
 

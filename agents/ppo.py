@@ -28,9 +28,11 @@ from ppo_comparison import compare
 
 from simgym.assistants import STRATEGIES, ActionSet, SampledReplies, Strategies
 from simgym.conversation import Conversation, Scenario
+from simgym.envs.outages import WAITS, retry_on_outage
 from simgym.errors import ServerUnavailable
 from simgym.integrations import ConversationFeatures, PolicyAssistant, Projection, TextVecEnv, as_mapping, as_model
-from simgym.envs.outages import WAITS, retry_on_outage
+from simgym.language_models import SamplingParams
+from simgym.seeding import derive_seed
 from simgym.training_plan import (
     MemoryEstimate,
     TrainingPlan,
@@ -38,8 +40,6 @@ from simgym.training_plan import (
     estimate_state,
     movable_share,
 )
-from simgym.language_models import SamplingParams
-from simgym.seeding import derive_seed
 
 
 @dataclass
