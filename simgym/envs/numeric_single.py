@@ -8,7 +8,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from simgym.envs.numeric import Array, RepliesVectorEnv
+from simgym.envs.numbered_replies import Array
+from simgym.envs.numeric import RepliesVectorEnv
 from simgym.envs.settings import outcome_of
 from simgym.errors import EpisodeError
 from simgym.simulation import Dialogue

@@ -41,9 +41,7 @@ MAX_SESSIONS = 64
 """Conversations at once."""
 
 
-class SimulatedUserEnvironment(  # type: ignore[misc]
-    ScenarioTasks, Environment[AssistantTurn, UserTurnObservation, ConversationState]
-):
+class SimulatedUserEnvironment(ScenarioTasks, Environment[AssistantTurn, UserTurnObservation, ConversationState]):
     """One session."""
 
     SUPPORTS_CONCURRENT_SESSIONS = True
