@@ -28,7 +28,7 @@ from ppo_comparison import compare
 
 from simgym.assistants import STRATEGIES, ActionSet, SampledReplies, Strategies
 from simgym.conversation import Conversation, Scenario
-from simgym.envs.outages import WAITS, retry_on_outage
+from simgym.envs.outages import WAITS, Pauses
 from simgym.errors import ServerUnavailable
 from simgym.integrations import ConversationFeatures, PolicyAssistant, Projection, TextVecEnv, as_mapping, as_model
 from simgym.language_models import SamplingParams
@@ -249,13 +249,21 @@ class Run:
         """The updates that are missing; a checkpoint after each."""
         while self.done < self.settings.updates:
             try:
-                retry_on_outage(self._update, waits=self.settings.outage_waits)
+                self._next_update()
             except ServerUnavailable as error:
                 raise SystemExit(
                     f"{error} The run stops after update {self.done}; when the servers answer again, the same command "
                     "goes on."
                 ) from error
         self.assistant().save(self.folder / "policy")
+
+    def _next_update(self) -> None:
+        pauses, done = Pauses(self.settings.outage_waits), self.done
+        while self.done == done:
+            try:
+                self._update()
+            except ServerUnavailable as error:
+                pauses.wait(error)
 
     def _update(self) -> None:
         from stable_baselines3.common.utils import set_random_seed

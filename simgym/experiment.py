@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simgym.evaluation.config import ExperimentConfig
-from simgym.evaluation.experiment import Experiment, Progress
-from simgym.evaluation.matrix import Matrix
+from simgym.evaluation.experiment import Experiment
+from simgym.evaluation.matrix import Matrix, Progress
 from simgym.output_files import lock_output
 from simgym.report.html import write_report
 from simgym.report.people import PeopleColumn, PeopleRatings, check_shared, people_column, read_people

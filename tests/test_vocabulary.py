@@ -51,7 +51,7 @@ RENAMED = {
     "own_simulator": "training_simulator",
     "p_corrected": "p_adjusted",
     "p_holm": "p_adjusted",
-    "patiently": "retry_on_outage",
+    "patiently": "with Pauses",
     "Player": "ModelInfo",
     "rejudge": "rescore",
     "Sampling": "SamplingParams",

@@ -33,6 +33,23 @@ class _Compared:
     """Fingerprints of the judges whose rewards these are, by name."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Scoring:
+    """How judges score."""
+
+    scores: Path | None
+    """Folder of their scores; None: they are not kept."""
+    seed: int
+    batch_size: int
+    """Conversations per call."""
+
+    def path(self, judge: str) -> Path | None:
+        """File of a judge's scores."""
+        if self.scores is None:
+            return None
+        return self.scores / f"{re.sub(r'[^A-Za-z0-9._-]+', '_', judge)}.jsonl"
+
+
 @options.with_bundles
 def agree(
     people: Annotated[
@@ -98,7 +115,7 @@ def agree(
 
         rated = read_rated_conversations(people, keys=rating or RATING_KEYS, scale=scale, limit=limit, seed=seed)
         judges = _load(judge or ["reward_head"], judge_model, judge_option, caching)
-        compared = _with_judges(rated, judges, scores, seed, batch_size)
+        compared = _with_judges(rated, judges, _Scoring(scores=scores, seed=seed, batch_size=batch_size))
     agreement = compared.agreement
     value = {
         "left_out": compared.left_out,
@@ -170,9 +187,7 @@ def _load(names: list[str], model: str | None, given: list[str] | None, caching:
     return judges
 
 
-def _with_judges(
-    rated: RatedConversations, judges: Mapping[str, Any], scores: Path | None, seed: int, batch_size: int
-) -> _Compared:
+def _with_judges(rated: RatedConversations, judges: Mapping[str, Any], scoring: _Scoring) -> _Compared:
     """Every judge on the conversations that people rated."""
     from simgym.cli.progress import counting
     from simgym.evaluation.agreement import compare_with_people
@@ -180,14 +195,16 @@ def _with_judges(
 
     agreement, left_out = {}, dict(rated.left_out)
     for name, judge in judges.items():
-        path = None if scores is None else scores / f"{re.sub(r'[^A-Za-z0-9._-]+', '_', name)}.jsonl"
+        path = scoring.path(name)
         with counting(name, len(rated.conversations)) as advance:
             rewards, faults = judge_rated(
-                judge, rated.conversations, seed=seed, batch_size=batch_size, path=path, advance=advance
+                judge, rated.conversations, seed=scoring.seed, batch_size=scoring.batch_size, path=path, advance=advance
             )
         for kind, count in faults.items():
             left_out[f"{name} failed ({kind})"] = count
-        agreement[name] = compare_with_people([entry.rating for entry in rated.conversations], rewards, seed=seed)
+        agreement[name] = compare_with_people(
+            [entry.rating for entry in rated.conversations], rewards, seed=scoring.seed
+        )
     return _Compared(agreement, left_out, {name: judge.fingerprint() for name, judge in judges.items()})
 
 

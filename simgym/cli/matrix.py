@@ -36,7 +36,6 @@ def matrix(
     from simgym.cli.progress import ConversationProgress
     from simgym.evaluation.experiment import Experiment
     from simgym.experiment import evaluate
-    from simgym.report.results import short_name
 
     experiment = Experiment(config)
     if dry_run:
@@ -47,10 +46,7 @@ def matrix(
     with stderr().status("Loading models"):
         experiment.check_ready()
     with ConversationProgress(experiment.conversations) as progress:
-        results = evaluate(
-            experiment,
-            progress=lambda row, column, transcript: progress.advance(transcript, f"{row} / {short_name(column)}"),
-        )
+        results = evaluate(experiment, progress=progress.advance_cell)
     _show(results, show_conversation)
     if not any(cell.counted for cell in results.matrix.cells):
         complain("No conversation counts: see why with `simgym view`.")
@@ -60,15 +56,12 @@ def matrix(
 def _dry_run(experiment: Experiment, pilot: int) -> None:
     """What is left, after a pilot if one is asked for."""
     from simgym.cli.progress import ConversationProgress
-    from simgym.report.results import short_name
 
     if pilot:
         experiment.check_ready()
         scenarios = min(pilot, len(experiment.scenarios))
         with ConversationProgress(len(experiment.run.paths) * scenarios) as progress:
-            experiment.run_pilot(
-                pilot, lambda row, column, transcript: progress.advance(transcript, f"{row} / {short_name(column)}")
-            )
+            experiment.run_pilot(pilot, progress.advance_cell)
     expected = experiment.forecast()
     stdout().print(facts(forecast_rows(expected)))
     if expected.tokens is None:

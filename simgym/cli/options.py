@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from simgym.evaluation.axes import Column
     from simgym.language_models.base import SamplingParams
     from simgym.language_models.model_spec import AnswerCache
+    from simgym.rollout import RunSettings
 
 ASSISTANT_HELP = (
     "[NAME=]MODEL[+PROMPT]; PROMPT is clarify or a text file. Instead of a model: an assistant (`simgym assistants` "
@@ -258,9 +259,15 @@ class RunOptions:
     ] = None
 
     @property
-    def asynchronous(self) -> bool:
-        """Either spelling."""
-        return self.run_async or self.old_spelling
+    def settings(self) -> RunSettings:
+        """As a rollout takes them."""
+        from simgym.rollout import RunSettings
+
+        return RunSettings(
+            batch_size=self.batch_size,
+            asynchronous=self.run_async or self.old_spelling,
+            retried_faults=frozenset(self.retry_faults or ()),
+        )
 
 
 def with_bundles(verb: Callable[..., None]) -> Callable[..., None]:

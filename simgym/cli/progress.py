@@ -72,6 +72,12 @@ class ConversationProgress:
         if not self._console.is_terminal:
             self._line(description, mean)
 
+    def advance_cell(self, assistant: str, env_id: str, transcript: Transcript) -> None:
+        """Count one conversation of a cell of a matrix."""
+        from simgym.report.results import short_name
+
+        self.advance(transcript, f"{assistant} / {short_name(env_id)}")
+
     def __enter__(self) -> ConversationProgress:
         self._bar.start()
         return self

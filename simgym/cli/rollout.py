@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_format
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -47,8 +48,8 @@ def rollout(
     from simgym.assistants.loading import load_assistant
     from simgym.cli.progress import ConversationProgress
     from simgym.evaluation.matrix import make_env, summarise_cell
-    from simgym.rollout import collect
-    from simgym.rollout.collection import check_fault_kinds, is_complete
+    from simgym.rollout import Job, collect_jobs
+    from simgym.rollout.collection import is_complete
     from simgym.rollout.readiness import check_all_ready
 
     named = load_assistant(assistant, replies.sampling, cache=caching.cache)
@@ -60,25 +61,14 @@ def rollout(
     }
     environment = make_env(column.env_id, conversations.load_scenarios(column.env_id, n), arguments)
     simulation = environment.unwrapped.simulation
-    scenarios = list(simulation.scenarios.values())
-    retried = check_fault_kinds(running.retry_faults or ())
-    complete = is_complete(scenarios, n, running.seed, output, retried)
+    job = Job(named.assistant, environment, output, n=n, seed=running.seed)
+    complete = is_complete(job, settings := running.settings)
     if not complete:
         parts = [("assistant", named.assistant), ("simulator", simulation.simulator), ("judge", simulation.judge)]
         with stderr().status("Loading models"):
             check_all_ready(parts)
-    with ConversationProgress(n or len(scenarios)) as progress:
-        transcripts = collect(
-            named.assistant,
-            environment,
-            n=n,
-            seed=running.seed,
-            path=output,
-            batch_size=running.batch_size,
-            asynchronous=running.asynchronous,
-            progress=progress.advance,
-            retried_faults=retried,
-        )
+    with ConversationProgress(job.conversations) as progress:
+        (transcripts,) = collect_jobs([replace(job, progress=progress.advance)], settings)
     if complete:
         say_nothing_to_do(len(transcripts), "conversations", output)
     cell = summarise_cell(named.name, column.env_id, transcripts, path=str(output), seed=running.seed)

@@ -121,21 +121,19 @@ def preprocess(
     path = Path(path)
     settings = {"source": source, "language": language, "split": split, "revision": revision}
     with lock_output(path):
-        return _write_usable(path, settings, threshold, advance)
+        return _write_usable(path, settings, threshold, _Told(advance))
 
 
-def _write_usable(
-    path: Path, settings: Mapping[str, Any], threshold: int, advance: Callable[[str, int], object]
-) -> StepSummary:
+def _write_usable(path: Path, settings: Mapping[str, Any], threshold: int, told: _Told) -> StepSummary:
     copy = _LocalCopy(path, settings)
     frequent = FrequentNgrams(threshold)
     for text in copy.first_turns():
         frequent.add(text)
-    copy.fill(frequent.add, advance)
+    copy.fill(frequent.add, told)
     if frequent.any_candidates:
         for number, text in enumerate(copy.first_turns(), 1):
             frequent.count(text)
-            _now_and_then(advance, "counting 7-grams", number)
+            told.of("counting 7-grams", number)
     with StepOutput(path) as output:
         for skipped in copy.skips():
             output.skip(**skipped)
@@ -144,7 +142,7 @@ def _write_usable(
                 output.skip(row["conversation_hash"], f"{NGRAM}-gram in more than {threshold} first turns")
             else:
                 output.keep(row)
-            _now_and_then(advance, "writing", number)
+            told.of("writing", number)
         output.details["threshold"] = threshold
     copy.delete()
     return output.summary()
@@ -180,7 +178,7 @@ class _LocalCopy:
                 handle.truncate(place[key] if self._next_row > 1 else 0)
         self._seen = {_short(row["conversation_hash"]) for row in self.rows()}
 
-    def fill(self, seen: Callable[[str], object], advance: Callable[[str, int], object]) -> None:
+    def fill(self, seen: Callable[[str], object], told: _Told) -> None:
         """Read what is left of the source; `seen` gets the first user turn of each row that is copied."""
         number = self._next_row - 1
         with (
@@ -197,7 +195,7 @@ class _LocalCopy:
                 if this > self._next_row and (this - 1) % _SAVE_EVERY == 0:
                     self._save(this, rows, skips)
                 number = this
-                _now_and_then(advance, "reading", this)
+                told.of("reading", this)
 
             for logged in read_wildchat(**self._settings, start=self._next_row, skip=skip, on_row=on_row):
                 identity = _short(logged.id)
@@ -242,6 +240,13 @@ def _short(identifier: str) -> int:
     return int.from_bytes(hashlib.blake2b(identifier.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
 
 
-def _now_and_then(advance: Callable[[str, int], object], phase: str, number: int) -> None:
-    if number % 1000 == 0:
-        advance(phase, number)
+class _Told:
+    """Whoever wants to know how far it is; of every thousandth row, for a call takes longer than a row."""
+
+    def __init__(self, advance: Callable[[str, int], object]) -> None:
+        self._advance = advance
+
+    def of(self, phase: str, number: int) -> None:
+        """The row of this number is done."""
+        if number % 1000 == 0:
+            self._advance(phase, number)

@@ -11,62 +11,57 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
 from simgym.errors import ServerUnavailable
-from simgym.faults import Fault
 from simgym.simulation import Dialogue
 
 WAITS = (10.0, 60.0, 300.0)
 """Seconds before each new attempt."""
 
-Result = TypeVar("Result")
 _log = logging.getLogger(__name__)
 
 
-def silent(dialogues: Sequence[Dialogue]) -> Fault | None:
-    """The first outage if no conversation was judged and at least half ended by one, else None.
+def unavailable(dialogues: Sequence[Dialogue]) -> ServerUnavailable | None:
+    """The error to raise if no conversation was judged and at least half ended by an outage, else None.
 
     Not all need have ended so: one may have been over before the server was asked.
     """
     if any(dialogue.end_reason is None or dialogue.reward is not None for dialogue in dialogues):
         return None
     outages = [dialogue.fault for dialogue in dialogues if dialogue.fault is not None and dialogue.fault.is_outage]
-    return outages[0] if outages and 2 * len(outages) >= len(dialogues) else None
+    if not outages or 2 * len(outages) < len(dialogues):
+        return None
+    return ServerUnavailable(f"All {len(dialogues)} conversations failed, for want of a server: {outages[0]}")
 
 
 def check_servers(dialogues: Sequence[Dialogue]) -> None:
     """Raise `ServerUnavailable` if the conversations ended because a server is silent."""
-    if (fault := silent(dialogues)) is not None:
-        raise ServerUnavailable(f"All {len(dialogues)} conversations failed, for want of a server: {fault}")
+    if (error := unavailable(dialogues)) is not None:
+        raise error
 
 
-def answered(dialogue: Dialogue) -> Dialogue:
-    """The dialogue, unless the silence of the user's or the judge's server ended it.
-
-    Raises:
-        ServerUnavailable: it did.
-    """
-    if dialogue.fault is not None and dialogue.fault.is_outage:
-        raise ServerUnavailable(str(dialogue.fault))
-    return dialogue
+def outage_of(dialogue: Dialogue) -> ServerUnavailable | None:
+    """The error to raise if the silence of the user's or the judge's server ended a conversation, else None."""
+    fault = dialogue.fault
+    return ServerUnavailable(str(fault)) if fault is not None and fault.is_outage else None
 
 
-def retry_on_outage(
-    attempt: Callable[..., Result],
-    *arguments: object,
-    waits: Sequence[float] = WAITS,
-    sleep: Callable[[float], None] = time.sleep,
-) -> Result:
-    """What `attempt(*arguments)` gives, trying again after each of `waits` seconds while servers are down.
+class Pauses:
+    """The pauses before new attempts at one piece of work."""
 
-    Raises:
-        ServerUnavailable: the last attempt failed, too.
-    """
-    for wait in waits:
-        try:
-            return attempt(*arguments)
-        except ServerUnavailable as error:
-            _log.warning("%s Trying again in %g s.", error, wait)
-            sleep(wait)
-    return attempt(*arguments)
+    def __init__(self, waits: Sequence[float] = WAITS, *, sleep: Callable[[float], None] = time.sleep) -> None:
+        """Nothing is waited for yet; `waits` are the seconds before each new attempt."""
+        self._left = list(waits)
+        self._sleep = sleep
+
+    def wait(self, error: ServerUnavailable) -> None:
+        """Pause before the next attempt.
+
+        Raises:
+            ServerUnavailable: `error` itself, when the last attempt has failed.
+        """
+        if not self._left:
+            raise error
+        seconds = self._left.pop(0)
+        _log.warning("%s Trying again in %g s.", error, seconds)
+        self._sleep(seconds)

@@ -186,7 +186,7 @@ def read_collector(ray: str | None, resources: str | None, asynchronous: bool) -
         return functools.partial(ray_collect_jobs, address=ray, resources=read_resources(resources))
     from simgym.rollout import collect_jobs
 
-    return functools.partial(collect_jobs, asynchronous=asynchronous)
+    return collect_jobs
 
 
 def read_resources(text: str | None) -> dict[str, float]:

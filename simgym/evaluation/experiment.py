@@ -9,9 +9,10 @@ or a file is written. `simgym.evaluate` and the command line are on top of it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import gymnasium
 
@@ -26,16 +27,13 @@ from simgym.evaluation import axes
 from simgym.evaluation.comparisons import Comparisons, compare_cells
 from simgym.evaluation.config import FILE_NAME, ExperimentConfig
 from simgym.evaluation.forecast import Forecast, forecast
-from simgym.evaluation.matrix import Matrix, MatrixRun
+from simgym.evaluation.matrix import Matrix, MatrixRun, Progress
 from simgym.evaluation.plan import keep_plan
 from simgym.language_models.base import SamplingParams
 from simgym.language_models.model_spec import AnswerCache, ModelSpec, check_named_model, is_language_model
 from simgym.output_files import lock_output, write_whole
 from simgym.rollout.budget import Budget
-from simgym.transcripts import Transcript
-
-Progress = Callable[[str, str, Transcript], None] | Literal[False]
-"""Called with assistant, environment id and transcript of each completed conversation; False: nothing is shown."""
+from simgym.rollout.settings import RunSettings
 
 
 class Experiment:
@@ -89,7 +87,9 @@ class Experiment:
 
     def run_pilot(self, scenarios: int, progress: Progress | None = None) -> None:
         """Run each cell's first scenarios, so that there is something to forecast from; errors as in `run_matrix`."""
-        self._fill(self._plan(self.scenarios[:scenarios]), progress)
+        pilot = self._plan(self.scenarios[:scenarios])
+        with self._writing(pilot):
+            pilot.run(self._run_settings(), progress=progress, collector=self._collector)
 
     def forecast(self) -> Forecast:
         """What is left, and what it will take, judging by the conversations that are there."""
@@ -115,7 +115,8 @@ class Experiment:
             ServerUnavailable: a model's server does not answer; the same call goes on when it is back.
             OutputInUse: another process is writing the folder.
         """
-        return self._fill(self.run, progress)
+        with self._writing(self.run):
+            return self.run.run(self._run_settings(), progress=progress, collector=self._collector)
 
     def compare(self, matrix: Matrix) -> Comparisons | None:
         """Differences from the reference assistant, and the generalization gap."""
@@ -123,18 +124,23 @@ class Experiment:
             matrix, reference=self.config.reference, trained_on=self.training_simulators, seed=self.config.seed
         )
 
-    def _fill(self, run: MatrixRun, progress: Progress | None) -> Matrix:
-        limited = self.config.max_tokens is not None or self.config.max_cost is not None
+    @contextmanager
+    def _writing(self, run: MatrixRun) -> Iterator[None]:
+        """Have the folder to oneself, and in it what the run belongs to."""
         with lock_output(self.folder, folder=True):
             keep_plan(run.plan, self.folder)  # refuses the folder of another experiment, whose settings stay there
             self._keep_config()
-            return run.run(
-                batch_size=self.config.batch_size,
-                budget=Budget(self.config.max_tokens, self.config.max_cost, self.prices) if limited else None,
-                collector=self._collector,
-                progress=progress,
-                retried_faults=self.config.retry_faults,
-            )
+            yield
+
+    def _run_settings(self) -> RunSettings:
+        """With a budget that has counted nothing yet."""
+        limited = self.config.max_tokens is not None or self.config.max_cost is not None
+        return RunSettings(
+            batch_size=self.config.batch_size,
+            asynchronous=self.config.asynchronous,
+            budget=Budget(self.config.max_tokens, self.config.max_cost, self.prices) if limited else None,
+            retried_faults=frozenset(self.config.retry_faults),
+        )
 
     def _keep_config(self) -> None:
         """Write the experiment down, for whoever wants to run or resume it; objects have no file."""

@@ -11,7 +11,7 @@ import functools
 import itertools
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -26,13 +26,16 @@ from simgym.evaluation.plan import Plan, keep_plan, short_hash
 from simgym.evaluation.spending import count_earlier, keep_unwritten
 from simgym.output_files import lock_output
 from simgym.rollout import collect_jobs
-from simgym.rollout.budget import Budget
-from simgym.rollout.collection import Job, check_fault_kinds, count_exclusions, is_done_again, plan_conversations
+from simgym.rollout.collection import count_exclusions, is_done_again, plan_conversations
 from simgym.rollout.progress import NotebookBar, notebook_bar, showing
 from simgym.rollout.readiness import check_all_ready
+from simgym.rollout.settings import DEFAULTS, Job, RunSettings
 from simgym.seeding import derive_seed
 from simgym.statistics.intervals import Estimate, bootstrap_mean
 from simgym.transcripts import Transcript, read_transcripts
+
+Progress = Callable[[str, str, Transcript], None] | Literal[False]
+"""Called with assistant, environment id and transcript of each completed conversation; False: nothing is shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +126,7 @@ def summarise_cell(assistant: str, simulator: str, transcripts: Sequence[Transcr
 class CellCollector(Protocol):
     """Holds the conversations of all cells: `collect_jobs`, or `ray_collect_jobs` with its cluster filled in."""
 
-    def __call__(
-        self, jobs: Sequence[Job], *, seed: int, batch_size: int, budget: Budget | None
-    ) -> list[list[Transcript]]:
+    def __call__(self, jobs: Sequence[Job], settings: RunSettings) -> list[list[Transcript]]:
         """Transcripts of each job, in order."""
         ...
 
@@ -234,22 +235,18 @@ class MatrixRun:
 
     def run(
         self,
+        settings: RunSettings = DEFAULTS,
         *,
-        batch_size: int = 32,
-        progress: Callable[[str, str, Transcript], None] | Literal[False] | None = None,
-        budget: Budget | None = None,
+        progress: Progress | None = None,
         collector: CellCollector = collect_jobs,
-        retried_faults: Iterable[str] = (),
     ) -> Matrix:
         """Run what is missing, and put the matrix together.
 
         Args:
-            batch_size: Conversations that run at the same time.
+            settings: How to run it.
             progress: Called with assistant, simulator and transcript of each completed conversation. None: a bar in a
                 notebook, nothing elsewhere; False: nothing.
-            budget: Counts what the conversations cost, and ends the run at its limit.
             collector: Runs the conversations; default: in this process, cell by cell.
-            retried_faults: Kinds of faults whose stored conversations are run again; those of outages always are.
 
         Raises:
             ConfigurationError: the folder holds another experiment.
@@ -257,7 +254,6 @@ class MatrixRun:
             ServerUnavailable: a model's server does not answer; the same call goes on when it is back.
             OutputInUse: another process is writing the folder.
         """
-        kinds = check_fault_kinds(retried_faults)
         bar = notebook_bar() if progress is None else None
         if bar is not None:
             progress = functools.partial(_advance, bar)
@@ -267,16 +263,16 @@ class MatrixRun:
                 self.envs[column],
                 self.folder / path,
                 functools.partial(progress, row, column) if progress else None,
-                kinds,
+                seed=self.seed,
             )
             for (row, column), path in self.paths.items()
         ]
         with lock_output(self.folder, folder=True), showing(bar, len(self.paths) * len(self.scenarios)):
             keep_plan(self.plan, self.folder)
-            if budget is not None:
+            if (budget := settings.budget) is not None:
                 count_earlier(budget, itertools.chain(*self.stored().values()), self.folder)
             try:
-                collected = collector(jobs, seed=self.seed, batch_size=batch_size, budget=budget)
+                collected = collector(jobs, settings)
             finally:
                 if budget is not None:
                     keep_unwritten(budget, itertools.chain(*self.stored().values()), self.folder)

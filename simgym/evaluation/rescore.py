@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from simgym.errors import ConfigurationError
@@ -51,38 +52,31 @@ def rescore(
     source, path = Path(source), Path(path)
     if source.resolve() == path.resolve():
         raise ConfigurationError(f"{source} would overwrite itself. Give another file for the new judgements.")
-    with lock_output(path):
-        return _complete(source, judge, path, batch_size, advance)
-
-
-def _complete(
-    source: Path, judge: Judge, path: Path, batch_size: int, advance: Callable[[int], object]
-) -> list[Transcript]:
     fingerprint: dict[str, object] = json.loads(json.dumps(judge.fingerprint()))
-    everything = list(read_transcripts(source))
-    done = _already_judged(path, fingerprint, {transcript.key: transcript for transcript in everything}, source)
-    missing = [transcript for transcript in everything if transcript.key not in done]
-    advance(len(everything) - len(missing))
-    with TranscriptWriter(path) as writer:
-
-        def ask(batch: Sequence[Transcript]) -> list[Transcript]:
-            again = [
-                transcript
-                for transcript in batch
-                if _has_an_end(transcript) and not _has_judged(fingerprint, transcript)
-            ]
-            judged = dict(zip([transcript.key for transcript in again], _judged(again, judge), strict=True))
-            return [
-                judged.get(transcript.key)
-                or replace(transcript, fingerprints={**transcript.fingerprints, "judge": fingerprint})
-                for transcript in batch
-            ]
-
-        for _, new in ask_in_batches(ask, missing, batch_size=batch_size, noun="judgements", parts=[("judge", judge)]):
-            writer.append(new)
-            done[new.key] = new
-            advance(1)
+    ask, parts = partial(_with_judgements, judge=judge, fingerprint=fingerprint), [("judge", judge)]
+    with lock_output(path):
+        everything = list(read_transcripts(source))
+        done = _already_judged(path, fingerprint, {transcript.key: transcript for transcript in everything}, source)
+        missing = [transcript for transcript in everything if transcript.key not in done]
+        advance(len(everything) - len(missing))
+        with TranscriptWriter(path) as writer:
+            for _, new in ask_in_batches(ask, missing, batch_size=batch_size, noun="judgements", parts=parts):
+                writer.append(new)
+                done[new.key] = new
+                advance(1)
     return [done[transcript.key] for transcript in everything]
+
+
+def _with_judgements(
+    batch: Sequence[Transcript], *, judge: Judge, fingerprint: Mapping[str, object]
+) -> list[Transcript]:
+    again = [transcript for transcript in batch if _has_an_end(transcript) and not _has_judged(fingerprint, transcript)]
+    judged = dict(zip([transcript.key for transcript in again], _judged(again, judge), strict=True))
+    return [
+        judged.get(transcript.key)
+        or replace(transcript, fingerprints={**transcript.fingerprints, "judge": fingerprint})
+        for transcript in batch
+    ]
 
 
 def _already_judged(

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, Literal
 
-from simgym.envs.outages import WAITS, check_servers, retry_on_outage, silent
+from simgym.envs.outages import WAITS, Pauses, unavailable
 from simgym.faults import fault_label
 from simgym.integrations.trl_processes import context_length, gathered, open_once
 from simgym.language_models.policy_engine import PolicyEngine
@@ -62,10 +62,19 @@ class Rollouts:
             ConfigurationError: there is no such scenario, or the chat template has no user role.
             ServerUnavailable: all conversations failed by a server's silence, and went on to after every pause.
         """
-        return retry_on_outage(self._play, prompts, trainer, waits=self.waits)
-
-    def _play(self, prompts: Sequence[Sequence[Mapping[str, str]]], trainer: Any) -> dict[str, list[Any]]:
         tokenizer = getattr(trainer.processing_class, "tokenizer", trainer.processing_class)
+        ids, pauses = [prompt[-1]["content"] for prompt in prompts], Pauses(self.waits)
+        while True:
+            rollouts = self._play(ids, tokenizer, trainer)
+            dialogues = [rollout.dialogue for rollout in rollouts]
+            error = unavailable(dialogues)
+            together = all(gathered(error is not None, trainer))  # processes try again together, or not at all
+            if error is None or not together:
+                self._keep(dialogues, trainer)
+                return _columns(rollouts, tokenizer, trainer.use_vllm)
+            pauses.wait(error)
+
+    def _play(self, ids: Sequence[str], tokenizer: Any, trainer: Any) -> list[TokenRollout]:
         step = trainer.state.global_step if trainer.model.training else "evaluation"
         conversations = TokenConversations(
             self.simulation,
@@ -75,7 +84,6 @@ class Rollouts:
             context_length=context_length(trainer),
             longest_turn=trainer.args.max_completion_length,
         )
-        ids = [prompt[-1]["content"] for prompt in prompts]
         opened = open_once(self.simulation, ids, trainer, seed=self.seed, step=step)
         rollouts = [conversations.begin(opened[scenario_id]) for scenario_id in ids]  # forks of a group's one opening
         with self._engine.rollout(trainer) if self._engine else nullcontext():
@@ -85,11 +93,7 @@ class Rollouts:
                 answered = conversations.answer([rollouts[place] for place in running], replies) if running else []
                 for place, rollout in zip(running, answered, strict=True):
                     rollouts[place] = rollout
-        dialogues = [rollout.dialogue for rollout in rollouts]
-        if all(gathered(silent(dialogues) is not None, trainer)):  # processes try again together, or not at all
-            check_servers(dialogues)
-        self._keep(dialogues, trainer)
-        return _columns(rollouts, tokenizer, trainer.use_vllm)
+        return rollouts
 
     def _write(
         self, rollouts: Sequence[TokenRollout], running: Sequence[int], wanted: int, step: int | str, trainer: Any

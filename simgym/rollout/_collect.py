@@ -3,9 +3,10 @@
 Synchronous (the default), the conversations of a batch run together: one assistant call, one simulator call and one
 judge call per turn. With `asynchronous`, each runs at its own pace, as many at a time as a batch has: none waits for
 another, and one is judged while others are talking. Behind servers that is faster; a model in this process puts the
-requests of all threads in one batch (`simgym.engine`). There are at most `THREADS` threads: of more conversations,
-several share one, and go on in turn while others wait for their server (`simgym._fibers`). The next conversation begins
-when one has been judged and written down, so a slow judge slows the beginning of conversations and nothing piles up.
+requests of all threads in one batch (`simgym.engine`). The next conversation begins when one has been judged and
+written down, so a slow judge slows the beginning of conversations and nothing piles up. Of several jobs (the cells of a
+matrix) one follows the other; asynchronous ones share one queue of conversations, so that those of the next cell fill
+the places that the last ones of a cell leave empty: a matrix of small cells then asks its models as a large one does.
 
 The conversations are the same either way. A finished conversation is appended to the file at once; a run that was
 killed goes on where it stopped, and conversations in the file are not run again.
@@ -14,28 +15,20 @@ killed goes on where it stopped, and conversations in the file are not run again
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from simgym import _fibers
 from simgym.assistants.base import Assistant
 from simgym.conversation import Scenario
-from simgym.errors import ServerUnavailable
-from simgym.language_models import interrupt_requests
+from simgym.rollout._conversing import Batches, at_their_own_pace
 from simgym.rollout.budget import Budget
-from simgym.rollout.collection import Collection, Conditions, count_exclusions, plan_conversations
-from simgym.rollout.outages import Patience
+from simgym.rollout.collection import Collection
 from simgym.rollout.progress import notebook_bar, showing
+from simgym.rollout.settings import DEFAULTS, Job, RunSettings
 from simgym.transcripts import Transcript
-
-__all__ = ["collect", "converse", "count_exclusions", "plan_conversations"]
-
-THREADS = 32
-"""Threads of an asynchronous run, at most."""
 
 
 def collect(
@@ -81,152 +74,103 @@ def collect(
         TranscriptError: the file cannot be written; what was written is intact.
     """
     bar = notebook_bar() if progress is None else None
-    with (
-        Collection(
-            assistant, env, n=n, seed=seed, path=path, progress=progress or bar, retried_faults=retried_faults
-        ) as collection,
-        showing(bar, len(collection.plan)),
-    ):
-        missing = collection.missing
-        if asynchronous:
-            stopping = threading.Event()
-            work = Batches(collection, budget, stopping)
-            tasks = (partial(work.run, [conversation]) for conversation in missing)
-            at_their_own_pace(tasks, min(batch_size, len(missing)), stopping)
-        else:
-            work, size = Batches(collection, budget), max(1, batch_size)
-            for start in range(0, len(missing), size):
-                work.run(missing[start : start + size])
+    job = Job(assistant, env, None if path is None else Path(path), progress or bar, n, seed)
+    settings = RunSettings(
+        batch_size=batch_size, asynchronous=asynchronous, budget=budget, retried_faults=frozenset(retried_faults)
+    )
+    with showing(bar, job.conversations):
+        (transcripts,) = collect_jobs([job], settings)
+    return transcripts
+
+
+def collect_jobs(jobs: Sequence[Job], settings: RunSettings = DEFAULTS) -> list[list[Transcript]]:
+    """`collect` for several jobs. `ray_collect_jobs` does the same on a cluster.
+
+    One job is done after the other; asynchronous ones share `batch_size`, whichever job the conversations belong to.
+    `progress` of the jobs is called by one thread at a time.
+    """
+    if settings.asynchronous:
+        return _collect_together(jobs, settings)
+    return [_collect_in_step(job, settings) for job in jobs]
+
+
+def _collect_in_step(job: Job, settings: RunSettings) -> list[Transcript]:
+    with Collection(job, settings) as collection:
+        missing, work, size = collection.missing, Batches(collection), max(1, settings.batch_size)
+        for start in range(0, len(missing), size):
+            work.run(missing[start : start + size])
         return collection.transcripts()
 
 
-class Batches:
-    """Runs batches of a collection until every conversation is finished, outages included."""
+def _collect_together(jobs: Sequence[Job], settings: RunSettings) -> list[list[Transcript]]:
+    stopping, opened = threading.Event(), _OpenJobs(jobs, settings)
 
-    def __init__(self, collection: Collection, budget: Budget | None, stopping: threading.Event | None = None) -> None:
-        self.collection = collection
-        self.budget = budget
-        self.stopping = stopping or threading.Event()
-        """Set: no further turn begins."""
+    def tasks() -> Iterator[Callable[[], None]]:
+        for number in range(len(jobs)):
+            collection = opened.enter(number)
+            missing = collection.missing
+            work = Batches(collection, stopping)
+            for conversation in missing:
+                yield partial(opened.run, number, work, conversation)
+            opened.expect(number, len(missing))
 
-    def run(self, batch: Sequence[tuple[Scenario, int]]) -> None:
-        """One batch; conversations that an outage ended are run again from their beginning."""
-        patience, before = Patience(self.collection.parts, stopping=self.stopping), self.collection.count
-        while batch:
-            lost = []
-            for transcript in converse(
-                self.collection.assistant,
-                self.collection.conditions,
-                batch,
-                stopping=self.stopping,
-                budget=self.budget,
-            ):
-                if transcript.fault is not None and transcript.fault.is_outage:
-                    lost.append(transcript)
-                else:
-                    self.collection.add(transcript)
-            others_answered = self.collection.count > before
-            if not patience.try_again(
-                [transcript.fault for transcript in lost],
-                self.collection.describe_progress(),
-                others_answered=others_answered,
-            ):
-                for transcript in lost:
-                    self.collection.add(transcript)
-                return
-            batch = [(transcript.scenario, transcript.seed) for transcript in lost]
+    with opened:
+        at_their_own_pace(tasks(), min(settings.batch_size, sum(job.conversations for job in jobs)), stopping)
+    return opened.transcripts
 
 
-def converse(
-    assistant: Assistant,
-    conditions: Conditions,
-    batch: Sequence[tuple[Scenario, int]],
-    *,
-    stopping: threading.Event | None = None,
-    budget: Budget | None = None,
-) -> Iterator[Transcript]:
-    """Run the conversations of a batch together; each comes as soon as it is finished.
+class _OpenJobs:
+    """Collections of the jobs whose conversations are running: each is opened when its first one begins, and closed
+    behind its last one, for a large matrix has more files than a process may have open."""
 
-    Once `stopping` is set no further turn begins, and what is not finished is left.
-
-    Raises:
-        BudgetReached: the limit is reached; raised before the turn that would begin, when finished ones have come.
-    """
-    started = time.monotonic()
-    simulation = conditions.simulation
-    if budget is not None:
-        budget.check()
-    dialogues = simulation.open([chosen for _, chosen in batch], [scenario for scenario, _ in batch])
-    counted = [0] * len(dialogues)
-    while dialogues:
-        if budget is not None:
-            for dialogue, calls in zip(dialogues, counted, strict=True):
-                budget.count(dialogue.calls[calls:])
-        for dialogue in dialogues:
-            if dialogue.ended:
-                seconds = time.monotonic() - started
-                yield dialogue.to_transcript(conditions.env_id, conditions.fingerprints, seconds=seconds)
-        running = [dialogue for dialogue in dialogues if not dialogue.ended]
-        if not running or (stopping is not None and stopping.is_set()):
-            return
-        if budget is not None:
-            budget.check()
-        asked = time.perf_counter()
-        turns = assistant.respond(
-            [dialogue.conversation for dialogue in running], seeds=[dialogue.assistant_seed for dialogue in running]
-        )
-        dialogues = simulation.step(running, turns, assistant_seconds=time.perf_counter() - asked)
-        counted = [len(dialogue.calls) for dialogue in running]
-
-
-def at_their_own_pace(tasks: Iterator[Callable[[], None]], at_once: int, stopping: threading.Event) -> None:
-    """The first error ends the run: what has not begun does not begin, what has is finished. An interrupt does not wait
-    for that, nor for servers; nor does a server that is away."""
-    queue, at_once = _Queue(tasks, stopping), max(1, at_once)
-    threads = min(THREADS, at_once)
-    shares = [at_once // threads + (number < at_once % threads) for number in range(threads)]
-    with ThreadPoolExecutor(threads, thread_name_prefix="simgym-conversations") as pool:
-        futures: list[Future[None]] = []
-        try:
-            for share in shares:
-                futures.append(pool.submit(_fibers.run_tasks, queue, share))
-            wait(futures, return_when=FIRST_EXCEPTION)
-        except BaseException:  # Ctrl-C: each conversation ends with the turn it is in, without waiting for a server
-            queue.close()
-            stopping.set()
-            interrupt_requests()
-            raise
-    for future in futures:
-        future.result()
-
-
-class _Queue:
-    """Conversations that have not begun, for all threads; empty once one has failed."""
-
-    def __init__(self, tasks: Iterator[Callable[[], None]], stopping: threading.Event) -> None:
-        self._tasks = tasks
-        self._stopping = stopping
+    def __init__(self, jobs: Sequence[Job], settings: RunSettings) -> None:
+        self.transcripts: list[list[Transcript]] = [[] for _ in jobs]
+        self._jobs = jobs
+        self._settings = settings
+        self._open: dict[int, Collection] = {}
+        self._done: dict[int, int] = {}
+        self._expected: dict[int, int] = {}
         self._lock = threading.Lock()
-        self._closed = False
+        self._telling = threading.Lock()
 
-    def __iter__(self) -> _Queue:
+    def __enter__(self) -> _OpenJobs:
         return self
 
-    def __next__(self) -> Callable[[], None]:
+    def __exit__(self, *_: object) -> None:
+        for collection in self._open.values():
+            collection.__exit__(None, None, None)
+
+    def enter(self, number: int) -> Collection:
+        """Open a job's collection."""
+        job = self._jobs[number]
+        told = None if job.progress is None else partial(self._tell, job.progress)
+        collection = Collection(replace(job, progress=told), self._settings)
+        self._open[number] = collection.__enter__()
+        self._done[number] = 0
+        return collection
+
+    def run(self, number: int, work: Batches, conversation: tuple[Scenario, int]) -> None:
+        """One conversation of a job."""
+        work.run([conversation])
         with self._lock:
-            if self._closed:
-                raise StopIteration
-            return partial(self._run, next(self._tasks))
+            self._done[number] += 1
+        self._close_if_done(number)
 
-    def close(self) -> None:
-        """No further one begins."""
-        self._closed = True
+    def expect(self, number: int, conversations: int) -> None:
+        """All conversations of a job, so many, have been given out."""
+        with self._lock:
+            self._expected[number] = conversations
+        self._close_if_done(number)
 
-    def _run(self, task: Callable[[], None]) -> None:
-        try:
-            task()
-        except BaseException as error:
-            self.close()
-            if isinstance(error, ServerUnavailable):
-                self._stopping.set()
-            raise
+    def _close_if_done(self, number: int) -> None:
+        with self._lock:
+            if self._done[number] != self._expected.get(number) or number not in self._open:
+                return
+            collection = self._open.pop(number)
+        collection.__exit__(None, None, None)
+        if not collection.missing:  # else the run is being stopped
+            self.transcripts[number] = collection.transcripts()
+
+    def _tell(self, progress: Callable[[Transcript], None], transcript: Transcript) -> None:
+        with self._telling:
+            progress(transcript)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,31 +18,15 @@ from types import TracebackType
 from simgym.assistants.base import Assistant
 from simgym.conversation import Scenario
 from simgym.envs.unwrapping import env_id_of, simulation_of
-from simgym.errors import ConfigurationError, UnknownName
-from simgym.faults import FaultKind, fault_label
+from simgym.errors import ConfigurationError
+from simgym.faults import fault_label
 from simgym.fingerprints import describe_difference
-from simgym.plugins import unknown
+from simgym.rollout.settings import Job, RunSettings
 from simgym.seeding import derive_seed
 from simgym.simulation import Simulation
 from simgym.transcripts import Transcript, TranscriptWriter, read_transcripts
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One assistant in one environment, as one of several."""
-
-    assistant: Assistant
-    """Who answers."""
-    env: object
-    """A `Simulation` or a simgym environment."""
-    path: Path
-    """File of the transcripts."""
-    progress: Callable[[Transcript], None] | None = None
-    """Called with each transcript."""
-    retried_faults: frozenset[str] = frozenset()
-    """Kinds of faults whose conversations are run again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,35 +55,23 @@ class Conditions:
 class Collection:
     """Planned conversations and those that are done; a context manager, safe to be told of from several threads."""
 
-    def __init__(
-        self,
-        assistant: Assistant,
-        env: object,
-        *,
-        n: int | None = None,
-        seed: int = 0,
-        path: str | Path | None = None,
-        progress: Callable[[Transcript], None] | None = None,
-        retried_faults: Iterable[str] = (),
-    ) -> None:
-        """Plan; the arguments and errors are those of `collect`. Nothing is opened before `with`."""
-        check_assistant(assistant)
-        simulation = simulation_of(env)
-        self.plan = plan_conversations(list(simulation.scenarios.values()), n, seed)
+    def __init__(self, job: Job, settings: RunSettings) -> None:
+        """Plan; errors are those of `collect`. Nothing is opened before `with`."""
+        check_assistant(job.assistant)
+        simulation = simulation_of(job.env)
+        self.job = job
+        self.settings = settings
+        self.plan = plan_conversations(list(simulation.scenarios.values()), job.n, job.seed)
         self._planned_keys = {(scenario.id, chosen) for scenario, chosen in self.plan}
-        self._seed = seed
-        self.assistant = assistant
-        self.conditions = Conditions.of(assistant, simulation, env_id_of(env))
-        self.path = path
-        self._progress = progress
-        self._retried = check_fault_kinds(retried_faults)
+        self.assistant = job.assistant
+        self.conditions = Conditions.of(job.assistant, simulation, env_id_of(job.env))
         self._done: dict[tuple[str, int], Transcript] = {}
         self._writer: TranscriptWriter | None = None
         self._lock = threading.Lock()
 
     def __enter__(self) -> Collection:
-        if self.path is not None:
-            self._writer = TranscriptWriter(self.path)
+        if self.job.path is not None:
+            self._writer = TranscriptWriter(self.job.path)
             try:
                 self._find(self._writer)
             except BaseException:
@@ -129,8 +101,8 @@ class Collection:
             if self._writer is not None:
                 self._writer.append(transcript)
             self._done[transcript.key] = transcript
-            if self._progress is not None:
-                self._progress(transcript)
+            if self.job.progress is not None:
+                self.job.progress(transcript)
 
     @property
     def parts(self) -> list[tuple[str, object]]:
@@ -160,14 +132,13 @@ class Collection:
             self._check_same_run(transcript, writer.path)
             written[transcript.key] = transcript
         self._check_same_seed(written, writer.path)
-        self._done = {
-            key: transcript for key, transcript in written.items() if not is_done_again(transcript, self._retried)
-        }
+        retried = self.settings.retried_faults
+        self._done = {key: transcript for key, transcript in written.items() if not is_done_again(transcript, retried)}
         self._tell_of_unheard_words(writer.path)
-        if self._progress is not None:
+        if self.job.progress is not None:
             for scenario, chosen in self.plan:
                 if (stored := self._done.get((scenario.id, chosen))) is not None:
-                    self._progress(stored)
+                    self.job.progress(stored)
 
     def _tell_of_unheard_words(self, path: Path) -> None:
         """Warn where old and new conversations end differently; their settings are the same."""
@@ -203,9 +174,9 @@ class Collection:
         for scenario_id, seeds in of_scenario.items():
             if scenario_id not in planned or any((scenario_id, seed) in self._planned_keys for seed in seeds):
                 continue
-            if not any(conversation_seed(self._seed, scenario_id, around) in seeds for around in range(rounds)):
+            if not any(conversation_seed(self.job.seed, scenario_id, around) in seeds for around in range(rounds)):
                 raise ConfigurationError(
-                    f"{path} holds conversations of a run with another seed than {self._seed} (scenario "
+                    f"{path} holds conversations of a run with another seed than {self.job.seed} (scenario "
                     f"{scenario_id!r} has {min(seeds)}). Give the seed of that run, or another file."
                 )
 
@@ -249,29 +220,17 @@ def is_done_again(transcript: Transcript, retried_faults: frozenset[str] = froze
     return transcript.fault.is_outage or transcript.fault.label in retried_faults
 
 
-def is_complete(
-    scenarios: Sequence[Scenario], n: int | None, seed: int, path: Path, retried_faults: frozenset[str] = frozenset()
-) -> bool:
-    """Whether a file has every conversation that `collect` would run with these arguments."""
-    planned = {(scenario.id, chosen) for scenario, chosen in plan_conversations(scenarios, n, seed)}
-    if not path.is_file():
+def is_complete(job: Job, settings: RunSettings) -> bool:
+    """Whether a job's file has every conversation that would be run."""
+    if job.path is None or not job.path.is_file():
         return False
-    return planned <= {
-        transcript.key for transcript in read_transcripts(path) if not is_done_again(transcript, retried_faults)
+    scenarios = list(simulation_of(job.env).scenarios.values())
+    done = {
+        transcript.key
+        for transcript in read_transcripts(job.path)
+        if not is_done_again(transcript, settings.retried_faults)
     }
-
-
-def check_fault_kinds(kinds: Iterable[str]) -> frozenset[str]:
-    """Kinds of faults as typed.
-
-    Raises:
-        UnknownName: there is no such kind; the message has the nearest.
-    """
-    known = [kind.value for kind in FaultKind if kind is not FaultKind.OTHER]
-    for kind in (kinds := frozenset(kinds)):
-        if kind not in known:
-            raise UnknownName(unknown("kind of fault", kind, known))
-    return kinds
+    return all((scenario.id, chosen) in done for scenario, chosen in plan_conversations(scenarios, job.n, job.seed))
 
 
 def plan_conversations(scenarios: Sequence[Scenario], n: int | None, seed: int) -> list[tuple[Scenario, int]]:

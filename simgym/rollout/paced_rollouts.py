@@ -16,7 +16,7 @@ from typing import Protocol
 
 from simgym import _fibers
 from simgym.conversation import Scenario
-from simgym.envs.outages import answered, retry_on_outage
+from simgym.envs.outages import Pauses, outage_of
 from simgym.errors import ServerUnavailable
 from simgym.language_models.policy_server import PolicyServer
 from simgym.rollout.background import Background
@@ -100,14 +100,13 @@ class PacedRollouts:
     def _roll_out(self, group: RolloutGroup, member: int, receiver: Receiver) -> None:
         """One conversation; again from its beginning when a server was away."""
         began = time.monotonic()
-        retried = partial(retry_on_outage, waits=self._pace.waits, sleep=self._sleep)
         if member == 0:
             try:
-                group.opening.set_result(retried(self._open, group))
+                group.opening.set_result(self._open(group))
             except BaseException as error:
                 group.opening.set_exception(error)
                 raise
-        ended = retried(self._converse, member, _fibers.result(group.opening))
+        ended = self._converse(member, _fibers.result(group.opening))
         complete = group.add(ended)
         receiver.take_ended(ended, time.monotonic() - began)
         if complete:
@@ -119,9 +118,22 @@ class PacedRollouts:
             raise ServerUnavailable("The worker was stopped while a server was away.")
 
     def _open(self, group: RolloutGroup) -> Dialogue:
-        return answered(self._simulation.open([group.seed], [group.scenario])[0])
+        pauses = Pauses(self._pace.waits, sleep=self._sleep)
+        while True:
+            (opening,) = self._simulation.open([group.seed], [group.scenario])
+            if (error := outage_of(opening)) is None:
+                return opening
+            pauses.wait(error)
 
     def _converse(self, member: int, opening: Dialogue) -> EndedRollout:
+        pauses = Pauses(self._pace.waits, sleep=self._sleep)
+        while True:
+            try:
+                return self._converse_once(member, opening)
+            except ServerUnavailable as error:
+                pauses.wait(error)
+
+    def _converse_once(self, member: int, opening: Dialogue) -> EndedRollout:
         """The conversation as tokens, unless it became too old."""
         pace, version, rollout = self._pace, self.version, self._conversations.begin(opening)
         while not rollout.dialogue.ended:
@@ -132,5 +144,6 @@ class PacedRollouts:
             reply = self._policy.write(name, rollout.so_far, seed)
             self.background.beat()
             (rollout,) = self._conversations.answer([rollout], [reply])
-            answered(rollout.dialogue)
+            if (error := outage_of(rollout.dialogue)) is not None:
+                raise error
         return EndedRollout(rollout, version)

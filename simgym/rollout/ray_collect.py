@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 from simgym.assistants.base import Assistant
 from simgym.conversation import Scenario
 from simgym.errors import BudgetReached
-from simgym.rollout._collect import converse
-from simgym.rollout.budget import Budget
-from simgym.rollout.collection import Collection, Conditions, Job
+from simgym.rollout._conversing import converse
+from simgym.rollout.collection import Collection, Conditions
 from simgym.rollout.outages import Patience
 from simgym.rollout.ray_cluster import ray_cluster
+from simgym.rollout.settings import DEFAULTS, Job, RunSettings
 from simgym.transcripts import Transcript
 
 if TYPE_CHECKING:
@@ -36,20 +36,17 @@ _Seats = list[tuple[Assistant, Conditions]]
 
 def ray_collect_jobs(
     jobs: Sequence[Job],
+    settings: RunSettings = DEFAULTS,
     *,
-    seed: int = 0,
-    batch_size: int = 32,
-    budget: Budget | None = None,
     address: str = "auto",
     resources: Mapping[str, float] | None = None,
 ) -> list[list[Transcript]]:
-    """Run the conversations of all jobs, each scenario once.
+    """Run the conversations of all jobs.
 
     Args:
         jobs: What to run; assistants, simulators and judges are pickled.
-        seed: Decides everything random.
-        batch_size: Conversations that a worker runs at a time.
-        budget: Counts what conversations cost when they come back, and is checked before a batch is submitted.
+        settings: How to run them. The budget counts what conversations cost when they come back, and is checked before
+            a batch is submitted.
         address: Of the cluster, as `ray.init` takes it; `local` starts one here. A running connection is used.
         resources: What a worker needs, e.g. `{"num_cpus": 2, "num_gpus": 1}`; default: one CPU.
 
@@ -63,25 +60,14 @@ def ray_collect_jobs(
     """
     with ExitStack() as stack:
         ray = stack.enter_context(ray_cluster(address))
-        collections = [
-            stack.enter_context(
-                Collection(
-                    job.assistant,
-                    job.env,
-                    seed=seed,
-                    path=job.path,
-                    progress=job.progress,
-                    retried_faults=job.retried_faults,
-                )
-            )
-            for job in jobs
-        ]
+        collections = [stack.enter_context(Collection(job, settings)) for job in jobs]
         with _Workers(ray, collections, dict(resources or {"num_cpus": 1})) as workers:
-            _run(workers, collections, max(1, batch_size), budget)
+            _run(workers, collections, settings)
         return [collection.transcripts() for collection in collections]
 
 
-def _run(workers: _Workers, collections: Sequence[Collection], size: int, budget: Budget | None) -> None:
+def _run(workers: _Workers, collections: Sequence[Collection], settings: RunSettings) -> None:
+    size, budget = max(1, settings.batch_size), settings.budget
     waiting = _batches(collections, size)
     patience = Patience([part for collection in collections for part in collection.parts])
     before = sum(collection.count for collection in collections)

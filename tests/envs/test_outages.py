@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from simgym.conversation import Scenario
-from simgym.envs.outages import check_servers, retry_on_outage
+from simgym.envs.outages import Pauses, check_servers
 from simgym.errors import ServerUnavailable
 from simgym.faults import parse_fault
 from simgym.simulation import Dialogue
@@ -28,17 +28,10 @@ def test_silence_of_all_is_an_outage_and_of_some_a_fault_of_theirs():
 
 
 def test_attempts_pause_longer_and_longer_and_then_give_up():
-    calls, pauses = [], []
-
-    def attempt(good_at):
-        calls.append(1)
-        if len(calls) < good_at:
-            raise ServerUnavailable("down.")
-        return "done"
-
-    assert retry_on_outage(lambda: attempt(3), waits=(1, 2, 3), sleep=pauses.append) == "done"
-    assert pauses == [1, 2]
-    calls.clear()
-    with pytest.raises(ServerUnavailable):
-        retry_on_outage(lambda: attempt(9), waits=(1, 2), sleep=pauses.append)
-    assert len(calls) == 3
+    slept = []
+    pauses = Pauses((1, 2), sleep=slept.append)
+    pauses.wait(ServerUnavailable("down."))
+    pauses.wait(ServerUnavailable("down."))
+    assert slept == [1, 2]
+    with pytest.raises(ServerUnavailable, match="still down"):
+        pauses.wait(ServerUnavailable("still down."))

@@ -15,7 +15,7 @@ from simgym.assistants import LanguageModelAssistant
 from simgym.errors import BudgetReached, ConfigurationError, MalformedFile
 from simgym.evaluation import MatrixRun, read_plan
 from simgym.evaluation.forecast import forecast
-from simgym.rollout import Budget, Price
+from simgym.rollout import Budget, Price, RunSettings
 from simgym.transcripts import read_transcripts
 
 COLUMNS = ["UserSim-Replay-v0", "UserSim-RolePlayOpening-v0"]
@@ -85,18 +85,18 @@ def test_a_plan_that_cannot_be_read_is_refused(scenarios, tmp_path):
 
 def test_a_budget_stops_the_run_keeps_what_was_held_and_counts_it_when_it_goes_on(scenarios, tmp_path):
     whole = Budget(prices={"user": Price(1.0, 2.0)})
-    MatrixRun(**arguments(tmp_path / "whole", scenarios)).run(budget=whole, batch_size=1)
+    MatrixRun(**arguments(tmp_path / "whole", scenarios)).run(RunSettings(budget=whole, batch_size=1))
     limited = Budget(max_tokens=whole.tokens // 2)
     with pytest.raises(BudgetReached, match="its limit is"):
-        MatrixRun(**arguments(tmp_path / "limited", scenarios)).run(budget=limited, batch_size=1)
+        MatrixRun(**arguments(tmp_path / "limited", scenarios)).run(RunSettings(budget=limited, batch_size=1))
     assert whole.tokens // 2 <= limited.tokens < whole.tokens
     completed = sum(len(hashe) for hashe in hashes(tmp_path / "limited").values())
     assert 0 < completed < 4 * len(scenarios)
     again = Budget(max_tokens=whole.tokens // 2)
     with pytest.raises(BudgetReached):
-        MatrixRun(**arguments(tmp_path / "limited", scenarios)).run(budget=again, batch_size=1)
+        MatrixRun(**arguments(tmp_path / "limited", scenarios)).run(RunSettings(budget=again, batch_size=1))
     assert sum(len(hashe) for hashe in hashes(tmp_path / "limited").values()) == completed
-    MatrixRun(**arguments(tmp_path / "limited", scenarios)).run(budget=Budget(), batch_size=1)
+    MatrixRun(**arguments(tmp_path / "limited", scenarios)).run(RunSettings(budget=Budget(), batch_size=1))
     assert hashes(tmp_path / "limited") == hashes(tmp_path / "whole")
 
 
@@ -105,16 +105,16 @@ def test_what_a_later_cell_holds_already_counts_before_anything_begins(scenarios
     stored = [transcript for path in tmp_path.rglob("*.jsonl") for transcript in read_transcripts(path)]
     used = sum(sum(numbers.values()) for transcript in stored for numbers in transcript.tokens().values())
     with pytest.raises(BudgetReached):
-        MatrixRun(**arguments(tmp_path, scenarios)).run(budget=Budget(max_tokens=used))
+        MatrixRun(**arguments(tmp_path, scenarios)).run(RunSettings(budget=Budget(max_tokens=used)))
     assert sum(len(hashe) for hashe in hashes(tmp_path).values()) == 4
     all_of_it = Budget()
-    MatrixRun(**arguments(tmp_path, scenarios)).run(budget=all_of_it)
+    MatrixRun(**arguments(tmp_path, scenarios)).run(RunSettings(budget=all_of_it))
     assert all_of_it.tokens == sum(sum(token) for token in _tokens(tmp_path))
 
 
 def test_cost_is_tokens_times_price(scenarios, tmp_path):
     budget = Budget(max_cost=1e9, prices={"user": Price(3.0, 5.0)})
-    matrix = MatrixRun(**arguments(tmp_path, scenarios)).run(budget=budget)
+    matrix = MatrixRun(**arguments(tmp_path, scenarios)).run(RunSettings(budget=budget))
     read = sum(cell.tokens["user"]["prompt"] for cell in matrix.cells if "user" in cell.tokens)
     written = sum(cell.tokens["user"]["completion"] for cell in matrix.cells if "user" in cell.tokens)
     assert budget.cost == pytest.approx((3.0 * read + 5.0 * written) / 1e6)
@@ -155,6 +155,7 @@ import simgym
 from simgym.assistants import AssistantTurn
 from simgym.conversation import read_scenarios
 from simgym.evaluation import MatrixRun
+from simgym.rollout import RunSettings
 
 class Slow:
     def __init__(self, word):
@@ -169,7 +170,7 @@ MatrixRun(
     {"one": Slow("yes"), "two": Slow("no")}, ["UserSim-Replay-v0", "UserSim-RolePlayOpening-v0"],
     read_scenarios(sys.argv[2]), folder=sys.argv[1], seed=5,
     env_options={"judge": "relevance", "judge_model": "scripted:echo", "max_turns": 2, "model": "scripted:seed"},
-).run(batch_size=2)
+).run(RunSettings(batch_size=2))
 """
 
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 import threading
+from dataclasses import replace
 
 import gymnasium as gym
 import pytest
@@ -13,8 +14,10 @@ import pytest
 from simgym.assistants import AssistantTurn, LanguageModelAssistant
 from simgym.errors import BudgetReached, ConfigurationError
 from simgym.language_models import SamplingParams
-from simgym.rollout import Budget, Job, collect_jobs
+from simgym.rollout import Budget, Job, RunSettings, collect_jobs
 from simgym.transcripts import read_transcripts
+
+TOGETHER = RunSettings(asynchronous=True)
 
 
 def make(scenarios, **options):
@@ -37,7 +40,7 @@ def open_files():
 def jobs(scenarios, tmp_path):
     assistants = [LanguageModelAssistant(f"scripted:{word}") for word in ("seed", "echo", "clarify")]
     return [
-        Job(assistant, make(scenarios[:2]), tmp_path / "cells" / f"{number}.jsonl")
+        Job(assistant, make(scenarios[:2]), tmp_path / "cells" / f"{number}.jsonl", seed=1)
         for number, assistant in enumerate(assistants * 4)
     ]
 
@@ -49,13 +52,13 @@ def test_conversations_of_several_jobs_in_one_batch_are_the_same(scenarios, tiny
 
     def cells(folder):
         return [
-            Job(assistant, make(scenarios[:3], **options), tmp_path / folder / f"{number}.jsonl", told.append)
+            Job(assistant, make(scenarios[:3], **options), tmp_path / folder / f"{number}.jsonl", told.append, seed=3)
             for number, assistant in enumerate(assistants)
         ]
 
-    one_by_one = collect_jobs(cells("one"), seed=3)
+    one_by_one = collect_jobs(cells("one"))
     told.clear()
-    together = collect_jobs(cells("together"), seed=3, asynchronous=True)
+    together = collect_jobs(cells("together"), TOGETHER)
     assert hashes(together) == hashes(one_by_one)
     assert len(told) == 6
     for number, expected in enumerate(hashes(one_by_one)):
@@ -79,26 +82,26 @@ def test_a_batch_is_filled_from_the_next_jobs_and_few_files_are_open(scenarios, 
             return {"assistant": "meets"}
 
     cells = [Job(Meets(), make(scenarios[:2]), tmp_path / f"{number}.jsonl") for number in range(20)]
-    transcripts = collect_jobs(cells, batch_size=4, asynchronous=True)
+    transcripts = collect_jobs(cells, replace(TOGETHER, batch_size=4))
     assert [len(job) for job in transcripts] == [2] * 20
     if sys.platform == "linux":
         assert max(most_files) <= 2 * 5  # a file and its lock
 
 
 def test_a_budget_ends_all_jobs_and_the_same_call_goes_on(jobs):
-    whole = hashes(collect_jobs(jobs, seed=1, asynchronous=True))
+    whole = hashes(collect_jobs(jobs, TOGETHER))
     for job in jobs:
         job.path.unlink()
     budget = Budget(max_tokens=200)
     with pytest.raises(BudgetReached):
-        collect_jobs(jobs, seed=1, asynchronous=True, batch_size=3, budget=budget)
+        collect_jobs(jobs, replace(TOGETHER, batch_size=3, budget=budget))
     kept = sum(1 for job in jobs if job.path.exists() for _ in read_transcripts(job.path))
     assert 0 < kept < 24
-    assert hashes(collect_jobs(jobs, seed=1, asynchronous=True, batch_size=3)) == whole
+    assert hashes(collect_jobs(jobs, replace(TOGETHER, batch_size=3))) == whole
 
 
 def test_a_file_of_another_run_ends_all_jobs(jobs):
-    collect_jobs(jobs[:1], seed=1)
+    collect_jobs(jobs[:1])
     jobs[5].path.write_bytes(jobs[0].path.read_bytes())
     with pytest.raises(ConfigurationError, match=r"5\.jsonl was written with another assistant"):
-        collect_jobs(jobs, seed=1, asynchronous=True)
+        collect_jobs(jobs, TOGETHER)

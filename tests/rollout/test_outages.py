@@ -11,7 +11,7 @@ from simgym.evaluation.matrix import make_env
 from simgym.evaluation.rescore import rescore
 from simgym.faults import Fault, FaultKind
 from simgym.judges import Judgement
-from simgym.rollout import collect, outages
+from simgym.rollout import RunSettings, collect, outages
 from simgym.transcripts import TranscriptWriter, read_transcripts
 
 COLUMN = "UserSim-RolePlayOpening-v0"
@@ -117,8 +117,8 @@ def test_one_request_that_a_living_server_cannot_answer_does_not_end_a_run(scena
 def test_a_matrix_and_new_judgements_pause_likewise(scenarios, tmp_path):
     evaluate = {"scenarios": scenarios, "folder": tmp_path / "m", "env_options": OPTIONS}
     with pytest.raises(ServerUnavailable):
-        MatrixRun({"a": Served(lambda call: call >= 4)}, [COLUMN], **evaluate).run(batch_size=2)
-    matrix = MatrixRun({"a": Served(lambda call: False)}, [COLUMN], **evaluate).run(batch_size=2)
+        MatrixRun({"a": Served(lambda call: call >= 4)}, [COLUMN], **evaluate).run(RunSettings(batch_size=2))
+    matrix = MatrixRun({"a": Served(lambda call: False)}, [COLUMN], **evaluate).run(RunSettings(batch_size=2))
     assert matrix.cells[0].counted == 6
     source = next((tmp_path / "m" / "transcripts").glob("*.jsonl"))
 

@@ -13,11 +13,12 @@ from simgym.errors import BudgetReached, ConfigurationError
 from simgym.evaluation import MatrixRun
 from simgym.evaluation.matrix import make_env
 from simgym.language_models import SamplingParams
-from simgym.rollout import Budget, Job, collect_jobs, ray_collect_jobs
+from simgym.rollout import Budget, Job, RunSettings, collect_jobs, ray_collect_jobs
 
 ray = pytest.importorskip("ray", reason="needs the extra `ray`")
 
 GREEDY = SamplingParams(temperature=0, max_new_tokens=6)
+TWO_AT_A_TIME = RunSettings(batch_size=2)
 OPTIONS = {"judge": "relevance", "judge_model": "scripted:echo", "max_turns": 2}
 COLUMNS = ["UserSim-Replay-v0", "UserSim-RolePlayOpening-v0"]
 
@@ -33,9 +34,9 @@ def test_two_nodes_give_byte_for_byte_what_this_process_gives(cluster, scenarios
         "script": LanguageModelAssistant("scripted:seed"),
     }
     options = {"env_options": {**OPTIONS, "model": "scripted:seed"}, "seed": 3}
-    here = MatrixRun(assistants, COLUMNS, scenarios, folder=tmp_path / "here", **options).run(batch_size=2)
+    here = MatrixRun(assistants, COLUMNS, scenarios, folder=tmp_path / "here", **options).run(TWO_AT_A_TIME)
     there = MatrixRun(assistants, COLUMNS, scenarios, folder=tmp_path / "there", **options).run(
-        batch_size=2, collector=ray_collect_jobs
+        TWO_AT_A_TIME, collector=ray_collect_jobs
     )
     for cell, of_cell in here.transcripts.items():
         assert [timeless(transcript) for transcript in there.transcripts[cell]] == [
@@ -69,10 +70,10 @@ def test_a_batch_whose_worker_is_killed_is_held_again_and_is_the_same(cluster, s
     by_value.register_pickle_by_value(__import__("sys").modules[__name__])
     mark = tmp_path / "killed"
     env = make_env(COLUMNS[0], scenarios, OPTIONS)
-    jobs = [Job(KillsItsWorkerOnce(mark, "yes"), env, tmp_path / "there.jsonl")]
-    (there,) = ray_collect_jobs(jobs, seed=3, batch_size=2)
+    jobs = [Job(KillsItsWorkerOnce(mark, "yes"), env, tmp_path / "there.jsonl", seed=3)]
+    (there,) = ray_collect_jobs(jobs, TWO_AT_A_TIME)
     assert mark.exists()
-    (here,) = collect_jobs([replace(jobs[0], path=tmp_path / "here.jsonl")], seed=3, batch_size=2)
+    (here,) = collect_jobs([replace(jobs[0], path=tmp_path / "here.jsonl")], TWO_AT_A_TIME)
     assert [timeless(transcript) for transcript in there] == [timeless(transcript) for transcript in here]
 
 
@@ -94,7 +95,7 @@ def test_a_worker_with_a_gpu_is_one_process_for_the_whole_job(cluster, scenarios
 
     by_value.register_pickle_by_value(__import__("sys").modules[__name__])
     jobs = [Job(TellsItsProcess(), make_env(name, scenarios, OPTIONS), tmp_path / f"{name}.jsonl") for name in COLUMNS]
-    collected = ray_collect_jobs(jobs, batch_size=1, resources={"num_cpus": 1, "num_gpus": 1})
+    collected = ray_collect_jobs(jobs, RunSettings(batch_size=1), resources={"num_cpus": 1, "num_gpus": 1})
     transcripts = [transcript for job in collected for transcript in job]
     assert len(transcripts) == 12
     processes = {said for transcript in transcripts for said in transcript.conversation.said_by("assistant")}
@@ -116,7 +117,7 @@ def test_what_was_begun_is_kept_when_a_budget_ends_the_run(cluster, scenarios, t
     env = make_env(COLUMNS[0], scenarios, OPTIONS)
     jobs = [Job(LanguageModelAssistant("scripted:seed"), env, tmp_path / "some.jsonl")]
     with pytest.raises(BudgetReached):
-        ray_collect_jobs(jobs, batch_size=1, budget=Budget(max_tokens=1))
+        ray_collect_jobs(jobs, RunSettings(batch_size=1, budget=Budget(max_tokens=1)))
     assert 1 <= len((tmp_path / "some.jsonl").read_text().splitlines()) < len(scenarios)
-    (all_of_them,) = ray_collect_jobs(jobs, batch_size=1)
+    (all_of_them,) = ray_collect_jobs(jobs, RunSettings(batch_size=1))
     assert len(all_of_them) == len(scenarios)

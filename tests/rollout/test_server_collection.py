@@ -15,7 +15,7 @@ from simgym import _fibers
 from simgym.assistants import LanguageModelAssistant
 from simgym.language_models import OpenAILM
 from simgym.rollout import collect
-from simgym.rollout._collect import THREADS
+from simgym.rollout._conversing import THREADS
 
 
 @pytest.fixture(autouse=True)
