@@ -22,13 +22,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from corrupted_answers import CORRUPTIONS, excerpt, sentence_end
 
 from simgym.chat_template import render
 from simgym.conversation import Message
@@ -51,18 +51,6 @@ PRIORS = (0.0003, 0.001, 0.003)
 """Inverse strengths of the L2 prior (`C` of scikit-learn)."""
 MATCH_WEIGHT = 30.0
 """How much weaker the prior is on the three matches, as a factor of their scale: there are few of them."""
-FILLER = (
-    "That is a great question, and there is a lot to say about it.",
-    "There are many things to consider here, and every situation is different.",
-    "It is important to keep in mind that this topic is very important.",
-    "As with most things in life, it really depends on a number of factors.",
-    "Many people have asked about this before, and many more will ask about it again.",
-    "In general, it is always a good idea to think carefully before making a decision.",
-    "At the end of the day, what matters most is what matters to you.",
-    "This can be helpful in many ways, for many people, and in many cases.",
-    "With that being said, it should be noted that there is more than one side to it.",
-    "I hope this helps, and please let me know if there is anything else you need.",
-)
 
 
 @dataclass(frozen=True)
@@ -184,7 +172,7 @@ def texts_of(source: Source, sources: Sequence[Source], samples: dict[str, dict[
         # half of them end as they were cut off, half with their last sentence: neither is what they are rejected for
         add(kind, said if rng.random() < 0.5 else said[: sentence_end(said, len(said))])
     for kind in rng.choice(list(CORRUPTIONS), size=2, replace=False):
-        add(str(kind), CORRUPTIONS[str(kind)](excerpt(str(rng.choice(source.answers)), rng), source, rng))
+        add(str(kind), CORRUPTIONS[str(kind)](excerpt(str(rng.choice(source.answers)), rng), rng))
     others = [other for other in sources if other.key != source.key]
     near = [other for other in others if other.topic == source.topic]
     strangers = near if near and rng.random() < 0.5 else others
@@ -197,67 +185,9 @@ def texts_of(source: Source, sources: Sequence[Source], samples: dict[str, dict[
     return [*rejected, *strong]
 
 
-def sentence_end(words: str, target: int) -> int:
-    """The end of a sentence or line that is nearest to `target` characters; the whole text has one, too."""
-    ends = [match.start() for match in re.finditer(r"(?<=[.!?:;])\s|\n|$", words) if match.start() > 15]
-    return min(ends, key=lambda end: abs(end - target), default=len(words))
-
-
 def matching_end(words: str, rejected: Text, rng: np.random.Generator) -> int:
     """Where a strong answer ends to be about as long as the rejected one, a little longer as often as shorter."""
     return sentence_end(words, round(len(rejected.words) * float(np.exp(rng.normal(0, 0.25)))))
-
-
-def excerpt(words: str, rng: np.random.Generator) -> str:
-    """A strong answer's beginning, 100 to 800 characters, up to the end of a sentence."""
-    return words[: sentence_end(words, round(float(np.exp(rng.uniform(np.log(100), np.log(800))))))]
-
-
-def cut_off(words: str, source: Source, rng: np.random.Generator) -> str:
-    return words[: max(20, round(len(words) * float(rng.uniform(0.3, 0.9))))].rpartition(" ")[0]
-
-
-def repeated(words: str, source: Source, rng: np.random.Generator) -> str:
-    parts = re.split(r"(?<=[.!?])\s+|\n+", words)
-    kept = parts[: max(1, int(rng.integers(1, len(parts) + 1)) // 2)]
-    return " ".join((kept * (1 + len(words) // max(1, len(" ".join(kept)))))[:40])[: max(60, len(words))]
-
-
-def padded(words: str, source: Source, rng: np.random.Generator) -> str:
-    """A sentence or two of the answer among filler."""
-    parts = [part for part in re.split(r"(?<=[.!?])\s+|\n+", words) if part]
-    filler = [FILLER[int(number)] for number in rng.permutation(len(FILLER))]
-    target, kept = len(words), [parts[0]] if rng.random() < 0.5 else []
-    while sum(map(len, kept)) < target and filler:
-        kept.insert(int(rng.integers(len(kept) + 1)), filler.pop())
-    return " ".join(kept)
-
-
-def shuffled(words: str, source: Source, rng: np.random.Generator) -> str:
-    """Sentences in another order; of three, one draw in six leaves them as they are, which is noise in the labels."""
-    parts = [part for part in re.split(r"(?<=[.!?])\s+|\n+", words) if part]
-    if len(parts) < 3:
-        return garbled(words, source, rng)
-    return " ".join(parts[int(number)] for number in rng.permutation(len(parts)))
-
-
-def garbled(words: str, source: Source, rng: np.random.Generator) -> str:
-    """Neighbouring words swapped, and words dropped."""
-    said = words.split(" ")
-    rate = float(rng.uniform(0.1, 0.4))
-    for place in range(len(said) - 1):
-        if rng.random() < rate:
-            said[place], said[place + 1] = said[place + 1], said[place]
-    return " ".join(word for word in said if rng.random() > rate / 3)
-
-
-CORRUPTIONS: dict[str, Callable[[str, Source, np.random.Generator], str]] = {
-    "cut_off": cut_off,
-    "repeated": repeated,
-    "padded": padded,
-    "shuffled": shuffled,
-    "garbled": garbled,
-}
 
 
 @dataclass(frozen=True)

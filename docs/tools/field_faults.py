@@ -14,7 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 ROOT = Path(__file__).parents[2]
+KINDS = Path(__file__).with_suffix(".yaml")
 RECORD = ROOT / "benchmarks" / "results" / "field_faults.json"
 PAGE = ROOT / "docs" / "field-faults.md"
 BEGIN, END = "<!-- faults: begin -->", "<!-- faults: end -->"
@@ -28,109 +31,14 @@ class FieldFault:
     """What goes wrong."""
     right: str
     """What simgym does instead."""
-    tests: tuple[str, ...]
+    tests: list[str]
     """Files of tests."""
     sources: str
     """Public reports: projects and numbers."""
 
 
-FAULTS = (
-    FieldFault(
-        kind="thoughts are said, or judged",
-        right="what a model thinks is kept apart for every role; a reply that is all thoughts is a fault of its own",
-        tests=("tests/language_models/test_reasoning.py", "tests/integrations/test_trl.py"),
-        sources="vllm#13375, vllm#19839, verl#6854, ms-swift#4390, langwatch#7665, trl#4350",
-    ),
-    FieldFault(
-        kind="one role's end of turn, or a mark that somebody spells out, ends another's",
-        right="ends belong to a role; whatever a template writes is a control token that nobody can forge",
-        tests=("tests/test_chat_template.py", "tests/language_models/test_transformers_lm.py"),
-        sources="vmlx-swift#254; tokenizer of DeepSeek-R1-Distill; templates of Idefics3 and LLaVA",
-    ),
-    FieldFault(
-        kind="a piece of a text has other tokens than inside the whole",
-        right="the whole is tokenized and divided by offsets, in training, likelihoods, choices and judges",
-        tests=("tests/test_tokenization.py",),
-        sources="NeMo-RL#2844",
-    ),
-    FieldFault(
-        kind="positions depend on what else is in the batch",
-        right="LongRoPE and dynamic NTK are refused beyond their switch, before weights are read",
-        tests=("tests/engine/test_attention.py",),
-        sources="vllm#4298, llama.cpp#24875",
-    ),
-    FieldFault(
-        kind="an adapter changes the base model for everybody",
-        right="plain LoRA alone shares a base; every other kind, or unknown setting, is refused with what to do",
-        tests=("tests/language_models/test_adapters.py",),
-        sources="documentation of PEFT: batches that mix adapters take LoRA alone",
-    ),
-    FieldFault(
-        kind="one refusal of a server ends a run, or an outage is written down thousands of times",
-        right="a fault concerns a request, a field, the run or the server; any JSON is a reply or a typed fault",
-        tests=(
-            "tests/language_models/test_server_answers.py",
-            "tests/language_models/test_openai_lm.py",
-            "tests/rollout/test_outages.py",
-        ),
-        sources="OpenRouter's list of errors, litellm#9305, openlit#1068, langchaingo#1355, langchain-azure#82, "
-        "platform-docs-public#7",
-    ),
-    FieldFault(
-        kind="what makes a prompt is not in the fingerprint",
-        right="template, generation settings, tokenizer, quantisation and the date that a template writes are",
-        tests=("tests/language_models/test_identity.py", "tests/test_template_date.py"),
-        sources="template of Llama 3.2, which writes today's date",
-    ),
-    FieldFault(
-        kind="encodings, missing values and scripts without spaces",
-        right="another encoding is a sentence; strangers are never one user; letters count as words in Chinese or Thai",
-        tests=(
-            "tests/test_text_files.py",
-            "tests/test_jsonl.py",
-            "tests/data/test_wildchat.py",
-            "tests/test_words.py",
-            "tests/cli/test_terminals.py",
-        ),
-        sources="otwarchive and check-api (words of Chinese); files of pandas; consoles of Windows",
-    ),
-    FieldFault(
-        kind="JSON with a slip of the pen",
-        right="mended where there is one reading, a typed fault where there are several",
-        tests=("tests/test_almost_json.py",),
-        sources="gandalf (lone backslashes)",
-    ),
-    FieldFault(
-        kind="honest user turns are taken for the assistant's",
-        right="who speaks counts, not which words",
-        tests=("tests/simulators/test_role_flips.py",),
-        sources="user turns of WildChat",
-    ),
-    FieldFault(
-        kind="forked workers hang; a model arrives by another way",
-        right="children answer with one thread; GGUF files, uv and machines without a network are served",
-        tests=(
-            "tests/test_forks.py",
-            "tests/language_models/test_threads.py",
-            "tests/language_models/test_weights.py",
-            "tests/language_models/test_gguf.py",
-            "tests/cli/test_cache.py",
-        ),
-        sources="pytorch#41197, pytorch#2245, stable-baselines#428",
-    ),
-    FieldFault(
-        kind="a user's last words are lost",
-        right="they are a message; whether the assistant answers is a setting",
-        tests=("tests/test_last_words.py",),
-        sources="found by trying",
-    ),
-    FieldFault(
-        kind="the NaN of a failed judge poisons a wrapper for ever",
-        right="`failed_judge_reward` says what such a step is worth",
-        tests=("tests/envs/test_conversation_env.py",),
-        sources="NormalizeReward of Gymnasium",
-    ),
-)
+FAULTS = [FieldFault(**entry) for entry in yaml.safe_load(KINDS.read_text(encoding="utf-8"))]
+"""In the order of the table."""
 
 
 class Counter:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from simgym.viewer.index import Query, TranscriptIndex
+from simgym.viewer.index import TranscriptIndex
 from simgym.viewer.label_book import LabelBook
+from simgym.viewer.query import Query
 
 __all__ = [
     # what is read

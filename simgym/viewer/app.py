@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,8 +26,9 @@ from simgym.serving.running import Guard as HostGuard
 from simgym.study.protection import HEADERS, Guard, foreign, same_text
 from simgym.transcripts import Transcript
 from simgym.viewer.conversation_page import conversation_json, shown
-from simgym.viewer.index import Entry, Order, Query, TranscriptIndex
+from simgym.viewer.index import Entry, TranscriptIndex
 from simgym.viewer.label_book import LabelBook
+from simgym.viewer.query import Query
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; form-action 'none'; "
@@ -75,32 +76,6 @@ def create_viewer_app(index: TranscriptIndex, labels: LabelBook, *, token: str) 
     return app
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ListRequest:
-    """Parameters of a request for a part of the list; the first ones are those of `Query`."""
-
-    text: str = ""
-    fault: str = ""
-    simulator: str = ""
-    assistant: str = ""
-    persona: str = ""
-    scenario: str = ""
-    lowest: float | None = None
-    highest: float | None = None
-    order: Order = "written"
-    labelled: bool = False
-    """Only conversations that this reader has labelled."""
-    start: int = 0
-    """First row that is wanted."""
-    rows: int = 100
-    """How many."""
-    at: str = ""
-    """Id of a conversation: where does it stand?"""
-
-
-_QUERY_FIELDS = [field.name for field in fields(Query) if field.name != "keys"]
-
-
 class ViewerController:
     """Answers requests; all of its methods but `label` run in threads."""
 
@@ -125,17 +100,23 @@ class ViewerController:
             "labels": len(self.labels),
         }
 
-    def search(self, asked: Annotated[ListRequest, Depends()]) -> dict[str, Any]:
-        """A part of the list."""
-        query = Query(
-            **{name: getattr(asked, name) for name in _QUERY_FIELDS},
-            keys=self.labels.keys() if asked.labelled else None,
-        )
-        entries = self.index.search(query)
-        start, rows = max(asked.start, 0), min(max(asked.rows, 0), MOST_ROWS)
+    def search(
+        self, query: Annotated[Query, Depends()], labelled: bool = False, start: int = 0, rows: int = 100, at: str = ""
+    ) -> dict[str, Any]:
+        """A part of the list.
+
+        Args:
+            query: What is listed.
+            labelled: Whether only conversations that this reader has labelled are.
+            start: First row that is wanted.
+            rows: How many.
+            at: Id of a conversation: where does it stand?
+        """
+        entries = self.index.search(query, self.labels.keys() if labelled else None)
+        start, rows = max(start, 0), min(max(rows, 0), MOST_ROWS)
         position = None
-        if asked.at:
-            position = next((place for place, entry in enumerate(entries) if entry.id == asked.at), None)
+        if at:
+            position = next((place for place, entry in enumerate(entries) if entry.id == at), None)
         return {
             "total": len(entries),
             "start": start,

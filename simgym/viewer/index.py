@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 from simgym.conversation import Scenario
 from simgym.errors import ConfigurationError, MalformedFile
@@ -29,9 +29,8 @@ from simgym.faults import fault_label
 from simgym.jsonl import LONGEST_LINE, parse_json
 from simgym.simulators.role_play import drawn_persona
 from simgym.transcripts import Transcript, text_hash, transcript_files
+from simgym.viewer.query import Query
 
-Order = Literal["written", "lowest", "highest", "shuffled"]
-"""As they were written; by reward, those without one last; or in an order that says nothing of who takes part."""
 _OPENING = 200
 """Characters of the first message that a list shows."""
 _PROBLEMS = 20
@@ -76,32 +75,6 @@ class Entry:
     """What can be searched, in lower case."""
     number: int = 0
     """Place in the order of writing."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Query:
-    """Which conversations to list, in which order; empty texts and None mean any."""
-
-    text: str = ""
-    """Words that all occur in what was said, in the intent, in a judge's reasons or in the fault."""
-    fault: str = ""
-    """A kind of fault, `any` or `none`."""
-    simulator: str = ""
-    """Environment id."""
-    assistant: str = ""
-    """Name."""
-    persona: str = ""
-    """Name of a persona prompt."""
-    scenario: str = ""
-    """Id of a scenario."""
-    lowest: float | None = None
-    """Smallest reward; with a bound, conversations without a reward are left out."""
-    highest: float | None = None
-    """Largest reward."""
-    order: Order = "written"
-    """How they are ordered."""
-    keys: frozenset[str] | None = None
-    """Only conversations with these keys (those that have a label)."""
 
 
 @dataclass(slots=True)
@@ -149,7 +122,7 @@ class TranscriptIndex:
         self._by_id: dict[str, Entry] = {}
         self._by_scenario: dict[str, list[Entry]] = {}
         self._facets: dict[str, Counter[str]] = {name: Counter() for name in _FACETS}
-        self._listed: tuple[int, Query, list[Entry]] | None = None
+        self._listed: tuple[tuple[int, Query, frozenset[str] | None], list[Entry]] | None = None
         self.problems: list[str] = []
         self.unreadable = 0
 
@@ -173,19 +146,23 @@ class TranscriptIndex:
         with self._guard:
             return {name: dict(sorted(counts.items())) for name, counts in self._facets.items()}
 
-    def search(self, query: Query) -> list[Entry]:
-        """The conversations that a query asks for, in its order."""
+    def search(self, query: Query, keys: frozenset[str] | None = None) -> list[Entry]:
+        """The conversations that a query asks for, in its order; with `keys`, only those of them that have one."""
         with self._guard:
-            if self._listed is not None and self._listed[:2] == (self.version, query):
-                return self._listed[2]
+            if self._listed is not None and self._listed[0] == (self.version, query, keys):
+                return self._listed[1]
             words = query.text.casefold().split()
-            entries = [entry for entry in self._entries if _matches(entry, query, words)]
+            entries = [
+                entry
+                for entry in self._entries
+                if (keys is None or entry.key in keys) and _matches(entry, query, words)
+            ]
             if query.order == "shuffled":
                 entries.sort(key=lambda entry: entry.id)
             elif query.order != "written":
                 sign = 1 if query.order == "lowest" else -1
                 entries.sort(key=lambda entry: (entry.reward is None, sign * (entry.reward or 0.0), entry.number))
-            self._listed = (self.version, query, entries)
+            self._listed = ((self.version, query, keys), entries)
             return entries
 
     def get(self, entry_id: str) -> Entry | None:
@@ -370,8 +347,6 @@ def _matches(entry: Entry, query: Query, words: Iterable[str]) -> bool:
     if query.lowest is not None and (entry.reward is None or entry.reward < query.lowest):
         return False
     if query.highest is not None and (entry.reward is None or entry.reward > query.highest):
-        return False
-    if query.keys is not None and entry.key not in query.keys:
         return False
     return all(word in entry.text for word in words)
 

@@ -35,7 +35,7 @@ WORDS = "First of all, this is a sentence. It is followed by one more; and by ot
 def test_corrupted_answers_differ_from_what_they_were_made_of_and_are_about_as_long(recipe, kind):
     for seed in range(20):
         words = " ".join(f"Part {number}. {WORDS}" for number in range(2 + seed % 3))
-        corrupted = recipe.CORRUPTIONS[kind](words, None, generator(seed, kind))
+        corrupted = recipe.CORRUPTIONS[kind](words, generator(seed, kind))
         assert corrupted != words
         assert 0.2 * len(words) < len(corrupted) < 1.6 * len(words) + 90
 

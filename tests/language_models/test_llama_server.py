@@ -5,24 +5,18 @@ Runs where `SIMGYM_LLAMA_SERVER` names the program `llama-server`; `make llama` 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import signal
-import socket
-import subprocess
-import time
-import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
+from gguf_writer import write_gguf
+from real_servers import CONTEXT, SCHEMA, ServerProcess, ask
 
-from simgym.conversation import Message
 from simgym.errors import SimgymError
 from simgym.faults import Fault, FaultKind
-from simgym.language_models import OpenAILM, Request, SamplingParams, TransformersLM, resolve_weights
+from simgym.language_models import OpenAILM, TransformersLM, resolve_weights
 
 PROGRAM = os.environ.get("SIMGYM_LLAMA_SERVER", "")
 pytestmark = [
@@ -30,72 +24,25 @@ pytestmark = [
     pytest.mark.timeout(1200),
     pytest.mark.skipif(not PROGRAM, reason="SIMGYM_LLAMA_SERVER names no llama-server ; `make llama` builds it"),
 ]
-SLOTS, CONTEXT = 4, 1024
+SLOTS = 4
 QUESTIONS = ["What is the capital of France?", "Name a colour.", "Say hello.", "What is two plus two?"]
-SCHEMA = {
-    "type": "object",
-    "properties": {"score": {"type": "integer", "minimum": 0, "maximum": 10}},
-    "required": ["score"],
-    "additionalProperties": False,
-}
-
-
-@dataclass
-class Server:
-    """A process of llama-server."""
-
-    file: Path
-    log: Path
-    port: int
-    process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/v1"
-
-    def start(self) -> None:
-        """Start it, and wait until it answers."""
-        command = [PROGRAM, "--model", str(self.file), "--host", "127.0.0.1", "--port", str(self.port)]
-        command += ["--ctx-size", str(SLOTS * CONTEXT), "--parallel", str(SLOTS), "--no-kv-unified"]
-        command += ["--cache-type-k", "f32", "--cache-type-v", "f32", "--alias", "smol"]
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        deadline = time.monotonic() + 300
-        while time.monotonic() < deadline and self.process.poll() is None:
-            with contextlib.suppress(OSError), opener.open(f"http://127.0.0.1:{self.port}/health", timeout=5):
-                return
-            time.sleep(0.5)
-        self.kill()
-        pytest.fail(f"llama-server did not come up:\n{self.log.read_text(errors='replace')[-3000:]}")
-
-    def kill(self) -> None:
-        """SIGKILL."""
-        if self.process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-            self.process = None
 
 
 @pytest.fixture(scope="module")
-def llama(smollm: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    from gguf_writer import write_gguf
-
+def llama(smollm: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     folder = tmp_path_factory.mktemp("llama")
     file = write_gguf(resolve_weights(smollm).path, folder / "smol.gguf", name="smol")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    os.environ["NO_PROXY"] = "127.0.0.1"
-    server = Server(file, folder / "server.log", port)
+    command = [PROGRAM, "--model", str(file), "--alias", "smol"]
+    command += ["--ctx-size", str(SLOTS * CONTEXT), "--parallel", str(SLOTS), "--no-kv-unified"]
+    command += ["--cache-type-k", "f32", "--cache-type-v", "f32"]
+    server = ServerProcess(command, folder / "server.log")
     server.start()
     yield server
     server.kill()
 
 
 @pytest.fixture(scope="module")
-def served(llama: Server, smollm: str) -> Iterator[OpenAILM]:
+def served(llama: ServerProcess, smollm: str) -> Iterator[OpenAILM]:
     folder = str(resolve_weights(smollm).path)
     model = OpenAILM("smol", base_url=llama.url, tokenizer=folder, max_concurrency=8, timeout=300, max_retries=0)
     model.check()
@@ -106,13 +53,6 @@ def served(llama: Server, smollm: str) -> Iterator[OpenAILM]:
 @pytest.fixture(scope="module")
 def engine(smollm: str) -> TransformersLM:
     return TransformersLM(smollm, dtype="float32", device="cpu")
-
-
-def ask(
-    text: str, *, temperature: float = 0.0, max_new_tokens: int = 24, stop: tuple[str, ...] = (), **more: object
-) -> Request:
-    sampling = SamplingParams(temperature=temperature, max_new_tokens=max_new_tokens, stop=stop)
-    return replace(Request((Message("user", text),), sampling), **more)
 
 
 def test_greedy_texts_and_user_turns_are_the_engines(served: OpenAILM, engine: TransformersLM) -> None:
@@ -156,7 +96,9 @@ def test_32_requests_at_once_have_no_fault(served: OpenAILM) -> None:
     assert [reply.fault for reply in replies] == [None] * 32
 
 
-def test_a_server_that_was_killed_is_an_outage_and_answers_when_it_is_back(llama: Server, served: OpenAILM) -> None:
+def test_a_server_that_was_killed_is_an_outage_and_answers_when_it_is_back(
+    llama: ServerProcess, served: OpenAILM
+) -> None:
     before = served.generate([ask("Say hello.")])[0].text
     llama.kill()
     (lost,) = served.generate([ask("Say hello.")])

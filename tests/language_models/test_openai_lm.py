@@ -7,21 +7,20 @@ import json
 import multiprocessing
 import os
 import pickle
-import socket
-import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
+from real_servers import ServerProcess
 from scripted_server import SCHEMA, SECRET, Answer, Connect, Serve, ask, echo, fails, says
 
 from simgym.conversation import Message
 from simgym.errors import ConfigurationError
 from simgym.language_models import CountingLM, Counts, Generation, LanguageModel, OpenAILM, Request, SamplingParams
+from simgym.study.serving import free_port
 
 pytest.importorskip("openai")
 
@@ -384,16 +383,12 @@ def test_a_real_server_answers_the_same_at_temperature_zero(smollm: str, tmp_pat
     pytest.importorskip("uvicorn")
     from simgym.language_models import resolve_weights
 
-    folder, port = resolve_weights(smollm).path, free_port()
-    command: list[str | Path] = [Path(sys.executable).with_name("transformers"), "serve", folder, "--device", "cpu"]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "NO_PROXY": "127.0.0.1"}
-    with (tmp_path / "server.log").open("wb") as log:
-        server = subprocess.Popen(
-            [*command, "--host", "127.0.0.1", "--port", str(port)], env=environment, stdout=log, stderr=log
-        )
+    folder = resolve_weights(smollm).path
+    command = [str(Path(sys.executable).with_name("transformers")), "serve", str(folder), "--device", "cpu"]
+    server = ServerProcess(command, tmp_path / "server.log", {"HF_HUB_OFFLINE": "1"})
+    server.start()
     try:
-        wait_until_healthy(f"http://127.0.0.1:{port}/health", server, tmp_path / "server.log")
-        model = OpenAILM(folder, base_url=f"http://127.0.0.1:{port}/v1", tokenizer=folder)
+        model = OpenAILM(folder, base_url=server.url, tokenizer=folder)
         questions = ["What is the capital of France?", "Name a colour.", "Say hello.", "What is two plus two?"]
         requests = [ask(text, sampling=SamplingParams(temperature=0, max_new_tokens=16)) for text in questions]
         first, second = model.generate(requests), model.generate(requests)
@@ -409,27 +404,4 @@ def test_a_real_server_answers_the_same_at_temperature_zero(smollm: str, tmp_pat
             model.loglikelihood(["a"], ["b"])
         model.close()
     finally:
-        server.terminate()
-        try:
-            server.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
-
-
-def wait_until_healthy(url: str, server: subprocess.Popen[bytes], log: Path, seconds: float = 180) -> None:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            with opener.open(url, timeout=5):
-                return
-        except OSError:
-            time.sleep(0.25)
-    pytest.fail(f"the server did not come up:\n{log.read_text(errors='replace')[-3000:]}")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        server.kill()

@@ -5,25 +5,20 @@ Runs where `SIMGYM_VLLM_PYTHON` names the interpreter of an environment with vLL
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from real_servers import CONTEXT, SCHEMA, ServerProcess, ask
 
-from simgym.conversation import Message
 from simgym.errors import ConfigurationError
 from simgym.faults import FaultKind, parse_fault
-from simgym.language_models import OpenAILM, Request, SamplingParams, TransformersLM, resolve_weights
+from simgym.language_models import OpenAILM, TransformersLM, resolve_weights
 from simgym.transcripts import read_transcripts
 
 PYTHON = os.environ.get("SIMGYM_VLLM_PYTHON", "")
@@ -32,79 +27,29 @@ pytestmark = [
     pytest.mark.timeout(1800),
     pytest.mark.skipif(not PYTHON, reason="SIMGYM_VLLM_PYTHON names no interpreter with vLLM; `make vllm` makes one"),
 ]
-CONTEXT = 1024
 QUESTIONS = [
     "What is the capital of France?", "Name a colour.", "Say hello.", "What is two plus two?",
     "Name an animal.", "Why is the sky blue?", "Give me a word that rhymes with cat.", "Who wrote Hamlet?",
 ]  # fmt: skip
-SCHEMA = {
-    "type": "object",
-    "properties": {"score": {"type": "integer", "minimum": 0, "maximum": 10}},
-    "required": ["score"],
-    "additionalProperties": False,
-}
-
-
-@dataclass
-class Server:
-    """A vLLM process."""
-
-    folder: str
-    log: Path
-    port: int
-    process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/v1"
-
-    def start(self) -> None:
-        """Start it, and wait until it answers."""
-        command = [PYTHON, "-m", "vllm.entrypoints.openai.api_server", "--model", self.folder]
-        command += ["--served-model-name", "smol", "--host", "127.0.0.1", "--port", str(self.port)]
-        command += ["--dtype", "float32", "--max-model-len", str(CONTEXT), "--enforce-eager"]
-        command += ["--generation-config", "vllm", "--max-num-seqs", "16"]
-        environment = {
-            "VLLM_TARGET_DEVICE": "cpu", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1",
-            **os.environ, "HF_HUB_OFFLINE": "1",
-        }  # fmt: skip
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        deadline = time.monotonic() + 600
-        while time.monotonic() < deadline and self.process.poll() is None:
-            try:
-                with opener.open(f"http://127.0.0.1:{self.port}/health", timeout=5):
-                    return
-            except OSError:
-                time.sleep(1)
-        self.kill()
-        pytest.fail(f"vLLM did not come up:\n{self.log.read_text(errors='replace')[-3000:]}")
-
-    def kill(self) -> None:
-        """SIGKILL to it and the processes of its engine."""
-        if self.process is not None:
-            with contextlib.suppress(ProcessLookupError):  # it has ended by itself
-                os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-            self.process = None
 
 
 @pytest.fixture(scope="module")
-def vllm(smollm: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    os.environ["NO_PROXY"] = "127.0.0.1"
-    server = Server(str(resolve_weights(smollm).path), tmp_path_factory.mktemp("vllm") / "server.log", port)
+def vllm(smollm: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    command = [PYTHON, "-m", "vllm.entrypoints.openai.api_server", "--model", str(resolve_weights(smollm).path)]
+    command += ["--served-model-name", "smol", "--generation-config", "vllm", "--max-num-seqs", "16"]
+    command += ["--dtype", "float32", "--max-model-len", str(CONTEXT), "--enforce-eager"]
+    defaults = {"VLLM_TARGET_DEVICE": "cpu", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    environment = {**defaults, **os.environ, "HF_HUB_OFFLINE": "1"}
+    server = ServerProcess(command, tmp_path_factory.mktemp("vllm") / "server.log", environment)
     server.start()
     yield server
     server.kill()
 
 
 @pytest.fixture(scope="module")
-def served(vllm: Server) -> Iterator[OpenAILM]:
-    model = OpenAILM("smol", base_url=vllm.url, tokenizer=vllm.folder, max_concurrency=16, timeout=300)
+def served(vllm: ServerProcess, smollm: str) -> Iterator[OpenAILM]:
+    folder = str(resolve_weights(smollm).path)
+    model = OpenAILM("smol", base_url=vllm.url, tokenizer=folder, max_concurrency=16, timeout=300)
     model.check()
     yield model
     model.close()
@@ -113,13 +58,6 @@ def served(vllm: Server) -> Iterator[OpenAILM]:
 @pytest.fixture(scope="module")
 def engine(smollm: str) -> TransformersLM:
     return TransformersLM(smollm, dtype="float32", device="cpu")
-
-
-def ask(
-    text: str, *, temperature: float = 0.0, max_new_tokens: int = 24, stop: tuple[str, ...] = (), **more: object
-) -> Request:
-    sampling = SamplingParams(temperature=temperature, max_new_tokens=max_new_tokens, stop=stop)
-    return replace(Request((Message("user", text),), sampling), **more)
 
 
 def test_greedy_texts_and_user_turns_are_the_engines(served: OpenAILM, engine: TransformersLM) -> None:
@@ -173,7 +111,7 @@ def test_what_does_not_fit_is_an_overflow_in_vllms_own_words(served: OpenAILM) -
         assert fault.kind is FaultKind.CONTEXT_OVERFLOW
 
 
-def test_an_unknown_model_ends_the_run(vllm: Server) -> None:
+def test_an_unknown_model_ends_the_run(vllm: ServerProcess) -> None:
     model = OpenAILM("other", base_url=vllm.url)
     with pytest.raises(ConfigurationError, match="Check the model name 'other'"):
         model.check()
@@ -187,7 +125,7 @@ def test_32_requests_at_once_have_no_fault(served: OpenAILM) -> None:
     assert [reply.fault for reply in replies] == [None] * 32
 
 
-def test_a_matrix_goes_on_after_its_server_was_killed(vllm: Server, tmp_path: Path) -> None:
+def test_a_matrix_goes_on_after_its_server_was_killed(vllm: ServerProcess, tmp_path: Path) -> None:
     model = f"openai:smol@{vllm.url}"
     command = [sys.executable, "-c", "from simgym.cli.main import main; main()", "matrix"]
     command += ["--assistant", f"plain={model}"]

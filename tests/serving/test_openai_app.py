@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import socket
 import threading
@@ -16,20 +15,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from simgym.conversation import INTENT_PREFIX, Scenario
-from simgym.errors import ConfigurationError
 from simgym.language_models import ScriptedLM
 from simgym.simulation import Dialogue
 from simgym.transcripts import read_transcripts
 
 pytest.importorskip("fastapi")
 openai = pytest.importorskip("openai")
-uvicorn = pytest.importorskip("uvicorn")
+pytest.importorskip("uvicorn")
+from openai_calls import GREETING, ask, client, listening, said, seat  # noqa: E402
+
 from simgym.serving.conversation_log import ConversationLog  # noqa: E402
 from simgym.serving.openai_app import create_openai_app  # noqa: E402
-from simgym.serving.running import Guard, ListenSettings  # noqa: E402
 from simgym.serving.seats import Seat, SeatSettings  # noqa: E402
 
-GREETING = {"role": "user", "content": "Hello! How can I help you today?"}
 TAU2 = """# User simulation
 You are a customer who calls a service line. Write one message at a time.
 When the goal is met, write '###STOP###'. For another department write '###TRANSFER###'.
@@ -37,61 +35,6 @@ If the scenario does not tell, write '###OUT-OF-SCOPE###'.
 <scenario>
 Change the flight HX12 to the evening; you are in a hurry.
 </scenario>"""
-
-
-def seat(rule="seed", **options):
-    return Seat("role_play", SeatSettings(model=ScriptedLM(rule), options=options))
-
-
-@contextlib.contextmanager
-def listening(app):
-    """The base URL of a server on a free port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        server.should_exit = True
-        thread.join(10)
-
-
-def client(url, **options):
-    return openai.OpenAI(base_url=url, api_key=options.pop("api_key", "none"), max_retries=0, **options)
-
-
-def ask(app, body, headers=None, path="/v1/chat/completions"):
-    """Status and decoded answer of a request in this process, without a socket."""
-    data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    scope = {
-        "type": "http", "http_version": "1.1", "method": "POST", "path": path, "raw_path": path.encode(),
-        "query_string": b"", "root_path": "", "scheme": "http", "server": ("test", 80), "client": ("test", 1),
-        "headers": [
-            (name.encode(), value.encode())
-            for name, value in {"content-type": "application/json", **(headers or {})}.items()
-        ],
-    }  # fmt: skip
-    sent = []
-    incoming = iter([{"type": "http.request", "body": data, "more_body": False}])
-
-    async def receive():
-        return next(incoming, None) or await asyncio.sleep(3600)
-
-    async def send(message):
-        sent.append(message)
-
-    asyncio.run(app(scope, receive, send))
-    payload = b"".join(message.get("body", b"") for message in sent[1:])
-    return sent[0]["status"], json.loads(payload)
-
-
-def said(answer):
-    return answer["choices"][0]["message"]["content"]
 
 
 def test_the_openai_client_gets_a_user_turn_plain_and_streamed():
@@ -385,42 +328,6 @@ def test_no_more_requests_than_can_wait_are_taken_while_a_slow_model_plays(monke
         slow.set()
         assert [future.result().choices[0].message.content for future in asked] == ["Fine."] * 2
     assert shared.waiting == 0
-
-
-@pytest.mark.parametrize(
-    ("headers", "status"),
-    [
-        ({"host": "127.0.0.1:8000"}, 200),
-        ({"host": "[::1]:8000", "origin": "http://localhost:3000"}, 200),
-        ({"host": "evil.example:8000"}, 403),  # a name of theirs that leads here
-        ({"host": "127.0.0.1:8000", "origin": "https://evil.example"}, 403),
-        ({"host": "127.0.0.1:8000", "origin": "null"}, 403),
-        ({}, 403),
-    ],
-)
-def test_pages_of_others_do_not_reach_a_server_without_a_token(headers, status):
-    body = {"model": "simgym", "messages": [{"role": "system", "content": "Bake."}, GREETING]}
-    assert ask(Guard(create_openai_app({"role_play": seat("Fine.")}), None), body, headers)[0] == status
-
-
-@pytest.mark.parametrize(("key", "status"), [("x" * 16, 200), ("y" * 16, 401), ("", 401)])
-def test_with_a_token_a_guard_asks_for_it_from_wherever_one_comes(key, status):
-    body = {"model": "simgym", "messages": [{"role": "system", "content": "Bake."}, GREETING]}
-    guarded = Guard(create_openai_app({"role_play": seat("Fine.")}), "x" * 16)
-    headers = {"host": "evil.example", "authorization": f"Bearer {key}"}
-    assert ask(guarded, body, headers)[0] == status
-
-
-def test_off_loopback_there_is_a_token_and_it_is_asked_for():
-    with pytest.raises(ConfigurationError, match="SIMGYM_SERVE_TOKEN"):
-        ListenSettings(host="0.0.0.0")
-    with pytest.raises(ConfigurationError, match="16 or more"):
-        ListenSettings(token="short")
-    token = ListenSettings(host="0.0.0.0", token="x" * 16).token
-    with listening(create_openai_app({"role_play": seat()}, token=token)) as url:
-        with pytest.raises(openai.AuthenticationError):
-            client(url).models.list()
-        assert client(url, api_key=token).models.list().data
 
 
 @pytest.mark.slow
