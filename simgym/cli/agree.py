@@ -88,7 +88,7 @@ def agree(
     ] = None,
     scores: Annotated[
         Path | None,
-        typer.Option(help="Folder of the judges' scores, a file a judge; the same command again resumes from it."),
+        typer.Option(help="Folder of the judges' scores, one file per judge; the same command resumes from it."),
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON file of the results.")] = None,
     seed: options.Seed = 0,
@@ -97,8 +97,8 @@ def agree(
 ) -> None:
     """Compare people's ratings with a judge on the same conversations, or with the simulated users of a matrix.
 
-    Rank correlations of conversations and of assistants, with intervals over people and assistants, the noise of
-    people's own ratings, and how many units it would take.
+    Reports rank correlations over conversations and over assistants, with intervals, the noise in people's own
+    ratings, and how many units would be needed.
     """
     from simgym.judges.people_record import people_warning
     from simgym.transcripts import write_json

@@ -47,7 +47,7 @@ def chat(
             help="Environment id; `simgym envs` lists them.", show_default=_DEFAULT_ENV, autocompletion=complete_env
         ),
     ] = None,
-    seat: Annotated[Seat, typer.Option("--as", help="Whom you play.")] = Seat.ASSISTANT,
+    seat: Annotated[Seat, typer.Option("--as", help="The role that you play.")] = Seat.ASSISTANT,
     assistant: Annotated[
         str | None,
         typer.Option(
@@ -57,7 +57,7 @@ def chat(
         ),
     ] = None,
     scenario_id: Annotated[
-        str | None, typer.Option(help="This scenario instead of a drawn one.", show_default=False)
+        str | None, typer.Option(help="Use this scenario instead of drawing one.", show_default=False)
     ] = None,
     seed: Annotated[
         int | None, typer.Option(help="Seed of the scenario and of everything random.", show_default="random")

@@ -104,9 +104,9 @@ def split(
             show_default=False,
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Another seed, another division.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
 ) -> None:
-    """Divide by user, stratified by country, 89/5/6 into train, validation and test."""
+    """Split by user, stratified by country: 89/5/6 into train, validation and test."""
     from simgym.data.logged import read_logged
     from simgym.data.splits import split_conversations, wildbench_ids
 
@@ -128,9 +128,9 @@ def intents(
     model: Annotated[str, typer.Option(help=f"Model that writes: {MODEL_HELP}.")],
     batch_size: Annotated[int, typer.Option(min=1, help="Conversations per call of the model.")] = 32,
     max_attempts: Annotated[int, typer.Option(min=1, help="Tries per conversation.")] = 3,
-    seed: Annotated[int, typer.Option(help="Of the model's sampling.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the model's sampling.")] = 0,
 ) -> None:
-    """Let a model write what each user wanted. Run again to go on and to retry failures."""
+    """Let a model write what each user wanted. Run it again to resume and to retry failures."""
     from simgym.data.intents import write_intents
 
     if conversations.resolve() == output.resolve():
@@ -212,7 +212,7 @@ def flip(
 def scenarios(
     conversations: Conversations,
     output: Output,
-    source: Annotated[str, typer.Option(help="Where the conversations come from, as it shall stand in results.")],
+    source: Annotated[str, typer.Option(help="Where the conversations come from, as results will state it.")],
     longest: Annotated[int, typer.Option(min=1, help="Characters of the longest opening.")] = 400,
 ) -> None:
     """Make scenarios of conversations with an intent and an opening of at least five words."""

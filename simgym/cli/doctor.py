@@ -62,8 +62,8 @@ def doctor(
 ) -> None:
     """Check the installation.
 
-    Lists versions, machine, cache and plug-ins, and says for everything that is missing or broken which command mends
-    it; exit code 1 if there is anything of the kind.
+    Lists versions, machine, cache and plug-ins, and gives the command that fixes whatever is missing or broken. Exit
+    code 1 if anything is.
     """
     problems = list(find_problems(extra or []))
     report: dict[str, Any] = {

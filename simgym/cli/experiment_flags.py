@@ -27,7 +27,7 @@ from simgym.cli.completion import (
     complete_scenarios,
     complete_simulator,
 )
-from simgym.cli.options import with_parameters
+from simgym.cli.options import ASSISTANT_HELP, with_parameters
 from simgym.evaluation.config import ExperimentConfig
 
 
@@ -41,10 +41,14 @@ class _Flag:
     """What stands for None in the help."""
     completion: Callable[[str], list[str]] | None = None
     """Values for the shell."""
+    help: str | None = None
+    """Instead of the field's text."""
 
 
 _FLAGS = {
-    "assistants": _Flag(names=("--assistant",), completion=complete_assistant),
+    "assistants": _Flag(
+        names=("--assistant",), completion=complete_assistant, help=f"{ASSISTANT_HELP} Repeatable: one row each."
+    ),
     "output": _Flag(names=("--output", "-o")),
     "envs": _Flag(names=("--env",), completion=complete_env),
     "simulators": _Flag(names=("--simulator",), completion=complete_simulator),
@@ -52,14 +56,14 @@ _FLAGS = {
     "simulator_options": _Flag(names=("--simulator-option",)),
     "scenarios": _Flag(names=("--scenarios",), completion=complete_scenarios),
     "n": _Flag(names=("-n",)),
-    "max_turns": _Flag(names=("--max-turns",), default="5"),
+    "max_turns": _Flag(names=("--max-turns",)),
     "answer_last_words": _Flag(names=("--answer-last-words/--no-answer-last-words",), default="yes"),
-    "judge": _Flag(names=("--judge",), default="reward_head", completion=complete_judge),
+    "judge": _Flag(names=("--judge",), completion=complete_judge),
     "judge_options": _Flag(names=("--judge-option",)),
     "asynchronous": _Flag(names=("--async/--no-async",)),
     "retry_faults": _Flag(names=("--retry-faults",)),
     "prices": _Flag(names=("--price",)),
-    "ray_resources": _Flag(names=("--ray-resources",), default='{"num_cpus": 1}'),
+    "ray_resources": _Flag(names=("--ray-resources",)),
 }
 _FILE = Annotated[
     Path | None,
@@ -104,7 +108,8 @@ def read_experiment(file: Path | None, typed: dict[str, object]) -> ExperimentCo
 def _parameter(entry: Field[Any]) -> inspect.Parameter:
     flag = _FLAGS.get(entry.name, _Flag(names=(f"--{entry.name.replace('_', '-')}",)))
     shown = flag.default or ("" if entry.default in (MISSING, None, (), False) else str(entry.default))
-    text = field_texts(ExperimentConfig)[entry.name].replace("`", "")
+    text = flag.help or field_texts(ExperimentConfig)[entry.name].replace("`", "")
+    text = text.replace("; None: ", ". Default: ").replace("None: ", "Default: ")  # a flag is left out instead
     option = typer.Option(*flag.names, help=text, show_default=shown or False, autocompletion=flag.completion)
     return inspect.Parameter(
         entry.name,

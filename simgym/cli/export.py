@@ -29,7 +29,9 @@ def export(
     min_margin: Annotated[float, typer.Option(help="dpo: leave out pairs whose rewards differ by this or less.")] = 0.0,
     threshold: Annotated[
         float | None,
-        typer.Option(help="kto: rewards from here on are good. Default: the median of the run.", show_default=False),
+        typer.Option(
+            help="kto: rewards at or above this are good. Default: the median of the run.", show_default=False
+        ),
     ] = None,
     setting: Annotated[
         list[str] | None,

@@ -15,7 +15,7 @@ def init(
         str,
         typer.Argument(help="simulator, judge, assistant, scenarios or study.", autocompletion=lambda: _kinds()),
     ],
-    name: Annotated[str, typer.Argument(help="Name of the package: small letters, digits, hyphens.")],
+    name: Annotated[str, typer.Argument(help="Name of the package: lower-case letters, digits, hyphens.")],
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder to make. Default: the name.", show_default=False)
     ] = None,

@@ -43,7 +43,7 @@ def validate(
         Path | None,
         typer.Option(
             help="JSONL of pairs that people judged: accuracy balanced for length, by source, and calibration. The "
-            "record is kept, and tables of this judge say what it found.",
+            "record is kept, and results of this judge refer to it.",
             show_default=False,
         ),
     ] = None,
@@ -64,7 +64,7 @@ def validate(
     batch_size: options.BatchSize = 16,
     json: options.Json = False,
 ) -> None:
-    """How often is a judge right? By subset, balanced for length, in both orders, a second time, against another."""
+    """Measure how often a judge is right: by subset, balanced for length, in both orders, on retest, beside another."""
     from simgym.cli.judge_people import compare_with_people
     from simgym.evaluation.axes import read_pairs as read_options
     from simgym.evaluation.judge_validation import judge_agreement, judge_pairs, read_pairs
@@ -157,7 +157,7 @@ def rescore(
     seed: options.Seed = 0,
     batch_size: options.BatchSize = 32,
 ) -> None:
-    """Judge stored conversations again, only those that this judge version has not scored yet."""
+    """Judge stored conversations again: those that this version of the judge has not scored yet."""
     from simgym.evaluation.axes import read_pairs
     from simgym.evaluation.rescore import is_left
     from simgym.evaluation.rescore import rescore as run

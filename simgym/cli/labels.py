@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def labels(
     files: Annotated[
         list[Path],
-        typer.Argument(help="Files that `simgym view --web` wrote, of one or more persons.", metavar="FILE..."),
+        typer.Argument(help="Files written by `simgym view --web`, by one or more people.", metavar="FILE..."),
     ],
     seed: options.Seed = 0,
     json: options.Json = False,

@@ -151,7 +151,7 @@ def simgym(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """User simulators as Gymnasium environments: converse, roll out, evaluate, look."""
+    """User simulators as Gymnasium environments: chat, roll out, evaluate, inspect."""
 
 
 def main() -> None:

@@ -58,7 +58,7 @@ class ConversationOptions:
         bool,
         typer.Option(
             "--answer-last-words/--no-answer-last-words",
-            help="Whether the assistant answers once more when the user leaves with a word.",
+            help="Whether the assistant replies to the user's parting words.",
             show_default="yes",
         ),
     ] = True
@@ -245,7 +245,7 @@ class RunOptions:
         bool,
         typer.Option(
             "--async/--no-async",
-            help="Each conversation at its own pace, those of all cells together: faster behind servers.",
+            help="Let each conversation advance at its own pace: faster behind servers.",
         ),
     ] = False
     old_spelling: Annotated[bool, typer.Option("--free-running", hidden=True)] = False

@@ -50,7 +50,7 @@ def play(
 ) -> None:
     """Let a policy talk with one simulated user, and write the reward.
 
-    Exit code 3: a server was away, and the reward file holds null.
+    Exit code 3: a server was unavailable; the reward file holds null.
     """
     from simgym.cli.terminal import plain
     from simgym.evaluation.axes import read_pairs

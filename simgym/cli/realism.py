@@ -46,8 +46,8 @@ def realism(
 ) -> None:
     """Compare simulated users with people.
 
-    Simulators are put in the place of held-out people at the same moments of their conversations. What was simulated is
-    kept: the same command again resumes where it stopped.
+    Simulators take the place of held-out people at the same points of their conversations. Simulated turns are kept:
+    the same command again resumes where it stopped.
     """
     from simgym import __version__
     from simgym.cli.progress import counting

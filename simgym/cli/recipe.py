@@ -21,7 +21,7 @@ def recipe(
 ) -> None:
     """Copy a training recipe and its configurations.
 
-    Files that are there already and differ are left as they are, and nothing is written.
+    If a file exists already and differs, nothing is written.
     """
     from simgym.recipes import RECIPES, copy_recipe
 

@@ -62,7 +62,7 @@ def serve(
 ) -> None:
     """Serve simulated users until Ctrl-C.
 
-    Off loopback only with a token (16 characters or more) in SIMGYM_SERVE_TOKEN; callers send it as their API key.
+    Beyond loopback a token (16 characters or more) is required in SIMGYM_SERVE_TOKEN; callers send it as API key.
     """
     if openai == (openenv is not None):
         raise ConfigurationError("Say what to serve: --openai or --openenv ENV.")

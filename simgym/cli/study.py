@@ -119,7 +119,7 @@ def serve(
 
 @study.command()
 def status(file: File, database: Database = None, json: options.Json = False) -> None:
-    """Show how far participants have come."""
+    """Show the progress of the participants."""
     from simgym.study.records import participant_flow
 
     records, withdrawn = _records(file, database, texts=False)
@@ -137,7 +137,7 @@ def export(
     database: Database = None,
     no_texts: Annotated[bool, typer.Option("--no-texts", help="Lengths instead of what was written.")] = False,
 ) -> None:
-    """Write anonymised records: no recruitment id, no secret, times since opening; a line a participant."""
+    """Write anonymised records: no recruitment id, no secret, times since opening; one line per participant."""
     from simgym.output_files import write_whole
     from simgym.study.records import as_json_lines
 

@@ -46,7 +46,7 @@ def view(
     ] = None,
     person: Annotated[
         str | None,
-        typer.Option(help="--web: who gives the labels; stands in the file.", show_default="your login name"),
+        typer.Option(help="--web: who gives the labels; recorded in the file.", show_default="your login name"),
     ] = None,
 ) -> None:
     """Read transcripts, in the terminal or on a local page."""

@@ -98,7 +98,7 @@ def score(
     batch_size: options.BatchSize = 16,
     json: options.Json = False,
 ) -> None:
-    """Judge the answers of a run. Failed judgements are tried again by a second run."""
+    """Judge the answers of a run. Run it again to retry failed judgements."""
     from simgym.assistants.language_model_assistant import LanguageModelAssistant
     from simgym.cli.progress import counting
     from simgym.evaluation import wildbench as bench

@@ -68,7 +68,7 @@ def assign_users(
         conversations: Id, user key and country of each; read once. The index is one entry per user (about 300 bytes).
         forced_test: Conversation ids whose users go to test.
         shares: Of users, by split; they sum to 1.
-        seed: Another seed, another division.
+        seed: Decides the split.
 
     Raises:
         ConfigurationError: the shares do not sum to 1.

@@ -41,9 +41,9 @@ class ExperimentConfig:
     output: str
     """Folder of plan, transcripts, results.json and report.html; an existing run is continued."""
     envs: tuple[str, ...] = ()
-    """Environment ids, a column each."""
+    """Environment ids, one column each."""
     simulators: tuple[str, ...] = ()
-    """`[NAME=]SIMULATOR`, a registered name or `py:module:Class`, a column each."""
+    """`[NAME=]SIMULATOR`, a registered name or `py:module:Class`, one column each."""
     models: tuple[str, ...] = ()
     """`[ENV=]MODEL` of all simulators or of one; or a mapping from ENV to a model."""
     simulator_options: tuple[str, ...] = ()
@@ -59,7 +59,7 @@ class ExperimentConfig:
     max_turns: int | None = None
     """Assistant turns after which a conversation ends, >= 1; None: 5."""
     answer_last_words: bool = True
-    """Whether the assistant answers once more when the user leaves with a word; the judge sees that word either way."""
+    """Whether the assistant replies to the user's parting words; the judge sees these either way."""
     judge: str | None = None
     """A registered name or `py:module:Class`; None: reward_head."""
     judge_model: str | None = None

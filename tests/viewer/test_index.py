@@ -61,11 +61,17 @@ def test_a_conversation_is_read_from_its_place_in_the_file(file):
         ({"order": "lowest"}, [1, 3, 0, 2]),
         ({"order": "highest"}, [0, 3, 1, 2]),
         ({"scenario": "s1"}, [1]),
-        ({"keys": frozenset()}, []),
     ],
 )
 def test_filters(file, query, wanted):
     assert seeds(indexed(file), **query) == wanted
+
+
+def test_keys_leave_out_all_others(file):
+    index = indexed(file)
+    first, *_ = index.search(Query())
+    assert index.search(Query(), frozenset({first.key})) == [first]
+    assert not index.search(Query(text="museum"), frozenset({first.key}))
 
 
 def test_the_persona_is_the_one_that_role_play_draws(file):
