@@ -108,7 +108,7 @@ def test_an_interrupted_run_says_that_it_can_be_continued(run, tmp_path, monkeyp
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("simgym.rollout.collect", interrupt)
+    monkeypatch.setattr("simgym.rollout.collect_jobs", interrupt)
     result = run(*rollout_words(tmp_path / "r.jsonl"))
     assert result.exit_code == 130
     assert "run the same command again" in result.stderr
