@@ -7,9 +7,10 @@ with "not installed". Looking up an installed version does not import the packag
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
@@ -85,6 +86,35 @@ def require_extra(extra: str, purpose: str) -> None:
         raise MissingDependency(
             f"{purpose} needs the extra {extra!r}: {describe(missing)} Run: {install_command(extra)}"
         )
+
+
+def require_package(name: str, extra: str, purpose: str) -> None:
+    """Refuse work that one package of an extra is needed for; arguments as for `require_extra`.
+
+    Raises:
+        MissingDependency: the package is absent or has a version that does not work.
+    """
+    if unfit := [package for package in missing_packages(extra) if package.name == name]:
+        raise MissingDependency(f"{purpose} needs {name}: {describe(unfit)} Run: {install_command(extra)}")
+
+
+@contextlib.contextmanager
+def imports_of(extra: str, purpose: str) -> Iterator[None]:
+    """Around the imports of an adapter: another project's release that lacks a name is told by its version.
+
+    Arguments as for `require_extra`. Within a range that works, the import's own error is raised.
+
+    Raises:
+        MissingDependency: the project is absent or has a version that does not work, and the imports failed.
+    """
+    try:
+        yield
+    except (ImportError, AttributeError) as error:
+        if missing := missing_packages(extra):
+            raise MissingDependency(
+                f"{purpose} needs the extra {extra!r}: {describe(missing)} Run: {install_command(extra)}"
+            ) from error
+        raise
 
 
 def describe(packages: Sequence[PackageStatus]) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from simgym.errors import ConfigurationError
-from simgym.extras import optional_import
+from simgym.extras import require_package
 
-optional_import("stable_baselines3", "train")  # says which extra brings it
+require_package("stable-baselines3", "train", "TextVecEnv")
 from stable_baselines3.common.vec_env import VecEnv  # noqa: E402
 
 

@@ -18,13 +18,13 @@ from simgym.envs.conversation_env import next_seed
 from simgym.envs.settings import outcome_of, step_reward
 from simgym.envs.shared_simulation import shared_simulation
 from simgym.errors import EpisodeError
-from simgym.extras import optional_import, require_extra
+from simgym.extras import imports_of, require_extra
 from simgym.registration import environments
 from simgym.simulation import Dialogue
 
-optional_import("gem", "gem")  # says which extra brings it
-import gem  # noqa: E402
-from gem.envs.registration import ENV_REGISTRY  # noqa: E402
+with imports_of("gem", "The environment for GEM"):
+    import gem
+    from gem.envs.registration import ENV_REGISTRY
 
 
 def register() -> None:

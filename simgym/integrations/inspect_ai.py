@@ -16,18 +16,18 @@ from typing import Any
 
 from simgym.envs.settings import outcome_of
 from simgym.envs.shared_simulation import shared_simulation
-from simgym.extras import optional_import, require_extra
+from simgym.extras import imports_of, require_extra
 from simgym.seeding import derive_seed
 
-optional_import("inspect_ai", "inspect")  # says which extra brings it
-import anyio.to_thread  # noqa: E402
-from inspect_ai import Task, task  # noqa: E402
-from inspect_ai.dataset import MemoryDataset, Sample  # noqa: E402
-from inspect_ai.model import ChatMessageUser  # noqa: E402
-from inspect_ai.scorer import Metric, SampleScore, Score, Scorer, Target, metric, scorer  # noqa: E402
-from inspect_ai.solver import Generate, Solver, TaskState, solver  # noqa: E402
+with imports_of("inspect", "The inspect_ai task"):
+    import anyio.to_thread
+    from inspect_ai import Task, task
+    from inspect_ai.dataset import MemoryDataset, Sample
+    from inspect_ai.model import ChatMessageUser
+    from inspect_ai.scorer import Metric, SampleScore, Score, Scorer, Target, metric, scorer
+    from inspect_ai.solver import Generate, Solver, TaskState, solver
 
-from simgym.integrations.inspect_model import SimulatedUserAPI  # noqa: E402
+from simgym.integrations.inspect_model import SimulatedUserAPI
 
 __all__ = ["SimulatedUserAPI", "conversations", "judge_score", "judged_mean", "judged_stderr", "simulated_user"]
 

@@ -17,30 +17,30 @@ from typing import Any
 
 from simgym.data.logged import StepSummary
 from simgym.data.training_files import ExportOptions, assistant_name, judge_name, read_run
-from simgym.extras import optional_import, require_extra
+from simgym.extras import imports_of, require_extra
 from simgym.output_files import lock_output
 from simgym.transcripts import Transcript, text_hash
 
-optional_import("inspect_ai", "inspect")  # says which extra brings it
-from inspect_ai.log import (  # noqa: E402
-    EvalConfig,
-    EvalDataset,
-    EvalLog,
-    EvalMetric,
-    EvalResults,
-    EvalSample,
-    EvalScore,
-    EvalSpec,
-    write_eval_log,
-)
-from inspect_ai.model import (  # noqa: E402
-    ChatMessage,
-    ChatMessageAssistant,
-    ChatMessageUser,
-    ModelOutput,
-    ModelUsage,
-)
-from inspect_ai.scorer import Score  # noqa: E402
+with imports_of("inspect", "Writing logs of inspect_ai"):
+    from inspect_ai.log import (
+        EvalConfig,
+        EvalDataset,
+        EvalLog,
+        EvalMetric,
+        EvalResults,
+        EvalSample,
+        EvalScore,
+        EvalSpec,
+        write_eval_log,
+    )
+    from inspect_ai.model import (
+        ChatMessage,
+        ChatMessageAssistant,
+        ChatMessageUser,
+        ModelOutput,
+        ModelUsage,
+    )
+    from inspect_ai.scorer import Score
 
 _EPOCH = "1970-01-01T00:00:00+00:00"
 """Transcripts do not say when they were collected; a made-up time would be worse than this one."""

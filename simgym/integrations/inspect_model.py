@@ -13,15 +13,15 @@ from typing import Any
 
 from simgym.conversation import INTENT_PREFIX, Message, Scenario
 from simgym.errors import SimgymError
-from simgym.extras import optional_import
+from simgym.extras import imports_of
 from simgym.registration import environments
 from simgym.seeding import derive_seed
 from simgym.simulated_user import SimulatedUser, user
 from simgym.transcripts import text_hash
 
-optional_import("inspect_ai", "inspect")  # says which extra brings it
-import anyio.to_thread  # noqa: E402
-from inspect_ai.model import ChatMessage, GenerateConfig, ModelAPI, ModelOutput, modelapi  # noqa: E402
+with imports_of("inspect", "The model provider for inspect_ai"):
+    import anyio.to_thread
+    from inspect_ai.model import ChatMessage, GenerateConfig, ModelAPI, ModelOutput, modelapi
 
 
 @modelapi(name="simgym")

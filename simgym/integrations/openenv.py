@@ -22,20 +22,17 @@ from simgym.envs.conversation_env import next_seed
 from simgym.envs.settings import outcome_of
 from simgym.envs.shared_simulation import shared_simulation
 from simgym.errors import ConfigurationError, EpisodeError
-from simgym.extras import optional_import, require_extra
+from simgym.extras import imports_of, require_extra
 from simgym.simulation import Dialogue, Simulation
 
-optional_import("openenv", "openenv")  # says which extra brings it
-from openenv.core.env_server.http_server import create_app  # noqa: E402
-from openenv.core.env_server.interfaces import Environment  # noqa: E402
-from openenv.core.env_server.types import EnvironmentMetadata  # noqa: E402
+with imports_of("openenv", "The server for OpenEnv"):
+    from openenv.core.env_server.http_server import create_app
+    from openenv.core.env_server.interfaces import Environment
+    from openenv.core.env_server.types import EnvironmentMetadata
 
-from simgym.integrations.openenv_models import (  # noqa: E402
-    AssistantTurn,
-    ConversationState,
-    UserTurnObservation,
-)
-from simgym.integrations.openenv_tasks import SPLIT, ScenarioTasks  # noqa: E402
+    from simgym.integrations.openenv_models import AssistantTurn, ConversationState, UserTurnObservation
+
+from simgym.integrations.openenv_tasks import SPLIT, ScenarioTasks
 
 MAX_SESSIONS = 64
 """Conversations at once."""

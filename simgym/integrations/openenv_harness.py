@@ -17,19 +17,19 @@ from typing import Any
 from simgym.envs.settings import outcome_of
 from simgym.envs.shared_simulation import shared_simulation
 from simgym.errors import ConfigurationError
-from simgym.extras import optional_import, require_extra
+from simgym.extras import imports_of, require_extra
 from simgym.integrations._scenario_rows import system_messages
 from simgym.simulation import Dialogue, Simulation
 
-optional_import("openenv", "openenv")  # says which extra brings it
-from openenv.core.harness import (  # noqa: E402
-    HarnessAdapter,
-    HarnessRolloutResult,
-    HarnessRunLimits,
-    ResourceSession,
-    ResourceSessionFactory,
-    VerifyResult,
-)
+with imports_of("openenv", "The harness for OpenEnv"):
+    from openenv.core.harness import (
+        HarnessAdapter,
+        HarnessRolloutResult,
+        HarnessRunLimits,
+        ResourceSession,
+        ResourceSessionFactory,
+        VerifyResult,
+    )
 
 
 class SimulatedUserSession(ResourceSession):  # type: ignore[misc]

@@ -21,14 +21,14 @@ from simgym.envs.recent_rewards import RecentRewards
 from simgym.envs.settings import outcome_of
 from simgym.envs.shared_simulation import shared_simulation
 from simgym.errors import ConfigurationError, EpisodeError
-from simgym.extras import optional_import, require_extra
+from simgym.extras import imports_of, require_extra
 from simgym.integrations._scenario_rows import scenario_rows, system_messages
 from simgym.output_files import write_whole
 from simgym.simulation import Dialogue
 
-optional_import("skyrl_gym", "skyrl")  # says which extra brings it
-import skyrl_gym  # noqa: E402
-from skyrl_gym.envs.base_text_env import BaseTextEnv, BaseTextEnvStepOutput  # noqa: E402
+with imports_of("skyrl", "The environment for SkyRL"):
+    import skyrl_gym
+    from skyrl_gym.envs.base_text_env import BaseTextEnv, BaseTextEnvStepOutput
 
 ENV_CLASS = "simgym"
 """The `env_class` of rows, and the id under which the environment is registered."""

@@ -25,8 +25,8 @@ from simgym.assistants.training_record import TrainingRecord
 from simgym.conversation import Scenario
 from simgym.envs.outages import WAITS
 from simgym.envs.unwrapping import simulation_of
-from simgym.errors import ConfigurationError, MissingDependency
-from simgym.extras import describe, install_command, missing_packages
+from simgym.errors import ConfigurationError
+from simgym.extras import require_package
 from simgym.integrations._training_record import record_of
 from simgym.integrations.trl_rollouts import Rollouts
 
@@ -64,8 +64,7 @@ def make_rollout_func(
     """
     import gymnasium
 
-    if unfit := [package for package in missing_packages("train") if package.name == "trl"]:
-        raise MissingDependency(f"A rollout function needs TRL: {describe(unfit)} Run: {install_command('train')}")
+    require_package("trl", "train", "A rollout function")
     simulation = simulation_of(gymnasium.make(env_id, scenarios=list(scenarios), **settings))
     return Rollouts(
         simulation, env_id=env_id, seed=seed, system_prompt=system_prompt, waits=waits, generation=generation

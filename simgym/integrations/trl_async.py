@@ -10,8 +10,7 @@
 The policy writes on a vLLM server by `/v1/completions`, token ids in and out; user and judge are those of the
 `Simulation`. Each conversation goes on at its own pace, in a group that shares scenario, seed and opening (see
 `simgym.rollout.paced_rollouts`). One without a judgement is no sample and enters no baseline. A sample carries the
-policy's version at its first word. A full buffer holds conversations back. The worker runs in threads of the trainer's
-main process, and asks servers only.
+policy's version at its first word. The worker runs in threads of the trainer's main process, and asks servers only.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ import numpy as np
 from simgym.conversation import Scenario
 from simgym.envs.outages import WAITS
 from simgym.envs.shared_simulation import shared_simulation
-from simgym.extras import optional_import
+from simgym.extras import optional_import, require_package
 from simgym.faults import fault_label
 from simgym.language_models.policy_server import PolicyServer
 from simgym.rollout.paced_rollouts import Pace, PacedRollouts
@@ -69,14 +68,15 @@ class SimulatedUserWorker:
             settings: Further arguments of the environment: `judge`, `max_turns` and so on.
 
         Raises:
+            MissingDependency: TRL is absent, or of a version that was not tested.
             ConfigurationError: `env_id` is no simgym environment, or an argument is wrong.
         """
-        if user_model is not None:
-            settings["model"] = user_model
-        self.simulation = shared_simulation(env_id, {**settings, "scenarios": list(scenarios)})
+        require_package("trl", "train", "A rollout worker")
+        users = {} if user_model is None else {"model": user_model}
+        self.simulation = shared_simulation(env_id, {**settings, **users, "scenarios": list(scenarios)})
         self.rollout_buffer: queue.Queue[Any] = queue.Queue(args.queue_maxsize)
         self.metrics_queue: queue.Queue[dict[str, Any]] = queue.Queue(4096)
-        self._system = [{"role": "system", "content": system_prompt}] if system_prompt else []
+        self._before = [{"role": "system", "content": system_prompt}] if system_prompt else []
         worker = optional_import("trl.experimental.async_grpo.async_rollout_worker", "train")
         self._sample: Callable[..., Any] = worker.RolloutSample
         conversations = TokenConversations(
@@ -138,7 +138,7 @@ class SimulatedUserWorker:
         rollout, said = scored.rollout, scored.rollout.dialogue.conversation.to_json()
         lead = len(rollout.prompt_ids)
         return self._sample(
-            prompt=[*self._system, *said[:1]],
+            prompt=[*self._before, *said[:1]],
             completion=said[1:],
             input_ids=np.asarray(rollout.so_far, dtype=np.int64),
             completion_mask=np.asarray([0] * lead + rollout.env_mask, dtype=np.int64),

@@ -18,11 +18,11 @@ from pydantic import Field
 
 from simgym.envs.settings import outcome_of
 from simgym.envs.shared_simulation import shared_simulation
-from simgym.extras import optional_import, require_extra
+from simgym.extras import imports_of, require_extra
 from simgym.seeding import derive_seed
 
-optional_import("verifiers", "verifiers")  # says which extra brings it
-import verifiers.v1 as vf  # noqa: E402
+with imports_of("verifiers", "The environment for verifiers"):
+    import verifiers.v1 as vf
 
 
 class ScenarioData(vf.TaskData):  # type: ignore[misc]

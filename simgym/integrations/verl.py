@@ -24,20 +24,20 @@ from simgym.assistants.base import AssistantTurn
 from simgym.envs.recent_rewards import RecentRewards
 from simgym.envs.settings import outcome_of
 from simgym.envs.shared_simulation import shared_simulation
-from simgym.extras import optional_import, require_extra
+from simgym.extras import imports_of, require_extra
 from simgym.integrations._scenario_rows import scenario_rows, system_messages
 from simgym.rollout.policy_tokens import full_context, spoken_turn
 from simgym.simulation import Dialogue
 
-optional_import("verl", "verl")  # says which extra brings it
-from verl.experimental.agent_loop.agent_loop import (  # noqa: E402
-    AgentLoopBase,
-    AgentLoopMetrics,
-    AgentLoopOutput,
-    register,
-)
+with imports_of("verl", "The agent loop for verl"):
+    from verl.experimental.agent_loop.agent_loop import (
+        AgentLoopBase,
+        AgentLoopMetrics,
+        AgentLoopOutput,
+        register,
+    )
 
-from simgym.integrations.verl_templates import template_type_of  # noqa: E402
+from simgym.integrations.verl_templates import template_type_of
 
 AGENT_NAME = "simgym"
 """The `agent_name` of rows, and the name that the loop is registered under."""

@@ -220,7 +220,7 @@ def test_room_is_what_vllm_was_given_where_that_is_less_than_the_model_takes(tin
 
 def test_a_trl_that_calls_rollout_functions_otherwise_is_refused_at_once(scenarios, monkeypatch):
     old = PackageStatus("trl", ">=1.16,<2", "train", "1.8.0")
-    monkeypatch.setattr("simgym.integrations.trl.missing_packages", lambda extra: [old])
+    monkeypatch.setattr("simgym.extras.missing_packages", lambda extra: [old])
     with pytest.raises(MissingDependency, match=r"trl 1\.8\.0 is installed, simgym works with >=1\.16,<2"):
         make_rollout_func("UserSim-Replay-v0", scenarios=scenarios, judge=Vowels())
 
