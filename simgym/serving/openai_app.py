@@ -21,6 +21,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.requests import ClientDisconnect
 
 from simgym.conversation import Scenario
 from simgym.errors import ConfigurationError, InvalidAction, ServerUnavailable, SimgymError
@@ -199,10 +200,13 @@ async def _body(request: Request) -> Any:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise Rejection(415, "The content type is not application/json.")
     received = bytearray()
-    async for chunk in request.stream():
-        received += chunk
-        if len(received) > MAX_BYTES:
-            raise Rejection(413, f"The body is larger than {MAX_BYTES} bytes.")
+    try:
+        async for chunk in request.stream():
+            received += chunk
+            if len(received) > MAX_BYTES:
+                raise Rejection(413, f"The body is larger than {MAX_BYTES} bytes.")
+    except ClientDisconnect as error:
+        raise Rejection(400, "The caller hung up before the request was whole.") from error
     try:
         return json.loads(received)
     except (ValueError, RecursionError) as error:

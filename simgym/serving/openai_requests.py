@@ -161,7 +161,7 @@ def _message(number: int, message: Any) -> tuple[str, str]:
 def _convention(asked: Any, messages: Sequence[tuple[str, str]]) -> Convention:
     if asked is None:
         return "plain" if messages[-1][0] == "assistant" else "flipped"
-    if asked not in _SEATS:
+    if not isinstance(asked, str) or asked not in _SEATS:
         raise Rejection(400, f"simgym.convention is {str(asked)[:40]!r}, expected flipped or plain.")
     return "plain" if asked == "plain" else "flipped"
 
@@ -208,6 +208,8 @@ def _scenario(asked: Any, system: str) -> Scenario | str | None:
     if asked is not None:
         if not isinstance(asked, str) or not asked.strip() or has_surrogates(asked):
             raise Rejection(400, "simgym.scenario is no text, expected an id, what the user wants, or an object.")
+        if len(asked) > MAX_CHARACTERS:
+            raise Rejection(413, f"simgym.scenario has {len(asked)} characters, at most {MAX_CHARACTERS} are read.")
         return asked
     inner = _SCENARIO.search(system)
     wish = (inner.group(1) if inner else system).strip()

@@ -7,8 +7,7 @@ import sys
 import pytest
 
 skyrl_gym = pytest.importorskip("skyrl_gym", reason="skyrl-gym has an environment of its own")
-from simgym.integrations._simulations import RecentRewards  # noqa: E402
-
+from simgym.envs.recent_rewards import RecentRewards  # noqa: E402
 from simgym.errors import ConfigurationError  # noqa: E402
 from simgym.integrations import skyrl  # noqa: E402
 

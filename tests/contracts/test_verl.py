@@ -9,13 +9,13 @@ import pytest
 verl = pytest.importorskip("verl", reason="verl has an environment of its own")
 import hydra  # noqa: E402
 from omegaconf import OmegaConf  # noqa: E402
-from simgym.integrations._simulations import RecentRewards  # noqa: E402
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers  # noqa: E402
 from transformers import PreTrainedTokenizerFast  # noqa: E402
 from verl.experimental.agent_loop.agent_loop import DictConfigWrap  # noqa: E402
 from verl.utils.config import validate_config  # noqa: E402
 from verl.workers.rollout.replica import TokenOutput  # noqa: E402
 
+from simgym.envs.recent_rewards import RecentRewards  # noqa: E402
 from simgym.errors import MissingDependency  # noqa: E402
 from simgym.integrations import verl as simgym_verl  # noqa: E402
 

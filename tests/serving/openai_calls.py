@@ -42,7 +42,7 @@ def client(url, **options):
     return openai.OpenAI(base_url=url, api_key=options.pop("api_key", "none"), max_retries=0, **options)
 
 
-def ask(app, body, headers=None, path="/v1/chat/completions"):
+def ask(app, body, headers=None, path="/v1/chat/completions", incoming=None):
     """Status and decoded answer of a request in this process, without a socket."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     scope = {
@@ -54,7 +54,7 @@ def ask(app, body, headers=None, path="/v1/chat/completions"):
         ],
     }  # fmt: skip
     sent = []
-    incoming = iter([{"type": "http.request", "body": data, "more_body": False}])
+    incoming = incoming or iter([{"type": "http.request", "body": data, "more_body": False}])
 
     async def receive():
         return next(incoming, None) or await asyncio.sleep(3600)

@@ -159,6 +159,9 @@ def test_a_fault_is_an_error_after_bounded_attempts_and_never_an_empty_reply(rul
         ({"model": "\udc00"}, 404, "no model"),
         ({"simgym": {"scenario": {"id": "x", "intent": f"{INTENT_PREFIX}\ud800"}}}, 400, "surrogate"),
         ({"simgym": {"scenario": "\ud800"}}, 400, "no text"),
+        ({"simgym": {"scenario": "x" * 500_000}}, 413, "characters"),
+        ({"simgym": {"convention": ["plain"]}}, 400, "flipped or plain"),
+        ({"simgym": {"convention": {"a": "x"}}}, 400, "flipped or plain"),
         ({"simgym": {"stop": "\ud800"}}, 400, "stop"),
         ({"messages": [{"role": "assistant", "content": "I"}, GREETING, {"role": "user", "content": " "}]}, 200, ""),
         ({"messages": [{"role": "assistant", "content": None, "tool_calls": [{"id": "x"}]}]}, 400, "expected a text"),
@@ -264,6 +267,16 @@ def test_a_caller_who_hangs_up_takes_nothing_with_it():
         again = client(url).chat.completions.create(model="simgym/role_play", messages=messages, seed=1)
     assert answers[0].choices[0].message.content == again.choices[0].message.content
     assert shared.waiting == 0
+
+
+def test_a_caller_who_hangs_up_before_the_request_is_whole_is_no_error_of_the_servers(caplog):
+    shared = seat()
+    app = create_openai_app({"role_play": shared})
+    parts = iter([{"type": "http.request", "body": b'{"mo', "more_body": True}, {"type": "http.disconnect"}])
+    status, value = ask(app, b"", incoming=parts)
+    assert (status, "hung up" in value["error"]["message"]) == (400, True)
+    assert shared.waiting == 0
+    assert "Traceback" not in caplog.text
 
 
 def test_callers_who_hang_up_in_the_middle_of_a_stream_leave_nothing_behind(caplog):
