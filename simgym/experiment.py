@@ -56,7 +56,8 @@ class Results:
     matrix: MatrixResults
     """The content of `results.json`: cells, comparisons, fingerprints, notes."""
     transcripts: Mapping[tuple[str, str], Sequence[Transcript]]
-    """Conversations by (assistant, environment id), in the order of the scenarios."""
+    """Conversations by (assistant, environment id), in the order of the scenarios; read from the files of the run when
+    they are asked for, so that a run of any size has room."""
     folder: Path
     """Where they are stored."""
 

@@ -116,6 +116,10 @@ class Fault:
         """The word that faults are counted by: the kind, or for `other` what stands before the first colon."""
         return self.detail.partition(":")[0] if self.kind is FaultKind.OTHER else str(self.kind)
 
+    def without_detail(self) -> Fault:
+        """A fault of the same kind, label and scope that says nothing more."""
+        return Fault(self.kind, self.label if self.kind is FaultKind.OTHER else "", self.scope)
+
     @classmethod
     def parse(cls, text: str | Fault) -> Fault:
         """The fault that a text tells of; a fault is returned as it is."""

@@ -11,9 +11,12 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import IO, Any, BinaryIO, Literal, NoReturn
 
 from simgym.errors import MalformedFile
 from simgym.text_files import SUSPECTS, without_mark
@@ -54,21 +57,91 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, bytes]]:
     Raises:
         MalformedFile: the file cannot be opened, is not in UTF-8, or a line is too long.
     """
+    with _opened(path, path) as file:
+        yield from _lines_of(file, path)
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedValue:
+    """A value in a JSONL file."""
+
+    line: int
+    """Number of its line, from 1."""
+    place: int
+    """First byte of the line."""
+    value: Any
+    """What it holds."""
+
+
+class PlacedValues:
+    """The complete lines of a JSONL file, to be read once in order and later again from their places.
+
+    What comes through a pipe is kept in a temporary file for that.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Name the file; nothing but a pipe is read before `scan`.
+
+        Raises:
+            MalformedFile: it is a pipe that cannot be read.
+        """
+        self.path = Path(path)
+        self._spool: IO[bytes] | None = None
+        if self.path.exists() and not self.path.is_file():
+            self._spool = tempfile.NamedTemporaryFile()  # noqa: SIM115  # it lives as long as this
+            with _opened(self.path, path) as pipe:
+                shutil.copyfileobj(pipe, self._spool)
+            self._spool.flush()
+
+    def scan(self) -> Iterator[PlacedValue]:
+        """All values in order; blank lines and a torn last one are left out.
+
+        Raises:
+            MalformedFile: as `read_jsonl`.
+        """
+        place = 0
+        with self._open() as file:
+            for number, line in _lines_of(file, self.path):
+                if not line.endswith(b"\n"):
+                    return
+                if line.strip():
+                    yield PlacedValue(number, place, parse_line(line, f"{self.path}, line {number}"))
+                place = file.tell()
+
+    def read(self, places: Iterable[int]) -> Iterator[Any]:
+        """The values at these places.
+
+        Raises:
+            MalformedFile: the file is gone, or holds something else by now.
+        """
+        with self._open() as file:
+            for place in places:
+                file.seek(place)
+                line = without_mark(file.readline(LONGEST_LINE + 1), self.path)
+                yield parse_line(line, f"{self.path}, byte {place}")
+
+    def _open(self) -> BinaryIO:
+        return _opened(self.path if self._spool is None else self._spool.name, self.path)
+
+
+def _opened(path: str | Path, name: str | Path) -> BinaryIO:
     try:
-        file = Path(path).open("rb")  # noqa: SIM115  # closed below; only opening it is what is translated
+        return Path(path).open("rb")
     except OSError as error:
-        raise MalformedFile(f"Cannot read {path}: {error.strerror}.") from error
-    with file:
-        number = 0
-        while line := file.readline(LONGEST_LINE + 1):
-            number += 1
-            if number == 1:
-                line = without_mark(line, path)
-            if len(line) > LONGEST_LINE:
-                raise MalformedFile(
-                    f"{path}, line {number}: longer than {LONGEST_LINE // 2**20} MiB. Is it JSONL, one object a line?"
-                )
-            yield number, line
+        raise MalformedFile(f"Cannot read {name}: {error.strerror}.") from error
+
+
+def _lines_of(file: BinaryIO, path: str | Path) -> Iterator[tuple[int, bytes]]:
+    number = 0
+    while line := file.readline(LONGEST_LINE + 1):
+        number += 1
+        if number == 1:
+            line = without_mark(line, path)
+        if len(line) > LONGEST_LINE:
+            raise MalformedFile(
+                f"{path}, line {number}: longer than {LONGEST_LINE // 2**20} MiB. Is it JSONL, one object a line?"
+            )
+        yield number, line
 
 
 def parse_line(

@@ -13,16 +13,18 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from copy import copy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, get_args, overload
 
 from simgym.conversation import Conversation, Scenario
 from simgym.errors import ConfigurationError, MalformedFile, TranscriptError
 from simgym.faults import Fault, parse_fault
-from simgym.jsonl import cut_torn_line, read_jsonl
+from simgym.jsonl import PlacedValues, cut_torn_line
 from simgym.notebooks import conversation_html
 from simgym.output_files import is_special, lock_output, write_whole
 from simgym.typed_json import describe, from_json
@@ -35,6 +37,8 @@ LABELS_ENDING = "labels.jsonl"
 
 EndReason = Literal["user_end", "turn_limit", "context_overflow", "simulator_fault", "judge_fault", "assistant_fault"]
 """Why a conversation stopped: the user left, the turns were used up, or somebody failed; see `simgym.simulation`."""
+
+_END_REASONS: dict[str, EndReason] = {reason: reason for reason in get_args(EndReason)}
 
 COMPLETE: frozenset[str] = frozenset({"user_end", "turn_limit"})
 """End reasons of conversations that count in means; all others are reported as exclusions."""
@@ -123,6 +127,18 @@ class Transcript:
     def counts(self) -> bool:
         """Whether the reward may enter a mean."""
         return self.end_reason in COMPLETE and self.reward is not None
+
+    @property
+    def outcome(self) -> Outcome:
+        """What became of it, without what was said."""
+        fault = None if self.fault is None else self.fault.without_detail()
+        return Outcome(
+            scenario_id=sys.intern(self.scenario.id),  # read from files, equal words are many objects
+            seed=self.seed,
+            end_reason=_END_REASONS[self.end_reason],
+            reward=self.reward,
+            fault=fault,
+        )
 
     def tokens(self) -> dict[str, dict[str, int]]:
         """Tokens read and written, per role: `{"user": {"prompt": ..., "completion": ...}, ...}`."""
@@ -216,32 +232,134 @@ def _as_fields(value: object) -> object:
     return fields
 
 
-def read_transcripts(path: str | Path) -> Iterator[Transcript]:
-    """Yield the transcripts of a JSONL file in order, each conversation once.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of a conversation: all that most statistics need of it."""
+
+    scenario_id: str
+    """Of the scenario."""
+    seed: int
+    """Of the conversation."""
+    end_reason: EndReason
+    """Why it ended."""
+    reward: float | None
+    """The judges' score in [0, 1]; None when not judged or the judge failed."""
+    fault: Fault | None
+    """What went wrong, without its detail; None if nothing did."""
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What identifies the conversation within a file: scenario id and seed."""
+        return (self.scenario_id, self.seed)
+
+    @property
+    def counts(self) -> bool:
+        """Whether the reward may enter a mean."""
+        return self.end_reason in COMPLETE and self.reward is not None
+
+
+class StoredTranscripts(Sequence[Transcript]):
+    """The conversations of a JSONL file, each once, read from their places whenever they are asked for.
+
+    All lines are read and checked once, when it is made. What stays in memory is an `Outcome` and a place, some 200
+    bytes a conversation, so that a run of any size can be counted, compared and shown in part. Indexing reads one
+    conversation, iteration one after the other, and a slice is another `StoredTranscripts`.
 
     A torn last line (no newline at its end: the writer was killed) is skipped; any other bad line is an error. Of lines
     that hold the same conversation twice one is read; if a conversation was cut off by a fault and had again, the later
     line replaces the earlier one.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Read and check all lines.
+
+        Raises:
+            MalformedFile: a complete line cannot be read, or two lines hold different conversations of one scenario
+                and seed; the message names the lines.
+        """
+        self.path = Path(path)
+        self.outcomes: list[Outcome] = []
+        """What became of each, in order; nothing is read for it."""
+        self._file = PlacedValues(path)
+        self._places: list[int] = []
+        lines: dict[tuple[str, int], tuple[int, int]] = {}
+        for placed in self._file.scan():
+            transcript = _as_transcript(placed.value, f"{path}, line {placed.line}")
+            number, earlier = lines.get(transcript.key, (len(self), 0))
+            lines[transcript.key] = (number, placed.line)
+            if not earlier:
+                self.outcomes.append(transcript.outcome)
+                self._places.append(placed.place)
+                continue
+            if self.outcomes[number].end_reason in COMPLETE and not _same(transcript, self[number]):
+                raise MalformedFile(
+                    f"{path}, lines {earlier} and {placed.line}: two conversations of scenario "
+                    f"{transcript.scenario.id!r} with seed {transcript.seed}. Two runs were mixed; remove one of them."
+                )
+            self.outcomes[number], self._places[number] = transcript.outcome, placed.place
+
+    def select(self, numbers: Iterable[int]) -> StoredTranscripts:
+        """Those at these places in the order, from 0, as they are named."""
+        chosen = copy(self)
+        numbers = list(numbers)
+        chosen.outcomes = [self.outcomes[number] for number in numbers]
+        chosen._places = [self._places[number] for number in numbers]
+        return chosen
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, number: int) -> Transcript: ...
+    @overload
+    def __getitem__(self, number: slice) -> StoredTranscripts: ...
+    def __getitem__(self, number: int | slice) -> Transcript | StoredTranscripts:
+        if isinstance(number, slice):
+            return self.select(range(*number.indices(len(self))))
+        return next(iter(self.select([range(len(self))[number]])))
+
+    def __iter__(self) -> Iterator[Transcript]:
+        for value, outcome in zip(self._file.read(self._places), self.outcomes, strict=True):
+            transcript = _as_transcript(value, str(self.path))
+            if transcript.key != outcome.key:
+                raise MalformedFile(f"{self.path} was written anew while it was read. Run the same command again.")
+            yield transcript
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence) or len(self) != len(other):
+            return False
+        return all(mine == theirs for mine, theirs in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"StoredTranscripts({str(self.path)!r}: {len(self)} conversations)"
+
+
+def _as_transcript(value: Any, where: str) -> Transcript:
+    try:
+        return Transcript.from_json(value)
+    except ConfigurationError as error:
+        raise MalformedFile(f"{where}: not a transcript ({error}).") from error
+
+
+def outcomes(transcripts: Iterable[Transcript]) -> list[Outcome]:
+    """What became of conversations, in order; of those in a file nothing is read again."""
+    if isinstance(transcripts, StoredTranscripts):
+        return transcripts.outcomes
+    return [transcript.outcome for transcript in transcripts]
+
+
+def read_transcripts(path: str | Path) -> Iterator[Transcript]:
+    """Yield the transcripts of a JSONL file in order, each conversation once, as `StoredTranscripts` says.
+
+    The whole file is checked before the first one comes.
 
     Raises:
         MalformedFile: a complete line cannot be read, or two lines hold different conversations of one scenario and
             seed; the message names the lines.
     """
-    lines: dict[tuple[str, int], tuple[int, Transcript]] = {}
-    for number, value in read_jsonl(path, torn="skip"):
-        try:
-            transcript = Transcript.from_json(value)
-        except ConfigurationError as error:
-            raise MalformedFile(f"{path}, line {number}: not a transcript ({error}).") from error
-        earlier = lines.get(transcript.key)
-        if earlier is not None and earlier[1].end_reason in COMPLETE and not _same(transcript, earlier[1]):
-            raise MalformedFile(
-                f"{path}, lines {earlier[0]} and {number}: two conversations of scenario "
-                f"{transcript.scenario.id!r} with seed {transcript.seed}. Two runs were mixed; remove one of them."
-            )
-        lines[transcript.key] = (number, transcript)
-    for _, transcript in lines.values():
-        yield transcript
+    yield from StoredTranscripts(path)
 
 
 def transcript_files(source: str | Path) -> list[Path]:
@@ -283,7 +401,7 @@ class TranscriptWriter:
                     cut_torn_line(self.path)
                 except OSError as error:
                     raise TranscriptError(f"Cannot write transcripts to {self.path}: {error.strerror}.") from error
-                self.written = {transcript.key for transcript in read_transcripts(self.path)}
+                self.written = {outcome.key for outcome in StoredTranscripts(self.path).outcomes}
             self._closing = stack.pop_all()
 
     def append(self, transcript: Transcript) -> None:

@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+import gc
 import json
+import os
+import threading
+import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +14,7 @@ from hypothesis import strategies as st
 
 from simgym.conversation import INTENT_PREFIX, Conversation, Message, Scenario, read_scenarios
 from simgym.errors import ConfigurationError, MalformedFile
-from simgym.transcripts import ModelCall, Transcript, TranscriptWriter, read_transcripts
+from simgym.transcripts import ModelCall, StoredTranscripts, Transcript, TranscriptWriter, outcomes, read_transcripts
 
 texts = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=30)
 
@@ -108,3 +113,49 @@ def test_a_transcript_of_an_earlier_version_is_read_and_written_back_as_it_was()
     (transcript,) = read_transcripts(path)
     assert (transcript.reward, transcript.components) == (0.5, (0.25, 0.75))
     assert transcript.to_json() == json.loads(path.read_text())
+
+
+def test_of_stored_conversations_only_what_became_of_them_stays_in_memory(tmp_path):
+    path = tmp_path / "t.jsonl"
+    line = json.dumps(made("x" * 10_000).to_json())
+    path.write_text("".join(line.replace('"seed": 1,', f'"seed": {seed},', 1) + "\n" for seed in range(300)))
+    list(StoredTranscripts(path))  # what is kept from the first call on, such as the types of fields, is no growth
+    tracemalloc.start()
+    stored = StoredTranscripts(path)
+    seeds = [transcript.seed for transcript in stored]
+    gc.collect()
+    left, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert seeds == [outcome.seed for outcome in stored.outcomes] == list(range(300))
+    assert left < 300 * 300
+    assert peak < 2**20 < path.stat().st_size
+
+
+def test_stored_conversations_are_a_sequence_of_the_transcripts_in_the_file(tmp_path):
+    path = tmp_path / "t.jsonl"
+    expected = [made(f"said {seed} \u2028", seed, reward=None if seed == 3 else seed / 10) for seed in range(5)]
+    with TranscriptWriter(path) as writer:
+        for transcript in [replace(expected[2], end_reason="assistant_fault"), *expected]:
+            writer.append(transcript)
+    path.write_bytes("\ufeff".encode() + path.read_bytes() + b'{"torn')
+    stored = StoredTranscripts(path)
+    assert [outcome.seed for outcome in stored.outcomes] == [2, 0, 1, 3, 4]
+    ordered = stored.select([1, 2, 0, 3, 4])
+    assert ordered == expected
+    assert (ordered[-1], list(ordered[1:3])) == (expected[4], expected[1:3])
+    assert list(outcomes(ordered)) == list(outcomes(expected))
+    with pytest.raises(IndexError):
+        stored[5]
+    path.write_bytes(path.read_bytes().replace(b'"seed": 4', b'"seed": 5'))
+    with pytest.raises(MalformedFile, match="written anew"):
+        list(stored)
+
+
+def test_transcripts_are_read_from_a_pipe(tmp_path):
+    with TranscriptWriter(tmp_path / "t.jsonl") as writer:
+        writer.append(made())
+    os.mkfifo(tmp_path / "pipe")
+    copying = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes((tmp_path / "t.jsonl").read_bytes()))
+    copying.start()
+    assert list(read_transcripts(tmp_path / "pipe")) == [made()]
+    copying.join()

@@ -14,6 +14,7 @@ from simgym.evaluation.config import ExperimentConfig
 if TYPE_CHECKING:
     from simgym.evaluation.experiment import Experiment
     from simgym.experiment import Results
+    from simgym.transcripts import Transcript
 
 
 @with_experiment
@@ -68,6 +69,17 @@ def _dry_run(experiment: Experiment, pilot: int) -> None:
         complain("No conversation has been completed to estimate tokens and time from. Add --pilot 2.")
 
 
+def _example(results: Results) -> Transcript:
+    """The first conversation that counts, or the first."""
+    from simgym.transcripts import outcomes
+
+    for of_cell in results.transcripts.values():
+        for number, outcome in enumerate(outcomes(of_cell)):
+            if outcome.counts:
+                return of_cell[number]
+    return next(iter(results.transcripts.values()))[0]
+
+
 def _show(results: Results, show_conversation: bool) -> None:
     from simgym.cli.rollout import format_exclusions
     from simgym.cli.view import transcript_view
@@ -93,10 +105,8 @@ def _show(results: Results, show_conversation: bool) -> None:
         console.print(differences_table(results.matrix.comparisons))
     console.print(shown("\n".join(["Excluded:", *excluded]) if excluded else "Excluded: none"))
     if show_conversation:
-        everything = [transcript for cell in results.transcripts.values() for transcript in cell]
-        counted = [transcript for transcript in everything if transcript.counts]
         console.print(shown("\nOne of the conversations:", "bold"))
-        console.print(transcript_view((counted or everything)[0]))
+        console.print(transcript_view(_example(results)))
     console.print()
     for name in (RESULTS_NAME, REPORT_NAME, "transcripts"):
         console.print(shown(str(results.folder / name)), soft_wrap=True)

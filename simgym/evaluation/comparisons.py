@@ -18,6 +18,7 @@ from simgym.notebooks import table_html
 from simgym.seeding import derive_seed
 from simgym.statistics.intervals import Estimate, format_interval, format_p
 from simgym.statistics.paired_matrix import Floats, MatrixLayout, compare_matrix, finite
+from simgym.transcripts import outcomes
 from simgym.typed_json import FORMERLY
 
 PAIRED = "comparisons"
@@ -159,8 +160,8 @@ def rewards_of(matrix: Matrix, rows: Sequence[str], columns: Sequence[str]) -> F
 
     def of(cell: tuple[str, str]) -> list[float]:
         return [
-            100 * transcript.reward if transcript.counts and transcript.reward is not None else np.nan
-            for transcript in matrix.transcripts[cell]
+            100 * outcome.reward if outcome.counts and outcome.reward is not None else np.nan
+            for outcome in outcomes(matrix.transcripts[cell])
         ]
 
     return np.array([[of((row, column)) for column in columns] for row in rows])
@@ -168,4 +169,4 @@ def rewards_of(matrix: Matrix, rows: Sequence[str], columns: Sequence[str]) -> F
 
 def scenario_ids(matrix: Matrix) -> list[str]:
     """Ids of the scenarios of the C conversations of every cell."""
-    return [transcript.scenario.id for transcript in next(iter(matrix.transcripts.values()))]
+    return [outcome.scenario_id for outcome in outcomes(next(iter(matrix.transcripts.values())))]

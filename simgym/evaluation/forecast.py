@@ -7,8 +7,8 @@ what the assistant and the simulator can write at most is known all the same.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from simgym.evaluation.matrix import MatrixRun
 from simgym.rollout.budget import Price, cost_of
@@ -43,23 +43,23 @@ class Forecast:
 
 def forecast(run: MatrixRun, prices: Mapping[str, Price] | None = None) -> Forecast:
     """Look at what a run has held, and say what the rest will take."""
-    completed = run.completed()
-    everything = [transcript for of_cell in completed.values() for transcript in of_cell]
+    spent = {cell: _Spent.of(of_cell) for cell, of_cell in run.completed().items()}
+    by_column: dict[str, _Spent] = {}
+    everything = _Spent()
+    for (_, column), of_cell in spent.items():
+        by_column.setdefault(column, _Spent()).add(of_cell)
+        everything.add(of_cell)
     tokens: dict[str, dict[str, float]] = {}
     seconds = 0.0
     most: int | None = 0
-    for (row, column), of_cell in completed.items():
-        missing = len(run.scenarios) - len(of_cell)
-        alike = (
-            of_cell
-            or [transcript for (_, other), of_other in completed.items() if other == column for transcript in of_other]
-            or everything
-        )
-        for role, numbers in _mean_tokens(alike).items():
+    for (row, column), of_cell in spent.items():
+        missing = len(run.scenarios) - of_cell.conversations
+        alike = next((sums for sums in (of_cell, by_column[column]) if sums.conversations), everything)
+        for role, numbers in alike.tokens.items():
             total = tokens.setdefault(role, {"prompt": 0.0, "completion": 0.0})
-            for kind, mean in numbers.items():
-                total[kind] += missing * mean
-        seconds += missing * _mean_seconds(alike)
+            for kind, number in numbers.items():
+                total[kind] += missing * number / alike.conversations
+        seconds += missing * alike.seconds / max(1, alike.conversations)
         limits = [
             fingerprint.get("max_new_tokens")
             for fingerprint in (run.plan.assistants[row], run.plan.simulators[column])
@@ -68,24 +68,39 @@ def forecast(run: MatrixRun, prices: Mapping[str, Price] | None = None) -> Forec
         known = [limit for limit in limits if isinstance(limit, int)]
         most = None if most is None or len(known) < len(limits) else most + missing * run.plan.max_turns * sum(known)
     return Forecast(
-        planned=len(completed) * len(run.scenarios),
-        done=len(everything),
-        tokens=tokens if everything else None,
-        seconds=seconds if everything else None,
-        cost=cost_of(tokens, prices) if everything and prices else None,
+        planned=len(spent) * len(run.scenarios),
+        done=everything.conversations,
+        tokens=tokens if everything.conversations else None,
+        seconds=seconds if everything.conversations else None,
+        cost=cost_of(tokens, prices) if everything.conversations and prices else None,
         most_written=most,
     )
 
 
-def _mean_tokens(transcripts: Sequence[Transcript]) -> dict[str, dict[str, float]]:
-    means: dict[str, dict[str, float]] = {}
-    for transcript in transcripts:
-        for role, numbers in transcript.tokens().items():
-            mean = means.setdefault(role, {"prompt": 0.0, "completion": 0.0})
+@dataclass(slots=True)
+class _Spent:
+    """What conversations have taken, added up."""
+
+    conversations: int = 0
+    """How many."""
+    seconds: float = 0.0
+    """Wall time of all roles, s."""
+    tokens: dict[str, dict[str, int]] = field(default_factory=dict)
+    """By role, `prompt` and `completion`."""
+
+    @classmethod
+    def of(cls, transcripts: Iterable[Transcript]) -> _Spent:
+        """Those of a cell."""
+        spent = cls()
+        for transcript in transcripts:
+            spent.add(cls(1, sum(transcript.role_seconds.values()), transcript.tokens()))
+        return spent
+
+    def add(self, other: _Spent) -> None:
+        """Count others in."""
+        self.conversations += other.conversations
+        self.seconds += other.seconds
+        for role, numbers in other.tokens.items():
+            total = self.tokens.setdefault(role, {"prompt": 0, "completion": 0})
             for kind, number in numbers.items():
-                mean[kind] += number / len(transcripts)
-    return means
-
-
-def _mean_seconds(transcripts: Sequence[Transcript]) -> float:
-    return sum(sum(transcript.role_seconds.values()) for transcript in transcripts) / max(1, len(transcripts))
+                total[kind] += number

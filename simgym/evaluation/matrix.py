@@ -32,7 +32,7 @@ from simgym.rollout.readiness import check_all_ready
 from simgym.rollout.settings import DEFAULTS, Job, RunSettings
 from simgym.seeding import derive_seed
 from simgym.statistics.intervals import Estimate, bootstrap_mean
-from simgym.transcripts import Transcript, read_transcripts
+from simgym.transcripts import StoredTranscripts, Transcript, outcomes
 
 Progress = Callable[[str, str, Transcript], None] | Literal[False]
 """Called with assistant, environment id and transcript of each completed conversation; False: nothing is shown."""
@@ -79,7 +79,7 @@ class Matrix:
     cells: tuple[Cell, ...]
     """Row by row."""
     transcripts: Mapping[tuple[str, str], Sequence[Transcript]]
-    """Conversations by (assistant, environment id), in the order of the scenarios."""
+    """Conversations by (assistant, environment id), in the order of the scenarios; of a run, read from its files."""
     fingerprints: Mapping[str, Any]
     """Of each assistant and each simulator by name, and of the judge."""
     plan_hash: str = ""
@@ -88,45 +88,74 @@ class Matrix:
 
 def summarise_cell(assistant: str, simulator: str, transcripts: Sequence[Transcript], *, path: str, seed: int) -> Cell:
     """Statistics of one cell; the interval's random numbers depend on `seed` and the cell's names."""
-    counted = [transcript for transcript in transcripts if transcript.counts]
-    tokens: dict[str, dict[str, int]] = {}
+    spent, counted = _Spent(), _Said()
     for transcript in transcripts:
-        for role, numbers in transcript.tokens().items():
-            total = tokens.setdefault(role, {"prompt": 0, "completion": 0})
-            for kind, number in numbers.items():
-                total[kind] += number
-    said = {role: [transcript.conversation.said_by(role) for transcript in counted] for role in ("assistant", "user")}
-    turns = [len(texts) for texts in said["assistant"]]
-    lengths = {role: [len(text) for turns_of in texts for text in turns_of] for role, texts in said.items()}
-    calls = [call for transcript in transcripts for call in transcript.calls]
-    seconds: Counter[str] = Counter()
-    for transcript in transcripts:
-        seconds.update(transcript.role_seconds)
+        spent.add(transcript)
+        if transcript.counts:
+            counted.add(transcript)
+    endings = outcomes(transcripts)
     return Cell(
         assistant=assistant,
         simulator=simulator,
         estimate=bootstrap_mean(
-            [100 * transcript.reward for transcript in counted if transcript.reward is not None],
+            [100 * outcome.reward for outcome in endings if outcome.counts and outcome.reward is not None],
             seed=derive_seed(seed, "interval", assistant, simulator),
         ),
-        conversations=len(transcripts),
-        counted=len(counted),
+        conversations=len(endings),
+        counted=counted.conversations,
         excluded=count_exclusions(transcripts),
-        tokens=tokens,
-        mean_assistant_turns=sum(turns) / len(turns) if turns else None,
+        tokens=spent.tokens,
+        mean_assistant_turns=counted.turns["assistant"] / counted.conversations if counted.conversations else None,
         transcripts=path,
-        end_reasons=dict(sorted(Counter(ended.end_reason for ended in transcripts).items())),
-        characters={role: sum(counts) / len(counts) for role, counts in lengths.items() if counts},
-        first_faults=dict(Counter(call.role for call in calls if call.fault is not None)),
-        calls=dict(Counter(call.role for call in calls)),
-        role_seconds={role: round(spent, 2) for role, spent in seconds.items()},
+        end_reasons=dict(sorted(Counter(outcome.end_reason for outcome in endings).items())),
+        characters={role: counted.characters[role] / turns for role, turns in counted.turns.items() if turns},
+        first_faults=dict(spent.faults),
+        calls=dict(spent.calls),
+        role_seconds={role: round(seconds, 2) for role, seconds in spent.seconds.items()},
     )
+
+
+class _Spent:
+    """What conversations have taken, added up."""
+
+    def __init__(self) -> None:
+        self.tokens: dict[str, dict[str, int]] = {}
+        self.calls: Counter[str] = Counter()
+        self.faults: Counter[str] = Counter()
+        self.seconds: Counter[str] = Counter()
+
+    def add(self, transcript: Transcript) -> None:
+        """Count a conversation."""
+        for role, numbers in transcript.tokens().items():
+            total = self.tokens.setdefault(role, {"prompt": 0, "completion": 0})
+            for kind, number in numbers.items():
+                total[kind] += number
+        self.calls.update(call.role for call in transcript.calls)
+        self.faults.update(call.role for call in transcript.calls if call.fault is not None)
+        self.seconds.update(transcript.role_seconds)
+
+
+class _Said:
+    """Lengths of conversations, added up."""
+
+    def __init__(self) -> None:
+        self.conversations = 0
+        self.turns = {"assistant": 0, "user": 0}
+        self.characters = {"assistant": 0, "user": 0}
+
+    def add(self, transcript: Transcript) -> None:
+        """Count a conversation."""
+        self.conversations += 1
+        for role in ("assistant", "user"):
+            texts = transcript.conversation.said_by(role)
+            self.turns[role] += len(texts)
+            self.characters[role] += sum(map(len, texts))
 
 
 class CellCollector(Protocol):
     """Holds the conversations of all cells: `collect_jobs`, or `ray_collect_jobs` with its cluster filled in."""
 
-    def __call__(self, jobs: Sequence[Job], settings: RunSettings) -> list[list[Transcript]]:
+    def __call__(self, jobs: Sequence[Job], settings: RunSettings) -> list[Sequence[Transcript]]:
         """Transcripts of each job, in order."""
         ...
 
@@ -197,23 +226,23 @@ class MatrixRun:
             answer_last_words=first.answer_last_words,
         )
 
-    def stored(self) -> dict[tuple[str, str], list[Transcript]]:
-        """Planned conversations that are in the files, those that an outage ended included."""
+    def stored(self, *, outages: bool = True) -> dict[tuple[str, str], Sequence[Transcript]]:
+        """Planned conversations that are in the files; with `outages`, those that an outage ended included."""
         keys = {(scenario.id, chosen) for scenario, chosen in plan_conversations(self.scenarios, None, self.seed)}
-        paths = {cell: self.folder / path for cell, path in self.paths.items()}
-        return {
-            cell: [transcript for transcript in read_transcripts(path) if transcript.key in keys]
-            if path.is_file()
-            else []
-            for cell, path in paths.items()
-        }
+        cells: dict[tuple[str, str], Sequence[Transcript]] = dict.fromkeys(self.paths, ())
+        for cell, path in self.paths.items():
+            if (self.folder / path).is_file():
+                of_cell = StoredTranscripts(self.folder / path)
+                cells[cell] = of_cell.select(
+                    number
+                    for number, outcome in enumerate(of_cell.outcomes)
+                    if outcome.key in keys and (outages or not is_done_again(outcome))
+                )
+        return cells
 
-    def completed(self) -> dict[tuple[str, str], list[Transcript]]:
+    def completed(self) -> dict[tuple[str, str], Sequence[Transcript]]:
         """Planned conversations that are finished; those that an outage ended will be run again."""
-        return {
-            cell: [transcript for transcript in transcripts if not is_done_again(transcript)]
-            for cell, transcripts in self.stored().items()
-        }
+        return self.stored(outages=False)
 
     def check_ready(self) -> None:
         """Load or ask the models of every row, column and judge that still has conversations to come.

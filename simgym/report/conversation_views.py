@@ -14,7 +14,7 @@ from pathlib import Path
 from simgym.report.page import page_templates, write_page
 from simgym.report.results import MatrixResults, short_name
 from simgym.report.turns import ENDINGS, cut_turns, format_cut
-from simgym.transcripts import Transcript
+from simgym.transcripts import Outcome, Transcript, outcomes
 
 _PER_PAGE = 25
 """Scenarios on a page of conversations."""
@@ -124,14 +124,16 @@ def choose_pairs(results: MatrixResults, transcripts: TranscriptsByCell) -> list
             assistant=assistant,
             simulator=simulator,
             chosen_as=choice.reason,
-            difference=_difference(choice.first, choice.second),
-            first=lay_out(choice.first),
-            second=lay_out(choice.second),
+            difference=choice.difference,
+            first=lay_out(transcripts[reference, simulator][choice.number]),
+            second=lay_out(transcripts[assistant, simulator][choice.number]),
             classes=f"who-{row} with-{column} kind-{choice.kind}",
         )
         for row, assistant in enumerate(others)
         for column, simulator in enumerate(results.simulators)
-        for choice in _choices(transcripts.get((reference, simulator), ()), transcripts.get((assistant, simulator), ()))
+        for choice in _choices(
+            outcomes(transcripts.get((reference, simulator), ())), outcomes(transcripts.get((assistant, simulator), ()))
+        )
     ]
 
 
@@ -180,7 +182,10 @@ def write_conversation_pages(
             report=report.name,
             before=plans[number - 1].name if number else None,
             after=plans[number + 1].name if number + 1 < len(plans) else None,
-            scenarios=[[(name, lay_out(transcript)) for name, transcript in group] for group in plan.scenarios],
+            scenarios=[
+                [(name, lay_out(transcripts[name, plan.simulator][number])) for name, number in group]
+                for group in plan.scenarios
+            ],
             endings=ENDINGS,
         )
         write_page(folder / plan.name, text)
@@ -195,22 +200,24 @@ class _PagePlan:
     """Of the file."""
     title: str
     """Heading."""
-    scenarios: list[list[tuple[str, Transcript]]]
-    """For each scenario the assistants and their conversations."""
+    simulator: str
+    """Environment id."""
+    scenarios: list[list[tuple[str, int]]]
+    """For each scenario the assistants, and the places of their conversations in the cells."""
 
 
 def _plan_pages(results: MatrixResults, transcripts: TranscriptsByCell) -> list[_PagePlan]:
     plans = []
     for column, simulator in enumerate(results.simulators, 1):
-        by_key: dict[tuple[str, int], list[tuple[str, Transcript]]] = {}
+        by_key: dict[tuple[str, int], list[tuple[str, int]]] = {}
         for assistant in results.assistants:
-            for transcript in transcripts.get((assistant, simulator), ()):
-                by_key.setdefault(transcript.key, []).append((assistant, transcript))
+            for number, outcome in enumerate(outcomes(transcripts.get((assistant, simulator), ()))):
+                by_key.setdefault(outcome.key, []).append((assistant, number))
         groups = list(by_key.values())
         for page, start in enumerate(range(0, len(groups), _PER_PAGE), 1):
             scenarios = groups[start : start + _PER_PAGE]
             title = f"{short_name(simulator)}, scenarios {start + 1} to {start + len(scenarios)}"
-            plans.append(_PagePlan(f"{column:02}-{page:04}.html", title, scenarios))
+            plans.append(_PagePlan(f"{column:02}-{page:04}.html", title, simulator, scenarios))
     return plans
 
 
@@ -222,34 +229,45 @@ class _Choice:
     """Why, in words."""
     kind: int
     """Index of the filter's choice."""
-    first: Transcript
-    """The reference's conversation."""
-    second: Transcript
-    """The other assistant's."""
+    number: int
+    """Place of both conversations in their cells."""
+    difference: float | None
+    """Reward x 100 of the other assistant minus that of the reference; None if one of them does not count."""
 
 
-def _choices(references: Sequence[Transcript], others: Sequence[Transcript]) -> list[_Choice]:
-    pairs = [(first, second) for first, second in zip(references, others, strict=False) if first.key == second.key]
-    counted = [(difference, pair) for pair in pairs if (difference := _difference(*pair)) is not None]
-    counted.sort(key=lambda entry: entry[0])
+def _choices(references: Sequence[Outcome], others: Sequence[Outcome]) -> list[_Choice]:
+    differences = {
+        number: _difference(first, second)
+        for number, (first, second) in enumerate(zip(references, others, strict=False))
+        if first.key == second.key
+    }
+    counted = sorted(
+        ((difference, number) for number, difference in differences.items() if difference is not None),
+        key=lambda entry: entry[0],
+    )
     choices = []
     if counted:
         middle = statistics.median_low([difference for difference, _ in counted])
         gain, loss = counted[-1], counted[0]
         median = next(entry for entry in counted if entry[0] == middle)
         if gain[0] > 0:
-            choices.append(_Choice(reason="the largest gain", kind=0, first=gain[1][0], second=gain[1][1]))
+            choices.append(_choice("the largest gain", 0, gain))
         if loss[0] < 0:
-            choices.append(_Choice(reason="the largest loss", kind=1, first=loss[1][0], second=loss[1][1]))
-        choices.append(_Choice(reason="the median difference", kind=2, first=median[1][0], second=median[1][1]))
-    for first, second in pairs:
-        if not (first.counts and second.counts):
-            choices.append(_Choice(reason="does not count", kind=3, first=first, second=second))
+            choices.append(_choice("the largest loss", 1, loss))
+        choices.append(_choice("the median difference", 2, median))
+    for number, difference in differences.items():
+        if difference is None:
+            choices.append(_choice("does not count", 3, (None, number)))
             break
     return choices
 
 
-def _difference(first: Transcript, second: Transcript) -> float | None:
+def _choice(reason: str, kind: int, entry: tuple[float | None, int]) -> _Choice:
+    difference, number = entry
+    return _Choice(reason=reason, kind=kind, number=number, difference=difference)
+
+
+def _difference(first: Outcome, second: Outcome) -> float | None:
     if not (first.counts and second.counts) or first.reward is None or second.reward is None:
         return None
     return 100 * (second.reward - first.reward)

@@ -18,7 +18,7 @@ from simgym.evaluation.agreement import PeopleAgreement, PeopleRating, Reward, c
 from simgym.statistics import clustered_bootstrap_mean
 from simgym.statistics.intervals import Estimate
 from simgym.study.records import Rating, Vote, distinct, ratings_of, read_records, votes_of
-from simgym.transcripts import Transcript
+from simgym.transcripts import Transcript, outcomes
 
 _LOWEST, _HIGHEST = 1, 10
 """Of a study's ratings."""
@@ -132,11 +132,11 @@ def check_shared(ratings: Sequence[PeopleRating], assistants: Sequence[str]) -> 
 def rewards_of(transcripts: Mapping[tuple[str, str], Sequence[Transcript]], simulator: str) -> list[Reward]:
     """Rewards x 100 of the conversations with one simulator that count."""
     return [
-        Reward(assistant, 100 * transcript.reward, transcript.scenario.id)
+        Reward(assistant, 100 * outcome.reward, outcome.scenario_id)
         for (assistant, column), talks in transcripts.items()
         if column == simulator
-        for transcript in talks
-        if transcript.counts and transcript.reward is not None
+        for outcome in outcomes(talks)
+        if outcome.counts and outcome.reward is not None
     ]
 
 

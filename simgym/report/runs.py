@@ -18,7 +18,7 @@ from simgym.evaluation.matrix import Cell, Matrix
 from simgym.evaluation.plan import read_plan, short_hash
 from simgym.jsonl import read_json
 from simgym.report.results import MatrixResults
-from simgym.transcripts import Transcript, read_transcripts
+from simgym.transcripts import StoredTranscripts, Transcript
 
 RESULTS_NAME = "results.json"
 """In the folder of a matrix run."""
@@ -33,7 +33,7 @@ class StoredRun:
     results: MatrixResults
     """Its numbers."""
     transcripts: Mapping[tuple[str, str], Sequence[Transcript]]
-    """Its conversations by (assistant, simulator)."""
+    """Its conversations by (assistant, simulator), read from its files when they are asked for."""
 
 
 def read_runs(folders: Sequence[str | Path]) -> tuple[list[StoredRun], list[Curve]]:
@@ -161,14 +161,16 @@ def _read_matrix(folder: Path) -> StoredRun:
     plan = read_plan(folder)
     # a run may have grown behind these numbers, or been cut to its first scenarios
     wanted = None if plan is None else set(list(plan.scenarios)[: results.scenarios_n])
-    transcripts = {}
+    transcripts: dict[tuple[str, str], StoredTranscripts] = {}
     for cell in results.cells:
         file = (folder / cell.transcripts).resolve()
         if folder.resolve() not in file.parents:
             raise MalformedFile(f"{path} names a file outside its folder: {cell.transcripts}.")
-        of_cell = [
-            transcript for transcript in read_transcripts(file) if wanted is None or transcript.scenario.id in wanted
-        ]
+        of_cell = StoredTranscripts(file)
+        if wanted is not None:
+            of_cell = of_cell.select(
+                number for number, outcome in enumerate(of_cell.outcomes) if outcome.scenario_id in wanted
+            )
         if len(of_cell) != cell.conversations:
             raise MalformedFile(
                 f"{file} holds {len(of_cell)} conversations of the run, {path} counts {cell.conversations}. Run the "
@@ -178,15 +180,15 @@ def _read_matrix(folder: Path) -> StoredRun:
     return StoredRun(folder.name, results, _in_one_order(transcripts))
 
 
-def _in_one_order(
-    transcripts: Mapping[tuple[str, str], Sequence[Transcript]],
-) -> dict[tuple[str, str], list[Transcript]]:
+def _in_one_order(transcripts: Mapping[tuple[str, str], StoredTranscripts]) -> dict[tuple[str, str], StoredTranscripts]:
     """Files hold conversations as they ended; cells are compared by scenario and seed."""
-    order = {transcript.key: at for at, transcript in enumerate(next(iter(transcripts.values()), ()))}
-    return {
-        cell: sorted(conversations, key=lambda transcript: order.get(transcript.key, len(order)))
-        for cell, conversations in transcripts.items()
-    }
+    order: dict[tuple[str, int], int] = {}
+    ordered = {}
+    for cell, of_cell in transcripts.items():
+        order = order or {outcome.key: at for at, outcome in enumerate(of_cell.outcomes)}
+        places = [order.get(outcome.key, len(order)) for outcome in of_cell.outcomes]
+        ordered[cell] = of_cell.select(sorted(range(len(places)), key=places.__getitem__))
+    return ordered
 
 
 def _differences(first: StoredRun, other: StoredRun) -> list[str]:

@@ -23,12 +23,13 @@ from typing import Literal
 
 from simgym.assistants.base import Assistant
 from simgym.conversation import Scenario
+from simgym.output_files import is_special
 from simgym.rollout._conversing import Batches, at_their_own_pace
 from simgym.rollout.budget import Budget
 from simgym.rollout.collection import Collection
 from simgym.rollout.progress import notebook_bar, showing
 from simgym.rollout.settings import DEFAULTS, Job, RunSettings
-from simgym.transcripts import Transcript
+from simgym.transcripts import StoredTranscripts, Transcript
 
 
 def collect(
@@ -80,18 +81,30 @@ def collect(
     )
     with showing(bar, job.conversations):
         (transcripts,) = collect_jobs([job], settings)
-    return transcripts
+    return list(transcripts)
 
 
-def collect_jobs(jobs: Sequence[Job], settings: RunSettings = DEFAULTS) -> list[list[Transcript]]:
+def collect_jobs(jobs: Sequence[Job], settings: RunSettings = DEFAULTS) -> list[Sequence[Transcript]]:
     """`collect` for several jobs. `ray_collect_jobs` does the same on a cluster.
 
     One job is done after the other; asynchronous ones share `batch_size`, whichever job the conversations belong to.
-    `progress` of the jobs is called by one thread at a time.
+    `progress` of the jobs is called by one thread at a time. Of several jobs, what one has given is read from its file
+    whenever it is asked for, so that the conversations of running jobs alone have to fit in memory.
     """
     if settings.asynchronous:
         return _collect_together(jobs, settings)
-    return [_collect_in_step(job, settings) for job in jobs]
+    if len(jobs) == 1:
+        return [_collect_in_step(jobs[0], settings)]
+    return [as_stored(job, _collect_in_step(job, settings)) for job in jobs]
+
+
+def as_stored(job: Job, transcripts: Sequence[Transcript]) -> Sequence[Transcript]:
+    """The transcripts of a finished job, in their order, to be read from its file if it has one."""
+    if job.path is None or is_special(job.path):
+        return transcripts
+    stored = StoredTranscripts(job.path)
+    numbers = {outcome.key: number for number, outcome in enumerate(stored.outcomes)}
+    return stored.select(numbers[transcript.key] for transcript in transcripts)
 
 
 def _collect_in_step(job: Job, settings: RunSettings) -> list[Transcript]:
@@ -102,7 +115,7 @@ def _collect_in_step(job: Job, settings: RunSettings) -> list[Transcript]:
         return collection.transcripts()
 
 
-def _collect_together(jobs: Sequence[Job], settings: RunSettings) -> list[list[Transcript]]:
+def _collect_together(jobs: Sequence[Job], settings: RunSettings) -> list[Sequence[Transcript]]:
     stopping, opened = threading.Event(), _OpenJobs(jobs, settings)
 
     def tasks() -> Iterator[Callable[[], None]]:
@@ -124,7 +137,7 @@ class _OpenJobs:
     behind its last one, for a large matrix has more files than a process may have open."""
 
     def __init__(self, jobs: Sequence[Job], settings: RunSettings) -> None:
-        self.transcripts: list[list[Transcript]] = [[] for _ in jobs]
+        self.transcripts: list[Sequence[Transcript]] = [[] for _ in jobs]
         self._jobs = jobs
         self._settings = settings
         self._open: dict[int, Collection] = {}
@@ -169,7 +182,9 @@ class _OpenJobs:
             collection = self._open.pop(number)
         collection.__exit__(None, None, None)
         if not collection.missing:  # else the run is being stopped
-            self.transcripts[number] = collection.transcripts()
+            transcripts = collection.transcripts()
+            several = len(self._jobs) > 1
+            self.transcripts[number] = as_stored(self._jobs[number], transcripts) if several else transcripts
 
     def _tell(self, progress: Callable[[Transcript], None], transcript: Transcript) -> None:
         with self._telling:

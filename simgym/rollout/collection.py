@@ -24,7 +24,7 @@ from simgym.fingerprints import describe_difference
 from simgym.rollout.settings import Job, RunSettings
 from simgym.seeding import derive_seed
 from simgym.simulation import Simulation
-from simgym.transcripts import Transcript, TranscriptWriter, read_transcripts
+from simgym.transcripts import Outcome, StoredTranscripts, Transcript, TranscriptWriter, outcomes, read_transcripts
 
 logger = logging.getLogger(__name__)
 
@@ -213,7 +213,7 @@ def _named(assistant: object) -> str:
     return f"the class {assistant.__name__}" if isinstance(assistant, type) else f"a {type(assistant).__name__}"
 
 
-def is_done_again(transcript: Transcript, retried_faults: frozenset[str] = frozenset()) -> bool:
+def is_done_again(transcript: Transcript | Outcome, retried_faults: frozenset[str] = frozenset()) -> bool:
     """Whether a stored conversation is run again: one that an outage ended always, one of another fault if asked to."""
     if transcript.fault is None or transcript.counts:
         return False
@@ -226,9 +226,9 @@ def is_complete(job: Job, settings: RunSettings) -> bool:
         return False
     scenarios = list(simulation_of(job.env).scenarios.values())
     done = {
-        transcript.key
-        for transcript in read_transcripts(job.path)
-        if not is_done_again(transcript, settings.retried_faults)
+        outcome.key
+        for outcome in StoredTranscripts(job.path).outcomes
+        if not is_done_again(outcome, settings.retried_faults)
     }
     return all((scenario.id, chosen) in done for scenario, chosen in plan_conversations(scenarios, job.n, job.seed))
 
@@ -250,8 +250,6 @@ def conversation_seed(seed: int, scenario_id: str, around: int) -> int:
 def count_exclusions(transcripts: Sequence[Transcript]) -> dict[str, int]:
     """Conversations that do not enter means, by end reason and kind of fault."""
     reasons = Counter(
-        f"{transcript.end_reason}: {fault_label(transcript.fault)}"
-        for transcript in transcripts
-        if not transcript.counts
+        f"{outcome.end_reason}: {fault_label(outcome.fault)}" for outcome in outcomes(transcripts) if not outcome.counts
     )
     return dict(sorted(reasons.items()))

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from simgym.assistants.base import Assistant
 from simgym.conversation import Scenario
 from simgym.errors import BudgetReached
+from simgym.rollout._collect import as_stored
 from simgym.rollout._conversing import converse
 from simgym.rollout.collection import Collection, Conditions
 from simgym.rollout.outages import Patience
@@ -40,7 +41,7 @@ def ray_collect_jobs(
     *,
     address: str = "auto",
     resources: Mapping[str, float] | None = None,
-) -> list[list[Transcript]]:
+) -> list[Sequence[Transcript]]:
     """Run the conversations of all jobs.
 
     Args:
@@ -63,7 +64,7 @@ def ray_collect_jobs(
         collections = [stack.enter_context(Collection(job, settings)) for job in jobs]
         with _Workers(ray, collections, dict(resources or {"num_cpus": 1})) as workers:
             _run(workers, collections, settings)
-        return [collection.transcripts() for collection in collections]
+        return [as_stored(job, collection.transcripts()) for job, collection in zip(jobs, collections, strict=True)]
 
 
 def _run(workers: _Workers, collections: Sequence[Collection], settings: RunSettings) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import json
 
 import pytest
@@ -8,7 +9,8 @@ from typer.testing import CliRunner
 from simgym.cli.main import app
 from simgym.errors import ConfigurationError, MalformedFile
 from simgym.evaluation.curves import read_curve
-from simgym.report import join_runs, read_runs
+from simgym.report import join_runs, read_runs, write_report
+from simgym.transcripts import Transcript
 
 COMMON = ["--env", "UserSim-Replay-v0", "--env", "UserSim-RolePlayOpening-v0", "--model", "scripted:seed",
           "--judge", "relevance", "--judge-model", "scripted:echo", "--max-turns", "2", "--scenarios", "chitchat",
@@ -61,6 +63,23 @@ def test_conversations_that_are_not_in_the_numbers_are_left_out(matrix):
 def test_two_assistants_of_one_name_are_told_apart(matrix):
     first, other = matrix("one", "a=scripted:seed"), matrix("two", "a=scripted:echo")
     assert join_runs(read_runs([first, other])[0]).results.assistants == ("a", "a (two)")
+
+
+def test_a_report_reads_a_few_conversations_at_a_time(matrix, tmp_path, monkeypatch):
+    folder = matrix("many", "a=scripted:seed", "b=scripted:echo", words=["-n", "40"])
+    alive = []
+
+    class Watched(Transcript):
+        def __new__(cls, *args, **kwargs):
+            alive.append(sum(type(other) is Watched for other in gc.get_objects()))
+            return super().__new__(cls)
+
+    monkeypatch.setattr("simgym.transcripts.Transcript", Watched)
+    joined = join_runs(read_runs([folder])[0])
+    write_report(tmp_path / "report.html", joined.results, joined.transcripts, max_conversations=2)
+    shown = 4 * 2 + 2 * 4 * 2  # two of each cell, and of each column up to four pairs
+    assert len(alive) >= 160
+    assert max(alive) <= shown
 
 
 def test_training_runs_bring_their_curves(matrix, tmp_path):
