@@ -85,6 +85,19 @@ def test_mcnemar_and_corrections_are_statsmodels():
     assert correct_p_values([]) == []
 
 
+@pytest.mark.parametrize("method", ["holm", "fdr_bh"])
+def test_corrected_p_values_are_those_of_statsmodels_without_a_pause_for_garbage(method, monkeypatch):
+    from statsmodels.stats.multitest import multipletests
+
+    rng = np.random.default_rng(0)
+    for count in (1, 2, 7, 100):
+        p_values = np.round(rng.random(count) ** 3, 2).tolist()  # with ties
+        expected = multipletests(p_values, method=method)[1].tolist()
+        monkeypatch.setattr("gc.collect", lambda: pytest.fail("garbage was collected"))
+        assert correct_p_values(p_values, method) == expected
+        monkeypatch.undo()
+
+
 def test_bradley_terry_finds_the_strengths_that_made_the_games():
     rng = np.random.default_rng(3)
     true = {"a": 0.0, "b": 0.8, "c": -0.5}
