@@ -18,7 +18,7 @@ import hashlib
 import importlib.util
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ class ChitchatScenarios:
     scenarios: tuple[Scenario, ...]
     """In an order that does not depend on the topic (by a hash of the id)."""
     read: int
-    """Conversations in the dataset."""
+    """Conversations that were read: all of the dataset, or as many as a limit needs."""
     dropped: Mapping[str, int]
     """Conversations that gave no scenario, by the first reason that applies; `read` = kept + dropped."""
 
@@ -73,33 +73,28 @@ def chitchat_conversations(path: str | Path | None = None) -> ChitchatConversati
         MissingDependency: the package is not installed.
         MalformedFile: the file is not the dataset.
     """
-    path = Path(path) if path is not None else _installed()
-    try:
-        values = read_json(path)
-        logged = {identifier: _logged(identifier, value) for identifier, value in values.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise MalformedFile(
-            f"{path} is not the chitchat dataset: {error}. Reinstall chitchat-dataset==0.9.0."
-        ) from error
-    ordered = sorted(logged.items(), key=lambda pair: hashlib.sha256(pair[0].encode()).digest())
-    return ChitchatConversations(
-        conversations=tuple(outcome for _, outcome in ordered if isinstance(outcome, LoggedConversation)),
-        skipped={f"chitchat-{identifier}": outcome for identifier, outcome in ordered if isinstance(outcome, str)},
-        partners={
-            outcome.id: text_hash(merge_turns(values[identifier]["messages"])[1][0])
-            for identifier, outcome in ordered
-            if isinstance(outcome, LoggedConversation)
-        },
-    )
+    conversations: list[LoggedConversation] = []
+    skipped: dict[str, str] = {}
+    partners: dict[str, str] = {}
+    for entry in _entries(path):
+        if entry.logged is None:
+            skipped[entry.id] = entry.reason
+        else:
+            conversations.append(entry.logged)
+            partners[entry.id] = text_hash(entry.partner)
+    return ChitchatConversations(tuple(conversations), skipped, partners)
 
 
-def chitchat_scenarios(path: str | Path | None = None, *, split: str | None = None) -> ChitchatScenarios:
+def chitchat_scenarios(
+    path: str | Path | None = None, *, split: str | None = None, limit: int | None = None
+) -> ChitchatScenarios:
     """Make a scenario of every conversation that can serve as one.
 
     Args:
         path: As for `chitchat_conversations`.
         split: `train`, `validation` or `test` (by user, see `chitchat_splits`); None: all. What belongs to another
             split is counted among the dropped.
+        limit: Stop when there are so many; what comes behind is neither read nor counted. None: never.
 
     Raises:
         ConfigurationError: there is no such split.
@@ -107,18 +102,23 @@ def chitchat_scenarios(path: str | Path | None = None, *, split: str | None = No
     """
     if split is not None and split not in SPLITS:
         raise ConfigurationError(f"chitchat has no split {split!r}. Known: {', '.join(SPLITS)}.")
-    data = chitchat_conversations(path)
-    dropped = Counter(data.skipped.values())
-    chosen = data.conversations if split is None else chitchat_splits(data.conversations)[split]
-    if elsewhere := len(data.conversations) - len(chosen):
-        dropped["another split"] = elsewhere
-    scenarios = []
-    for logged in chosen:
-        if reason := unusable_opening(logged.conversation.messages[0].content):
+    wanted = None  # all
+    if split is not None:
+        wanted = {logged.id for logged in chitchat_splits(chitchat_conversations(path).conversations)[split]}
+    read, scenarios, dropped = 0, [], Counter[str]()
+    for entry in _entries(path):
+        if len(scenarios) == limit:
+            break
+        read += 1
+        if entry.logged is None:
+            dropped[entry.reason] += 1
+        elif wanted is not None and entry.id not in wanted:
+            dropped["another split"] += 1
+        elif reason := unusable_opening(entry.logged.conversation.messages[0].content):
             dropped[reason] += 1
         else:
-            scenarios.append(scenario_of(logged, SOURCE))
-    return ChitchatScenarios(tuple(scenarios), len(data.conversations) + len(data.skipped), dict(dropped))
+            scenarios.append(scenario_of(entry.logged, SOURCE))
+    return ChitchatScenarios(tuple(scenarios), read, dict(dropped))
 
 
 def chitchat_splits(conversations: Sequence[LoggedConversation]) -> dict[str, list[LoggedConversation]]:
@@ -152,12 +152,46 @@ def merge_turns(messages: Iterable[Iterable[Mapping[str, Any]]]) -> list[tuple[s
     return turns
 
 
-def _logged(identifier: str, value: Mapping[str, Any]) -> LoggedConversation | str:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Entry:
+    """A conversation of the dataset."""
+
+    id: str
+    """As `LoggedConversation.id`."""
+    logged: LoggedConversation | None = None
+    """What can be learned from; None if nothing."""
+    reason: str = ""
+    """Why it is left out."""
+    partner: str = ""
+    """The person in the assistant's seat."""
+
+
+def _entries(path: str | Path | None) -> Iterator[_Entry]:
+    """The dataset's conversations in their fixed order, each made as it is asked for."""
+    path = Path(path) if path is not None else _installed()
+    try:
+        values = read_json(path)
+        for identifier in sorted(values, key=lambda identifier: hashlib.sha256(identifier.encode()).digest()):
+            yield _entry(identifier, values[identifier])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise MalformedFile(
+            f"{path} is not the chitchat dataset: {error}. Reinstall chitchat-dataset==0.9.0."
+        ) from error
+
+
+def _entry(identifier: str, value: Mapping[str, Any]) -> _Entry:
     """A conversation, or why it is left out."""
+    turns = merge_turns(value["messages"]) if str(value.get("prompt") or "").strip() else []
+    outcome = _logged(identifier, value, turns)
+    if isinstance(outcome, str):
+        return _Entry(id=f"chitchat-{identifier}", reason=outcome)
+    return _Entry(id=outcome.id, logged=outcome, partner=turns[1][0])
+
+
+def _logged(identifier: str, value: Mapping[str, Any], turns: Sequence[tuple[str, str]]) -> LoggedConversation | str:
     prompt = " ".join(str(value.get("prompt") or "").split())
     if not prompt:
         return "no question given"
-    turns = merge_turns(value["messages"])
     if len({sender for sender, _ in turns}) > 2:
         return "more than two people"
     if _SURROGATE.search(prompt):

@@ -121,10 +121,10 @@ def _everyday() -> list[Scenario]:
     return [Scenario.from_json(json.loads(line)) for line in text.split("\n") if line]
 
 
-def _chitchat(*, split: str | None = None) -> Sequence[Scenario]:
+def _chitchat(*, limit: int | None = None, split: str | None = None) -> Sequence[Scenario]:
     from simgym.data.chitchat import chitchat_scenarios
 
-    return chitchat_scenarios(split=split).scenarios
+    return chitchat_scenarios(split=split, limit=limit).scenarios
 
 
 def _wildchat(*, location: str | None = None, limit: int | None = None, split: str | None = None) -> Sequence[Scenario]:

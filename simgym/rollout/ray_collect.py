@@ -94,7 +94,10 @@ def _run(workers: _Workers, collections: Sequence[Collection], settings: RunSett
             waiting = _again(patience, collections, lost, size, others_answered=others_answered)
             lost, before = [], sum(collection.count for collection in collections)
             continue
-        number, transcripts = workers.next_result()
+        result = workers.next_result()
+        if result is None:
+            continue
+        number, transcripts = result
         for transcript in transcripts:
             if budget is not None:
                 budget.count(transcript.calls)
@@ -140,9 +143,13 @@ class _Workers:
         task = actor.converse.remote(number, batch)
         self.busy[task], self._running[task] = number, actor
 
-    def next_result(self) -> tuple[int, list[Transcript]]:
-        """The number of the job, and the transcripts, of the batch that is finished next."""
-        (finished, *_), _ = self.ray.wait(list(self.busy), num_returns=1)
+    def next_result(self) -> tuple[int, list[Transcript]] | None:
+        """The number of the job, and the transcripts, of the batch that is finished next; None if a worker has started
+        before, which may have one now."""
+        (finished, *_), _ = self.ray.wait([*self.busy, *self._starting], num_returns=1)
+        if finished in self._starting:
+            self._admit(finished)
+            return None
         self._idle.append(self._running.pop(finished))
         return self.busy.pop(finished), self.ray.get(finished)
 
@@ -152,8 +159,12 @@ class _Workers:
             return
         started, _ = self.ray.wait(list(self._starting), num_returns=1, timeout=timeout)
         for task in started:
-            self.ray.get(task)
-            self._idle.append(self._starting.pop(task))
+            self._admit(task)
+
+    def _admit(self, task: Any) -> None:
+        """A worker that has started is idle."""
+        self.ray.get(task)
+        self._idle.append(self._starting.pop(task))
 
 
 class _Worker:

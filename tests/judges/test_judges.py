@@ -263,11 +263,11 @@ def test_relevance_is_higher_for_words_that_fit_the_need():
 
 @pytest.mark.slow
 def test_relevance_with_the_real_model_tells_on_topic_from_off_topic(smollm, data_of_others):
-    """Of 30 real openings, at least nine in ten prefer their own answer to the next one's."""
-    lines = data_of_others("arena_answers.jsonl").read_text().splitlines()[-30:]
+    """Of 12 real openings, at least nine in ten prefer the beginning of their own answer to that of the next one's."""
+    lines = data_of_others("arena_answers.jsonl").read_text().splitlines()[-12:]
     rows = [json.loads(line) for line in lines]
     scenarios = [Scenario(str(n), f"{INTENT_PREFIX}get help", opening=row["opening"]) for n, row in enumerate(rows)]
-    own = [Conversation().add("assistant", next(iter(row["answers"].values()))) for row in rows]
+    own = [Conversation().add("assistant", next(iter(row["answers"].values()))[:300]) for row in rows]
     judge = RelevanceJudge(smollm)
     right = judge.judge(scenarios, own, seeds=range(len(rows)))
     wrong = judge.judge(scenarios, [*own[1:], own[0]], seeds=range(len(rows)))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import time
 from dataclasses import replace
 
 import pytest
@@ -19,7 +20,7 @@ ray = pytest.importorskip("ray", reason="needs the extra `ray`")
 
 GREEDY = SamplingParams(temperature=0, max_new_tokens=6)
 TWO_AT_A_TIME = RunSettings(batch_size=2)
-OPTIONS = {"judge": "relevance", "judge_model": "scripted:echo", "max_turns": 2}
+OPTIONS = {"judge": "relevance", "judge_model": "scripted:echo", "max_turns": 2, "model": "scripted:seed"}
 COLUMNS = ["UserSim-Replay-v0", "UserSim-RolePlayOpening-v0"]
 
 
@@ -33,7 +34,7 @@ def test_two_nodes_give_byte_for_byte_what_this_process_gives(cluster, scenarios
         "model": LanguageModelAssistant(tiny_model, sampling=GREEDY),
         "script": LanguageModelAssistant("scripted:seed"),
     }
-    options = {"env_options": {**OPTIONS, "model": "scripted:seed"}, "seed": 3}
+    options = {"env_options": OPTIONS, "seed": 3}
     here = MatrixRun(assistants, COLUMNS, scenarios, folder=tmp_path / "here", **options).run(TWO_AT_A_TIME)
     there = MatrixRun(assistants, COLUMNS, scenarios, folder=tmp_path / "there", **options).run(
         TWO_AT_A_TIME, collector=ray_collect_jobs
@@ -78,11 +79,18 @@ def test_a_batch_whose_worker_is_killed_is_held_again_and_is_the_same(cluster, s
 
 
 class TellsItsProcess:
-    """Answers with the number of its process."""
+    """Answers with the number of its process once two of them have been asked."""
+
+    def __init__(self, folder):
+        self.folder = folder
 
     def respond(self, conversations, *, seeds):
         from simgym.assistants import AssistantTurn
 
+        (self.folder / str(os.getpid())).touch()
+        deadline = time.monotonic() + 120
+        while len(list(self.folder.iterdir())) < 2 and time.monotonic() < deadline:
+            time.sleep(0.02)
         return [AssistantTurn(str(os.getpid())) for _ in seeds]
 
     def fingerprint(self):
@@ -94,7 +102,9 @@ def test_a_worker_with_a_gpu_is_one_process_for_the_whole_job(cluster, scenarios
     import ray.cloudpickle as by_value
 
     by_value.register_pickle_by_value(__import__("sys").modules[__name__])
-    jobs = [Job(TellsItsProcess(), make_env(name, scenarios, OPTIONS), tmp_path / f"{name}.jsonl") for name in COLUMNS]
+    (tmp_path / "processes").mkdir()
+    assistant = TellsItsProcess(tmp_path / "processes")
+    jobs = [Job(assistant, make_env(name, scenarios, OPTIONS), tmp_path / f"{name}.jsonl") for name in COLUMNS]
     collected = ray_collect_jobs(jobs, RunSettings(batch_size=1), resources={"num_cpus": 1, "num_gpus": 1})
     transcripts = [transcript for job in collected for transcript in job]
     assert len(transcripts) == 12
