@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_format
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -102,7 +103,7 @@ def format_mean(cell: Cell) -> str:
     return f"{estimate.value:.1f} {format_interval(estimate)}"
 
 
-def _as_rows(cell: Cell, transcripts: list[Transcript]) -> list[tuple[str, str]]:
+def _as_rows(cell: Cell, transcripts: Sequence[Transcript]) -> list[tuple[str, str]]:
     turns = cell.mean_assistant_turns
     return [
         ("conversations", f"{cell.conversations} held, {cell.counted} counted"),
@@ -114,7 +115,7 @@ def _as_rows(cell: Cell, transcripts: list[Transcript]) -> list[tuple[str, str]]
     ]
 
 
-def _as_json(cell: Cell, transcripts: list[Transcript]) -> dict[str, object]:
+def _as_json(cell: Cell, transcripts: Sequence[Transcript]) -> dict[str, object]:
     return {
         "path": cell.transcripts,
         "env_id": cell.simulator,

@@ -105,7 +105,8 @@ def chitchat_scenarios(
     wanted = None  # all
     if split is not None:
         wanted = {logged.id for logged in chitchat_splits(chitchat_conversations(path).conversations)[split]}
-    read, scenarios, dropped = 0, [], Counter[str]()
+    scenarios: list[Scenario] = []
+    read, dropped = 0, Counter[str]()
     for entry in _entries(path):
         if len(scenarios) == limit:
             break
