@@ -183,8 +183,8 @@ class _OpenJobs:
         collection.__exit__(None, None, None)
         if not collection.missing:  # else the run is being stopped
             transcripts = collection.transcripts()
-            several = len(self._jobs) > 1
-            self.transcripts[number] = as_stored(self._jobs[number], transcripts) if several else transcripts
+            alone = len(self._jobs) == 1
+            self.transcripts[number] = transcripts if alone else as_stored(self._jobs[number], transcripts)
 
     def _tell(self, progress: Callable[[Transcript], None], transcript: Transcript) -> None:
         with self._telling:
