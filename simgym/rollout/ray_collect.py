@@ -161,7 +161,7 @@ class _Workers:
         for task in started:
             self._admit(task)
 
-    def _admit(self, task: Any) -> None:
+    def _admit(self, task: object) -> None:
         """A worker that has started is idle."""
         self.ray.get(task)
         self._idle.append(self._starting.pop(task))
