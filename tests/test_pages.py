@@ -16,6 +16,7 @@ from simgym.faults import FaultKind
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "docs" / "tools"))
 from blocks import blocks_of  # noqa: E402
+from warm_python import run_warm  # noqa: E402
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LINKED = [*PAGES, ROOT / "agents" / "README.md", ROOT / "benchmarks" / "README.md"]
@@ -32,7 +33,8 @@ def name(item):
 def test_a_python_block_runs_as_written(block, smollm, tmp_path):
     if block.not_run:
         pytest.skip(block.not_run)
-    outcome = block.run(tmp_path)
+    warm = block.language == "python"
+    outcome = run_warm(["-c", block.code], cwd=tmp_path) if warm else block.run(tmp_path)
     assert outcome.returncode == 0, outcome.stderr[-2000:]
     assert outcome.stdout.strip()
 

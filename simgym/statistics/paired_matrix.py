@@ -17,11 +17,12 @@ nor a p-value. A difference has the same interval whatever else is compared in t
 from __future__ import annotations
 
 import zlib
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csr_array
 from scipy.stats import t as student
 
 from simgym.statistics.intervals import ROUNDING, Estimate, few_units, fewest_units, untold, with_interval
@@ -29,6 +30,8 @@ from simgym.statistics.paired import correct_p_values
 
 Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
+_BLOCK = 2**22
+"""Numbers of resamples x scenarios that are calculated with at a time; bounds memory where there are many scenarios."""
 _DETECTED = 1.959964 + 0.841621
 """Standard errors that an effect must measure to be detected with power 0.8 at the two-sided level 0.05."""
 
@@ -230,6 +233,18 @@ class _Sample:
     """Scenarios that count, shape (A,)."""
 
 
+def _draw_scenarios(count: int, resamples: int, rng: np.random.Generator) -> npt.NDArray[np.uint8 | np.uint16]:
+    """How often each of so many scenarios is in each of B resamples, shape (B, count), in as few bytes as it takes."""
+    drawn: npt.NDArray[np.uint8 | np.uint16] = np.empty((resamples, count), dtype=np.uint8)
+    step = max(1, _BLOCK // max(1, count))
+    for start in range(0, resamples, step):
+        block = rng.multinomial(count, np.full(count, 1 / count), size=min(step, resamples - start))
+        if block.max(initial=0) > np.iinfo(drawn.dtype).max:
+            drawn = drawn.astype(np.uint16)
+        drawn[start : start + step] = block
+    return drawn
+
+
 class _Draws:
     """One set of resampled scenarios (and training seeds), applied to every cell alike."""
 
@@ -239,9 +254,9 @@ class _Draws:
         self.n, self.seed, self.resamples = len(known), seed, resamples
         self.order = order
         members = np.array([known[label] for label in scenarios])
-        self._member = (np.arange(self.n)[:, None] == members).astype(np.float64)
-        rng = np.random.default_rng(seed)
-        self._weights = rng.multinomial(self.n, np.full(self.n, 1 / self.n), size=resamples).astype(np.float64)
+        here = np.arange(len(members))
+        self._member = csr_array((np.ones(len(members)), (members, here)), shape=(self.n, len(members)))
+        self._weights = _draw_scenarios(self.n, resamples, np.random.default_rng(seed))
         self._rows = [[number for number, label in enumerate(labels) if label == row] for row in order]
         # each method has draws of its own, so that its intervals do not depend on which others are in the call
         own = [np.random.default_rng([seed, zlib.crc32(repr(label).encode())]) for label in order]
@@ -274,12 +289,18 @@ class _Draws:
         value = np.mean([sample.value for sample in samples], axis=0)
         return _Sample(value, drawn, np.min([sample.n for sample in samples], axis=0))
 
+    def _weight_blocks(self) -> Iterator[Floats]:
+        """How often each scenario was drawn, some resamples at a time, shape (B, n) each."""
+        step = max(1, _BLOCK // max(1, self.n))
+        for start in range(0, self.resamples, step):
+            yield self._weights[start : start + step].astype(np.float64)
+
     def _of(self, values: Floats) -> _Sample:
         present = np.isfinite(values)
         sums = self._member @ np.where(present, values, 0.0).T
         counts = self._member @ present.T.astype(np.float64)
         with np.errstate(invalid="ignore", divide="ignore"):
-            drawn = (self._weights @ sums) / (self._weights @ counts)
+            drawn = np.concatenate([(part @ sums) / (part @ counts) for part in self._weight_blocks()])
             single = sums.sum(0) / counts.sum(0)
         value = np.array([single[rows].mean() for rows in self._rows])
         scenarios = np.array([int((counts[:, rows].sum(1) > 0).sum()) for rows in self._rows])

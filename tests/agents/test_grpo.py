@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -12,6 +10,8 @@ import pytest
 from safetensors.numpy import load_file
 
 pytest.importorskip("trl", reason="the extra simgym[train] is not installed")
+
+from warm_python import run_warm
 
 from simgym.assistants.loading import load_assistant
 from simgym.assistants.training_record import read_training_record
@@ -53,11 +53,8 @@ def run(folder, scenarios_file, model, steps, *, fails=False, **more):
         **more,
     }
     flags = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    outcome = subprocess.run(
-        [sys.executable, str(RECIPE), *flags, "--lora_target_modules", "q_proj", "v_proj"],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    outcome = run_warm(
+        [str(RECIPE), *flags, "--lora_target_modules", "q_proj", "v_proj"], env={**os.environ, "HF_HUB_OFFLINE": "1"}
     )
     assert (outcome.returncode != 0) == fails, outcome.stderr[-3000:]
     return outcome

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from safetensors.numpy import load_file
+from warm_python import run_warm
 
 pytest.importorskip("stable_baselines3", reason="the extra simgym[train] is not installed")
 
@@ -42,9 +43,7 @@ def command(tiny_model, scenarios, tmp_path):
 
 
 def run(command, folder, updates):
-    outcome = subprocess.run(
-        [*command, "--output_dir", str(folder), "--updates", str(updates)], capture_output=True, text=True, env=ENV
-    )
+    outcome = run_warm([*command[1:], "--output_dir", str(folder), "--updates", str(updates)], env=ENV)
     assert outcome.returncode == 0, outcome.stderr[-3000:]
     return folder / "UserSim-Replay-v0-seed0"
 
@@ -84,8 +83,6 @@ def test_a_run_that_is_killed_and_started_again_gives_what_an_undisturbed_one_gi
     }
     assert result["assistants"]["always direct"]["conversations"] == 4
     assert (again / "curves.png").stat().st_size > 1000
-    refused = subprocess.run(
-        [*command, "--output_dir", str(broken), "--ent_coef", "0.5"], capture_output=True, text=True, env=ENV
-    )
+    refused = run_warm([*command[1:], "--output_dir", str(broken), "--ent_coef", "0.5"], env=ENV)
     assert refused.returncode == 1
     assert "another ent_coef" in refused.stderr

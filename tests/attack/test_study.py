@@ -181,7 +181,7 @@ def test_a_full_disk_or_a_damaged_table_names_nobody_in_the_log(study_file, tmp_
 
 
 def test_withdrawals_while_the_database_is_read_without_a_break(study_file, tmp_path, tried):
-    people, database = 10, tmp_path / "study.db"
+    people, database = 4, tmp_path / "study.db"
     slowest = 0.0
     with served(study_file, f"sqlite:///{database}", "--synthetic") as (address, process):
         reader = sqlite3.connect(database, isolation_level=None)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from warm_python import run_warm
 
 from simgym.conversation import Conversation
 from simgym.report import MatrixResults
@@ -65,12 +66,9 @@ def study(tiny_model, tmp_path_factory):
     (folder / "study.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
 
     def run(*more):
-        command = [sys.executable, str(BENCHMARKS / "controlled_experiment.py"), "--config", str(folder / "study.yaml")]
-        return subprocess.run(
-            [*command, "--results", str(folder / "results"), *more],
-            capture_output=True,
-            text=True,
-            env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        command = [str(BENCHMARKS / "controlled_experiment.py"), "--config", str(folder / "study.yaml")]
+        return run_warm(
+            [*command, "--results", str(folder / "results"), *more], env={**os.environ, "HF_HUB_OFFLINE": "1"}
         )
 
     before = run("--dry-run")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -117,6 +119,22 @@ def test_the_same_seed_gives_the_same_numbers_and_columns_agree_where_ranks_do()
     assert first.means.low.tolist() == other.means.low.tolist()
     assert first.agreement == pytest.approx(np.ones((3, 3)))
     assert np.isnan(compare_matrix(rewards[:2], ids, seed=3, resamples=10).agreement).all()
+
+
+def test_many_scenarios_need_memory_for_their_draws_alone_and_blocks_change_nothing(monkeypatch):
+    rewards, ids = made(scenarios=60)
+    whole = compare_matrix(rewards, ids, seed=3, resamples=200).differences
+    monkeypatch.setattr("simgym.statistics.paired_matrix._BLOCK", 60 * 7)
+    blocks = compare_matrix(rewards, ids, seed=3, resamples=200).differences
+    assert blocks.low == pytest.approx(whole.low, nan_ok=True)
+    assert blocks.p_value == pytest.approx(whole.p_value, nan_ok=True)
+    monkeypatch.undo()
+    many = np.random.default_rng(0).random((2, 1, 20_000))
+    tracemalloc.start()
+    compare_matrix(many, range(20_000), seed=0, resamples=300)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 150 * 2**20  # a table of scenarios by conversations alone would have 3 GB
 
 
 def test_what_does_not_fit_is_refused():
