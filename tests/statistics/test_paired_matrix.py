@@ -129,9 +129,9 @@ def test_many_scenarios_need_memory_for_their_draws_alone_and_blocks_change_noth
     assert blocks.low == pytest.approx(whole.low, nan_ok=True)
     assert blocks.p_value == pytest.approx(whole.p_value, nan_ok=True)
     monkeypatch.undo()
-    many = np.random.default_rng(0).random((2, 1, 20_000))
+    large = np.random.default_rng(0).random((2, 1, 20_000))
     tracemalloc.start()
-    compare_matrix(many, range(20_000), seed=0, resamples=300)
+    compare_matrix(large, range(20_000), seed=0, resamples=300)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 150 * 2**20  # a table of scenarios by conversations alone would have 3 GB
