@@ -28,6 +28,7 @@ import numpy.typing as npt
 from simgym.chat_template import MASKED, add_end_token, flip
 from simgym.data import LoggedConversation, read_logged
 from simgym.data.logged import unusable
+from simgym.integrations import run_script
 from simgym.language_models import DEFAULT_MODEL, resolve_weights
 from simgym.simulators import FineTuned
 
@@ -182,4 +183,4 @@ def _mean_and_deviation(values: Floats) -> list[float]:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

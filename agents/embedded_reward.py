@@ -34,6 +34,7 @@ from simgym.chat_template import render
 from simgym.conversation import Message
 from simgym.data import data_file
 from simgym.evaluation.run_file import RunFile
+from simgym.integrations import run_script
 from simgym.jsonl import read_jsonl
 from simgym.judges import Head
 from simgym.judges.reward_head import TENSORS
@@ -384,4 +385,4 @@ def write(head: Head, log: dict[str, Any], folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -34,6 +34,7 @@ from simgym.integrations import (
     last_complete_checkpoint,
     make_rollout_func,
     plan_training,
+    run_script,
     scenario_dataset,
     training_record,
     training_records,
@@ -271,4 +272,4 @@ def write_summary(trainer: Any, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

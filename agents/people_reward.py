@@ -37,6 +37,7 @@ from embedded_reward import (
 from simgym.data import data_file
 from simgym.evaluation.calibration import calibrate
 from simgym.evaluation.judge_validation import Pair, Verdict, validate
+from simgym.integrations import run_script
 from simgym.jsonl import read_jsonl
 from simgym.judges.people_record import RECORD_NAME, PeopleRecord, judge_identity, keep_record
 from simgym.judges.reward_head import PROMPTS_NAME, Head, prompt_key, read_head
@@ -325,4 +326,4 @@ def summary(name: str, pairs: Sequence[Pair], margins: Any) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

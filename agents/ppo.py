@@ -30,7 +30,15 @@ from simgym.assistants import STRATEGIES, ActionSet, SampledReplies, Strategies
 from simgym.conversation import Conversation, Scenario
 from simgym.envs.outages import WAITS, Pauses
 from simgym.errors import ServerUnavailable
-from simgym.integrations import ConversationFeatures, PolicyAssistant, Projection, TextVecEnv, as_mapping, as_model
+from simgym.integrations import (
+    ConversationFeatures,
+    PolicyAssistant,
+    Projection,
+    TextVecEnv,
+    as_mapping,
+    as_model,
+    run_script,
+)
 from simgym.language_models import SamplingParams
 from simgym.seeding import derive_seed
 from simgym.training_plan import (
@@ -385,4 +393,4 @@ class Watch:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

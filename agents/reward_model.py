@@ -135,4 +135,6 @@ def length(messages: list[dict[str, str]]) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    from simgym.integrations import run_script
+
+    run_script(main)

@@ -26,7 +26,7 @@ from typing import Any
 
 from simgym.chat_template import add_end_token
 from simgym.data import LoggedConversation, StepOutput, flip_conversations, read_logged
-from simgym.integrations import batch_flags, last_complete_checkpoint, plan_training
+from simgym.integrations import batch_flags, last_complete_checkpoint, plan_training, run_script
 from simgym.training_plan import estimate_activations, estimate_state
 
 
@@ -401,4 +401,4 @@ def _assumed(data: UserData) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

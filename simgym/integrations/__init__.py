@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from simgym.envs.features import ConversationFeatures, DiscreteReplies, EmbeddingObservation, Projection
     from simgym.integrations._batches import batch_flags
     from simgym.integrations._recipe_runs import RecipeRun, run_recipes
-    from simgym.integrations._recipes import as_mapping, as_model, device_flags, last_complete_checkpoint
+    from simgym.integrations._recipes import as_mapping, as_model, device_flags, last_complete_checkpoint, run_script
     from simgym.integrations.candidate_policy import CandidatePolicy
     from simgym.integrations.policy_assistant import PolicyAssistant
     from simgym.integrations.policy_files import load_policy
@@ -48,6 +48,7 @@ __all__ = [
     "as_model",
     "device_flags",
     "last_complete_checkpoint",
+    "run_script",
     "batch_flags",
     "plan_training",
     "TrainingPlan",
@@ -62,7 +63,7 @@ __getattr__, __dir__ = lazy_exports(
         "candidate_policy": ("CandidatePolicy",),
         "simgym.envs.features": ("ConversationFeatures", "DiscreteReplies", "EmbeddingObservation", "Projection"),
         "_recipe_runs": ("RecipeRun", "run_recipes"),
-        "_recipes": ("as_mapping", "as_model", "device_flags", "last_complete_checkpoint"),
+        "_recipes": ("as_mapping", "as_model", "device_flags", "last_complete_checkpoint", "run_script"),
         "policy_assistant": ("PolicyAssistant",),
         "policy_files": ("load_policy",),
         "stable_baselines3": ("TextVecEnv",),

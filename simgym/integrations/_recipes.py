@@ -7,12 +7,28 @@ process was killed, and the trainer would refuse to go on from it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from simgym.errors import ConfigurationError
 from simgym.jsonl import parse_json
+from simgym.language_models import interrupt_requests
 from simgym.typed_json import read_as
+
+
+def run_script(main: Callable[[], None]) -> None:
+    """Run a recipe's `main`; Ctrl-C ends it at once, also while a server hangs, in a sentence and with exit code 130.
+
+    Raises:
+        SystemExit: it was interrupted.
+    """
+    try:
+        main()
+    except KeyboardInterrupt:
+        interrupt_requests()  # other threads wait for their answers, and Python for the threads
+        print("Interrupted. What was written is kept; run the same command again to go on from it.", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 def last_complete_checkpoint(folder: str | Path) -> str | None:

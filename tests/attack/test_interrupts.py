@@ -1,4 +1,4 @@
-"""Ctrl-C while a model's server hangs: every command ends at once, and says what is kept."""
+"""Ctrl-C while a model's server hangs: every command and recipe ends at once, and what was written can be read."""
 
 import contextlib
 import json
@@ -9,15 +9,20 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
+from pathlib import Path
 from urllib.request import Request, urlopen
 
+import gymnasium
 import httpx2
 import pytest
 import yaml
 from people import Person, small_study
 
-from simgym.conversation import Conversation
+from simgym import LanguageModelAssistant, collect
+from simgym.conversation import INTENT_PREFIX, Conversation
 from simgym.data.logged import LoggedConversation
+from simgym.data.wildbench import GROUPS
 from simgym.study.serving import free_port
 
 pytestmark = pytest.mark.slow
@@ -33,6 +38,25 @@ COMMANDS = {
     "serve": ["serve", "--openai", *USER[:2], "--model", "openai:m", "--port"],
     "study serve": ["study", "serve", "study.yaml", "--port"],
 }
+RARELY = {
+    "rollout --async": ["rollout", "--async", "--assistant", "openai:m", *SCRIPTED, "t.jsonl"],
+    "chat as a user": ["chat", "--as", "user", "--assistant", "openai:m", *JUDGE, "scripted:x"],
+    "play": ["play", "--model", "m", "--env", "UserSim-RolePlay-v0", "--setting", "model=scripted:hello",
+             "--setting", "judge=rubric", "--setting", "judge_model=scripted:x", "--transcript", "t.jsonl"],
+    "rescore": ["rescore", "talked.jsonl", *JUDGE, "openai:m", "-o", "again.jsonl"],
+    "agree": ["agree", "rated.jsonl", *JUDGE, "openai:m", "--scores", "scores"],
+    "realism": ["realism", "UserSim-RolePlay-v0", "--reference", "known.jsonl", "--model", "openai:m", "-o", "r"],
+    "wildbench run": ["wildbench", "run", "--assistant", "openai:m", "--tasks", "tasks.jsonl", "-o", "wildbench"],
+    "doctor": ["doctor", "--check-model", "--model", "openai:m"],
+    "recipe": ["--model_name_or_path", "MODEL", "--dtype", "float32", "--env_id", "UserSim-RolePlay-v0",
+               "--user_model", "openai:m", "--judge", "relevance", "--judge_model", "scripted:x", "--validation", "2",
+               "--per_device_train_batch_size", "2", "--num_generations", "2", "--max_steps", "1",
+               "--report_to", "none", "--output_dir", "training"],
+}  # fmt: skip
+"""Once a day."""
+LEFT = {"chat": 0, "chat as a user": 0, "study serve": 0}
+"""Exit codes where Ctrl-C is the way to leave; 130 everywhere else."""
+RECIPE = Path(__file__).parents[2] / "agents" / "grpo.py"
 PROGRAM = [sys.executable, "-c", "from simgym.cli.main import main; main()"]
 
 
@@ -64,16 +88,20 @@ def patience():
     return max(2.0, 3 * (time.monotonic() - started))
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_whose_model_hangs_ends_within_two_seconds(command, hanging, patience, tmp_path, tried):
+@pytest.mark.parametrize("command", [*COMMANDS, *(pytest.param(name, marks=pytest.mark.daily) for name in RARELY)])
+def test_a_command_whose_model_hangs_ends_within_two_seconds(command, hanging, patience, tmp_path, tiny_model, tried):
     address, asked = hanging
     write_files(tmp_path, address)
-    arguments, port = list(COMMANDS[command]), free_port()
+    arguments, port = [*PROGRAM, *(COMMANDS | RARELY)[command]], free_port()
+    if command == "recipe":
+        pytest.importorskip("trl", reason="the extra simgym[train] is not installed")
+        arguments[: len(PROGRAM)] = sys.executable, str(RECIPE)
+        arguments[arguments.index("MODEL")] = tiny_model
     if arguments[-1] == "--port":
         arguments.append(str(port))
     environment = {**os.environ, "OPENAI_BASE_URL": address, "OPENAI_API_KEY": "none", "NO_PROXY": "127.0.0.1"}
     process = subprocess.Popen(
-        [*PROGRAM, *arguments],
+        arguments,
         cwd=tmp_path,
         env=environment,
         stdin=subprocess.PIPE,
@@ -83,9 +111,13 @@ def test_a_command_whose_model_hangs_ends_within_two_seconds(command, hanging, p
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell's background ignores it
     )
     try:
+        if command == "chat as a user":
+            process.stdin.write(b"What now?\n")
+            process.stdin.flush()
         if command in ASK:
             threading.Thread(target=ASK[command], args=(port, asked), daemon=True).start()
-        assert asked.wait(120), process.communicate(timeout=1)[0] if process.poll() is not None else "no request"
+        while not asked.wait(0.5):
+            assert process.poll() is None, process.communicate(timeout=1)[0].decode()
         time.sleep(0.2)
         started = time.monotonic()
         process.send_signal(signal.SIGINT)
@@ -96,6 +128,9 @@ def test_a_command_whose_model_hangs_ends_within_two_seconds(command, hanging, p
         process.wait()
     assert seconds < patience, output
     assert "Traceback" not in output
+    assert process.returncode == LEFT.get(command, 130), output
+    for path in tmp_path.rglob("*.jsonl"):  # what was written can be read, and gone on from
+        assert all(json.loads(line) for line in path.read_bytes().splitlines()), path
     tried(f"Ctrl-C in `simgym {command}` while a server hangs", 1, f"ended after {seconds:.1f} s")
 
 
@@ -103,8 +138,22 @@ def write_files(folder, address):
     """What the commands read."""
     (folder / "pairs.jsonl").write_text(json.dumps({"instruction": "a", "chosen": "b", "rejected": "c"}) + "\n")
     talk = Conversation().add("user", "hi").add("assistant", "ho").add("user", "and now").add("assistant", "hm")
+    asked_and_told = Conversation().add("user", "What is new in the town today?").add("assistant", "A market opens.")
+    asked_and_told = asked_and_told.add("user", "And when does it close?").add("assistant", "It closes at noon.")
     logged = LoggedConversation(id="h", user_key="k", country="c", language="English", conversation=talk, intent=None)
     (folder / "logged.jsonl").write_text(json.dumps(logged.to_json()) + "\n")
+    known = replace(logged, intent=f"{INTENT_PREFIX} find out what is new in the town.", conversation=asked_and_told)
+    (folder / "known.jsonl").write_text(json.dumps(known.to_json()) + "\n")
+    rated = {"conversation": talk.to_json(), "annotations": {"model": "a", "rating": 5}}
+    (folder / "rated.jsonl").write_text(json.dumps(rated) + "\n")
+    task = {"id": 1, "session_id": "t", "conversation_input": [{"role": "user", "content": "write"}],
+            "checklist": ["Is it written?"], "intent": "get a text", "primary_tag": next(iter(GROUPS)),
+            "secondary_tags": [], "references": {}}  # fmt: skip
+    (folder / "tasks.jsonl").write_text(json.dumps(task) + "\n")
+    env = gymnasium.make(
+        "UserSim-RolePlay-v0", model="scripted:hello", judge="rubric", judge_model="scripted:x", max_turns=1
+    )
+    collect(LanguageModelAssistant("scripted:hm"), env, n=1, path=folder / "talked.jsonl")
     study = small_study().model_dump(mode="json")
     study["assistants"] = {name: {"model": f"openai:m@{address}"} for name in study["assistants"]}
     (folder / "study.yaml").write_text(yaml.safe_dump(study))
