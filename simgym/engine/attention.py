@@ -16,13 +16,17 @@ from typing import TYPE_CHECKING, Any
 from simgym.engine.errors import UnsupportedModel
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
+    from transformers import PretrainedConfig, PreTrainedModel
 
 _KINDS = ("full_attention", "sliding_attention")
 _CACHE_ARGUMENTS = ("cache", "past_key_values")
 
 
-def check_supported(config: Any, model_class: Any = None, *, max_length: int | None = None) -> None:
+def check_supported(
+    config: PretrainedConfig, model_class: type[PreTrainedModel] | None = None, *, max_length: int | None = None
+) -> None:
     """Refuse a model whose state the engine cannot keep.
 
     Args:
@@ -51,7 +55,7 @@ def check_supported(config: Any, model_class: Any = None, *, max_length: int | N
     _check_positions(text, max_length)
 
 
-def cache_argument(model_class: Any) -> str | None:
+def cache_argument(model_class: type[PreTrainedModel]) -> str | None:
     """What a model's forward pass calls keys and values that are kept; None: it takes none.
 
     transformers calls them `cache` from 5.24 on, and `past_key_values` before, as do models that bring their own code.
@@ -60,7 +64,7 @@ def cache_argument(model_class: Any) -> str | None:
     return next((name for name in _CACHE_ARGUMENTS if name in accepted), None)
 
 
-def _check_positions(config: Any, max_length: int | None) -> None:
+def _check_positions(config: PretrainedConfig, max_length: int | None) -> None:
     limit = getattr(config, "max_position_embeddings", None)
     for rope in _rope_parameters(config):
         kind = rope.get("rope_type", rope.get("type"))
@@ -80,7 +84,7 @@ def _check_positions(config: Any, max_length: int | None) -> None:
             )
 
 
-def _rope_parameters(config: Any) -> Iterator[Mapping[str, Any]]:
+def _rope_parameters(config: PretrainedConfig) -> Iterator[Mapping[str, Any]]:
     """Settings of rotary positions, whether there is one for all layers or one for each kind of layer."""
     for name in ("rope_parameters", "rope_scaling"):
         parameters = getattr(config, name, None)
@@ -89,11 +93,11 @@ def _rope_parameters(config: Any) -> Iterator[Mapping[str, Any]]:
             yield from nested or [parameters]
 
 
-def _layer_kinds(config: Any) -> list[str]:
+def _layer_kinds(config: PretrainedConfig) -> list[str]:
     return list(dict.fromkeys(getattr(config, "layer_types", None) or []))
 
 
-def attention_masks(config: Any, visible: Tensor, dtype: Any) -> Any:
+def attention_masks(config: PretrainedConfig, visible: Tensor, dtype: torch.dtype) -> Tensor | dict[str, Tensor]:
     """`visible` as a model of this configuration wants its mask: a tensor, or one for each kind of layer."""
     import torch
 
@@ -115,7 +119,7 @@ def attention_masks(config: Any, visible: Tensor, dtype: Any) -> Any:
     return mask(kinds[0]) if len(kinds) == 1 else {kind: mask(kind) for kind in kinds}
 
 
-def token_bytes(config: Any, dtype: Any) -> int:
+def token_bytes(config: PretrainedConfig, dtype: torch.dtype) -> int:
     """Bytes of one token's keys and values in all layers, as far as the configuration tells; 0 if it does not."""
     heads = getattr(config, "num_attention_heads", 0) or 0
     width = getattr(config, "head_dim", None) or (getattr(config, "hidden_size", 0) // heads if heads else 0)

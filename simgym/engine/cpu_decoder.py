@@ -16,13 +16,17 @@ import functools
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from simgym.engine.kv_cache import KVCache, Placement
 from simgym.engine.packed_weights import Projection, can_be_packed
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
+    from transformers import PreTrainedModel
+    from transformers.modeling_layers import GradientCheckpointingLayer
+    from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 _CLASSES = ("LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 _MOST_DIFFERENCE = 1e-4
@@ -43,16 +47,16 @@ class _Layer:
     gate: Projection
     up: Projection
     down: Projection
-    module: Any
+    module: GradientCheckpointingLayer
     """The decoder layer; its norms are read where they are."""
-    linear: tuple[Any, ...]
+    linear: tuple[torch.nn.Linear, ...]
     """Its linear layers, see `_linear`."""
 
 
 class CpuDecoder:
     """Passes of one model over slots of the KV cache."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: PreTrainedModel) -> None:
         """Nothing is copied before the first pass; see `supports`."""
         self._model = model
         self._decoder = model.get_decoder()
@@ -65,7 +69,7 @@ class CpuDecoder:
         self._logits_layer = model.get_output_embeddings()
 
     @staticmethod
-    def supports(model: Any, max_bytes: int) -> bool:
+    def supports(model: PreTrainedModel, max_bytes: int) -> bool:
         """Whether passes of the model can be made here, with packed weights of at most so many bytes."""
         import torch
 
@@ -105,7 +109,9 @@ class CpuDecoder:
             states = layer.down(layer.up(inputs, times=layer.gate(inputs, activation="swish")), plus=states)
         return self._logits(_normed(self._decoder.norm, states))
 
-    def _attention(self, layer: _Layer, states: Tensor, turn: Any, mask: Tensor, kv_cache: KVCache) -> Tensor:
+    def _attention(
+        self, layer: _Layer, states: Tensor, turn: tuple[Tensor, Tensor], mask: Tensor, kv_cache: KVCache
+    ) -> Tensor:
         """What the heads see, shape (T, heads * size); keys and values are written."""
         import torch
 
@@ -193,7 +199,7 @@ class CpuDecoder:
         return False
 
 
-def _layer(number: int, module: Any) -> _Layer:
+def _layer(number: int, module: GradientCheckpointingLayer) -> _Layer:
     query, keys, values, output, gate, up, down = linear = _linear(module)
     return _Layer(
         number=number,
@@ -207,13 +213,13 @@ def _layer(number: int, module: Any) -> _Layer:
     )
 
 
-def _linear(module: Any) -> tuple[Any, ...]:
+def _linear(module: GradientCheckpointingLayer) -> tuple[torch.nn.Linear, ...]:
     attention, mlp = module.self_attn, module.mlp
     own = attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj
     return *own, mlp.gate_proj, mlp.up_proj, mlp.down_proj
 
 
-def _normed(norm: Any, states: Tensor) -> Tensor:
+def _normed(norm: LlamaRMSNorm, states: Tensor) -> Tensor:
     import torch
 
     return torch.nn.functional.rms_norm(states, norm.weight.shape, norm.weight, norm.variance_epsilon)

@@ -18,9 +18,10 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from simgym.engine.attention import token_bytes
 from simgym.engine.config import EngineConfig
@@ -36,7 +37,9 @@ from simgym.engine.sequence import Completion, Sequence
 from simgym.engine.transfer import to_device
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(slots=True)
@@ -58,7 +61,14 @@ class EngineStats:
 class Engine:
     """Runs sequences through one model; see the module."""
 
-    def __init__(self, model: Any, tokenizer: Any, config: EngineConfig | None = None, *, lock: Any = None) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        config: EngineConfig | None = None,
+        *,
+        lock: AbstractContextManager[object] | None = None,
+    ) -> None:
         """Allocate nothing yet.
 
         Args:
@@ -87,7 +97,7 @@ class Engine:
         self.grammar = Grammar(tokenizer, self.runner.lora_bank.vocabulary_size)
         self.sampler = Sampler(self.grammar, on_device=gpu_paths)
         self._tokenizer = tokenizer
-        self._logits: Any = None
+        self._logits: Tensor | None = None
         self._outdated = False
 
     def generate(self, sequences: list[Sequence]) -> list[Completion]:
@@ -118,7 +128,7 @@ class Engine:
         running = self.scheduler.running
         if admitted := self.scheduler.schedule():
             self._logits = _joined(self._logits, self._prefill(admitted))
-        if running:
+        if self._logits is not None and running:
             for sequence, sample in zip(running, self.sampler.sample(self._logits, running), strict=True):
                 try:
                     sequence.append(sample, self._tokenizer)
@@ -248,7 +258,7 @@ class Engine:
         self.prefix_cache.clear()
 
 
-def _joined(*logits: Any) -> Tensor:
+def _joined(*logits: Tensor | None) -> Tensor:
     """Logits of all rows; a row whose adapter knows fewer tokens gets -inf for those of others."""
     import torch
 
@@ -258,14 +268,14 @@ def _joined(*logits: Any) -> Tensor:
     return torch.cat(padded)
 
 
-def _on_device(device: Any) -> contextlib.AbstractContextManager[None]:
+def _on_device(device: torch.device) -> contextlib.AbstractContextManager[None]:
     """The device as the current one: that is one for each thread, and any thread may lead."""
     import torch
 
     return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
 
 
-def _free_bytes(device: Any) -> int:
+def _free_bytes(device: torch.device) -> int:
     """Memory that is free on a device, as far as it can be told."""
     import torch
 

@@ -14,13 +14,15 @@ import contextlib
 import functools
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from simgym.engine.grouped_attention import attend_grouped, attention_function, is_unusual
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
+    from transformers import PretrainedConfig, PreTrainedModel
 
 _patching = threading.RLock()
 """Held while functions of transformers' modules, which all models share, are others; passes are recorded seldom."""
@@ -31,7 +33,7 @@ _ROTARY = "apply_rotary_pos_emb"
 class FusedDecoding:
     """The fused pieces of one model."""
 
-    def __init__(self, model: Any, *, backend: str = "inductor") -> None:
+    def __init__(self, model: PreTrainedModel, *, backend: str = "inductor") -> None:
         """Compile nothing yet.
 
         Args:
@@ -43,7 +45,7 @@ class FusedDecoding:
         self._norms = [module for module in model.modules() if type(module).__name__.endswith("RMSNorm")]
         rotary = {sys.modules[type(module).__module__] for module in model.modules()}
         self._rotary = [module for module in rotary if callable(getattr(module, _ROTARY, None))]
-        self._compiled: dict[Any, Callable[..., Any]] = {}
+        self._compiled: dict[Callable[..., object], Callable[..., object]] = {}
         self._backend = backend
 
     @contextlib.contextmanager
@@ -71,7 +73,7 @@ class FusedDecoding:
             setattr(module, _ROTARY, _here(self._compile(original), original))
             stack.callback(setattr, module, _ROTARY, original)
 
-    def _compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def _compile(self, function: Callable[..., object]) -> Callable[..., object]:
         import torch
 
         if function not in self._compiled:
@@ -79,17 +81,17 @@ class FusedDecoding:
         return self._compiled[function]
 
 
-def _here(function: Callable[..., Any], otherwise: Callable[..., Any]) -> Callable[..., Any]:
+def _here(function: Callable[..., object], otherwise: Callable[..., object]) -> Callable[..., object]:
     """A function for this thread; models that run in others meanwhile keep theirs."""
     thread = threading.get_ident()
 
-    def chosen(*arguments: Any, **named: Any) -> Any:
+    def chosen(*arguments: object, **named: object) -> object:
         return (function if threading.get_ident() == thread else otherwise)(*arguments, **named)
 
     return chosen
 
 
-def _flash_attention(config: Any, dtype: Any) -> Callable[..., Any] | None:
+def _flash_attention(config: PretrainedConfig, dtype: torch.dtype) -> Callable[..., Sequence[Tensor]] | None:
     """torch's attention over sequences of different lengths; None where it, or this model, cannot do it."""
     import torch
 
@@ -106,7 +108,7 @@ def _flash_attention(config: Any, dtype: Any) -> Callable[..., Any] | None:
 class _FlashAttention:
     """Attention of one new token a slot; what transformers calls an attention function."""
 
-    def __init__(self, attend: Callable[..., Any], lengths: Tensor) -> None:
+    def __init__(self, attend: Callable[..., Sequence[Tensor]], lengths: Tensor) -> None:
         import torch
 
         self._attend = attend
@@ -114,16 +116,23 @@ class _FlashAttention:
         self._slots = torch.arange(len(lengths) + 1, dtype=torch.int32, device=lengths.device)
 
     def __call__(
-        self, module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **settings: Any
+        self,
+        module: torch.nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        scaling: float | None = None,
+        **settings: object,
     ) -> tuple[Tensor, None]:
         """Attend; the result has shape (N, 1, heads, head size)."""
         size = query.shape[-1]
         if query.shape[2] > 1 or is_unusual(settings) or size % 8 or size > 256 or value.shape[-1] != size:
-            return attend_grouped(module, query, key, value, attention_mask, **settings)
+            return attend_grouped(module, query, key, value, attention_mask, scaling, **settings)
         columns = key.stride(0) // key.stride(2)
         attended = self._attend(
             query[:, :, 0], _in_one_row(key), _in_one_row(value), self._slots, self._slots * columns, 1, key.shape[2],
-            0.0, False, False, scale=settings.get("scaling"), seqused_k=self._lengths,
+            0.0, False, False, scale=scaling, seqused_k=self._lengths,
         )[0]  # fmt: skip
         return attended[:, None], None
 

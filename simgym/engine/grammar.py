@@ -8,25 +8,27 @@ which JSON forbids: read the result with `strict=False`.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from simgym.engine.transfer import to_device
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
+    from xgrammar import CompiledGrammar, GrammarCompiler, GrammarMatcher
 
 
 class Grammar:
     """Compiles schemas for one tokenizer and hands out matchers."""
 
-    def __init__(self, tokenizer: Any, vocabulary_size: int) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, vocabulary_size: int) -> None:
         """Nothing is compiled before the first schema; `vocabulary_size` is that of the model's logits."""
         self._tokenizer = tokenizer
         self._vocabulary_size = vocabulary_size
-        self._compilers: dict[tuple[int, ...], Any] = {}
-        self._compiled: dict[tuple[tuple[int, ...], str], Any] = {}
+        self._compilers: dict[tuple[int, ...], GrammarCompiler] = {}
+        self._compiled: dict[tuple[tuple[int, ...], str], CompiledGrammar] = {}
 
-    def matcher(self, json_schema: str, stop_token_ids: Iterable[int]) -> Any:
+    def matcher(self, json_schema: str, stop_token_ids: Iterable[int]) -> GrammarMatcher:
         """A matcher for one sequence, which may write one of its stop tokens once the JSON is complete.
 
         White space between JSON tokens is fixed, so that a sequence cannot idle in blanks.
@@ -39,7 +41,7 @@ class Grammar:
             self._compiled[key] = self._compiler(stops).compile_json_schema(json_schema, any_whitespace=False)
         return xgrammar.GrammarMatcher(self._compiled[key])
 
-    def mask(self, logits: Tensor, matchers: list[Any | None]) -> Tensor:
+    def mask(self, logits: Tensor, matchers: list[GrammarMatcher | None]) -> Tensor:
         """Logits with forbidden tokens at -inf; rows whose matcher is None are left as they are."""
         rows = [row for row, matcher in enumerate(matchers) if matcher is not None]
         if not rows:
@@ -61,7 +63,7 @@ class Grammar:
             masked[index] = own
         return masked
 
-    def _compiler(self, stops: tuple[int, ...]) -> Any:
+    def _compiler(self, stops: tuple[int, ...]) -> GrammarCompiler:
         import xgrammar
 
         if stops not in self._compilers:

@@ -9,17 +9,19 @@ of another kind, go the way that they always go.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
+    from transformers import PretrainedConfig
 
 _NAME = "simgym_grouped"
 
 
 @contextlib.contextmanager
-def attention_function(config: Any, name: str, function: Any) -> Iterator[None]:
+def attention_function(config: PretrainedConfig, name: str, function: Callable[..., object]) -> Iterator[None]:
     """Within it, a model of this configuration that would use torch's attention uses another function.
 
     Args:
@@ -42,7 +44,7 @@ def attention_function(config: Any, name: str, function: Any) -> Iterator[None]:
         config._attn_implementation = before
 
 
-def grouped_attention(config: Any) -> contextlib.AbstractContextManager[None]:
+def grouped_attention(config: PretrainedConfig) -> contextlib.AbstractContextManager[None]:
     """Within it, a model of this configuration that would use torch's attention uses that of this module."""
     return attention_function(config, _NAME, attend_grouped)
 
@@ -55,7 +57,13 @@ def _kernels() -> contextlib.AbstractContextManager[None]:
 
 
 def attend_grouped(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **settings: Any
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    **settings: object,
 ) -> tuple[Tensor, None]:
     """What transformers calls an attention function; the result has shape (N, Q, heads, head size)."""
     from torch.nn.functional import scaled_dot_product_attention
@@ -66,14 +74,16 @@ def attend_grouped(
     count, heads, length, size = query.shape
     shared = key.shape[1]
     if length > 1 or heads == shared or attention_mask is None or attention_mask.shape[1] != 1 or is_unusual(settings):
-        output: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
+        output: tuple[Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, scaling=scaling, **settings
+        )
         return output
     folded = query.reshape(count, shared, heads // shared, size)
-    attended = scaled_dot_product_attention(folded, key, value, attn_mask=attention_mask, scale=settings.get("scaling"))
+    attended = scaled_dot_product_attention(folded, key, value, attn_mask=attention_mask, scale=scaling)
     return attended.reshape(count, 1, heads, value.shape[-1]), None
 
 
-def is_unusual(settings: dict[str, Any]) -> bool:
+def is_unusual(settings: Mapping[str, object]) -> bool:
     """Whether a model wants of its attention what torch's fast functions do not have."""
     return bool(settings.get("dropout")) or any(
         settings.get(name) is not None for name in ("softcap", "position_bias", "s_aux", "cache")

@@ -13,11 +13,12 @@ tensor, so that what the prefix cache knows goes in, and what it is to keep come
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from simgym.engine.transfer import to_device
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 Block = list["Tensor"]
@@ -47,8 +48,8 @@ class _Kind:
 
     heads: int
     size: int
-    dtype: Any
-    device: Any
+    dtype: torch.dtype
+    device: torch.device
 
 
 class KVCache:
@@ -57,7 +58,7 @@ class KVCache:
     is_compileable = False
     is_sliding: tuple[bool, ...] = ()
 
-    def __init__(self, device: Any, *, max_bytes: int, token_bytes: int, for_gpu: bool = False) -> None:
+    def __init__(self, device: torch.device, *, max_bytes: int, token_bytes: int, for_gpu: bool = False) -> None:
         """Allocate nothing yet.
 
         Args:
@@ -82,7 +83,9 @@ class KVCache:
         self._members: list[list[_Member]] = []  # what each of these tensors holds
         self._layers: dict[_Member, Tensor] = {}  # views of them, (S, heads, C, size) each
         self._first = 0
-        self._targets: dict[Any, tuple[Tensor, ...]] = {}  # rows and columns of the next call's tokens, by device
+        self._targets: dict[
+            torch.device, tuple[Tensor, ...]
+        ] = {}  # rows and columns of the next call's tokens, by device
         self._visible = 0
 
     def fits(self, slots: int, columns: int) -> bool:
@@ -143,7 +146,9 @@ class KVCache:
         for slot, count in enumerate(new_N, first):
             self.lengths[slot] += count
 
-    def update(self, keys: Tensor, values: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+    def update(
+        self, keys: Tensor, values: Tensor, layer_idx: int, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
         """Write new keys and values, of shape (N, heads, Q, head size); all of these slots come back."""
         if (layer_idx, 0) not in self._layers:
             self._first_seen(layer_idx, keys, values)

@@ -12,14 +12,19 @@ import contextlib
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from simgym.engine.errors import AdapterMismatch
 from simgym.engine.numerics import float_output
 from simgym.engine.transfer import to_device
 
 if TYPE_CHECKING:
+    import torch
+    from peft import LoraConfig
+    from peft.tuners.tuners_utils import BaseTunerLayer
     from torch import Tensor
+    from transformers import PreTrainedModel
+    from transformers.modeling_outputs import CausalLMOutput
 
 _BASE = "__base__"
 """What PEFT calls a sequence that no adapter is applied to."""
@@ -29,7 +34,7 @@ _BASE = "__base__"
 class LoraAdapter:
     """A LoRA adapter in memory."""
 
-    config: Any
+    config: LoraConfig
     """PEFT's `LoraConfig`, without added tokens."""
     weights: Mapping[str, Tensor]
     """LoRA weights by PEFT's names."""
@@ -42,7 +47,7 @@ class LoraAdapter:
 class LoraBank:
     """A model and the adapters on it."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
         """A `PreTrainedModel`; a `PeftModel` round it from the first adapter on."""
         self.vocabulary_size = int(model.get_output_embeddings().weight.shape[0])
@@ -50,7 +55,7 @@ class LoraBank:
         self._keys: dict[str, str] = {}  # adapter name -> name for PEFT, which allows no dots (paths have some)
         self._attempts = 0
         self._stored: dict[str, dict[int, int]] = {}
-        self._lora_layers: list[Any] = []
+        self._lora_layers: list[BaseTunerLayer] = []
         self.changes = 0
         """Incremented when an adapter is put on, which recorded passes do not survive."""
 
@@ -97,7 +102,7 @@ class LoraBank:
         if adapter.rows is not None:
             self._add_rows(key, adapter.token_ids, adapter.rows)
 
-    def forward(self, adapters: list[str | None], **inputs: Any) -> Any:
+    def forward(self, adapters: list[str | None], **inputs: object) -> CausalLMOutput:
         """The model's forward call for N sequences, each with its adapter; logits are `own_logits`."""
         keys = [_BASE if name is None else self._keys[name] for name in adapters]
         if len(set(keys)) == 1:
@@ -108,7 +113,7 @@ class LoraBank:
         output.logits = self.own_logits(output.logits, adapters)
         return output
 
-    def forward_alike(self, adapter: str | None, **inputs: Any) -> Any:
+    def forward_alike(self, adapter: str | None, **inputs: object) -> CausalLMOutput:
         """The model's forward call for sequences with the same adapter (None: without one); logits of all rows."""
         with self._only(adapter) as base:
             return base(**inputs)
@@ -121,18 +126,18 @@ class LoraBank:
         return own_logits(logits, self.vocabulary_size, stored_N)
 
     @property
-    def base(self) -> Any:
+    def base(self) -> PreTrainedModel:
         """The `PreTrainedModel`, its layers changed by adapters."""
         return self.model.get_base_model() if self._keys else self.model
 
     @contextlib.contextmanager
-    def base_alone(self) -> Iterator[Any]:
+    def base_alone(self) -> Iterator[PreTrainedModel]:
         """The base model without any adapter, for a pass that may be broken off: PEFT's own hooks would stay behind."""
         with self._only(None) as base:
             yield base
 
     @contextlib.contextmanager
-    def _only(self, adapter: str | None) -> Iterator[Any]:
+    def _only(self, adapter: str | None) -> Iterator[PreTrainedModel]:
         """The base model with one adapter in its layers, or none.
 
         PEFT's own switches go through all parameters to say which are trainable, which costs more than a forward pass
@@ -155,7 +160,7 @@ class LoraBank:
             if key in path.split(".") and "lora_" in path:
                 parameter.data = parameter.data.to(self.base.dtype)
 
-    def _remove(self, key: str, plain: Any) -> None:
+    def _remove(self, key: str, plain: PreTrainedModel) -> None:
         """Undo a half-finished `add`; `plain` is the model as it was before."""
         from peft.tuners.tuners_utils import BaseTunerLayer
 
@@ -187,7 +192,7 @@ class LoraBank:
         self._stored[key] = {token: first + number for number, token in enumerate(token_ids)}
 
 
-def without_autocast(device: Any) -> contextlib.AbstractContextManager[Any]:
+def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
     """Within it, a model computes in its own dtype, whatever its caller trains under: what one thread computes for all
     may not depend on who leads, and a recording would repeat autocast's casts of the weights at each step."""
     import torch

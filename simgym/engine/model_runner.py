@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from simgym.engine.attention import attention_masks, cache_argument
 from simgym.engine.config import EngineConfig
@@ -25,9 +27,12 @@ from simgym.engine.recorded_decoding import RecordedDecoding, Size
 from simgym.engine.transfer import to_device
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
+    from transformers import PreTrainedModel
+    from transformers.modeling_outputs import CausalLMOutput
 
-Floats = np.ndarray[Any, np.dtype[np.float32]]
+Floats = npt.NDArray[np.float32]
 
 
 class _Deepest(Exception):
@@ -47,7 +52,7 @@ class Scored:
 class ModelRunner:
     """Runs a model; knows nothing of scheduling."""
 
-    def __init__(self, model: Any, config: EngineConfig, lock: Any) -> None:
+    def __init__(self, model: PreTrainedModel, config: EngineConfig, lock: AbstractContextManager[object]) -> None:
         """Put a model behind a lock; `config` is resolved for its device."""
         self.lora_bank = LoraBank(model)
         self.device = model.device
@@ -65,7 +70,9 @@ class ModelRunner:
         self._config = config
         self._cache_argument = cache_argument(type(self.lora_bank.base)) or "past_key_values"
 
-    def forward(self, tokens: Tensor, kv_cache: KVCache, first: int, new_N: list[int], adapters: Any) -> Tensor:
+    def forward(
+        self, tokens: Tensor, kv_cache: KVCache, first: int, new_N: list[int], adapters: list[str | None]
+    ) -> Tensor:
         """Logits after the last token of N slots.
 
         Args:
@@ -131,7 +138,7 @@ class ModelRunner:
         logits: Tensor = output.logits
         return logits[:, -1]
 
-    def _fused_pass(self, lengths: Tensor, adapter: str | None, arguments: dict[str, Any]) -> Any:
+    def _fused_pass(self, lengths: Tensor, adapter: str | None, arguments: dict[str, object]) -> CausalLMOutput:
         """The pass with fused pieces; None where there are none."""
         import torch
 
@@ -148,7 +155,7 @@ class ModelRunner:
             warnings.warn(f"Decoding is slower than it could be, without fused pieces: {reason}", stacklevel=2)
             return None
 
-    def _inputs(self, tokens: Tensor, placement: Placement, kv_cache: KVCache) -> dict[str, Any]:
+    def _inputs(self, tokens: Tensor, placement: Placement, kv_cache: KVCache) -> dict[str, object]:
         base = self.lora_bank.base
         return {
             "input_ids": tokens,
@@ -206,7 +213,7 @@ class ModelRunner:
             results |= {index: row[:, : len(sequences[index])] for index, row in zip(batch, states, strict=True)}
         return [results[index] for index in range(len(sequences))]
 
-    def decoder_layers(self) -> Any:
+    def decoder_layers(self) -> torch.nn.ModuleList:
         """The decoder's layers in order: the longest list of modules in it, whatever the architecture calls it."""
         from torch.nn import ModuleList
 
@@ -219,10 +226,10 @@ class ModelRunner:
         which attention leaves out what is later instead of computing it."""
         import torch
 
-        outputs: dict[int, Any] = {}
+        outputs: dict[int, Tensor] = {}
         modules, deepest = self.decoder_layers(), max(layers)
 
-        def keep(layer: int, output: Any) -> None:
+        def keep(layer: int, output: Tensor) -> None:
             outputs[layer] = output[0] if isinstance(output, tuple) else output
             if layer == deepest:
                 raise _Deepest
@@ -288,14 +295,14 @@ class ModelRunner:
         }
 
 
-def _can_be_recorded(model: Any) -> bool:
+def _can_be_recorded(model: PreTrainedModel) -> bool:
     """Whether a decoding pass may be the same work each time; mixtures of experts ask which expert has what to do."""
     config = model.config.get_text_config()
     experts = any(getattr(config, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts"))
     return not experts and len({parameter.device for parameter in model.parameters()}) == 1
 
 
-def _is_half_on_cuda(model: Any) -> bool:
+def _is_half_on_cuda(model: PreTrainedModel) -> bool:
     import torch
 
     return model.device.type == "cuda" and model.dtype in (torch.bfloat16, torch.float16)

@@ -20,17 +20,19 @@ are from float32, `simgym doctor --bench` measures.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
+    from transformers import PreTrainedModel
 
 MIXED = ("bfloat16-mixed", "int8")
 """Kinds that are made here; all others are torch's own."""
 
 
-def convert(model: Any, kind: str) -> None:
+def convert(model: PreTrainedModel, kind: str) -> None:
     """Replace the linear layers of a model that is in float32; those that are replaced already stay.
 
     Args:
@@ -49,7 +51,7 @@ def convert(model: Any, kind: str) -> None:
 
 
 @contextlib.contextmanager
-def float_output(model: Any) -> Iterator[None]:
+def float_output(model: PreTrainedModel) -> Iterator[None]:
     """Within it, a converted model has a float32 output layer, as resizing its embeddings needs.
 
     Where the output layer shares the embedding's weights, those are exact; else the rounded ones are taken.
@@ -76,20 +78,20 @@ def float_output(model: Any) -> Iterator[None]:
     model.set_output_embeddings(kind(model.get_output_embeddings()))
 
 
-def converted(model: Any) -> int:
+def converted(model: PreTrainedModel) -> int:
     """How many layers compute with rounded numbers."""
     import torch
 
     return sum(isinstance(layer, torch.nn.Linear) and type(layer) is not torch.nn.Linear for layer in model.modules())
 
 
-def _classes() -> dict[str, Any]:
+def _classes() -> dict[str, Callable[[torch.nn.Linear], torch.nn.Linear]]:
     import torch
 
     class Bfloat16Linear(torch.nn.Linear):
         """y = x W, both rounded to bfloat16."""
 
-        def __init__(self, layer: Any) -> None:
+        def __init__(self, layer: torch.nn.Linear) -> None:
             torch.nn.Module.__init__(self)
             self.in_features, self.out_features = layer.in_features, layer.out_features
             self.weight = torch.nn.Parameter(layer.weight.detach().bfloat16(), requires_grad=False)
@@ -102,7 +104,7 @@ def _classes() -> dict[str, Any]:
     class Int8Linear(torch.nn.Linear):
         """y = x W in 8 bits."""
 
-        def __init__(self, layer: Any) -> None:
+        def __init__(self, layer: torch.nn.Linear) -> None:
             torch.nn.Module.__init__(self)
             self.in_features, self.out_features = layer.in_features, layer.out_features
             weight = layer.weight.detach().float()

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 _ROWS = 16
@@ -25,7 +26,7 @@ _FEWEST = 3
 class Projection:
     """One or more linear layers that read the same input."""
 
-    def __init__(self, *layers: Any) -> None:
+    def __init__(self, *layers: torch.nn.Linear) -> None:
         """Copy nothing yet.
 
         Args:
@@ -34,8 +35,8 @@ class Projection:
         self._layers = layers
         self._weights: Any = None
         self._scale: Any = None
-        self._bias: Any = None
-        self._state: Any = None
+        self._bias: Tensor | None = None
+        self._state: list[tuple[int, int]] | None = None
 
     def clear(self) -> None:
         """Forget the copy; the next `refresh` makes it anew."""
@@ -95,12 +96,12 @@ class Projection:
         self._bias = _joined([layer.bias for layer in self._layers])
         if weights.dtype == torch.int8:
             self._weights = weights.t().contiguous()
-            self._scale = torch.cat([layer.scale for layer in self._layers])
+            self._scale = torch.cat([layer.get_buffer("scale") for layer in self._layers])
         else:
             self._weights = torch.ops.mkldnn._reorder_linear_weight(weights, _ROWS)
 
 
-def can_be_packed(layer: Any) -> bool:
+def can_be_packed(layer: torch.nn.Module) -> bool:
     """Whether this torch and this processor can do it for a layer."""
     import torch
 
@@ -117,15 +118,16 @@ def can_be_packed(layer: Any) -> bool:
     return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def _version(weight: Any) -> tuple[int, int]:
+def _version(weight: Tensor) -> tuple[int, int]:
     """Changes when a weight is written to or replaced; tensors of inference mode have no counter."""
     return weight.data_ptr(), 0 if weight.is_inference() else weight._version
 
 
-def _joined(biases: list[Any]) -> Any:
+def _joined(biases: list[Tensor | None]) -> Tensor | None:
     import torch
 
-    return None if biases[0] is None else torch.cat([bias.detach() for bias in biases])
+    present = [bias.detach() for bias in biases if bias is not None]
+    return torch.cat(present) if present else None
 
 
 def _after(product: Tensor, activation: str, times: Tensor | None, plus: Tensor | None) -> Tensor:

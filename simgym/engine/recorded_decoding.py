@@ -24,6 +24,7 @@ from simgym.engine.kv_cache import KVCache, rounded_up
 from simgym.engine.transfer import to_device
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 _FIRST_USES = 3
@@ -60,7 +61,7 @@ class Place:
 class DecodingModel(Protocol):
     """What is recorded; the `ModelRunner`."""
 
-    device: Any
+    device: torch.device
 
     def decode_pass(self, inputs: Tensor, kv_cache: KVCache, size: Size) -> Tensor:
         """Logits, shape (slots, V), of one token a slot.

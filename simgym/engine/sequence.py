@@ -7,11 +7,14 @@ tokens, its stop tokens included: what ends a user's turn in a chat template nee
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
 from simgym.engine.errors import InvalidSetting
+
+if TYPE_CHECKING:
+    from xgrammar import GrammarMatcher
 
 FinishReason = Literal["stop", "length"]
 
@@ -77,7 +80,7 @@ class Sequence:
     choices: tuple[int, ...] = ()
     """Tokens whose log-probability as the first one is asked for."""
 
-    matcher: Any | None = field(default=None, init=False)
+    matcher: GrammarMatcher | None = field(default=None, init=False)
     """Where the sequence stands in its grammar."""
     token_ids: list[int] = field(default_factory=list, init=False)
     """Sampled so far."""

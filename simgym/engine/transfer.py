@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 
-def to_device(values: list[Any], device: Any, dtype: Any = None) -> Tensor:
+def to_device(values: Sequence[object], device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
     """Numbers (or lists of them) as a tensor; a copy to a GPU is queued behind the work that it has."""
     import torch
 
