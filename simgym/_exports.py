@@ -10,12 +10,11 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 
 def lazy_exports(
     package: str, names: Mapping[str, Sequence[str]], *, packages: Sequence[str] = ()
-) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
     """`__getattr__` and `__dir__` of a package.
 
     Args:
@@ -30,7 +29,7 @@ def lazy_exports(
         for name in exported
     }
 
-    def __getattr__(name: str) -> Any:
+    def __getattr__(name: str) -> object:
         if name in packages:
             return importlib.import_module(f"{package}.{name}")
         if name not in module_of:  # with `name` and `obj` Python adds "Did you mean ...?"

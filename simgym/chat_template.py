@@ -326,7 +326,7 @@ def _turn_marks(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def _written_or_nothing(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]], **variables: Any
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]], **variables: object
 ) -> str:
     """What the template writes; empty if it refuses, which jinja2 templates do by whatever exception they like."""
     try:
@@ -353,7 +353,7 @@ def _system_stays_in_front(tokenizer: PreTrainedTokenizerBase) -> bool:
     return _keeps_system[template]
 
 
-def _applied(tokenizer: PreTrainedTokenizerBase, plain: Sequence[dict[str, str]], **variables: Any) -> str:
+def _applied(tokenizer: PreTrainedTokenizerBase, plain: Sequence[dict[str, str]], **variables: object) -> str:
     messages: Sequence[dict[str, Any]] = plain
     if _wants_parts(tokenizer):
         messages = [{**message, "content": [{"type": "text", "text": message["content"]}]} for message in plain]
@@ -362,7 +362,7 @@ def _applied(tokenizer: PreTrainedTokenizerBase, plain: Sequence[dict[str, str]]
     return _apply(tokenizer, messages, **variables)
 
 
-def _apply(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, Any]], **variables: Any) -> str:
+def _apply(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, object]], **variables: object) -> str:
     """What the template writes; a program of somebody else, so its time and its text are bounded."""
     try:
         with time_limit(LONGEST_RENDERING):
@@ -403,7 +403,7 @@ def _wants_parts(tokenizer: PreTrainedTokenizerBase) -> bool:
     return _reads_parts[template]
 
 
-def _shown(tokenizer: PreTrainedTokenizerBase, content: Any) -> str:
+def _shown(tokenizer: PreTrainedTokenizerBase, content: object) -> str:
     """What the template writes of a user message; empty if it refuses."""
     try:
         return _apply(tokenizer, [{"role": "user", "content": content}])

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 
 def describe_machine() -> dict[str, object]:
     """Processor cores, memory in GB, and the device that models run on (None without torch)."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    machine: dict[str, Any] = {"cores": usable, "memory_gb": _memory_gb(), "device": None, "torch_threads": None}
+    machine: dict[str, object] = {"cores": usable, "memory_gb": _memory_gb(), "device": None, "torch_threads": None}
     try:
         import torch
     except (ImportError, OSError):

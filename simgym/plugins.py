@@ -111,7 +111,7 @@ def check_options(kind: str, name: str, arguments: Iterable[str]) -> None:
         raise ConfigurationError(f"The {title} needs the option {missing[0]!r}, which is missing.")
 
 
-def options_of(factory: Any) -> dict[str, PluginOption]:
+def options_of(factory: object) -> dict[str, PluginOption]:
     """Options of a class or function by name; of a function with `**options`, also those of the class it returns."""
     parameters = _parameters(factory)
     texts = _documented(factory)
@@ -131,14 +131,14 @@ def options_of(factory: Any) -> dict[str, PluginOption]:
     return {**options_of(returned), **{name: option for name, option in options.items() if option.help}}
 
 
-def takes_any_option(factory: Any) -> bool:
+def takes_any_option(factory: object) -> bool:
     """Whether a constructor accepts names that its signature does not tell."""
     return any(parameter.kind is parameter.VAR_KEYWORD for parameter in _parameters(factory)) and not _returned_class(
         factory
     )
 
 
-def check_ready(part: Any) -> None:
+def check_ready(part: object) -> None:
     """Let a simulator, judge or assistant say whether it can begin: it may have `check()`, or `language_model()`.
 
     Raises:
@@ -173,7 +173,7 @@ def _noun(kind: str) -> str:
     return kind.removesuffix("s").replace("_", " ")
 
 
-def _imported(reference: str) -> Any:
+def _imported(reference: str) -> object:
     parts = _REFERENCE.fullmatch(reference)
     if parts is None:
         raise ConfigurationError(f"{reference!r} is no reference to Python code. Expected py:module:Class.")
@@ -203,7 +203,7 @@ def _parameters(factory: Any) -> list[inspect.Parameter]:
         return [inspect.Parameter("options", inspect.Parameter.VAR_KEYWORD)]
 
 
-def _returned_class(factory: Any) -> type | None:
+def _returned_class(factory: object) -> type | None:
     """The class whose options a function passes on."""
     if inspect.isclass(factory):
         return None
@@ -216,7 +216,7 @@ def _returned_class(factory: Any) -> type | None:
     return returned if inspect.isclass(returned) else None
 
 
-def _documented(factory: Any) -> dict[str, str]:
+def _documented(factory: object) -> dict[str, str]:
     """Texts of the section `Args:` of a Google docstring, by argument."""
     documented = factory.__init__ if inspect.isclass(factory) else factory
     _, marker, section = (inspect.getdoc(documented) or "").partition("Args:\n")
@@ -233,12 +233,12 @@ def _documented(factory: Any) -> dict[str, str]:
     return texts
 
 
-def _type_name(annotation: Any) -> str:
+def _type_name(annotation: object) -> str:
     if annotation is inspect.Parameter.empty:
         return ""
     name = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
     return name.replace("LanguageModelSpec", "model")
 
 
-def _default(value: Any) -> str:
+def _default(value: object) -> str:
     return str(value) if isinstance(value, type) else repr(value)

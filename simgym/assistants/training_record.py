@@ -32,7 +32,7 @@ class TrainingRecord:
     """What trained it: `grpo`, `ppo`, or what another trainer calls itself."""
     env_id: str
     """Environment of the training, which names the simulated user."""
-    base_model: str | Mapping[str, Any]
+    base_model: str | Mapping[str, object]
     """The model that was trained or, if it stayed frozen, that writes: a name, or settings that `ModelSpec` reads."""
     seed: int
     """Seed of the training."""

@@ -87,7 +87,7 @@ def with_experiment(verb: Callable[..., None]) -> Callable[..., None]:
     ]
 
     @functools.wraps(verb)
-    def unfolded(*, config_file: Path | None, old_spelling: bool, **typed: Any) -> None:
+    def unfolded(*, config_file: Path | None, old_spelling: bool, **typed: object) -> None:
         given = {entry.name: typed.pop(entry.name) for entry in fields(ExperimentConfig)}
         given["asynchronous"] = given["asynchronous"] or (True if old_spelling else None)
         verb(read_experiment(config_file, given), **typed)

@@ -367,7 +367,7 @@ def _config() -> Any:
     return config
 
 
-def _records(file: Path, database: str | None, *, texts: bool) -> tuple[list[dict[str, Any]], int]:
+def _records(file: Path, database: str | None, *, texts: bool) -> tuple[list[dict[str, object]], int]:
     loaded = _config().load_study(file)
     from simgym.study.records import export as read
     from simgym.study.store import Store

@@ -49,7 +49,7 @@ def optional(row: Mapping[str, object], *names: str) -> str:
     return next(filter(None, (known_text(value) for value in values if isinstance(value, str | int))), "")
 
 
-def known_text(value: Any) -> str:
+def known_text(value: object) -> str:
     """A value as text; empty for all the ways in which tables say that there is none."""
     text = "" if value is None else str(value).strip()
     return "" if text.casefold() in _MISSING else text

@@ -15,7 +15,6 @@ from importlib import resources
 from itertools import islice
 from pathlib import Path
 from string import Template
-from typing import Any
 
 from simgym.conversation import INTENT_PREFIX, Conversation, Message
 from simgym.data.logged import LoggedConversation, StepOutput, StepSummary, beside, read_logged
@@ -112,12 +111,12 @@ def _take_up(path: Path, made_with: Mapping[str, object]) -> set[str]:
     return _whole_lines(partial)
 
 
-def _refuse_another_run(path: Path, made_with: Mapping[str, Any]) -> None:
+def _refuse_another_run(path: Path, made_with: Mapping[str, object]) -> None:
     """Intents of two models or prompts must not be mixed in one file."""
     header = beside(path, ".made_with.json")
     if not header.is_file() or not (path.exists() or beside(path, ".partial").exists()):
         return
-    before = read_as(dict[str, Any], read_json(header), str(header))
+    before = read_as(dict[str, object], read_json(header), str(header))
     if differing := sorted(key for key in made_with if before.get(key) != made_with[key]):
         raise ConfigurationError(
             f"{path} was made with another {', '.join(differing)}. Give another output, or remove it to start over."

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from simgym.errors import ConfigurationError, MalformedFile
 from simgym.extras import require_extra
@@ -64,7 +63,7 @@ def _files(source: str) -> list[Path]:
     return files
 
 
-def _jsonl_rows(files: Sequence[Path], start: int) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _jsonl_rows(files: Sequence[Path], start: int) -> Iterator[tuple[int, Mapping[str, object]]]:
     number = 0
     for file in files:
         for _, line in read_lines(file):

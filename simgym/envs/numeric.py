@@ -145,7 +145,7 @@ class RepliesVectorEnv(VectorEnv[Array, Array, Array]):
             self._dialogues[row] = dialogue
 
     def _infos(self, imputed: Sequence[bool]) -> dict[str, object]:
-        infos: dict[str, Any] = {}
+        infos: dict[str, object] = {}
         for row, dialogue in enumerate(self._dialogues):
             infos = self._add_info(infos, {**outcome_of(dialogue), "reward_imputed": imputed[row]}, row)
         return infos

@@ -15,7 +15,7 @@ from simgym.errors import EpisodeError
 from simgym.simulation import Dialogue
 
 
-class RepliesEnv(gymnasium.Env[Array, Any]):
+class RepliesEnv(gymnasium.Env[Array, object]):
     """One of them; arguments as for `RepliesVectorEnv`."""
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012

@@ -20,7 +20,7 @@ from simgym.simulation import Simulation
 _guard = ForkSafeLock()
 
 
-def shared_simulation(env_id: str, settings: Mapping[str, Any]) -> Simulation:
+def shared_simulation(env_id: str, settings: Mapping[str, object]) -> Simulation:
     """The simulation of an environment; equal arguments that are JSON values give the same one.
 
     Args:

@@ -20,7 +20,7 @@ from simgym.errors import ConfigurationError, EpisodeError, InvalidAction
 from simgym.simulation import Dialogue
 
 
-class UserSimVectorEnv(VectorEnv[dict[str, Any], tuple[str, ...], Any]):
+class UserSimVectorEnv(VectorEnv[dict[str, object], tuple[str, ...], object]):
     """N conversations in one environment; arguments, spaces and end reasons as in `ConversationEnv`.
 
     Autoreset: with NEXT_STEP (default) the step after the end of a conversation ignores that action and starts the next

@@ -12,7 +12,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from simgym.errors import ConfigurationError, MalformedFile
 from simgym.fingerprints import differences, note_on_earlier
@@ -36,9 +35,9 @@ class Plan:
     """Assistant turns per conversation at most."""
     judge: Mapping[str, object]
     """Fingerprint of the judge."""
-    assistants: Mapping[str, Mapping[str, Any]]
+    assistants: Mapping[str, Mapping[str, object]]
     """Fingerprints by name."""
-    simulators: Mapping[str, Mapping[str, Any]]
+    simulators: Mapping[str, Mapping[str, object]]
     """Fingerprints by environment id."""
     scenarios: Mapping[str, str]
     """Hash of each scenario by id, in order."""

@@ -14,7 +14,6 @@ import re
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -196,7 +195,7 @@ def separability(
     for fold, (train, test) in enumerate(splitter.split(texts, labels, group)):
         if len(set(labels[train])) < 2:
             continue
-        vectors: Any = make_union(
+        vectors: object = make_union(
             TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 4), sublinear_tf=True, min_df=2),
             TfidfVectorizer(sublinear_tf=True, token_pattern=r"\S+"),  # noqa: S106
         )

@@ -184,7 +184,7 @@ def _rows_of(path: Path) -> dict[str, dict[str, object]]:
     return RunFile.open(path).rows if path.is_file() and path.stat().st_size else {}
 
 
-def read_answers(folder: str | Path) -> tuple[dict[str, Answer], dict[str, Any]]:
+def read_answers(folder: str | Path) -> tuple[dict[str, Answer], dict[str, object]]:
     """Answers of a run by task id, and the header that says who gave them.
 
     Raises:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from simgym.assistants.training_record import TrainingRecord
 from simgym.simulation import Simulation
@@ -14,7 +13,7 @@ def record_of(
     *,
     method: str,
     env_id: str,
-    base_model: str | Mapping[str, Any],
+    base_model: str | Mapping[str, object],
     seed: int,
     steps: int,
     system_prompt: str | None = None,

@@ -14,19 +14,19 @@ from stable_baselines3.common.vec_env import VecEnv  # noqa: E402
 class OneVecEnv(VecEnv):
     """N rows that are one object."""
 
-    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+    def get_attr(self, attr_name: str, indices: object = None) -> list[object]:
         """The attribute, for each row."""
         return [getattr(self, attr_name)] * len(self._indices(indices))
 
-    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+    def set_attr(self, attr_name: str, value: object, indices: object = None) -> None:
         """Set the attribute, which all rows share."""
         setattr(self, attr_name, value)
 
-    def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
+    def env_method(self, method_name: str, *args: object, indices: object = None, **kwargs: object) -> list[object]:
         """Refused: there is no environment of a row's own."""
         raise ConfigurationError(f"All rows are one environment, so {method_name} cannot be called in each of them.")
 
-    def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
+    def env_is_wrapped(self, wrapper_class: object, indices: object = None) -> list[bool]:
         """No row is."""
         return [False] * len(self._indices(indices))
 

@@ -61,7 +61,9 @@ def conversations(
 
 
 @solver
-def simulated_user(env_id: str = "UserSim-Persona-v0", seed: int = 0, settings: dict[str, Any] | None = None) -> Solver:
+def simulated_user(
+    env_id: str = "UserSim-Persona-v0", seed: int = 0, settings: dict[str, object] | None = None
+) -> Solver:
     """Let the model talk with a simulated user; a sample's id is that of a scenario. Arguments as for the task."""
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:

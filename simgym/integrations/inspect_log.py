@@ -13,7 +13,6 @@ import re
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from simgym.data.logged import StepSummary
 from simgym.data.training_files import ExportOptions, assistant_name, judge_name, read_run
@@ -105,7 +104,7 @@ def _sample(transcript: Transcript, epoch: int, judge: str) -> EvalSample:
     messages: list[ChatMessage] = [
         kinds[message.role](content=message.content) for message in transcript.conversation.messages
     ]
-    outcome: dict[str, Any] = {
+    outcome: dict[str, object] = {
         "end_reason": transcript.end_reason,
         "fault": None if transcript.fault is None else str(transcript.fault),
         "components": list(transcript.components),

@@ -90,8 +90,8 @@ def create_openenv_app(
     env_id: str,
     settings: Mapping[str, Any] | None = None,
     *,
-    pinned_judge: Mapping[str, Any] | None = None,
-) -> Any:
+    pinned_judge: Mapping[str, object] | None = None,
+) -> object:
     """The ASGI application of OpenEnv's server.
 
     Args:

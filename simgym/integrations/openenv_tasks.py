@@ -32,7 +32,7 @@ class ScenarioTasks:
             raise IndexError(f"There is no task {index}, expected 0 to {len(tasks) - 1}.")
         return {"id": tasks[index], "index": index}
 
-    def list_tasks(self, split: str) -> list[dict[str, Any]]:
+    def list_tasks(self, split: str) -> list[dict[str, object]]:
         """Ids of all scenarios."""
         return [{"id": task, "index": index} for index, task in enumerate(self._tasks(split))]
 

@@ -97,7 +97,7 @@ class TextVecEnv(OneVecEnv):
 
     def step_wait(self) -> tuple[Array, Array, Array, list[dict[str, Any]]]:
         steps = self._rows.step(self._replies.turns(self._rows.dialogues, self._actions))
-        infos: list[dict[str, Any]] = [describe(step.dialogue) for step in steps]
+        infos: list[dict[str, object]] = [describe(step.dialogue) for step in steps]
         for row, step in enumerate(steps):
             if step.dialogue.ended:
                 infos[row] |= {

@@ -97,7 +97,7 @@ def training_record(trainer: Any, base_model: str | Mapping[str, Any]) -> Traini
     )
 
 
-def training_records(trainer: Any, base_model: str | Mapping[str, object]) -> TrainerCallback:
+def training_records(trainer: object, base_model: str | Mapping[str, object]) -> TrainerCallback:
     """A callback for `add_callback` that writes the record of the training beside every checkpoint; see
     `training_record`."""
     from transformers import TrainerCallback

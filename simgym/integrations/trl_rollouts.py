@@ -109,7 +109,7 @@ class Rollouts:
         told = [[] for _ in running] if logprobs_N is None else logprobs_N[: len(running)]
         return [PolicyReply(ids, logprobs) for ids, logprobs in zip(ids_N[: len(running)], told, strict=True)]
 
-    def _keep(self, dialogues: list[Dialogue], trainer: Any) -> None:
+    def _keep(self, dialogues: list[Dialogue], trainer: object) -> None:
         self.latest = dialogues
         unjudged = [dialogue for dialogue in self.latest if dialogue.reward is None]
         faults = [f"{dialogue.end_reason}: {fault_label(dialogue.fault)}" for dialogue in unjudged]

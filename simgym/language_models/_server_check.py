@@ -40,7 +40,7 @@ async def check_server(requests: ServerRequests, connection: ServerConnection, n
     if name in names:
         return
     chat = purpose == "chat"
-    said: dict[str, Any] = {"messages": [{"role": "user", "content": "Hello"}]} if chat else {"prompt": "Hello"}
+    said: dict[str, object] = {"messages": [{"role": "user", "content": "Hello"}]} if chat else {"prompt": "Hello"}
     body = {"model": name, **said, "max_tokens": 1, **requests.extra_body}
     fields = {key: value for key, value in body.items() if value is not None}
     reply = await _exchange(requests, connection, "/chat/completions" if chat else "/completions", fields)
@@ -87,6 +87,6 @@ async def _exchange(
     raise AssertionError("unreachable: the second attempt returns or raises")
 
 
-def _names(listed: Any) -> set[str]:
+def _names(listed: object) -> set[str]:
     rows = listed.get("data") if isinstance(listed, Mapping) else None
     return {str(row.get("id"))[:1000] for row in rows if isinstance(row, Mapping)} if isinstance(rows, list) else set()

@@ -163,7 +163,7 @@ def _refusal(message: Mapping[str, object]) -> str:
     return said if isinstance(said, str) else ""
 
 
-def _fields(message: Mapping[str, Any]) -> Iterator[str]:
+def _fields(message: Mapping[str, object]) -> Iterator[str]:
     for name in _THOUGHTS:  # several names for one text
         value = message.get(name)
         if text := "".join(_all_texts([value] if isinstance(value, Mapping) else value)):

@@ -203,7 +203,7 @@ class ServerRequests:
             return Problem(Scope.RUN, f"{why} If that is right, give its address as base_url.")
         return Problem(Scope.REQUEST, f"unparsable: {self.host}: {reason}.")
 
-    def _problem_inside(self, answer: Any, fields: Mapping[str, Any]) -> Problem | None:
+    def _problem_inside(self, answer: object, fields: Mapping[str, object]) -> Problem | None:
         """Why an answer with status 200 is none: an error in it, or not a completion."""
         if (error := error_inside(answer)) is not None:
             return classify(code_of(error), {"error": error}, self.asked(fields))
@@ -213,10 +213,10 @@ class ServerRequests:
         return None
 
 
-def _response_format(schema: Mapping[str, Any], form: int) -> dict[str, Any]:
+def _response_format(schema: Mapping[str, object], form: int) -> dict[str, object]:
     if _FORMS[form] == "none":
         return {}
-    described: dict[str, Any] = {"type": _FORMS[form]}
+    described: dict[str, object] = {"type": _FORMS[form]}
     if _FORMS[form] == "json_schema":
         described["json_schema"] = {"name": "reply", "schema": dict(schema), "strict": True}
     return {"response_format": described}

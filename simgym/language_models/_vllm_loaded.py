@@ -48,7 +48,7 @@ class LoadedVllm:
         for name, path in options.adapters.items():
             self.add_adapter(name, path)
 
-    def lora(self, adapter: str | None) -> Any:
+    def lora(self, adapter: str | None) -> object:
         """vLLM's `LoRARequest` of an adapter, None for the base model."""
         if adapter is None:
             return None
@@ -108,7 +108,7 @@ class LoadedVllm:
         outputs = iter(self.engine.generate(asked))
         return [float(sum(next(outputs).outputs[0].logprobs[0][token].logprob for token in tail)) for _, tail in pairs]
 
-    def params(self, request: Request) -> Any:
+    def params(self, request: Request) -> object:
         """vLLM's settings for a request.
 
         Raises:
@@ -161,11 +161,11 @@ class _Adding:
         engine.add_lora(self._request)
 
 
-def _read_tokenizer(options: VllmLM, weights: Weights) -> tuple[Any, list[int | None]]:
+def _read_tokenizer(options: VllmLM, weights: Weights) -> tuple[object, list[int | None]]:
     """The tokenizer, and the tokens that the generation settings end a reply with."""
     from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
-    common: dict[str, Any] = {"revision": weights.revision, "trust_remote_code": options.trust_remote_code}
+    common: dict[str, object] = {"revision": weights.revision, "trust_remote_code": options.trust_remote_code}
     try:
         tokenizer = AutoTokenizer.from_pretrained(weights.path, **common)
         try:

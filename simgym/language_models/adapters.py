@@ -204,7 +204,7 @@ def adapter_fingerprint(path: str) -> str:
     return f"{weights} {text_hash(json.dumps(settings, sort_keys=True))}" if settings else weights
 
 
-def _deciding_settings(path: Path) -> dict[str, Any]:
+def _deciding_settings(path: Path) -> dict[str, object]:
     """Settings that decide what the weights do and that the weights themselves do not show."""
     try:
         config = read_as(dict, read_json(path), CONFIG)

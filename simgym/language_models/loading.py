@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any
 
 from simgym._forks import ForkSafeLock
 from simgym.language_models.base import LanguageModel, Purpose
@@ -17,7 +16,7 @@ from simgym.language_models.model_spec import ModelSpec, is_language_model
 from simgym.language_models.secret import Secret
 from simgym.plugins import make
 
-LanguageModelSpec = LanguageModel | str | Mapping[str, Any] | ModelSpec
+LanguageModelSpec = LanguageModel | str | Mapping[str, object] | ModelSpec
 """What every `model=` argument takes; see `ModelSpec`."""
 
 MAX_CLIENTS = 64
@@ -28,7 +27,7 @@ _clients: OrderedDict[str, None] = OrderedDict()
 _lock = ForkSafeLock()  # reentrant: a model round a model loads that one while it is being made
 
 
-def load_language_model(spec: LanguageModelSpec, **options: Any) -> LanguageModel:
+def load_language_model(spec: LanguageModelSpec, **options: object) -> LanguageModel:
     """The language model that `spec` describes; the same object for the same description.
 
     Args:

@@ -79,7 +79,7 @@ class CachedLM:
         self._lock = ForkSafeLock()
         self._identity: str | None = None
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         if name.startswith("__") or "model" not in self.__dict__:  # asked before there is a model, when unpickled
             raise AttributeError(name)
         return getattr(self.model, name)

@@ -111,11 +111,11 @@ class VllmLM:
         self.engine_options = dict(engine_options or {})
         self.__setstate__({})
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         here = {"_lock", "_process", "_loaded", "_read_files"}
         return {key: value for key, value in self.__dict__.items() if key not in here}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         self._lock = threading.RLock()
         self._process = os.getpid()

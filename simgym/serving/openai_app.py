@@ -151,7 +151,7 @@ def _as_rejection(fault: Fault) -> Rejection:
     return Rejection(status, f"The simulated user has no turn here: {fault}.", code)
 
 
-def _completion(asked: UserRequest, dialogue: Dialogue, stop: str) -> dict[str, Any]:
+def _completion(asked: UserRequest, dialogue: Dialogue, stop: str) -> dict[str, object]:
     tokens = tokens_by_role(dialogue.calls).get("user", {"prompt": 0, "completion": 0})
     left = dialogue.ended or stop in dialogue.user_reply
     said = dialogue.user_reply
@@ -191,11 +191,11 @@ async def _events(completion: Mapping[str, Any], with_usage: bool) -> AsyncItera
     yield "data: [DONE]\n\n"
 
 
-def _event(value: Mapping[str, Any]) -> str:
+def _event(value: Mapping[str, object]) -> str:
     return f"data: {json.dumps(value)}\n\n"
 
 
-async def _body(request: Request) -> Any:
+async def _body(request: Request) -> object:
     """The decoded body, bounded."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise Rejection(415, "The content type is not application/json.")

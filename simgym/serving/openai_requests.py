@@ -73,7 +73,7 @@ class UserRequest:
     """Whether a last event with token counts is wanted."""
 
 
-def read_request(body: Any, header_seed: str | None = None, session: str = "") -> UserRequest:
+def read_request(body: object, header_seed: str | None = None, session: str = "") -> UserRequest:
     """What a request body asks for.
 
     Args:
@@ -120,14 +120,14 @@ def _options(body: Mapping[str, Any]) -> Mapping[str, Any]:
     return options
 
 
-def _refuse_what_users_do_not_do(body: Mapping[str, Any]) -> None:
+def _refuse_what_users_do_not_do(body: Mapping[str, object]) -> None:
     if body.get("n") not in (None, 1) or isinstance(body.get("n"), bool):
         raise Rejection(400, "n is not 1. A simulated user has one thing to say; ask again with another seed.")
     if (body.get("tools") or body.get("functions")) and body.get("tool_choice") != "none":
         raise Rejection(400, "The request has tools. Simulated users call none; leave them out.")
 
 
-def _messages(value: Any) -> list[tuple[str, str]]:
+def _messages(value: object) -> list[tuple[str, str]]:
     """Role and text of each message; `developer` is `system`."""
     if not isinstance(value, list) or not value:
         raise Rejection(400, "The field 'messages' is missing or empty, expected a list of messages.")
@@ -139,7 +139,7 @@ def _messages(value: Any) -> list[tuple[str, str]]:
     return messages
 
 
-def _message(number: int, message: Any) -> tuple[str, str]:
+def _message(number: int, message: object) -> tuple[str, str]:
     if not isinstance(message, Mapping):
         raise Rejection(400, f"messages[{number}] is a {type(message).__name__}, expected an object.")
     role = message.get("role")
@@ -158,7 +158,7 @@ def _message(number: int, message: Any) -> tuple[str, str]:
     return str(role), content
 
 
-def _convention(asked: Any, messages: Sequence[tuple[str, str]]) -> Convention:
+def _convention(asked: object, messages: Sequence[tuple[str, str]]) -> Convention:
     if asked is None:
         return "plain" if messages[-1][0] == "assistant" else "flipped"
     if not isinstance(asked, str) or asked not in _SEATS:
@@ -196,7 +196,7 @@ def _seated(messages: Sequence[tuple[str, str]], convention: Convention) -> tupl
     return conversation, answer
 
 
-def _scenario(asked: Any, system: str) -> Scenario | str | None:
+def _scenario(asked: object, system: str) -> Scenario | str | None:
     if isinstance(asked, Mapping):
         written = json.dumps(asked, ensure_ascii=False)
         if has_surrogates(written) or len(written) > MAX_CHARACTERS:
@@ -221,7 +221,7 @@ def scenario_of(wish: str) -> Scenario:
     return Scenario.from_goal(wish, source="chat completions request")
 
 
-def _seed(asked: Any, field: Any, header: str | None, what: list[str]) -> int:
+def _seed(asked: object, field: object, header: str | None, what: list[str]) -> int:
     """The first seed that is given; else one that all turns of a conversation share and other conversations do not."""
     for name, value in (("simgym.seed", asked), ("seed", field)):
         if value is not None:
@@ -235,7 +235,7 @@ def _seed(asked: Any, field: Any, header: str | None, what: list[str]) -> int:
     return derive_seed(0, "request", *what)
 
 
-def _stop(asked: Any, system: str) -> str | None:
+def _stop(asked: object, system: str) -> str | None:
     if asked is not None:
         if not isinstance(asked, str) or not asked.strip() or len(asked) > 200 or has_surrogates(asked):
             raise Rejection(400, "simgym.stop is no text of 1 to 200 characters.")

@@ -109,7 +109,7 @@ def open_database(url: str) -> Database:
 class _Write:
     """A write that waits for its turn."""
 
-    work: Work[Any]
+    work: Work[object]
     """What is done."""
     answer: asyncio.Future[Any]
     """What it returned, or raised, once that is committed."""
@@ -201,7 +201,7 @@ class Sqlite:
                 else:
                     write.answer.set_exception(outcome.error)
 
-    def _write(self, works: Sequence[Work[Any]]) -> list[_Outcome]:
+    def _write(self, works: Sequence[Work[object]]) -> list[_Outcome]:
         with _unavailable(), self._engine.connect() as connection:
             connection.exec_driver_sql("BEGIN IMMEDIATE")  # waits for writers of other processes from the start
             if len(works) == 1:
@@ -272,7 +272,7 @@ class Postgresql:
         await self._transactions.dispose()
 
 
-def _apart(connection: sa.Connection, work: Work[Any]) -> _Outcome:
+def _apart(connection: sa.Connection, work: Work[object]) -> _Outcome:
     """One write among those of a transaction: what it raises undoes it alone."""
     try:
         with _unavailable(), connection.begin_nested():

@@ -115,7 +115,7 @@ class Pages:
             failures += sum(turn["failures"] for talk in record["conversations"] for turn in talk["turns"])
         return self._render("admin.html.j2", flow=flow, balance=sorted(balance.items()), failures=failures)
 
-    def _render(self, template: str, *, withdrawal: bool = False, **values: Any) -> str:
+    def _render(self, template: str, *, withdrawal: bool = False, **values: object) -> str:
         return self._templates.get_template(template).render(withdrawal=withdrawal, **values)
 
 

@@ -240,7 +240,7 @@ class _Turn:
 class _RecordedConversation:
     """What it reads of a conversation."""
 
-    turns: tuple[Mapping[str, Any], ...]
+    turns: tuple[Mapping[str, object], ...]
     """In order."""
     model1_name: str | int | None = None
     """Who replies, unless the turns say so."""
@@ -292,7 +292,7 @@ class _Participant:
 class Distinct:
     """Records without repetitions."""
 
-    records: list[Mapping[str, Any]]
+    records: list[Mapping[str, object]]
     """One a participant, in the order in which they first came."""
     repeated: int
     """How many were left out, because the same participant came before or comes later with more."""
@@ -304,7 +304,7 @@ def distinct(records: Iterable[Mapping[str, object]]) -> Distinct:
     Of a participant of `simgym study` the record with the most events stays. Records of other apps are repeated only if
     they are equal in everything, their id included.
     """
-    kept: dict[str, Mapping[str, Any]] = {}
+    kept: dict[str, Mapping[str, object]] = {}
     total = 0
     for record in records:
         total += 1

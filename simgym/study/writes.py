@@ -147,12 +147,12 @@ def _rows(addition: Addition, events: tuple[Event, ...]) -> list[dict[str, Any]]
     ]
 
 
-def _numbered(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _numbered(rows: list[dict[str, object]]) -> dict[str, object]:
     """The rows as parameters of one statement."""
     return {f"{name}_{at}": value for at, row in enumerate(rows) for name, value in row.items()}
 
 
-def _person(recruit: Recruit) -> dict[str, Any]:
+def _person(recruit: Recruit) -> dict[str, object]:
     """Of the table of recruitment ids."""
     return {"person": recruit.person, "parameters": json.dumps(recruit.parameters, ensure_ascii=False)}
 
@@ -165,7 +165,7 @@ _NEXT_POSITION = sa.select(sa.func.coalesce(sa.func.max(_assignments.c.position)
 _INSERT_ASSIGNMENT = sa.insert(_assignments)
 
 
-def _bound(name: str, column: sa.Column[Any]) -> sa.ColumnElement[Any]:
+def _bound(name: str, column: sa.Column[object]) -> sa.ColumnElement[object]:
     # of a parameter in a union PostgreSQL would not guess the type
     return sa.cast(sa.bindparam(name, type_=column.type), column.type)
 
@@ -229,7 +229,7 @@ def _here() -> sa.CTE:
     return sa.select(_participants.c.id).where(*tables.UNCHANGED).with_for_update().cte("here")
 
 
-def _claim(participant: sa.ColumnElement[Any]) -> sa.CTE:
+def _claim(participant: sa.ColumnElement[object]) -> sa.CTE:
     """The participant, with the new number of events, if the part before has written its row."""
     update = sa.update(_participants).where(_participants.c.id.in_(sa.select(participant)))
     return update.values(events=sa.bindparam("then")).returning(_participants.c.id).cte("claim")

@@ -15,7 +15,7 @@ from simgym.transcripts import ModelCall, Transcript
 from simgym.visible_text import visible
 
 
-def conversation_json(transcript: Transcript) -> dict[str, Any]:
+def conversation_json(transcript: Transcript) -> dict[str, object]:
     """JSON values for the page.
 
     A call stands under the turn that it was made for. Calls for turns that nobody made (of a user who failed, or whose
@@ -70,7 +70,7 @@ def _last_words(transcript: Transcript) -> str | None:
     return words if words and (not said or said[-1] != words) else None
 
 
-def _call(call: ModelCall) -> dict[str, Any]:
+def _call(call: ModelCall) -> dict[str, object]:
     return {**call.to_json(), "messages": _messages(call.prompt), "reasoning": call.reasoning}
 
 
@@ -90,7 +90,7 @@ def _messages(prompt: str) -> list[dict[str, str]] | None:
     return [{"role": str(row["role"]), "text": _text_of(row)} for row in rows]
 
 
-def _text_of(row: Mapping[str, Any]) -> str:
+def _text_of(row: Mapping[str, object]) -> str:
     content = row.get("content")
     parts = [content] if isinstance(content, str) and content else []
     rest = {name: value for name, value in row.items() if name != "role" and value not in (None, "", content)}
