@@ -14,9 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from simgym.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PretrainedConfig, Trainer, TrainingArguments
 
 _SAMPLE = 4096
 """Weights of a tensor that are looked at."""
@@ -89,7 +93,7 @@ class TrainingPlan:
 
 
 def plan_training(
-    trainer: Any,
+    trainer: Trainer,
     *,
     effective_batch: int | None = None,
     longest: int | None = None,
@@ -173,7 +177,7 @@ def check_memory(plan: TrainingPlan, device_gib: float) -> None:
         )
 
 
-def movable_share(parameters: Iterable[Any], step: float) -> float:
+def movable_share(parameters: Iterable[Tensor], step: float) -> float:
     """The share of weights that change when `step` is added or subtracted, in their own number format.
 
     AdamW's steps are about as large as the learning rate, or smaller. At most 4,096 weights of a tensor are looked at,
@@ -216,7 +220,9 @@ def estimate_state(
     return (weights + gradients + moments) / 2**30
 
 
-def estimate_activations(shape: Any, *, tokens: int, width: int, checkpointing: bool, logits: bool = False) -> float:
+def estimate_activations(
+    shape: PretrainedConfig, *, tokens: int, width: int, checkpointing: bool, logits: bool = False
+) -> float:
     """GiB of the activations of one micro-batch; an upper estimate.
 
     Args:
@@ -232,7 +238,7 @@ def estimate_activations(shape: Any, *, tokens: int, width: int, checkpointing: 
     return float(kept + (2 * 4 * shape.vocab_size * tokens if logits else 0)) / 2**30
 
 
-def _state(trainer: Any) -> float:
+def _state(trainer: Trainer) -> float:
     parameters = list(trainer.model.parameters())
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     trainable_bytes = sum(map(_bytes, trained))
@@ -249,14 +255,14 @@ def _state(trainer: Any) -> float:
     )
 
 
-def _copy(trainer: Any, computing: str) -> float:
+def _copy(trainer: Trainer, computing: str) -> float:
     """GiB of the weights that `PolicyEngine` keeps in the format of the matrix products; others are shared."""
     width = 4 if computing == "float32" else 2
     kept = [parameter for parameter in trainer.model.parameters() if parameter.element_size() != width]
     return sum(map(_size, kept)) * width / 2**30
 
 
-def _activations(trainer: Any, computing: str, longest: int | None) -> float:
+def _activations(trainer: Trainer, computing: str, longest: int | None) -> float:
     shape = trainer.model.config.get_text_config()
     context = longest or getattr(shape, "max_position_embeddings", None) or 0
     return estimate_activations(
@@ -267,31 +273,31 @@ def _activations(trainer: Any, computing: str, longest: int | None) -> float:
     )
 
 
-def _sharding(trainer: Any) -> str:
+def _sharding(trainer: Trainer) -> str:
     if getattr(trainer, "is_deepspeed_enabled", False):
         return f"ZeRO-{trainer.accelerator.state.deepspeed_plugin.zero_stage}"
     return "FSDP" if getattr(trainer, "is_fsdp_enabled", False) else "none"
 
 
-def _keeps_float32(trainer: Any) -> bool:
+def _keeps_float32(trainer: Trainer) -> bool:
     """DeepSpeed keeps float32 weights beside 16-bit ones; accelerate raises FSDP's to float32 in mixed precision."""
     mixed = trainer.args.bf16 or trainer.args.fp16
     return bool(getattr(trainer, "is_deepspeed_enabled", False) or (mixed and _sharding(trainer) == "FSDP"))
 
 
-def _bytes(parameter: Any) -> int:
+def _bytes(parameter: Tensor) -> int:
     return _size(parameter) * int(parameter.element_size())
 
 
-def _size(parameter: Any) -> int:
+def _size(parameter: Tensor) -> int:
     return int(getattr(parameter, "ds_numel", parameter.numel()))  # ZeRO-3 leaves an empty tensor behind
 
 
-def _format(parameters: list[Any]) -> str:
+def _format(parameters: list[Tensor]) -> str:
     return ", ".join(sorted({str(parameter.dtype).removeprefix("torch.") for parameter in parameters}))
 
 
-def _device_gib(arguments: Any) -> float:
+def _device_gib(arguments: TrainingArguments) -> float:
     """What the device has for a training; vLLM in the same process takes its share."""
     import torch
 

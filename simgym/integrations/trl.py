@@ -32,7 +32,8 @@ from simgym.integrations.trl_rollouts import Rollouts
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import TrainerCallback
+    from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+    from trl import GRPOTrainer
 
 
 def make_rollout_func(
@@ -71,7 +72,7 @@ def make_rollout_func(
     )
 
 
-def training_record(trainer: Any, base_model: str | Mapping[str, Any]) -> TrainingRecord:
+def training_record(trainer: GRPOTrainer, base_model: str | Mapping[str, Any]) -> TrainingRecord:
     """What the policy has been trained with so far.
 
     Args:
@@ -97,13 +98,15 @@ def training_record(trainer: Any, base_model: str | Mapping[str, Any]) -> Traini
     )
 
 
-def training_records(trainer: object, base_model: str | Mapping[str, object]) -> TrainerCallback:
+def training_records(trainer: GRPOTrainer, base_model: str | Mapping[str, object]) -> TrainerCallback:
     """A callback for `add_callback` that writes the record of the training beside every checkpoint; see
     `training_record`."""
     from transformers import TrainerCallback
 
     class Records(TrainerCallback):  # type: ignore[misc]
-        def on_save(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+        def on_save(
+            self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: object
+        ) -> None:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             if state.is_world_process_zero and folder.is_dir():
                 training_record(trainer, base_model).save(folder)

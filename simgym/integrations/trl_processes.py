@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from simgym.extras import optional_import
 from simgym.seeding import derive_seed
 from simgym.simulation import Dialogue, Simulation
 
+if TYPE_CHECKING:
+    from trl import GRPOTrainer
+
 Value = TypeVar("Value")
 
 
-def gathered(value: Value, trainer: Any) -> list[Value]:
+def gathered(value: Value, trainer: GRPOTrainer) -> list[Value]:
     """What every process says, in their order; all of them have to ask."""
     if trainer.accelerator.num_processes == 1:
         return [value]
@@ -20,7 +23,7 @@ def gathered(value: Value, trainer: Any) -> list[Value]:
 
 
 def open_once(
-    simulation: Simulation, ids: Sequence[str], trainer: Any, *, seed: int, step: int | str
+    simulation: Simulation, ids: Sequence[str], trainer: GRPOTrainer, *, seed: int, step: int | str
 ) -> dict[str, Dialogue]:
     """The opening of every scenario by its id; of one that several processes play, that of the first of them.
 
@@ -37,7 +40,7 @@ def open_once(
     return {scenario_id: dialogue for theirs in opened for scenario_id, dialogue in theirs.items()}
 
 
-def context_length(trainer: Any) -> int | None:
+def context_length(trainer: GRPOTrainer) -> int | None:
     """Tokens that a conversation may have: what the model takes, and vLLM's own limit if it is lower."""
     limits = [getattr(trainer.model.config, "max_position_embeddings", None)]
     if trainer.use_vllm:

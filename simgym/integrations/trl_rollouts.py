@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from simgym.envs.outages import WAITS, Pauses, unavailable
 from simgym.faults import fault_label
@@ -19,6 +19,10 @@ from simgym.language_models.policy_engine import PolicyEngine
 from simgym.language_models.policy_server import PolicyReply
 from simgym.rollout.token_rollouts import TokenConversations, TokenRollout
 from simgym.simulation import Dialogue, Simulation
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+    from trl import GRPOTrainer
 
 
 class Rollouts:
@@ -46,7 +50,7 @@ class Rollouts:
         self.latest: list[Dialogue] = []
         """This process's conversations of the latest call, in order; for logs."""
 
-    def __call__(self, prompts: Sequence[Sequence[Mapping[str, str]]], trainer: Any) -> dict[str, list[object]]:
+    def __call__(self, prompts: Sequence[Sequence[Mapping[str, str]]], trainer: GRPOTrainer) -> dict[str, list[object]]:
         """Run one conversation a prompt.
 
         Args:
@@ -74,7 +78,7 @@ class Rollouts:
                 return _columns(rollouts, tokenizer, trainer.use_vllm)
             pauses.wait(error)
 
-    def _play(self, ids: Sequence[str], tokenizer: Any, trainer: Any) -> list[TokenRollout]:
+    def _play(self, ids: Sequence[str], tokenizer: PreTrainedTokenizerBase, trainer: GRPOTrainer) -> list[TokenRollout]:
         step = trainer.state.global_step if trainer.model.training else "evaluation"
         conversations = TokenConversations(
             self.simulation,
@@ -96,7 +100,12 @@ class Rollouts:
         return rollouts
 
     def _write(
-        self, rollouts: Sequence[TokenRollout], running: Sequence[int], wanted: int, step: int | str, trainer: Any
+        self,
+        rollouts: Sequence[TokenRollout],
+        running: Sequence[int],
+        wanted: int,
+        step: int | str,
+        trainer: GRPOTrainer,
     ) -> list[PolicyReply]:
         """The policy's turn in each conversation that is running; `wanted` is how many the busiest process has."""
         asked = [rollouts[place].so_far for place in running]
@@ -109,7 +118,7 @@ class Rollouts:
         told = [[] for _ in running] if logprobs_N is None else logprobs_N[: len(running)]
         return [PolicyReply(ids, logprobs) for ids, logprobs in zip(ids_N[: len(running)], told, strict=True)]
 
-    def _keep(self, dialogues: list[Dialogue], trainer: object) -> None:
+    def _keep(self, dialogues: list[Dialogue], trainer: GRPOTrainer) -> None:
         self.latest = dialogues
         unjudged = [dialogue for dialogue in self.latest if dialogue.reward is None]
         faults = [f"{dialogue.end_reason}: {fault_label(dialogue.fault)}" for dialogue in unjudged]
@@ -117,7 +126,9 @@ class Rollouts:
             self.faults.update(theirs)
 
 
-def _columns(rollouts: Sequence[TokenRollout], tokenizer: Any, use_vllm: bool) -> dict[str, list[Any]]:
+def _columns(
+    rollouts: Sequence[TokenRollout], tokenizer: PreTrainedTokenizerBase, use_vllm: bool
+) -> dict[str, list[object]]:
     """N conversations as TRL takes them."""
     told = use_vllm or any(rollout.logprobs for rollout in rollouts)
     nothing = [tokenizer.eos_token_id]  # where the opening failed: nothing to learn from, and TRL wants a token

@@ -6,12 +6,15 @@ template, so models that end turns so are treated as Qwen's.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _CHATML_END, _CHATML_TYPE = "<|im_end|>", "qwen2"
 
 
-def template_type_of(tokenizer: Any, hf_model_type: str | None) -> str | None:
+def template_type_of(tokenizer: PreTrainedTokenizerBase, hf_model_type: str | None) -> str | None:
     """The type of model by whose rules verl is to join turns; the one given unless that would join them wrongly.
 
     Args:

@@ -11,7 +11,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from simgym.chat_template import control_tokens, render, token_id, turn_end, turn_end_token, without_control_tokens
 from simgym.conversation import END_OF_CONVERSATION
@@ -47,7 +47,7 @@ class ChatTokens:
         *,
         end_tokens: Sequence[int | None],
         chat_template: str | None,
-        variables: Mapping[str, Any],
+        variables: Mapping[str, object],
         date: str,
     ) -> None:
         """Prepare the tokenizer, which is changed.
@@ -72,9 +72,9 @@ class ChatTokens:
         self._turn_end_token = turn_end_token(tokenizer) if tokenizer.chat_template else None
         ends = (*end_tokens, tokenizer.eos_token_id)
         self.end_token_ids = frozenset(int(token) for token in ends if token is not None)
-        candidates: tuple[Any, ...] = (tokenizer.bos_token_id, *sorted(self.stop_token_ids("user")), 0)
+        candidates: tuple[int | None, ...] = (tokenizer.bos_token_id, *sorted(self.stop_token_ids("user")), 0)
         self.start_token = next(int(token) for token in candidates if token is not None)
-        self._tokenizers: dict[str, Any] = {}
+        self._tokenizers: dict[str, PreTrainedTokenizerBase] = {}
 
     def tokenizer_of(self, adapter: str | None) -> PreTrainedTokenizerBase:
         """The tokenizer of an adapter, which may know more tokens than the model's own."""

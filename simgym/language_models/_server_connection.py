@@ -8,9 +8,12 @@ import os
 import threading
 import weakref
 from collections.abc import Coroutine, Iterable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from simgym import _fibers
+
+if TYPE_CHECKING:
+    from simgym.language_models._server_exchange import ServerClient
 
 _T = TypeVar("_T")
 _connections: weakref.WeakSet[ServerConnection] = weakref.WeakSet()
@@ -19,19 +22,19 @@ _connections: weakref.WeakSet[ServerConnection] = weakref.WeakSet()
 class ServerConnection:
     """The client and the thread whose event loop it lives in: callers may have a loop of their own (Jupyter)."""
 
-    def __init__(self, client: Any, max_concurrency: int) -> None:
+    def __init__(self, client: ServerClient, max_concurrency: int) -> None:
         """Start the thread; `client` has a coroutine `close`, and `slots` bounds the requests in flight."""
         self.client = client
         self.slots = asyncio.Semaphore(max_concurrency)
         self._loop = asyncio.new_event_loop()
         self._stopping = asyncio.Event()
         self._process = os.getpid()
-        self._running: set[asyncio.Task[Any]] = set()
+        self._running: set[asyncio.Task[object]] = set()
         self._thread = threading.Thread(target=self._serve, name="simgym-openai", daemon=True)
         self._thread.start()
         _connections.add(self)
 
-    def run(self, coroutines: Iterable[Coroutine[Any, Any, _T]]) -> list[_T]:
+    def run(self, coroutines: Iterable[Coroutine[object, object, _T]]) -> list[_T]:
         """Their results in order; the first error, or an interrupt here, cancels the rest."""
         future = asyncio.run_coroutine_threadsafe(self._gather(coroutines), self._loop)
         try:

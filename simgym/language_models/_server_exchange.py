@@ -16,9 +16,12 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from simgym.extras import optional_import
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
 
 MAX_ANSWER_BYTES = 32 * 2**20
 """Largest answer, as it comes over the wire and unpacked; 32,000 tokens with log-probabilities are about 6 MiB."""
@@ -88,8 +91,8 @@ class ServerClient:
         self._raw = http.Response
         tls = http.create_ssl_context()
 
-        def client() -> Any:
-            return openai.AsyncOpenAI(
+        def client() -> AsyncOpenAI:
+            asking: AsyncOpenAI = openai.AsyncOpenAI(
                 api_key=key,
                 base_url=base_url,
                 max_retries=0,
@@ -103,11 +106,12 @@ class ServerClient:
                     verify=tls,
                 ),
             )
+            return asking
 
         self._new_client = client
-        self._in_flight: dict[Any, int] = {client(): 0}
+        self._in_flight: dict[AsyncOpenAI, int] = {client(): 0}
 
-    async def exchange(self, path: str, body: Mapping[str, Any] | None, *, timeout: float) -> Exchange:
+    async def exchange(self, path: str, body: Mapping[str, object] | None, *, timeout: float) -> Exchange:
         """Post `body` (None: get) and return what the server answers within `timeout` seconds, whatever its status.
 
         Raises:
@@ -138,7 +142,7 @@ class ServerClient:
         for client in self._in_flight:
             await client.close()
 
-    def _client_with_room(self) -> Any:
+    def _client_with_room(self) -> AsyncOpenAI:
         """The first client whose pool has room; a new one if none has."""
         for client, requests in self._in_flight.items():
             if requests < _POOL:

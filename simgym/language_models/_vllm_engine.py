@@ -17,10 +17,16 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from simgym.errors import ConfigurationError, WeightsError
 from simgym.language_models.pretrained import shortened
+
+if TYPE_CHECKING:
+    from vllm import SamplingParams as VllmSampling
+    from vllm.lora.request import LoRARequest
+    from vllm.outputs import RequestOutput
+    from vllm.v1.engine.llm_engine import LLMEngine
 
 _ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -28,12 +34,14 @@ _ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "WARNING",
 }
 
+Result = TypeVar("Result")
+
 
 @dataclass(slots=True, eq=False)
 class _Errand:
     """Something to be done with the engine, on its way."""
 
-    begin: Callable[[Any, str], Any]
+    begin: Callable[[LLMEngine, str], object]
     """Called once with the engine and a request id, by whoever leads."""
     is_request: bool
     """Whether it is done when vLLM says so, or when `begin` returns."""
@@ -50,7 +58,7 @@ class _Errand:
 class VllmEngine:
     """An `LLMEngine` that any thread may ask."""
 
-    def __init__(self, engine: Any) -> None:
+    def __init__(self, engine: LLMEngine) -> None:
         self._engine = engine
         self._arrived: list[_Errand] = []
         self._running: dict[str, _Errand] = {}
@@ -63,7 +71,7 @@ class VllmEngine:
         """Tokens of prompt and reply together."""
         return int(self._engine.model_config.max_model_len)
 
-    def generate(self, asked: Sequence[tuple[Sequence[int], Any, Any]]) -> list[Any]:
+    def generate(self, asked: Sequence[tuple[Sequence[int], VllmSampling, LoRARequest | None]]) -> list[RequestOutput]:
         """Run N requests to their end, beside those of other threads.
 
         Args:
@@ -78,9 +86,10 @@ class VllmEngine:
         errands = [_Errand(_Submission(list(ids), params, lora), is_request=True) for ids, params, lora in asked]
         return self._run(errands)
 
-    def call(self, action: Callable[[Any], Any]) -> Any:
+    def call(self, action: Callable[[LLMEngine], Result]) -> Result:
         """Do something with the engine between two steps; what the action returns."""
-        return self._run([_Errand(_Action(action), is_request=False)])[0]
+        result: Result = self._run([_Errand(_Action(action), is_request=False)])[0]
+        return result
 
     def _run(self, errands: list[_Errand]) -> list[Any]:
         with self._changed:
@@ -158,10 +167,10 @@ class _Submission:
     """Hands a request in."""
 
     token_ids: list[int]
-    params: Any
-    lora: Any
+    params: VllmSampling
+    lora: LoRARequest | None
 
-    def __call__(self, engine: Any, number: str) -> None:
+    def __call__(self, engine: LLMEngine, number: str) -> None:
         from vllm.inputs.engine import tokens_input
 
         try:
@@ -174,13 +183,13 @@ class _Submission:
 class _Action:
     """Calls something with the engine."""
 
-    action: Callable[[Any], Any]
+    action: Callable[[LLMEngine], object]
 
-    def __call__(self, engine: Any, number: str) -> Any:
+    def __call__(self, engine: LLMEngine, number: str) -> object:
         return self.action(engine)
 
 
-def start_engine(name: str, settings: Mapping[str, Any]) -> VllmEngine:
+def start_engine(name: str, settings: Mapping[str, object]) -> VllmEngine:
     """Load a model into vLLM.
 
     Args:

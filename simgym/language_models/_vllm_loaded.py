@@ -7,7 +7,7 @@ callers see.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from simgym.errors import ConfigurationError, WeightsError
 from simgym.language_models._chat_tokens import ChatTokens, Drawn, failed, overflow
@@ -19,6 +19,12 @@ from simgym.language_models.weights import Weights, resolve_weights
 from simgym.seeding import derive_seed
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+    from vllm import SamplingParams as VllmSampling
+    from vllm.lora.request import LoRARequest
+    from vllm.outputs import RequestOutput
+    from vllm.v1.engine.llm_engine import LLMEngine
+
     from simgym.language_models.vllm_lm import VllmLM
 
 RANKS = (8, 16, 32, 64, 128, 256, 512)
@@ -42,13 +48,13 @@ class LoadedVllm:
         )
         self._name = options.name
         self._rank = room_for_adapters(options)
-        self._adapters: dict[str, Any] = {}
+        self._adapters: dict[str, LoRARequest] = {}
         self.engine = start_engine(options.name, _settings(options, weights, self._rank))
         self.context_length = self.engine.context_length
         for name, path in options.adapters.items():
             self.add_adapter(name, path)
 
-    def lora(self, adapter: str | None) -> object:
+    def lora(self, adapter: str | None) -> LoRARequest | None:
         """vLLM's `LoRARequest` of an adapter, None for the base model."""
         if adapter is None:
             return None
@@ -81,7 +87,7 @@ class LoadedVllm:
         """Whether the model was loaded with room for adapters."""
         return self._rank > 0
 
-    def score(self, pairs: Sequence[tuple[list[int], list[int]]], lora: Any) -> list[float]:
+    def score(self, pairs: Sequence[tuple[list[int], list[int]]], lora: LoRARequest | None) -> list[float]:
         """Log-probability of each second part behind the first, from one pass over both."""
         from vllm import SamplingParams
 
@@ -93,7 +99,7 @@ class LoadedVllm:
             totals.append(float(sum(entry[token].logprob for entry, token in zip(read, tail, strict=True))))
         return totals
 
-    def score_by_token(self, pairs: Sequence[tuple[list[int], list[int]]], lora: Any) -> list[float]:
+    def score_by_token(self, pairs: Sequence[tuple[list[int], list[int]]], lora: LoRARequest | None) -> list[float]:
         """The same, one request a token, which the prefix cache makes bearable.
 
         vLLM 0.32 loses count of the rows of a prompt's log-probabilities where its output layer may have an adapter.
@@ -108,7 +114,7 @@ class LoadedVllm:
         outputs = iter(self.engine.generate(asked))
         return [float(sum(next(outputs).outputs[0].logprobs[0][token].logprob for token in tail)) for _, tail in pairs]
 
-    def params(self, request: Request) -> object:
+    def params(self, request: Request) -> VllmSampling:
         """vLLM's settings for a request.
 
         Raises:
@@ -135,7 +141,9 @@ class LoadedVllm:
         except refusals() as error:
             raise ConfigurationError(f"vLLM refuses a request's settings: {shortened(error)}") from error
 
-    def generation(self, request: Request, prompt: str, prompt_ids: Sequence[int], output: Any | None) -> Generation:
+    def generation(
+        self, request: Request, prompt: str, prompt_ids: Sequence[int], output: RequestOutput | None
+    ) -> Generation:
         """vLLM's output as text; without one, the fault of a request that does not fit."""
         if output is None:
             bound = request.sampling.max_new_tokens
@@ -154,14 +162,14 @@ class LoadedVllm:
 class _Adding:
     """Puts an adapter into the engine between two steps."""
 
-    def __init__(self, request: Any) -> None:
+    def __init__(self, request: LoRARequest) -> None:
         self._request = request
 
-    def __call__(self, engine: Any) -> None:
+    def __call__(self, engine: LLMEngine) -> None:
         engine.add_lora(self._request)
 
 
-def _read_tokenizer(options: VllmLM, weights: Weights) -> tuple[object, list[int | None]]:
+def _read_tokenizer(options: VllmLM, weights: Weights) -> tuple[PreTrainedTokenizerBase, list[int | None]]:
     """The tokenizer, and the tokens that the generation settings end a reply with."""
     from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
@@ -205,14 +213,14 @@ def _rank(path: str) -> int:
     return max(int(rank) for rank in (config.r, *(config.rank_pattern or {}).values()))
 
 
-def _settings(options: VllmLM, weights: Weights, rank: int) -> dict[str, Any]:
+def _settings(options: VllmLM, weights: Weights, rank: int) -> dict[str, object]:
     """Arguments of `vllm.LLM`."""
     from vllm.platforms import current_platform
 
     dtype = options.dtype
     if dtype == "auto":
         dtype = "float32" if current_platform.is_cpu() else "bfloat16"
-    settings: dict[str, Any] = {
+    settings: dict[str, object] = {
         "model": weights.path,
         "revision": weights.revision,
         "dtype": dtype,

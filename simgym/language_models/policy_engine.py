@@ -19,10 +19,17 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from simgym.errors import ConfigurationError
 from simgym.seeding import derive_seed
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+    from trl import GRPOTrainer
+
+    from simgym.engine import Engine
 
 _MOST_SEQUENCES = 256
 _PLAIN: dict[str, tuple[object, ...]] = {
@@ -40,9 +47,9 @@ class PolicyEngine:
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self._engine: Any = None
-        self._copy: object = None
+        self._copy: PreTrainedModel | None = None
 
-    def check(self, trainer: Any) -> None:
+    def check(self, trainer: GRPOTrainer) -> None:
         """Refuse what the engine cannot do.
 
         Raises:
@@ -69,7 +76,7 @@ class PolicyEngine:
             raise ConfigurationError(f"{error} {advice}") from error
 
     @contextlib.contextmanager
-    def rollout(self, trainer: Any) -> Iterator[None]:
+    def rollout(self, trainer: GRPOTrainer) -> Iterator[None]:
         """Around all turns between two changes of the weights: what was read is kept within, and dropped behind."""
         policy = self._policy(trainer)
         if self._engine is None:
@@ -88,7 +95,7 @@ class PolicyEngine:
             self._engine.forget()
 
     def generate(
-        self, prompt_ids: Sequence[list[int]], places: Sequence[int], step: int | str, trainer: Any
+        self, prompt_ids: Sequence[list[int]], places: Sequence[int], step: int | str, trainer: GRPOTrainer
     ) -> list[list[int]]:
         """One turn of N conversations, the token that ends it included.
 
@@ -119,25 +126,25 @@ class PolicyEngine:
                 raise completion.error
         return [list(completion.token_ids) for completion in completions]
 
-    def _make(self, trainer: Any, model: Any) -> Any:
+    def _make(self, trainer: GRPOTrainer, model: PreTrainedModel) -> Engine:
         from simgym.engine import Engine, EngineConfig
 
         tokenizer = getattr(trainer.processing_class, "tokenizer", trainer.processing_class)
         bounds = EngineConfig(max_sequences=_MOST_SEQUENCES, pad_token_id=tokenizer.pad_token_id or 0)
         return Engine(model, tokenizer, bounds)
 
-    def _policy(self, trainer: Any) -> Any:
+    def _policy(self, trainer: GRPOTrainer) -> PreTrainedModel:
         return trainer.accelerator.unwrap_model(trainer.model)
 
 
-def _computed_in(trainer: Any) -> Any:
+def _computed_in(trainer: GRPOTrainer) -> torch.dtype | None:
     """The dtype that mixed precision computes in, None without it."""
     import torch
 
     return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(trainer.accelerator.mixed_precision)
 
 
-def _rounded_copy(policy: Any, dtype: Any) -> Any:
+def _rounded_copy(policy: PreTrainedModel, dtype: torch.dtype | None) -> PreTrainedModel | None:
     """A copy of the policy with its weights in another dtype; None where they have it already.
 
     Buffers stay as they are: rotary frequencies in half precision would be wrong ones.
@@ -161,7 +168,7 @@ def _rounded_copy(policy: Any, dtype: Any) -> Any:
     return clone
 
 
-def _take_over(clone: Any, policy: Any) -> None:
+def _take_over(clone: PreTrainedModel, policy: PreTrainedModel) -> None:
     """Give the copy the policy's weights of this moment, in place: recorded passes read them where they are."""
     import torch
 
@@ -172,7 +179,7 @@ def _take_over(clone: Any, policy: Any) -> None:
 
 
 @contextlib.contextmanager
-def _own_forward(policy: Any) -> Iterator[None]:
+def _own_forward(policy: PreTrainedModel) -> Iterator[None]:
     """Within it, the policy's forward pass is the model's own, not accelerate's, which turns autocast on."""
     wrapped = policy.__dict__.pop("forward", None) if hasattr(policy, "_original_forward") else None
     try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from simgym.errors import MissingDependency, SimgymError, WeightsError
 from simgym.language_models.weights import Weights
@@ -24,7 +24,7 @@ _MOST_REASON = 300
 
 
 def load_pretrained(
-    model_class: Any, name: str, weights: Weights, common: Mapping[str, object], **options: Any
+    model_class: type[PreTrainedModel], name: str, weights: Weights, common: Mapping[str, object], **options: object
 ) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     """Tokenizer and model, complete.
 

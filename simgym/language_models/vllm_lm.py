@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from simgym.errors import ConfigurationError
 from simgym.extras import require_extra
@@ -30,6 +30,7 @@ from simgym.template_date import DEFAULT_DATE, check_date
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+    from vllm.v1.engine.llm_engine import LLMEngine
 
 _DTYPES = ("auto", "float32", "float16", "bfloat16")
 _OWN_OPTIONS = {
@@ -55,10 +56,10 @@ class VllmLM:
         kv_cache_gib: float | None = None,
         context_length: int | None = None,
         chat_template: str | None = None,
-        chat_template_kwargs: Mapping[str, Any] | None = None,
+        chat_template_kwargs: Mapping[str, object] | None = None,
         date: str = DEFAULT_DATE,
         trust_remote_code: bool = False,
-        engine_options: Mapping[str, Any] | None = None,
+        engine_options: Mapping[str, object] | None = None,
     ) -> None:
         """Describe the model; nothing is loaded yet.
 
@@ -248,5 +249,5 @@ class VllmLM:
             return self._loaded
 
 
-def _reset_prefix_cache(engine: Any) -> None:
+def _reset_prefix_cache(engine: LLMEngine) -> None:
     engine.reset_prefix_cache()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 from simgym.assistants.base import AssistantTurn
 from simgym.chat_template import defuse, render, without_control_tokens
@@ -14,10 +14,13 @@ from simgym.faults import Fault, FaultKind
 from simgym.language_models.base import FinishReason, Generation
 from simgym.language_models.thoughts import without_reasoning
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 _REPLY = "AssistantReplyMarkerZq7"
 
 
-def spoken_turn(tokenizer: Any, prompt_ids: Sequence[int], ids: Sequence[int]) -> AssistantTurn:
+def spoken_turn(tokenizer: PreTrainedTokenizerBase, prompt_ids: Sequence[int], ids: Sequence[int]) -> AssistantTurn:
     """What the policy says for others to hear; it is trained on its thoughts, too."""
     raw, text = str(tokenizer.decode(ids)), str(tokenizer.decode(ids, skip_special_tokens=True))
     prompt = str(tokenizer.decode(prompt_ids[-16:]))
@@ -33,7 +36,7 @@ def full_context(detail: str) -> AssistantTurn:
     return AssistantTurn("", fault=str(Fault(FaultKind.CONTEXT_OVERFLOW, detail)))
 
 
-def tokens_between(tokenizer: Any, said: str, variables: Mapping[str, Any] | None) -> list[int]:
+def tokens_between(tokenizer: PreTrainedTokenizerBase, said: str, variables: Mapping[str, object] | None) -> list[int]:
     """The template's tokens from the end of one assistant turn to the beginning of the next, a user's turn between."""
     talk = [Message("user", "x"), Message("assistant", _REPLY), Message("user", defuse(tokenizer, said))]
     _, marker, behind = render(tokenizer, talk, "assistant", variables=variables).rpartition(_REPLY)

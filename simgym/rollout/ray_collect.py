@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from simgym.assistants.base import Assistant
 from simgym.conversation import Scenario
@@ -28,6 +28,9 @@ from simgym.transcripts import Transcript
 
 if TYPE_CHECKING:
     from types import ModuleType
+
+    from ray import ObjectRef
+    from ray.actor import ActorHandle
 
 _MAX_RETRIES = 3
 """Further attempts at a batch whose worker died, and further lives of a worker."""
@@ -110,15 +113,15 @@ def _run(workers: _Workers, collections: Sequence[Collection], settings: RunSett
 class _Workers:
     """Processes on the cluster, each with one batch at a time; started when there is room for them and work."""
 
-    def __init__(self, ray: ModuleType, collections: Sequence[Collection], resources: dict[str, Any]) -> None:
+    def __init__(self, ray: ModuleType, collections: Sequence[Collection], resources: Mapping[str, float]) -> None:
         self.ray, self.resources = ray, resources
-        self.busy: dict[Any, int] = {}
+        self.busy: dict[ObjectRef, int] = {}
         """Batches in progress, and the number of each one's job."""
         self._seats = ray.put([(collection.assistant, collection.conditions) for collection in collections])
-        self._actors: list[Any] = []
-        self._starting: dict[Any, Any] = {}
-        self._idle: list[Any] = []
-        self._running: dict[Any, Any] = {}
+        self._actors: list[ActorHandle] = []
+        self._starting: dict[ObjectRef, ActorHandle] = {}
+        self._idle: list[ActorHandle] = []
+        self._running: dict[ObjectRef, ActorHandle] = {}
 
     def __enter__(self) -> _Workers:
         return self

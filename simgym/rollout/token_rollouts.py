@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from simgym.assistants.base import AssistantTurn
 from simgym.chat_template import render
@@ -17,6 +17,9 @@ from simgym.conversation import Message
 from simgym.language_models.policy_server import PolicyReply
 from simgym.rollout.policy_tokens import full_context, spoken_turn, tokens_between
 from simgym.simulation import Dialogue, Simulation
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,10 +67,10 @@ class TokenConversations:
     def __init__(
         self,
         simulation: Simulation,
-        tokenizer: Any,
+        tokenizer: PreTrainedTokenizerBase,
         *,
         system_prompt: str | None = None,
-        variables: Mapping[str, Any] | None = None,
+        variables: Mapping[str, object] | None = None,
         context_length: int | None = None,
         longest_turn: int = 0,
     ) -> None:

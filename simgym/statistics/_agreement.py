@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -48,8 +48,8 @@ class Agreement:
 
 
 def agreement(
-    first: Sequence[float] | npt.NDArray[Any],
-    second: Sequence[float] | npt.NDArray[Any],
+    first: Sequence[float] | npt.NDArray[np.generic],
+    second: Sequence[float] | npt.NDArray[np.generic],
     clusters: Sequence[Hashable] | None = None,
     *,
     level_of_measurement: Level = "interval",

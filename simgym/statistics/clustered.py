@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +19,8 @@ from simgym.statistics.intervals import Estimate, few_units, untold, with_interv
 from simgym.statistics.paired import Test
 from simgym.statistics.resampling import bootstrap_statistic
 
-_Numbers = Sequence[float] | npt.NDArray[Any]
-_Labels = Sequence[Hashable] | npt.NDArray[Any]
+_Numbers = Sequence[float] | npt.NDArray[np.generic]
+_Labels = Sequence[Hashable] | npt.NDArray[np.generic]
 
 _NO_ERROR = 1e-8
 """A standard error below this is rounding: all clusters have the same share, and nothing can be said of others."""

@@ -14,14 +14,13 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from simgym.typed_json import from_json
 
-_Numbers = Sequence[float] | npt.NDArray[Any]
+_Numbers = Sequence[float] | npt.NDArray[np.generic]
 """N numbers, as a list or an array."""
 ROUNDING = 1e-12
 """Intervals shorter than this, relative to their ends, are none: their data are equal but for rounding."""
@@ -168,7 +167,7 @@ def bootstrap_mean(values: _Numbers, *, seed: int, resamples: int = 9999, level:
 
 def clustered_bootstrap_mean(
     values: _Numbers,
-    clusters: Sequence[Hashable] | npt.NDArray[Any],
+    clusters: Sequence[Hashable] | npt.NDArray[np.generic],
     *,
     seed: int,
     resamples: int = 9999,

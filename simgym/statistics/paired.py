@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence, Sized
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from simgym.statistics.intervals import Estimate, clustered_bootstrap_mean, fewest_units, untold, with_interval
 from simgym.statistics.resampling import bootstrap_statistic
 
-_Numbers = Sequence[float] | npt.NDArray[Any]
+_Numbers = Sequence[float] | npt.NDArray[np.generic]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ Rows = npt.NDArray[np.intp]
 
 def bootstrap_statistic(
     statistic: Callable[[Rows], float],
-    clusters: Sequence[Hashable] | npt.NDArray[Any],
+    clusters: Sequence[Hashable] | npt.NDArray[np.generic],
     *,
     seed: int,
     resamples: int = 999,
