@@ -124,7 +124,7 @@ def preprocess(
         return _write_usable(path, settings, threshold, _Told(advance))
 
 
-def _write_usable(path: Path, settings: Mapping[str, Any], threshold: int, told: _Told) -> StepSummary:
+def _write_usable(path: Path, settings: Mapping[str, object], threshold: int, told: _Told) -> StepSummary:
     copy = _LocalCopy(path, settings)
     frequent = FrequentNgrams(threshold)
     for text in copy.first_turns():

@@ -233,8 +233,8 @@ def _simulatorarena(number: int, row: Mapping[str, Any]) -> ForeignRow:
 
 def _oasst(rows: Iterable[tuple[int, Any]], unreadable: Callable[[str, Exception], None]) -> Iterator[ForeignRow]:
     """Each tree gives one conversation: from the root along the replies that people ranked best."""
-    children: dict[str, list[Mapping[str, Any]]] = {}
-    roots: list[Mapping[str, Any]] = []
+    children: dict[str, list[Mapping[str, object]]] = {}
+    roots: list[Mapping[str, object]] = []
     for number, row in rows:
         try:
             if "prompt" in as_mapping(row):

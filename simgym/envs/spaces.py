@@ -63,7 +63,7 @@ class UnicodeText(spaces.Space[str]):
     def to_jsonable(self, sample_n: Iterable[str]) -> list[str]:
         return list(sample_n)
 
-    def from_jsonable(self, sample_n: list[Any]) -> list[str]:
+    def from_jsonable(self, sample_n: list[object]) -> list[str]:
         return [str(item) for item in sample_n]
 
     def __repr__(self) -> str:
@@ -102,7 +102,7 @@ class SharedTexts(Sequence[str]):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> tuple[str, ...]:
+    def __deepcopy__(self, memo: dict[int, object]) -> tuple[str, ...]:
         return tuple(self)
 
 
@@ -110,13 +110,13 @@ class SharedTexts(Sequence[str]):
 
 
 @vector_utils.batch_space.register(UnicodeText)
-def _batch(space: UnicodeText, n: int = 1) -> Any:
+def _batch(space: UnicodeText, n: int = 1) -> object:
     from gymnasium.vector.utils.space_utils import _batch_space_custom
 
     return _batch_space_custom(space, n)  # type: ignore[arg-type]  # one seeded copy per row, as for Text
 
 
-def _batch_differing(space_N: Sequence[UnicodeText]) -> spaces.Space[Any]:
+def _batch_differing(space_N: Sequence[UnicodeText]) -> spaces.Space[object]:
     return spaces.Tuple(space_N)
 
 
@@ -124,12 +124,12 @@ cast(Any, vector_utils.batch_differing_spaces).register(UnicodeText, _batch_diff
 
 
 @vector_utils.concatenate.register(UnicodeText)
-def _concatenate(space: UnicodeText, items: Iterable[str], out: Any) -> tuple[str, ...]:
+def _concatenate(space: UnicodeText, items: Iterable[str], out: object) -> tuple[str, ...]:
     return tuple(items)
 
 
 @vector_utils.create_empty_array.register(UnicodeText)
-def _empty(space: UnicodeText, n: int = 1, fn: Any = None) -> tuple[str, ...]:
+def _empty(space: UnicodeText, n: int = 1, fn: object = None) -> tuple[str, ...]:
     return ("",) * n
 
 
@@ -141,12 +141,12 @@ def _create_shared(space: UnicodeText, n: int = 1, ctx: Any = None) -> Any:
 
 
 @vector_utils.read_from_shared_memory.register(UnicodeText)
-def _read_shared(space: UnicodeText, shared_memory: SynchronizedArray[Any], n: int = 1) -> SharedTexts:
+def _read_shared(space: UnicodeText, shared_memory: SynchronizedArray[object], n: int = 1) -> SharedTexts:
     return SharedTexts(_as_rows(space, shared_memory))
 
 
 @vector_utils.write_to_shared_memory.register(UnicodeText)
-def _write_shared(space: UnicodeText, index: int, value: str, shared_memory: SynchronizedArray[Any]) -> None:
+def _write_shared(space: UnicodeText, index: int, value: str, shared_memory: SynchronizedArray[object]) -> None:
     codes = np.frombuffer(value.encode("utf-32-le"), dtype="<u4").astype(np.int32)
     row = _as_rows(space, shared_memory)[index]
     row[0] = len(codes)

@@ -117,7 +117,7 @@ class Label:
         return {"schema": value.pop("schema"), **value}
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Label:
+    def from_json(cls, value: Mapping[str, object]) -> Label:
         """Read what `to_json` gave; raises ConfigurationError if it is something else."""
         return from_json(cls, value, "label", extra="ignore")
 

@@ -51,7 +51,7 @@ class SimulatedUserAPI(ModelAPI):
         return user(self._simulator, scenario, seed=seed, model=self._model, options=self._options)
 
     async def generate(
-        self, input: list[ChatMessage], tools: Any, tool_choice: Any, config: GenerateConfig
+        self, input: list[ChatMessage], tools: object, tool_choice: object, config: GenerateConfig
     ) -> ModelOutput:
         wish = "\n".join(message.text for message in input if message.role == "system")
         seats = {"user": "assistant", "assistant": "user"}

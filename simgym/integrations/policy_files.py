@@ -68,7 +68,7 @@ def _stored_features(
 
 def _stored_policy(
     settings: Mapping[str, Any], tensors: Mapping[str, Any], action_set: ActionSet, features: ConversationFeatures
-) -> Any:
+) -> object:
     import gymnasium.spaces
     import torch
     from stable_baselines3.common.policies import ActorCriticPolicy

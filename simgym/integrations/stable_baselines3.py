@@ -95,7 +95,7 @@ class TextVecEnv(OneVecEnv):
     def step_async(self, actions: Array) -> None:
         self._actions = [int(action) for action in actions]
 
-    def step_wait(self) -> tuple[Array, Array, Array, list[dict[str, Any]]]:
+    def step_wait(self) -> tuple[Array, Array, Array, list[dict[str, object]]]:
         steps = self._rows.step(self._replies.turns(self._rows.dialogues, self._actions))
         infos: list[dict[str, object]] = [describe(step.dialogue) for step in steps]
         for row, step in enumerate(steps):

@@ -77,7 +77,7 @@ class SimulatedUserLoop(AgentLoopBase):
         tokenizer: Any = None,
         hf_model_type: str | None = None,
         name: str = AGENT_NAME,
-        **given: Any,
+        **given: object,
     ) -> None:
         """Take what verl gives, and from the YAML file the environment.
 

@@ -81,7 +81,7 @@ class ServerRequests:
         self._left_out: set[str] = set()
 
     async def ask(
-        self, connection: ServerConnection, path: str, body: Mapping[str, Any], *, all_fields: bool = False
+        self, connection: ServerConnection, path: str, body: Mapping[str, object], *, all_fields: bool = False
     ) -> Any:
         """The JSON answer to `body`.
 
@@ -162,7 +162,7 @@ class ServerRequests:
                 "%s does not take %r for %s and is asked without. %s (%s)", self.host, name, model, follows, why
             )
 
-    async def _try(self, connection: ServerConnection, path: str, fields: Mapping[str, object]) -> Any:
+    async def _try(self, connection: ServerConnection, path: str, fields: Mapping[str, object]) -> object:
         """The answer, or the `Problem` that is left after all attempts."""
         for attempt in range(self.max_retries + 1):
             asked_to_wait = None

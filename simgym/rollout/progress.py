@@ -83,7 +83,7 @@ class NotebookBar:
         self._output.update(self._html(description))
         self._shown = time.monotonic()
 
-    def _html(self, description: str) -> Any:
+    def _html(self, description: str) -> object:
         from IPython.display import HTML
 
         done, total = self._tally.done, self._total

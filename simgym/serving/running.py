@@ -63,7 +63,7 @@ class Guard:
         self,
         scope: MutableMapping[str, Any],
         receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
-        send: Callable[[MutableMapping[str, Any]], Awaitable[None]],
+        send: Callable[[MutableMapping[str, object]], Awaitable[None]],
     ) -> None:
         """Serve one connection; a refused one is a 401 or 403, or a web socket that is closed before it opens."""
         refusal = self._refusal(dict(scope["headers"])) if scope["type"] in ("http", "websocket") else None
@@ -109,7 +109,7 @@ def check_port(settings: ListenSettings) -> None:
             raise ConfigurationError(f"Cannot listen on {place}: {error.strerror}. Choose another port.") from error
 
 
-def serve(app: Any, settings: ListenSettings) -> None:
+def serve(app: object, settings: ListenSettings) -> None:
     """Serve an ASGI application behind a `Guard` until interrupted.
 
     Raises:

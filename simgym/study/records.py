@@ -264,7 +264,7 @@ class _Rated:
 class _Participant:
     """What it reads of a participant."""
 
-    conversations: tuple[Mapping[str, Any], ...]
+    conversations: tuple[Mapping[str, object], ...]
     """Practice and real ones."""
     participant: str | int = ""
     """Who it is; empty: named by the file."""

@@ -143,7 +143,7 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def served(study_file: Path, database: str, *arguments: str, port: int | None = None) -> Iterator[tuple[str, Any]]:
+def served(study_file: Path, database: str, *arguments: str, port: int | None = None) -> Iterator[tuple[str, object]]:
     """A server in a process of its own: its address and the process; it is stopped at the end.
 
     Raises:

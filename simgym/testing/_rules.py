@@ -36,7 +36,7 @@ def check_repeatable(
     what: str,
     call: Callable[[Sequence[Any]], Sequence[_Result]],
     rows: Sequence[Any],
-    essence: Callable[[_Result], Any],
+    essence: Callable[[_Result], object],
 ) -> None:
     """The same input and seed give the same result: twice, in another order, and alone."""
     first = [essence(result) for result in call(rows)]

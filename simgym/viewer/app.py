@@ -102,7 +102,7 @@ class ViewerController:
 
     def search(
         self, query: Annotated[Query, Depends()], labelled: bool = False, start: int = 0, rows: int = 100, at: str = ""
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         """A part of the list.
 
         Args:
@@ -136,7 +136,7 @@ class ViewerController:
             value["preference"] = self.labels.preference(entry.key, self._entry(beside).key)
         return value
 
-    async def label(self, request: Request) -> dict[str, Any]:
+    async def label(self, request: Request) -> dict[str, object]:
         """Write a label: `{"kind": ..., "answer": ..., "conversations": [id, ...], "blind": ...}`."""
         if foreign(request.headers):
             raise HTTPException(403, "Labels are written for this server's own page only.")
@@ -150,7 +150,9 @@ class ViewerController:
             raise HTTPException(400, "A label has a kind (preference or origin), an answer and blind (true or false).")
         return await run_in_threadpool(self._label, kind, answer, ids, blind)
 
-    def _label(self, kind: Literal["preference", "origin"], answer: Any, ids: list[str], blind: bool) -> dict[str, Any]:
+    def _label(
+        self, kind: Literal["preference", "origin"], answer: Any, ids: list[str], blind: bool
+    ) -> dict[str, object]:
         entries = [self._entry(entry_id) for entry_id in ids[:3]]
         conversations = tuple(_labelled(entry, self.index.transcript(entry)) for entry in entries)
         self.labels.add(kind, answer, conversations, blind=blind)
@@ -162,7 +164,7 @@ class ViewerController:
             raise HTTPException(404, "There is no such conversation in this run any more.")
         return entry
 
-    def _row(self, entry: Entry) -> Mapping[str, Any]:
+    def _row(self, entry: Entry) -> Mapping[str, object]:
         return {
             "id": entry.id,
             "scenario": shown(entry.scenario_id),
