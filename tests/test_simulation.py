@@ -257,7 +257,8 @@ def dialogues_made_in(source):
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call):
             maker = ast.unparse(node.func).rpartition(".")[2]
-            if maker in makers[:2] or (maker in makers and "dialogue" in ast.unparse(node).lower()):
+            changed = ast.unparse(node.args[0]).lower() if node.args else ""
+            if maker in makers[:2] or (maker in makers and "dialogue" in changed):
                 yield f"{node.lineno} {ast.unparse(node)[:60]}"
         stores = isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and node.attr in names
         if stores and "dialogue" in ast.unparse(node.value).lower():
