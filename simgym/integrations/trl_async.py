@@ -19,7 +19,7 @@ import queue
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -33,10 +33,6 @@ from simgym.rollout.paced_rollouts import Pace, PacedRollouts
 from simgym.rollout.rollout_groups import EndedRollout, RolloutGroup, ScoredRollout
 from simgym.rollout.token_rollouts import TokenConversations
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-    from trl.experimental.async_grpo import AsyncGRPOConfig
-
 
 class SimulatedUserWorker:
     """Produces samples for `AsyncGRPOTrainer`; implements TRL's `RolloutWorkerProtocol`."""
@@ -47,8 +43,8 @@ class SimulatedUserWorker:
         *,
         scenarios: Sequence[Scenario],
         model: str,
-        tokenizer: PreTrainedTokenizerBase,
-        args: AsyncGRPOConfig,
+        tokenizer: Any,
+        args: Any,
         user_model: Any = None,
         seed: int = 0,
         system_prompt: str | None = None,
