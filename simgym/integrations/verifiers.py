@@ -22,10 +22,10 @@ from simgym.extras import imports_of, require_extra
 from simgym.seeding import derive_seed
 
 with imports_of("verifiers", "The environment for verifiers"):
-    import verifiers.v1 as vf
+    from verifiers.v1 import AgentConfig, Env, EnvConfig, Task, TaskData, Taskset, TasksetConfig
 
 
-class ScenarioData(vf.TaskData):  # type: ignore[misc]
+class ScenarioData(TaskData):  # type: ignore[misc]
     """One row: who is met."""
 
     scenario_id: str
@@ -34,11 +34,11 @@ class ScenarioData(vf.TaskData):  # type: ignore[misc]
     """Decides everything the user says."""
 
 
-class ConversationTask(vf.Task[ScenarioData]):  # type: ignore[misc]
+class ConversationTask(Task[ScenarioData]):  # type: ignore[misc]
     """A conversation with the user of a row; the judge's reward is recorded by the environment."""
 
 
-class ScenariosConfig(vf.TasksetConfig):  # type: ignore[misc]
+class ScenariosConfig(TasksetConfig):  # type: ignore[misc]
     """Which rows there are."""
 
     env_id: str = "UserSim-Persona-v0"
@@ -51,7 +51,7 @@ class ScenariosConfig(vf.TasksetConfig):  # type: ignore[misc]
     """Decides the seed of every row."""
 
 
-class Scenarios(vf.Taskset[ConversationTask, ScenariosConfig]):  # type: ignore[misc]
+class Scenarios(Taskset[ConversationTask, ScenariosConfig]):  # type: ignore[misc]
     """Every scenario of an environment once."""
 
     def load(self) -> Iterator[ConversationTask]:
@@ -71,16 +71,16 @@ class Scenarios(vf.Taskset[ConversationTask, ScenariosConfig]):  # type: ignore[
             )
 
 
-class SimulatedUserConfig(vf.EnvConfig):  # type: ignore[misc]
+class SimulatedUserConfig(EnvConfig):  # type: ignore[misc]
     """Who answers; who plays the user is the taskset's to say."""
 
-    assistant: vf.AgentConfig = vf.AgentConfig(harness={"id": "null"})
+    assistant: AgentConfig = AgentConfig(harness={"id": "null"})
     """The policy, without tools."""
     taskset: ScenariosConfig = ScenariosConfig()
     """Scenarios, and the arguments of the environment."""
 
 
-class SimulatedUser(vf.Env[SimulatedUserConfig]):  # type: ignore[misc]
+class SimulatedUser(Env[SimulatedUserConfig]):  # type: ignore[misc]
     """A conversation between the policy and a simulated user, on the policy's trace."""
 
     async def run(self, task: ConversationTask, agents: Any) -> None:

@@ -15,7 +15,7 @@ def env_config(env_id, settings, tmp_path):
     return {**settings, "env_id": env_id, "assistant_model": model, "layer": 1}
 
 
-def test_a_ppo_iteration_of_rllib_runs_on_it(env_config):
+def test_one_rllib_ppo_iteration_runs_on_simulated_users(env_config):
     from gymnasium import VectorizeMode
     from ray.rllib.algorithms.ppo import PPOConfig
 

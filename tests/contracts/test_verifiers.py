@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.metadata
 import itertools
 import json
 import os
@@ -13,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("verifiers.v1", reason="verifiers has an environment of its own")
+pytest.importorskip("verifiers", reason="verifiers has an environment of its own")
+IS_OLDER = importlib.metadata.version("verifiers") == "0.3.1"
+newest = pytest.mark.skipif(IS_OLDER, reason="refused by simgym")
 
 VF_EVAL = Path(sys.executable).with_name("vf-eval")
 TASKSET = """import verifiers.v1 as vf
@@ -86,6 +89,7 @@ def spoken(trace):
     return [(node["message"]["role"], node["message"]["content"]) for node in trace["nodes"]]
 
 
+@newest
 def test_rollouts_of_a_task_meet_the_same_user_in_the_user_role_and_reward_and_end_reason_are_on_the_trace(
     evaluate, settings
 ):
@@ -103,12 +107,14 @@ def test_rollouts_of_a_task_meet_the_same_user_in_the_user_role_and_reward_and_e
     assert [role for role, _ in first[0]] == ["user", "assistant"] * 3
 
 
+@newest
 def test_an_unjudged_conversation_has_no_reward(evaluate, settings):
     (trace,) = evaluate("unjudgeable", "simgym_verifiers", "-n", "1", "--env.taskset.settings", json.dumps(settings))
     assert trace["rewards"] == {}
     assert trace["info"]["simgym"]["end_reason"] == "judge_fault"
 
 
+@newest
 def test_verifiers_own_user_sim_plays_against_simgym_serve(evaluate, tmp_path):
     (tmp_path / "errands.py").write_text(TASKSET)
     with closing(socket.socket()) as probe:
@@ -132,6 +138,7 @@ def test_verifiers_own_user_sim_plays_against_simgym_serve(evaluate, tmp_path):
     assert len(heard) >= 4  # the two errands have users of their own
 
 
+@newest
 def test_the_tutorial_runs(tutorial, tmp_path):
     page, server = tutorial("train-verifiers.md"), serve(["Sure.", "What is the occasion?", "No."])
     words = [word.replace("http://127.0.0.1:9000", f"http://127.0.0.1:{server.server_port}") for word in page.command()]
@@ -151,3 +158,11 @@ def test_the_tutorial_runs(tutorial, tmp_path):
     (best,) = [json.loads(line)["messages"] for line in (tmp_path / "best.jsonl").read_text().splitlines()]
     assert best == rollouts[1][2]
     assert [message["role"] for message in best] == ["user", "assistant"] * 2
+
+
+@pytest.mark.skipif(not IS_OLDER, reason="not refused")
+def test_an_older_verifiers_is_refused_in_a_sentence_that_names_the_range():
+    from simgym.errors import MissingDependency
+
+    with pytest.raises(MissingDependency, match=r"verifiers 0\.3\.1 is installed, simgym works with <0\.5,>=0\.4"):
+        import simgym.integrations.verifiers  # noqa: F401
