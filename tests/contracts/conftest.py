@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-sys.path.append(str(Path(__file__).parent))  # length_judge
+sys.path.append(str(Path(__file__).parent))  # length_judge, seat_contract
+pytest.register_assert_rewrite("seat_contract")
 
 
 @pytest.fixture
