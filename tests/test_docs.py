@@ -39,6 +39,15 @@ def test_the_table_of_contracts_is_what_the_contract_tests_recorded():
     assert subprocess.run([sys.executable, "docs/tools/contracts.py", "--check"], cwd=ROOT).returncode == 0
 
 
+def test_every_python_block_of_the_integrations_is_run_by_a_test():
+    page = (ROOT / "docs" / "integrations.md").read_text(encoding="utf-8")
+    titles = [part.split("\n", 1)[0] for part in page.split("\n## ") if "```python" in part]
+    sources = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    run = re.findall(r"""\b(?:documented|shell|block_of)\("([^"]+)"\)""", sources)
+    assert len(titles) >= 12
+    assert not [title for title in titles if not any(title.startswith(beginning) for beginning in run)]
+
+
 def test_the_table_of_field_faults_is_what_its_command_recorded():
     assert subprocess.run([sys.executable, "docs/tools/field_faults.py", "--check"], cwd=ROOT).returncode == 0
 

@@ -25,6 +25,13 @@ def slug_of(title: str) -> str:
     return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
 
 
+def block_of(section: str) -> str:
+    """The Python block of the section whose heading begins so."""
+    text = PAGE.read_text(encoding="utf-8").split(f"\n## {section}", 1)[1].split("\n## ", 1)[0]
+    (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    return block
+
+
 def sections(text: str) -> dict[str, str]:
     """The sections of the file that become pages, with their headings, by slug."""
     return {slug: part for slug, part in _parts(text).items() if "\n### Install" in part}

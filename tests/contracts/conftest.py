@@ -18,6 +18,9 @@ from typing import Any
 import pytest
 
 sys.path.append(str(Path(__file__).parent))  # length_judge, seat_contract
+sys.path.append(str(Path(__file__).parents[2] / "docs" / "tools"))
+from integration_pages import block_of
+
 pytest.register_assert_rewrite("seat_contract")
 
 
@@ -58,14 +61,6 @@ def tutorial(tmp_path: Path) -> Callable[[str], Tutorial]:
     """A tutorial by the name of its file."""
     folder = Path(__file__).parents[2] / "docs" / "tutorials"
     return lambda name: Tutorial((folder / name).read_text(encoding="utf-8"), tmp_path)
-
-
-def block_of(section: str) -> str:
-    """The Python block of a section of docs/integrations.md."""
-    page = (Path(__file__).parents[2] / "docs" / "integrations.md").read_text(encoding="utf-8")
-    text = page.split(f"\n## {section}", 1)[1].split("\n## ", 1)[0]
-    (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    return block
 
 
 @pytest.fixture

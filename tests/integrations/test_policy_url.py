@@ -6,6 +6,7 @@ import json
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -18,6 +19,9 @@ from simgym.integrations.rllm import SimulatedUserFlow
 from simgym.transcripts import read_transcripts
 
 pytest.importorskip("openai")
+sys.path.append(str(Path(__file__).resolve().parents[2] / "docs" / "tools"))
+from integration_pages import block_of
+
 SETTINGS = {"model": "scripted:seed", "judge": "relevance", "judge_model": "scripted:echo", "max_turns": 3}
 FLAGS = [part for name, value in SETTINGS.items() for part in ("--setting", f"{name}={value}")]
 
@@ -62,6 +66,14 @@ def test_a_policy_hears_the_user_in_the_user_role_and_the_same_seed_gives_the_sa
     headers, body = policy.asked[1]
     assert [message["role"] for message in body["messages"]] == ["system", "user", "assistant", "user"]
     assert {name.lower(): value for name, value in headers.items()}["x-session-id"] == "s1"
+
+
+def test_the_documented_block_runs(policy, capsys):
+    block = block_of("A program for a trainer's URL").replace("http://127.0.0.1:9000/v1", policy.url)
+    exec(compile(block, "docs/integrations.md", "exec"), {})
+    reward, *end = capsys.readouterr().out.split()
+    assert 0 <= float(reward) <= 1
+    assert end == ["turn_limit", "None"]
 
 
 def test_play_leaves_no_thread_and_no_client_behind(policy):

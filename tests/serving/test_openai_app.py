@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import sys
 import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -23,6 +25,9 @@ pytest.importorskip("fastapi")
 openai = pytest.importorskip("openai")
 pytest.importorskip("uvicorn")
 from openai_calls import GREETING, ask, client, listening, said, seat  # noqa: E402
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "docs" / "tools"))
+from integration_pages import block_of  # noqa: E402
 
 from simgym.serving.conversation_log import ConversationLog  # noqa: E402
 from simgym.serving.openai_app import create_openai_app  # noqa: E402
@@ -54,6 +59,13 @@ def test_the_openai_client_gets_a_user_turn_plain_and_streamed():
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == text
     assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "stop"
     assert chunks[-1].usage == plain.usage
+
+
+def test_the_documented_block_runs(capsys):
+    with listening(create_openai_app({"role_play": seat()})) as url:
+        block = block_of("A simulated user behind").replace("http://127.0.0.1:8000/v1", url)
+        exec(compile(block, "docs/integrations.md", "exec"), {})
+    assert capsys.readouterr().out.startswith("number ")
 
 
 def test_both_conventions_ask_for_the_same_turn():
