@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+Fingerprint = Mapping[str, Any]
+"""JSON values by name; which there are is up to the class whose fingerprint it is."""
 _RECORDED_LATER = {"weights", "tokenizer", "chat_template", "generation_config", "date"}
 """What earlier versions left out of a local model's fingerprint."""
 

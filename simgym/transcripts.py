@@ -24,6 +24,7 @@ from typing import IO, Any, Literal, get_args, overload
 from simgym.conversation import Conversation, Scenario
 from simgym.errors import ConfigurationError, MalformedFile, TranscriptError
 from simgym.faults import Fault, parse_fault
+from simgym.fingerprints import Fingerprint
 from simgym.jsonl import PlacedValues, cut_torn_line
 from simgym.notebooks import conversation_html
 from simgym.output_files import is_special, lock_output, write_whole
@@ -99,7 +100,7 @@ class Transcript:
     components: tuple[float, ...] = ()
     """What the reward is the mean of (several judges, checklist items, turns), `judge_values` in the file; empty for
     one judge alone."""
-    fingerprints: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    fingerprints: Mapping[str, Fingerprint] = field(default_factory=dict)
     """Model, settings and prompt hashes under `assistant`, `simulator`, `judge`."""
     calls: tuple[ModelCall, ...] = ()
     """Every model call in order."""

@@ -15,6 +15,7 @@ from simgym.cli.completion import complete_judge
 from simgym.cli.judge import JudgeModel, JudgeOption
 from simgym.cli.terminal import complain, facts, format_estimate, plain, print_json, shown, stderr, stdout
 from simgym.errors import ConfigurationError
+from simgym.fingerprints import Fingerprint
 
 if TYPE_CHECKING:
     from simgym.evaluation.agreement import PeopleAgreement, RankAgreement
@@ -29,7 +30,7 @@ class _Compared:
     """By judge, or by simulator."""
     left_out: Mapping[str, int]
     """Rows that could not be used and judgements that failed, by reason."""
-    judges: Mapping[str, Mapping[str, Any]]
+    judges: Mapping[str, Fingerprint]
     """Fingerprints of the judges whose rewards these are, by name."""
 
 

@@ -160,7 +160,7 @@ def rescore(
     """Judge stored conversations again: those that this version of the judge has not scored yet."""
     from simgym.evaluation.axes import read_pairs
     from simgym.evaluation.rescore import is_left
-    from simgym.evaluation.rescore import rescore as run
+    from simgym.evaluation.rescore import rescore as judge_again
     from simgym.judges.loading import load_judge
     from simgym.rollout import count_exclusions
     from simgym.rollout.readiness import check_all_ready
@@ -175,7 +175,7 @@ def rescore(
     else:
         say_nothing_to_do(len(list(read_transcripts(transcripts))), "judgements", output)
     with stderr().status("judging"):
-        rescored = run(transcripts, loaded, output, batch_size=batch_size)
+        rescored = judge_again(transcripts, loaded, output, batch_size=batch_size)
     before = {transcript.key: transcript.reward for transcript in read_transcripts(transcripts) if transcript.counts}
     rewards = [
         100 * transcript.reward for transcript in rescored if transcript.counts and transcript.reward is not None

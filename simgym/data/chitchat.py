@@ -21,9 +21,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from simgym.conversation import INTENT_PREFIX, Conversation, Message, Role, Scenario
+from simgym.data.foreign_rows import LogRow
 from simgym.data.logged import LoggedConversation, unusable
 from simgym.data.openings import scenario_of, unusable_opening
 from simgym.data.splits import SPLITS, assign_users
@@ -135,7 +135,7 @@ def chitchat_strangers(data: ChitchatConversations) -> set[str]:
     return {logged.user_key for logged in splits["test"]} - met
 
 
-def merge_turns(messages: Iterable[Iterable[Mapping[str, Any]]]) -> list[tuple[str, str]]:
+def merge_turns(messages: Iterable[Iterable[LogRow]]) -> list[tuple[str, str]]:
     """Sender and text of each turn.
 
     Consecutive messages by one sender are joined by a line break, also across the groups of the file: groups alternate
@@ -180,7 +180,7 @@ def _entries(path: str | Path | None) -> Iterator[_Entry]:
         ) from error
 
 
-def _entry(identifier: str, value: Mapping[str, Any]) -> _Entry:
+def _entry(identifier: str, value: LogRow) -> _Entry:
     """A conversation, or why it is left out."""
     turns = merge_turns(value["messages"]) if str(value.get("prompt") or "").strip() else []
     outcome = _logged(identifier, value, turns)
@@ -189,7 +189,7 @@ def _entry(identifier: str, value: Mapping[str, Any]) -> _Entry:
     return _Entry(id=outcome.id, logged=outcome, partner=turns[1][0])
 
 
-def _logged(identifier: str, value: Mapping[str, Any], turns: Sequence[tuple[str, str]]) -> LoggedConversation | str:
+def _logged(identifier: str, value: LogRow, turns: Sequence[tuple[str, str]]) -> LoggedConversation | str:
     prompt = " ".join(str(value.get("prompt") or "").split())
     if not prompt:
         return "no question given"

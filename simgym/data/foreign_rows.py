@@ -12,6 +12,9 @@ _MISSING = frozenset(
 )  # fmt: skip
 """What pandas, R, spreadsheets, databases and loggers write for a value that is missing; in lower case."""
 
+LogRow = Mapping[str, Any]
+"""An object of a log, which holds what its author wrote. A KeyError or TypeError on the way leaves the row out."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForeignRow:
@@ -31,7 +34,7 @@ class ForeignRow:
     """A written description of what the user wants; empty without one."""
 
 
-def as_mapping(row: Any) -> Mapping[str, Any]:
+def as_mapping(row: object) -> LogRow:
     """A row that must be an object; else TypeError."""
     if not isinstance(row, Mapping):
         raise TypeError(f"a {type(row).__name__}, expected an object")

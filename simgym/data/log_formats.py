@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from simgym.conversation import Conversation, Message, has_surrogates
-from simgym.data.foreign_rows import ForeignRow, as_mapping, optional, row_id
+from simgym.data.foreign_rows import ForeignRow, LogRow, as_mapping, optional, row_id
 from simgym.data.logged import LoggedConversation, StepOutput, StepSummary, unusable
 from simgym.data.rows import read_rows
 from simgym.errors import MalformedFile, UnknownName
@@ -184,7 +184,7 @@ def _each(read: Callable[[int, Any], ForeignRow]) -> Reader:
     return reader
 
 
-def _openai(number: int, row: Mapping[str, Any]) -> ForeignRow:
+def _openai(number: int, row: LogRow) -> ForeignRow:
     request = row.get("request") or row
     request = request.get("body", request)  # of a batch file
     messages = list(request["messages"])
@@ -195,7 +195,7 @@ def _openai(number: int, row: Mapping[str, Any]) -> ForeignRow:
     return ForeignRow(id=row_id(row, number, "id", "custom_id"), turns=turns, user=optional(request, "user"))
 
 
-def _sharegpt(number: int, row: Mapping[str, Any]) -> ForeignRow:
+def _sharegpt(number: int, row: LogRow) -> ForeignRow:
     turns = row["conversations"] if "conversations" in row else row["items"]
     return ForeignRow(
         id=row_id(row, number, "id"),
@@ -204,7 +204,7 @@ def _sharegpt(number: int, row: Mapping[str, Any]) -> ForeignRow:
     )
 
 
-def _lmsys(number: int, row: Mapping[str, Any]) -> ForeignRow:
+def _lmsys(number: int, row: LogRow) -> ForeignRow:
     return ForeignRow(
         id=row_id(row, number, "conversation_id", "question_id"),
         turns=[(turn["role"], turn["content"]) for turn in row["conversation"]],
@@ -212,7 +212,7 @@ def _lmsys(number: int, row: Mapping[str, Any]) -> ForeignRow:
     )
 
 
-def _mirrorbench(number: int, row: Mapping[str, Any]) -> ForeignRow:
+def _mirrorbench(number: int, row: LogRow) -> ForeignRow:
     return ForeignRow(
         id=row_id(row, number, "conversation_id", "id"),
         turns=[(turn["role"], turn["content"]) for turn in row["turns"]],
@@ -220,7 +220,7 @@ def _mirrorbench(number: int, row: Mapping[str, Any]) -> ForeignRow:
     )
 
 
-def _simulatorarena(number: int, row: Mapping[str, Any]) -> ForeignRow:
+def _simulatorarena(number: int, row: LogRow) -> ForeignRow:
     said, answers = list(row["user_queries"]), list(row["ai_responses"])
     if not 0 <= len(said) - len(answers) <= 1:
         raise ValueError(f"{len(said)} queries of the user with {len(answers)} responses, expected as many")
@@ -252,9 +252,7 @@ def _oasst(rows: Iterable[tuple[int, Any]], unreadable: Callable[[str, Exception
             unreadable(str(root["message_id"]), error)
 
 
-def _best_path(
-    root: Mapping[str, Any], replies: Callable[[Mapping[str, Any]], Sequence[Mapping[str, Any]]]
-) -> ForeignRow:
+def _best_path(root: LogRow, replies: Callable[[LogRow], Sequence[LogRow]]) -> ForeignRow:
     path = [root]
     while following := replies(path[-1]):
         if len(path) > 1000:
@@ -286,7 +284,7 @@ def _otel(rows: Iterable[tuple[int, object]], unreadable: Callable[[str, Excepti
     yield from longest.values()
 
 
-def _spans(row: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+def _spans(row: LogRow) -> Iterator[LogRow]:
     if "resourceSpans" not in row:
         if "attributes" not in row and "events" not in row:
             raise KeyError("resourceSpans, or attributes of a span")
@@ -297,7 +295,7 @@ def _spans(row: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
             yield from scope.get("spans") or ()
 
 
-def _span(span: Mapping[str, Any], number: int) -> ForeignRow | None:
+def _span(span: LogRow, number: int) -> ForeignRow | None:
     """A span's conversation; None if it is not a call of a model or its contents were not recorded."""
     attributes = _attributes(span.get("attributes") or {})
     turns = _attribute_turns(attributes) or _indexed_turns(attributes) or _event_turns(span.get("events") or ())
@@ -308,9 +306,9 @@ def _span(span: Mapping[str, Any], number: int) -> ForeignRow | None:
     return ForeignRow(id=identity or f"row {number}", turns=turns, user=user)
 
 
-def _attribute_turns(attributes: Mapping[str, Any]) -> list[tuple[Any, Any]]:
+def _attribute_turns(attributes: LogRow) -> list[tuple[object, object]]:
     """Current conventions: `gen_ai.input.messages` and `gen_ai.output.messages`, each a list or its JSON."""
-    turns: list[tuple[Any, Any]] = []
+    turns: list[tuple[object, object]] = []
     for key in ("gen_ai.input.messages", "gen_ai.output.messages"):
         value = attributes.get(key)
         messages = json.loads(value) if isinstance(value, str) else value or ()
@@ -333,9 +331,9 @@ def _indexed_turns(attributes: Mapping[str, object]) -> list[tuple[object, objec
     return turns
 
 
-def _event_turns(events: Sequence[Mapping[str, Any]]) -> list[tuple[Any, Any]]:
+def _event_turns(events: Sequence[LogRow]) -> list[tuple[object, object]]:
     """Earlier conventions: events `gen_ai.user.message`, `gen_ai.assistant.message`, `gen_ai.choice`."""
-    turns: list[tuple[Any, Any]] = []
+    turns: list[tuple[object, object]] = []
     for event in events:
         name, fields = str(event.get("name", "")), _attributes(event.get("attributes") or {})
         if name == "gen_ai.choice":

@@ -18,9 +18,10 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO
 
 from simgym.conversation import Conversation, Message, has_surrogates
+from simgym.data.foreign_rows import LogRow
 from simgym.errors import ConfigurationError, MalformedFile
 from simgym.jsonl import read_jsonl
 from simgym.output_files import is_special, lock_output
@@ -60,7 +61,7 @@ class LoggedConversation:
         }
 
     @classmethod
-    def from_json(cls, row: Mapping[str, Any]) -> LoggedConversation:
+    def from_json(cls, row: LogRow) -> LoggedConversation:
         """Read a row of a pipeline file.
 
         Raises:

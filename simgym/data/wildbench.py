@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from simgym.conversation import INTENT_PREFIX, Conversation, Message, Scenario, has_surrogates
+from simgym.data.foreign_rows import LogRow
 from simgym.data.rows import read_rows
 from simgym.errors import ConfigurationError, MalformedFile
 
@@ -116,7 +117,7 @@ def load_wildbench(
     return WildBenchTasks(tuple(tasks.values()), skipped)
 
 
-def _task(identifier: str, row: Mapping[str, Any]) -> WildBenchTask | str:
+def _task(identifier: str, row: LogRow) -> WildBenchTask | str:
     """A task, or why the row is none."""
     try:
         talk = tuple(Message(turn["role"], turn["content"] or "") for turn in row["conversation_input"] or ())

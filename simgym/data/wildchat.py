@@ -13,10 +13,9 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from simgym.conversation import INTENT_PREFIX, Conversation, Message, Scenario
-from simgym.data.foreign_rows import known_text
+from simgym.data.foreign_rows import LogRow, known_text
 from simgym.data.logged import LoggedConversation
 from simgym.data.rows import is_file_name, read_rows
 from simgym.errors import ConfigurationError, MalformedFile
@@ -157,7 +156,7 @@ def _scenario(logged: LoggedConversation, source: str) -> Scenario:
     )
 
 
-def _logged(row: Mapping[str, Any]) -> LoggedConversation:
+def _logged(row: LogRow) -> LoggedConversation:
     turns = [Message(turn["role"], turn["content"] or "") for turn in row["conversation"]]
     identifier, country = known_text(row["conversation_hash"]), known_text(row.get("country"))
     if not identifier:

@@ -25,6 +25,7 @@ from simgym.conversation import INTENT_PREFIX, Conversation, Scenario, up_to_ans
 from simgym.errors import ConfigurationError, MalformedFile
 from simgym.evaluation.labels import holds_labels, labels_that_count
 from simgym.faults import count_faults
+from simgym.fingerprints import Fingerprint
 from simgym.jsonl import read_jsonl
 from simgym.judges.base import Judge, Judgement
 from simgym.judges.pairwise import PairwiseJudge
@@ -231,7 +232,7 @@ def judge_pairs(
 
 def validate(
     name: str,
-    fingerprint: Mapping[str, Any],
+    fingerprint: Fingerprint,
     verdicts: Sequence[Verdict],
     again: Sequence[Verdict] | None = None,
     *,

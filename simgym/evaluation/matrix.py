@@ -24,6 +24,7 @@ from simgym.envs.unwrapping import env_ids, simulation_of
 from simgym.errors import ConfigurationError
 from simgym.evaluation.plan import Plan, keep_plan, short_hash
 from simgym.evaluation.spending import count_earlier, keep_unwritten
+from simgym.fingerprints import Fingerprint
 from simgym.output_files import lock_output
 from simgym.rollout import collect_jobs
 from simgym.rollout.collection import count_exclusions, is_done_again, plan_conversations
@@ -80,7 +81,7 @@ class Matrix:
     """Row by row."""
     transcripts: Mapping[tuple[str, str], Sequence[Transcript]]
     """Conversations by (assistant, environment id), in the order of the scenarios; of a run, read from its files."""
-    fingerprints: Mapping[str, Any]
+    fingerprints: Fingerprint
     """Of each assistant and each simulator by name, and of the judge."""
     plan_hash: str = ""
     """Of everything the numbers depend on; see `Plan.hash`."""

@@ -20,6 +20,7 @@ from simgym.evaluation._counted_rows import read_counted
 from simgym.evaluation.calibration import Calibration, calibrate
 from simgym.evaluation.judge_validation import Pair, Validation, Verdict, label_pairs, read_pairs, validate
 from simgym.evaluation.labels import holds_labels
+from simgym.fingerprints import Fingerprint
 from simgym.judges.people_record import PEOPLE_BAR, PeopleRecord, judge_identity, logit_margin
 from simgym.seeding import generator
 from simgym.statistics import Estimate
@@ -102,7 +103,7 @@ def without_training_prompts(people: PeoplePairs, judge: object) -> PeoplePairs:
 
 
 def validate_by_people(
-    name: str, fingerprint: Mapping[str, Any], verdicts: Sequence[Verdict], people: PeoplePairs, *, seed: int = 0
+    name: str, fingerprint: Fingerprint, verdicts: Sequence[Verdict], people: PeoplePairs, *, seed: int = 0
 ) -> PeopleValidation:
     """Summarise a judge's verdicts on the pairs of `read_people_pairs`.
 

@@ -98,17 +98,21 @@ class Verdict:
             raise ConfigurationError(f"items are {self.items}, expected 0 or 1 for each item of the checklist.")
 
 
+VerdictRows = Mapping[str, Mapping[str, Any]]
+"""Fields of a `Verdict` by task id; those that a protocol does not have are left out."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Said:
     """What a judge said about one answer."""
 
-    verdict: Mapping[str, Any]
+    verdict: Mapping[str, object]
     """Fields of a `Verdict`."""
 
     @property
     def fault(self) -> str | None:
-        fault: str | None = self.verdict["fault"]
-        return fault
+        fault = self.verdict["fault"]
+        return None if fault is None else str(fault)
 
 
 def task_hash(tasks: Sequence[WildBenchTask]) -> str:
@@ -222,7 +226,7 @@ def judge_answers(
     seed: int = 0,
     batch_size: int = 16,
     advance: Callable[[int], object] = lambda count: None,
-) -> dict[str, dict[str, Any]]:
+) -> VerdictRows:
     """Judge answers; what the run file has already is not judged again, unless the judge failed.
 
     Args:
@@ -274,7 +278,7 @@ def judge_answers(
         return {task.id: file.rows[task.id] for task in tasks}
 
 
-def graded(tasks: Sequence[WildBenchTask], rows: Mapping[str, Mapping[str, Any]]) -> list[Graded]:
+def graded(tasks: Sequence[WildBenchTask], rows: VerdictRows) -> list[Graded]:
     """Rows of the protocol `score`, for `wb_score`."""
     return [
         Graded(task.id, row.get("grade"), task.groups, row["length"], row["cut_off"], row["fault"])
@@ -283,7 +287,7 @@ def graded(tasks: Sequence[WildBenchTask], rows: Mapping[str, Mapping[str, Any]]
     ]
 
 
-def compared(tasks: Sequence[WildBenchTask], rows: Mapping[str, Mapping[str, Any]]) -> list[Compared]:
+def compared(tasks: Sequence[WildBenchTask], rows: VerdictRows) -> list[Compared]:
     """Rows of the protocol `reward`, for `wb_reward`; a task counts once for each order."""
     answers = []
     for task in tasks:
@@ -294,7 +298,7 @@ def compared(tasks: Sequence[WildBenchTask], rows: Mapping[str, Mapping[str, Any
     return answers
 
 
-def satisfied(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[int, int] | None]:
+def satisfied(rows: VerdictRows) -> dict[str, tuple[int, int] | None]:
     """Rows of the protocol `checklist`, for `compare_checklists`."""
     return {key: (sum(row["items"]), row["length"]) if row.get("items") else None for key, row in rows.items()}
 
@@ -384,7 +388,11 @@ class _Reward:
             }
 
 
-_JUDGES: Mapping[str, Any] = {"checklist": _Checklist, "score": _Score, "reward": _Reward}
+_JUDGES: Mapping[str, type[_Checklist | _Score | _Reward]] = {
+    "checklist": _Checklist,
+    "score": _Score,
+    "reward": _Reward,
+}
 
 
 def _unusable(task: WildBenchTask, answer: Answer | None) -> str | None:

@@ -12,9 +12,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from simgym.errors import ConfigurationError, MalformedFile
+from simgym.fingerprints import Fingerprint
 from simgym.jsonl import read_json
 from simgym.judges.base import squash
 from simgym.language_models.weights import cache_folder
@@ -102,7 +102,7 @@ def keep_record(record: PeopleRecord, path: Path | None = None) -> Path:
     return path
 
 
-def people_warning(fingerprint: Mapping[str, Any]) -> str:
+def people_warning(fingerprint: Fingerprint) -> str:
     """What readers of a judge's numbers must know; empty if the judge is above the bar."""
     record = find_record(fingerprint)
     if record is None:

@@ -12,10 +12,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from simgym.evaluation.matrix import Cell
 from simgym.evaluation.plan import short_hash
+from simgym.fingerprints import Fingerprint
 from simgym.report.conversation_views import (
     ConversationView,
     PageLink,
@@ -153,7 +153,7 @@ def _total_excluded(cells: Sequence[Cell]) -> dict[str, int]:
     return dict(sorted(totals.items()))
 
 
-def _models(fingerprints: Mapping[str, Any]) -> Iterator[ModelInfo]:
+def _models(fingerprints: Fingerprint) -> Iterator[ModelInfo]:
     for role, by_name in (
         ("assistant", fingerprints.get("assistants", {})),
         ("simulator", fingerprints.get("simulators", {})),

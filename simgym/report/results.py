@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 
 from simgym._version import __version__
 from simgym.errors import ConfigurationError
@@ -16,6 +15,7 @@ from simgym.evaluation.comparisons import Comparisons
 from simgym.evaluation.contrasts import Contrast
 from simgym.evaluation.curves import Curve
 from simgym.evaluation.matrix import Cell, Matrix
+from simgym.fingerprints import Fingerprint
 from simgym.judges.people_record import people_warning
 from simgym.language_models.weights import DEFAULT_MODEL
 from simgym.notebooks import table_html
@@ -63,7 +63,7 @@ class MatrixResults:
     """Row by row."""
     seconds: float
     """Wall time of the run that wrote this; a resumed run did only part of the work."""
-    fingerprints: Mapping[str, Any] = field(default_factory=dict)
+    fingerprints: Fingerprint = field(default_factory=dict)
     """Models, settings and prompt hashes: of each assistant, each simulator and the judge."""
     comparisons: Comparisons | None = None
     """Differences between assistants; None for a single one, and in files written before there were any."""
@@ -160,7 +160,7 @@ def describe_matrix(filled: Matrix, *, question: str, scenarios: str, seed: int,
     )
 
 
-def what_to_know(fingerprints: Mapping[str, Any]) -> list[str]:
+def what_to_know(fingerprints: Fingerprint) -> list[str]:
     """Caveats for the reader."""
     notes = []
     if fingerprints["judge"].get("judge") == "relevance":

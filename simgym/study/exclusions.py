@@ -9,10 +9,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from simgym.errors import ConfigurationError
 from simgym.study.config import Rule, RuleName
+from simgym.study.records import ParticipantRecord
 from simgym.words import count_words, words
 
 _GRAM = 5
@@ -38,7 +38,7 @@ class BlindRecord:
     """All replies shown, sorted, so that their order says nothing."""
 
 
-def blind(record: Mapping[str, Any]) -> BlindRecord:
+def blind(record: ParticipantRecord) -> BlindRecord:
     """A record without names and preferences."""
     turns = [
         turn
@@ -134,14 +134,14 @@ def exclude(
     return kept, counts
 
 
-def _without_texts(record: Mapping[str, Any]) -> bool:
+def _without_texts(record: ParticipantRecord) -> bool:
     turns = [turn for talk in record["conversations"] for turn in talk["turns"]]
     names = ("reason", "model1_response", "model2_response")
     texts = [record.get("document"), *(turn.get(name) for turn in turns for name in names)]
     return any(isinstance(text, int) for text in texts)
 
 
-def _reason(record: Mapping[str, Any], rules: Sequence[Rule]) -> str | None:
+def _reason(record: ParticipantRecord, rules: Sequence[Rule]) -> str | None:
     if "steps" in record and "completed" not in record["steps"]:
         return "did not complete"
     seen = blind(record)

@@ -7,13 +7,13 @@ through `rendering.to_html` alone.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from simgym.study.config import Study
 from simgym.study.journey import Journey
+from simgym.study.records import ParticipantRecord
 from simgym.study.rendering import to_html
 from simgym.words import RULE
 
@@ -104,7 +104,7 @@ class Pages:
             "error.html.j2", heading=heading, text=text, way_back=status not in (409, 429), withdrawal=True
         )
 
-    def admin(self, flow: Mapping[str, int], records: Sequence[Mapping[str, Any]]) -> str:
+    def admin(self, flow: Mapping[str, int], records: Sequence[ParticipantRecord]) -> str:
         """Numbers for whoever runs the study: flow, balance, failures; nothing that a participant wrote."""
         balance: dict[tuple[str, str], int] = {}
         failures = 0

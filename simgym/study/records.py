@@ -25,6 +25,8 @@ from simgym.words import count_words
 if TYPE_CHECKING:
     from simgym.study.store import Store
 
+ParticipantRecord = Mapping[str, Any]
+"""What `export` or another app has written of a participant; `read_records` checks what the analysis reads."""
 SCHEMA = "simgym-study-1"
 """Name of the format."""
 STEPS = ("opened", "consented", "instructed", "task", "finished", "document", "completed")
@@ -318,12 +320,12 @@ def distinct(records: Iterable[Mapping[str, object]]) -> Distinct:
     return Distinct(list(kept.values()), total - len(kept))
 
 
-def _progress(record: Mapping[str, Any]) -> tuple[int, int]:
+def _progress(record: ParticipantRecord) -> tuple[int, int]:
     turns = [turn for talk in record["conversations"] for turn in talk["turns"]]
     return len(record.get("steps", ())), sum(len(turn) for turn in turns)
 
 
-def votes_of(records: Iterable[Mapping[str, Any]]) -> list[Vote]:
+def votes_of(records: Iterable[ParticipantRecord]) -> list[Vote]:
     """All real choices, training left out."""
     votes = []
     for record in records:
@@ -338,7 +340,7 @@ def votes_of(records: Iterable[Mapping[str, Any]]) -> list[Vote]:
     return votes
 
 
-def _vote(record: Mapping[str, Any], talk: Mapping[str, Any], turn: Mapping[str, Any], number: int) -> Vote:
+def _vote(record: ParticipantRecord, talk: ParticipantRecord, turn: ParticipantRecord, number: int) -> Vote:
     names = [str(_first(f"model{number}_name", turn, talk, record)) for number in (1, 2)]
     left = {"model1": names[0], "model2": names[1]}.get(str(turn.get("left")))
     lengths = [turn.get(f"model{number}_characters") for number in (1, 2)]
@@ -371,7 +373,7 @@ def _flag(name: str, *levels: Mapping[str, object]) -> bool:
     return any(bool(level.get(name)) for level in levels)
 
 
-def ratings_of(records: Iterable[Mapping[str, Any]]) -> list[Rating]:
+def ratings_of(records: Iterable[ParticipantRecord]) -> list[Rating]:
     """All ratings of the design with one assistant."""
     return [
         Rating(str(record["participant"]), str(record["arm"][0]), int(record["rating"]["rating"]))
@@ -380,7 +382,7 @@ def ratings_of(records: Iterable[Mapping[str, Any]]) -> list[Rating]:
     ]
 
 
-def participant_flow(records: Sequence[Mapping[str, Any]], *, withdrawn: int = 0) -> dict[str, int]:
+def participant_flow(records: Sequence[ParticipantRecord], *, withdrawn: int = 0) -> dict[str, int]:
     """How many took each step, in order; `withdrawn` are not among them."""
     timed = [record["steps"] for record in records if "steps" in record]
     if not timed:

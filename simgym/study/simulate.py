@@ -16,7 +16,6 @@ import re
 import time
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -24,6 +23,7 @@ from simgym.seeding import generator
 from simgym.statistics.votes import VoteDistribution, draw_votes
 from simgym.study.browser import Answer, Browser
 from simgym.study.config import Study
+from simgym.study.records import ParticipantRecord
 from simgym.study.scripted import MARK
 
 _SOURCE = re.compile(rf"{MARK} (\d+)")
@@ -237,7 +237,7 @@ def disagreements(
     return problems
 
 
-def _number_of(record: Mapping[str, Any]) -> int | None:
+def _number_of(record: ParticipantRecord) -> int | None:
     for talk in record["conversations"]:
         for turn in talk["turns"]:
             return int(turn["message"].removeprefix(_TEXT).split()[0])
@@ -245,7 +245,7 @@ def _number_of(record: Mapping[str, Any]) -> int | None:
 
 
 def _done(
-    record: Mapping[str, Any], pairs: Sequence[tuple[str, str]]
+    record: ParticipantRecord, pairs: Sequence[tuple[str, str]]
 ) -> tuple[dict[tuple[str, int], float], dict[tuple[str, int], str]]:
     outcomes, messages = {}, {}
     for talk in record["conversations"]:
