@@ -60,7 +60,8 @@ def play(
     from simgym.transcripts import TranscriptWriter
 
     if not base_url.startswith(("http://", "https://")):
-        raise ConfigurationError(f"--base-url is {base_url[:80]!r}, expected an address such as http://host:8000/v1.")
+        # not quoted: it can hold a password
+        raise ConfigurationError("--base-url is no address, expected one such as http://host:8000/v1.")
     for path in filter(None, (reward_file, transcript)):
         refuse_unwritable(path)
     policy = PolicyUrl(

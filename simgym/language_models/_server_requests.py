@@ -74,11 +74,15 @@ class ServerRequests:
         self.max_retries = max_retries
         self.extra_body = dict(extra_body)
         self._secrets = [secret, *(value for value in (headers or {}).values() if isinstance(value, Secret))]
+        self.credentials: tuple[str, ...] = ()  # of the address; not pickled
         self.answered = False
         self.unlisted: set[str] = set()  # names that the server answers to and does not list; said once each
         self._form: int | None = None
         self._limit_field = "max_tokens"
         self._left_out: set[str] = set()
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "credentials": ()}
 
     async def ask(
         self, connection: ServerConnection, path: str, body: Mapping[str, object], *, all_fields: bool = False
@@ -127,8 +131,10 @@ class ServerRequests:
         raise AssertionError("unreachable: the last form returns or raises")
 
     def secrets(self) -> tuple[str, ...]:
-        """The API key and the values of secret headers, for what is quoted or read to be without them."""
-        return tuple(secret.reveal() for secret in self._secrets)
+        """The API key, the values of secret headers and an address's credentials: no text has them that is quoted or
+        read.
+        """
+        return (*(secret.reveal() for secret in self._secrets), *self.credentials)
 
     def asked(self, fields: Mapping[str, object]) -> Asked:
         """What a refusal of these fields is judged by."""

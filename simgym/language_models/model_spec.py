@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from simgym.errors import ConfigurationError, UnknownName
 from simgym.jsonl import parse_json
@@ -244,11 +244,20 @@ def _refuse_secrets(arguments: Mapping[str, object]) -> None:
             )
         if isinstance(value, Mapping):
             _refuse_secrets(value)
-        if key == "base_url" and isinstance(value, str) and "@" in urlsplit(value).netloc:
+        if key == "base_url" and isinstance(value, str) and _holds_secret(value):
             raise ConfigurationError(
-                "The model's base_url holds a user name or password, and settings are stored in plans and shell "
+                "The model's base_url holds a user name, password or key, and settings are stored in plans and shell "
                 "histories. Put the whole address into OPENAI_BASE_URL."
             )
+
+
+def _holds_secret(address: str) -> bool:
+    """Does an address name a user, or has it a parameter that sounds like a key?"""
+    try:
+        parts = urlsplit(address)
+    except ValueError:  # no address, which is said when it is used, and may hold anything
+        return "@" in address
+    return "@" in parts.netloc or any(_SECRETS.search(name) for name, _ in parse_qsl(parts.query))
 
 
 def _shown(text: str) -> str:

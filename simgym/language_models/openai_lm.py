@@ -25,12 +25,17 @@ import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import urlsplit
 
 from simgym._forks import renew_in_children
 from simgym.chat_template import render, without_control_tokens
 from simgym.errors import ConfigurationError, ServerUnavailable
 from simgym.extras import require_extra
+from simgym.language_models._server_address import (
+    VARIABLE,
+    address_from_environment,
+    credentials_of,
+    without_credentials,
+)
 from simgym.language_models._server_check import check_server
 from simgym.language_models._server_connection import ServerConnection
 from simgym.language_models._server_exchange import ServerClient
@@ -125,10 +130,10 @@ class OpenAILM:
         self.extra_body = dict(extra_body or {})
         self.logprobs = logprobs
         self._headers = read_headers(headers or {})
-        address = base_url or os.environ.get("OPENAI_BASE_URL")
+        address = base_url or os.environ.get(VARIABLE)
         self._needs_key = not address
         self._base_url = (address or "https://api.openai.com/v1").rstrip("/")
-        self._host, self._address = _without_credentials(self._base_url)
+        self._host, self._address = without_credentials(self._base_url)
         self._secret = api_key if isinstance(api_key, Secret) else Secret(api_key_env, api_key)
         self._requests = ServerRequests(
             host=self._host,
@@ -145,10 +150,15 @@ class OpenAILM:
 
     def __getstate__(self) -> dict[str, object]:
         here = {"_lock", "_connection", "_loaded_tokenizer"}
+        if credentials_of(self._base_url):  # as a key, they stay in this process
+            here.add("_base_url")
         return {key: value for key, value in self.__dict__.items() if key not in here}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
+        if "_base_url" not in self.__dict__:
+            self._base_url = address_from_environment(self._address)
+        self._requests.credentials = credentials_of(self._base_url)
         self._loaded_tokenizer: PreTrainedTokenizerBase | None = None
         self.renew_after_fork()
         renew_in_children(self)
@@ -379,16 +389,3 @@ def _raw_prompt(tokenizer: PreTrainedTokenizerBase, request: Request, variables:
     if start and prompt.startswith(start) and list(tokenizer(prompt)["input_ids"][:2]) == [tokenizer.bos_token_id] * 2:
         return prompt.removeprefix(start)
     return prompt
-
-
-def _without_credentials(base_url: str) -> tuple[str, str]:
-    """Host with port, and host with path."""
-    try:
-        parts = urlsplit(base_url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable:
-        raise ConfigurationError("base_url is not a web address. Expected something like http://localhost:8000/v1.")
-    host = parts.netloc.rpartition("@")[2]
-    return host, host + parts.path

@@ -30,7 +30,8 @@ Text = Annotated[str, Field(min_length=1, max_length=20_000)]
 class _Part(BaseModel):
     """Frozen, and no unknown keys: a misspelt setting is an error, not a default."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    # an error repeats no input: it can be a key
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True)
 
 
 class Texts(_Part):
@@ -132,6 +133,10 @@ class AssistantSpec(_Part):
     def _one_source(self) -> AssistantSpec:
         if (self.model is None) == (self.factory is None):
             raise ValueError("an assistant needs either model or factory.")
+        if self.model is not None:
+            from simgym.language_models.model_spec import ModelSpec
+
+            ModelSpec.parse(self.model)  # a key in it would be stored with the study, and exported
         return self
 
 

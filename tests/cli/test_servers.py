@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from base64 import b64encode
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -69,6 +70,9 @@ class Server:
         self._http.server_close()
 
 
+Completed = subprocess.CompletedProcess[str]
+
+
 @pytest.fixture
 def server():
     server = Server()
@@ -76,13 +80,14 @@ def server():
     server.stop()
 
 
-def matrix(server: Server, folder: Path, *words: str, key: str = "none") -> subprocess.CompletedProcess[str]:
-    address = {"base_url": f"http://127.0.0.1:{server.port}/v1", "max_retries": 0, "timeout": 5}
+def matrix(server: Server, folder: Path, *words: str, key: str = "none", login: str = "") -> Completed:
+    base_url = f"http://{login}127.0.0.1:{server.port}/v1"
+    address = {"max_retries": 0, "timeout": 5} | ({} if login else {"base_url": base_url})
     assistant = json.dumps({"kind": "openai", "model": "m", **address})
     command = ["matrix", "--assistant", f"served={assistant}", "--env", "UserSim-RolePlayOpening-v0"]
     command += ["--model", "scripted:seed", "--judge", "relevance", "--judge-model", "scripted:x"]
     command += ["--max-turns", "2", "-n", "8", "--batch-size", "2", "-o", str(folder), *words]
-    environment = {**os.environ, "SIMGYM_OUTAGE_WAITS": "0.1", "OPENAI_API_KEY": key}
+    environment = {**os.environ, "SIMGYM_OUTAGE_WAITS": "0.1", "OPENAI_API_KEY": key, "OPENAI_BASE_URL": base_url}
     return subprocess.run([*SIMGYM, *command], capture_output=True, text=True, env=environment, timeout=120)
 
 
@@ -117,15 +122,18 @@ def test_a_dead_server_at_the_start_is_one_sentence_and_nothing_is_written(serve
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_key_is_in_no_file_of_a_run_and_in_no_message_even_if_the_server_quotes_it(server, tmp_path):
+@pytest.mark.parametrize("login", ["", "somebody:pass-word%21@"])
+def test_a_key_is_in_no_file_of_a_run_and_in_no_message_even_if_the_server_quotes_it(server, tmp_path, login):
     key = "sk-do-not-write-me-down"
     server.quotes_key = True
-    outcome = matrix(server, tmp_path / "m", "--response-cache", str(tmp_path / "cache.sqlite"), key=key)
+    cache = "--response-cache", str(tmp_path / "cache.sqlite")
+    outcome = matrix(server, tmp_path / "m", *cache, key=key, login=login)
     assert outcome.returncode == 0, outcome.stderr
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     transcripts = b"".join(path.read_bytes() for path in files if path.suffix == ".jsonl")
-    assert b"Your key: Bearer [key]" in transcripts
+    assert (b"Your key: [key]" if login else b"Your key: Bearer [key]") in transcripts
     assert b"refused: " in transcripts
     assert {path.suffix for path in files} >= {".json", ".jsonl", ".html", ".sqlite"}
-    assert not [path for path in files if key.encode() in path.read_bytes()]
-    assert key not in outcome.stdout + outcome.stderr
+    secrets = [key, "pass-word", b64encode(b"somebody:pass-word!").decode()]
+    written = outcome.stdout.encode() + outcome.stderr.encode() + b"".join(path.read_bytes() for path in files)
+    assert not [secret for secret in secrets if secret.encode() in written]

@@ -71,6 +71,8 @@ def test_what_names_no_model_is_a_sentence_before_anything_is_loaded(written, se
         {"kind": "openai", "model": "m", "api_key": "sk-secret"},
         {"kind": "openai", "model": "m", "extra_body": {"api_key": "sk-secret"}},
         {"kind": "openai", "model": "m", "base_url": "http://me:sk-secret@host/v1"},
+        {"kind": "openai", "model": "m", "base_url": "http://me:sk-secret@[host/v1"},
+        {"kind": "openai", "model": "m", "base_url": "http://host/v1?api-key=sk-secret"},
         {"kind": "cached", "path": "x", "model": {"kind": "openai", "model": "m", "api_key": "sk-secret"}},
     ],
 )

@@ -405,3 +405,15 @@ def test_a_real_server_answers_the_same_at_temperature_zero(smollm: str, tmp_pat
         model.close()
     finally:
         server.kill()
+
+
+def test_the_password_of_an_address_is_sent_and_pickled_nowhere(monkeypatch):
+    address = f"http://somebody:{SECRET}@127.0.0.1:9/v1"
+    given = pickle.dumps(OpenAILM("m", base_url=address))
+    monkeypatch.setenv("OPENAI_BASE_URL", address)
+    written = pickle.dumps(OpenAILM("m"))
+    assert SECRET.encode() not in given + written
+    assert pickle.loads(written)._base_url == address
+    monkeypatch.delenv("OPENAI_BASE_URL")
+    with pytest.raises(ConfigurationError, match="Set OPENAI_BASE_URL there"):
+        pickle.loads(given)

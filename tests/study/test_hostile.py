@@ -280,3 +280,10 @@ def test_the_page_says_how_words_are_counted_and_chinese_notes_are_accepted(tmp_
         assert "such as Chinese or Thai, every letter counts" in person.page
         person.do("task", task="advice", notes="我想给朋友写一封信谈谈搬家")
         assert person.heading == "Practice"
+
+
+@pytest.mark.parametrize("model", ["openai:m@http://me:hunter2@host/v1", {"model": "openai:m", "api_key": "hunter2"}])
+def test_a_study_that_holds_a_password_is_refused_before_it_is_stored(model):
+    with pytest.raises(ValueError, match="OPENAI_") as refusal:
+        small_study(assistants={name: {"model": model} for name in "ab"})
+    assert "hunter2" not in str(refusal.value)
