@@ -1,7 +1,7 @@
 """How much faster are simulated conversations than elsewhere, for the same work? And what does the framework cost?
 
     python benchmarks/throughput.py --peers runs/peers/bin/python --verifiers runs/verifiers/bin/python \
-      --vllm .venv-vllm/bin/python --llama llama-server --gguf runs/gguf
+      --vllm .venv-vllm/bin/python --llama llama-server --openvino runs/openvino/bin/python --gguf runs/gguf
 
 16 conversations of 5 assistant and 4 user turns, both played by the same 135M weights, greedily, in float32. The user
 is a plain one: the role-play persona prompt and a goal as system message, and the chat with its roles swapped. Systems:
@@ -16,7 +16,8 @@ is a plain one: the role-play persona prompt and a goal as system message, and t
   be the same;
 * `vLLM`: a task for each conversation, over vLLM's server for CPUs in float32, with its prefix cache;
 * `vLLM in process`: the environment of the first, with `VllmLM` instead of `TransformersLM`;
-* `llama.cpp float32`, `llama.cpp Q8_0`: tasks over its server with 16 slots and the same weights.
+* `llama.cpp float32`, `llama.cpp Q8_0`: tasks over its server with 16 slots and the same weights;
+* `OpenVINO float32`, `OpenVINO Q8_0`: OpenVINO GenAI's continuous batching in process (`throughput_openvino.py`).
 
 `generate`, `threads` and `skyrl-gym` are one engine at batch size 1, which is what a loop over environments gets; the
 batched ones say how much of the difference is batching and how much is that nothing is read twice. Turns are short (24
@@ -78,9 +79,25 @@ SYSTEMS = (
     "vLLM in process",
     "llama.cpp float32",
     "llama.cpp Q8_0",
+    "OpenVINO float32",
+    "OpenVINO Q8_0",
 )
-PHASES = ("simgym float32", "simgym bfloat16-mixed", "simgym int8", "vLLM", "llama.cpp float32", "llama.cpp Q8_0")
-GGUF = {"llama.cpp float32": "smollm2-f32.gguf", "llama.cpp Q8_0": "smollm2-q8_0.gguf"}
+PHASES = (
+    "simgym float32",
+    "simgym bfloat16-mixed",
+    "simgym int8",
+    "vLLM",
+    "llama.cpp float32",
+    "llama.cpp Q8_0",
+    "OpenVINO float32",
+    "OpenVINO Q8_0",
+)
+GGUF = {
+    "llama.cpp float32": "smollm2-f32.gguf",
+    "llama.cpp Q8_0": "smollm2-q8_0.gguf",
+    "OpenVINO float32": "smollm2-f16.gguf",
+    "OpenVINO Q8_0": "smollm2-q8_0.gguf",
+}
 ON_SERVER = {
     "threads": (),
     "threads, continuous batching": ("--continuous-batching", "--cb-block-size", "32", "--cb-num-blocks", "1024"),
@@ -117,7 +134,8 @@ def main() -> None:
     parser.add_argument("--verifiers", help="interpreter with verifiers; without: it is left out")
     parser.add_argument("--vllm", help="interpreter with vLLM; without: it is left out")
     parser.add_argument("--llama", help="llama.cpp's llama-server; without: it is left out")
-    parser.add_argument("--gguf", type=Path, help="folder with smollm2-f32.gguf and smollm2-q8_0.gguf")
+    parser.add_argument("--openvino", help="interpreter with openvino-genai; without: it is left out")
+    parser.add_argument("--gguf", type=Path, help="folder with smollm2-f32.gguf, smollm2-f16.gguf, smollm2-q8_0.gguf")
     parser.add_argument("--only", action="append", help="a system to measure, or several; without: all")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure; without: all")
     parser.add_argument("--folder", type=Path, default=Path("runs/throughput"))
@@ -125,12 +143,13 @@ def main() -> None:
     parser.add_argument("--rehearse", action="store_true", help="two conversations of two turns, once")
     given = parser.parse_args()
     size = Size(2, 2, (1, 2), (1, 4), 8, 2) if given.rehearse else Size()
-    programs = Programs(given.vllm, given.llama, given.gguf)
+    programs = Programs(given.vllm, given.llama, given.openvino, given.gguf)
     repeats = 1 if given.rehearse else given.repeats
     for interpreter, packages in (
         (given.peers, "skyrl_gym, gem, gymnasium, openai"),
         (given.verifiers, "verifiers.v1"),
         (given.vllm, "vllm, simgym"),
+        (given.openvino, "openvino_genai, simgym"),
     ):
         if interpreter is not None:
             check(interpreter, packages)
@@ -171,7 +190,9 @@ def is_there(name: str, given: argparse.Namespace) -> bool:
         return given.peers is not None
     if name.startswith("vLLM"):
         return given.vllm is not None
-    return not name.startswith("llama.cpp") or (given.llama is not None and given.gguf is not None)
+    if name in GGUF:
+        return given.gguf is not None and (given.openvino if name.startswith("OpenVINO") else given.llama) is not None
+    return True
 
 
 def measure_costs(store: Store, size: Size, given: argparse.Namespace) -> None:
@@ -249,6 +270,8 @@ def measure(name: str, size: Size, programs: Programs, peers: str | None) -> dic
     job = {"kind": "converse", "system": name, "conversations": size.conversations, "turns": size.turns}
     if name == "vLLM in process":
         return run_script([programs.vllm or "", "throughput_systems.py"], job)
+    if name.startswith("OpenVINO"):
+        return run_script(*of_openvino(name, job, programs))
     if name.startswith(("simgym", "generate")):
         return in_process(job)
     with serving(name, programs) as server:
@@ -278,8 +301,16 @@ def measure_phases(name: str, size: Size, programs: Programs) -> dict[str, Any]:
     job = {"kind": "phases", "system": name, "length": size.length, "written": size.written}
     if name.startswith("simgym"):
         return run_script(PHASES_SCRIPT, job)
+    if name.startswith("OpenVINO"):
+        return run_script(*of_openvino(name, job, programs))
     with serving(name, programs) as server:
         return run_script(PHASES_SCRIPT, {**job, "address": server.address, "model": server.model})
+
+
+def of_openvino(name: str, job: dict[str, Any], programs: Programs) -> tuple[list[str], dict[str, Any]]:
+    """A job of `throughput_openvino.py`, and what runs it."""
+    weights = str((programs.gguf or Path()) / GGUF[name])
+    return [programs.openvino or "", "throughput_openvino.py"], {**job, "weights": weights}
 
 
 def in_process(job: dict[str, Any]) -> dict[str, Any]:

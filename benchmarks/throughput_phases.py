@@ -36,7 +36,11 @@ def phases(
     system: str, address: str = "", model: str = "", length: int = LENGTH, written: int = WRITTEN
 ) -> dict[str, Any]:
     """Seconds of reading, and of reading and writing."""
-    ask = _over_http(address, model) if address else _in_process(system)
+    return timed(_over_http(address, model) if address else _in_process(system), length, written)
+
+
+def timed(ask: Callable[[list[list[int]], int], None], length: int, written: int) -> dict[str, Any]:
+    """The same for whatever answers prompts of token ids with a number of tokens each."""
     ask(_prompts(0, 16), 4)
     seconds = []
     for number, tokens in enumerate((1, written + 1), 1):

@@ -1,9 +1,11 @@
 """The servers that `throughput.py` measures clients of, with the weights of the default model.
 
 `transformers serve` comes with simgym's own extras; vLLM has an interpreter of its own (`make vllm` makes one for
-CPUs); llama.cpp is a program, and its weights are files that its own script writes from the default model's folder:
+CPUs); llama.cpp is a program, and its weights are files that its own script writes from the default model's folder
+(the one in float16 is for `throughput_openvino.py`):
 
     python convert_hf_to_gguf.py FOLDER --outtype f32 --outfile smollm2-f32.gguf
+    python convert_hf_to_gguf.py FOLDER --outtype f16 --outfile smollm2-f16.gguf
     python convert_hf_to_gguf.py FOLDER --outtype q8_0 --outfile smollm2-q8_0.gguf
 """
 
@@ -42,8 +44,10 @@ class Programs:
     """Interpreter of an environment with vLLM."""
     llama: str | None = None
     """llama.cpp's `llama-server`."""
+    openvino: str | None = None
+    """Interpreter of an environment with OpenVINO GenAI and simgym."""
     gguf: Path | None = None
-    """Folder with `smollm2-f32.gguf` and `smollm2-q8_0.gguf`."""
+    """Folder with the weights in GGUF."""
 
 
 @dataclass(frozen=True)
