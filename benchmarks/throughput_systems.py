@@ -136,7 +136,13 @@ def converse(
         return with_generate(people, turns, batched=system.endswith("batched"))
     if system.startswith("threads"):
         return with_threads(people, turns, address or "")
-    return with_simgym(people, turns, {"kind": "transformers", "dtype": system.partition(" ")[2] or "float32"})
+    return with_simgym(people, turns, {"kind": "transformers", "dtype": numerics(system)})
+
+
+def numerics(system: str) -> str:
+    """What `simgym`, `simgym int8` and so on compute with; a process that has OpenVINO makes float32's passes by it."""
+    named = system.partition(" ")[2]
+    return "float32" if named in ("", "OpenVINO") else named
 
 
 def with_simgym(people: Sequence[dict[str, str]], turns: int, settings: dict[str, Any]) -> dict[str, Any]:

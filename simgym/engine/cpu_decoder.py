@@ -16,9 +16,9 @@ import functools
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from simgym.engine.kv_cache import KVCache, Placement
+from simgym.engine.kv_cache import KVCache
 from simgym.engine.packed_weights import Projection, can_be_packed
 
 if TYPE_CHECKING:
@@ -89,14 +89,40 @@ class CpuDecoder:
         size: int = sum(layer.weight.numel() * layer.weight.element_size() for layer in linear)
         return size <= max_bytes
 
-    def __call__(self, tokens: Tensor, placement: Placement, kv_cache: KVCache) -> Tensor:
+    @property
+    def cached_heads(self) -> tuple[int, int]:
+        """Heads of keys and values in each layer, and their size."""
+        return self._shared, self._size
+
+    @property
+    def final_norm(self) -> LlamaRMSNorm:
+        """What follows the last layer."""
+        return self._decoder.norm
+
+    def modules(self) -> list[GradientCheckpointingLayer]:
+        """The decoder layers."""
+        return [layer.module for layer in self._layers]
+
+    def rotary(self, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosine and sine of every position, shape (..., head size)."""
+        import torch
+
+        turns: tuple[Tensor, Tensor] = self._decoder.rotary_emb(torch.empty(0), position_ids=position_ids)
+        return turns
+
+    def new_cache(self, max_bytes: int) -> KVCache:
+        """Memory for its passes."""
+        return KVCache(self._model.device, max_bytes=max_bytes, token_bytes=1)
+
+    def __call__(self, tokens: Tensor, kv_cache: KVCache, first: int, new_N: list[int]) -> Tensor:
         """Logits after the last token of N slots, shape (N, V); see `ModelRunner.forward`."""
         import torch
 
         self._refresh()
+        placement = kv_cache.prepare(first, new_N)
         count, length = tokens.shape
         states = self._model.get_input_embeddings()(tokens).flatten(0, 1)
-        cos, sin = self._decoder.rotary_emb(states, position_ids=placement.position_ids)
+        cos, sin = self.rotary(placement.position_ids)
         half = self._size // 2
         turn = cos[:, :, None], torch.cat([-sin[..., :half], sin[..., half:]], dim=-1)[:, :, None]
         mask = torch.zeros(placement.visible.shape).masked_fill_(~placement.visible, float("-inf"))
@@ -167,36 +193,51 @@ class CpuDecoder:
             for own, present in zip(layer.linear, _linear(layer.module), strict=True)
         )
 
-    def difference(self) -> float:
-        """Largest difference between the model's logits and those of two passes here, as a share of the largest."""
-        import torch
 
-        kv_cache = KVCache(self._model.device, max_bytes=2**40, token_bytes=1)
-        kv_cache.reserve(1, len(_TRIAL))
-        kv_cache.lengths.append(0)
-        tokens = torch.tensor([_TRIAL], device=self._model.device)
-        expected = self._model(input_ids=tokens, use_cache=False, logits_to_keep=1).logits[:, -1]
-        read, decoded = tokens[:, :-1], tokens[:, -1:]
-        self(read, kv_cache.prepare(0, [read.shape[1]]), kv_cache)
-        logits = self(decoded, kv_cache.prepare(0, [1]), kv_cache)
-        return float((logits - expected).abs().max() / expected.abs().max())
+class Decoder(Protocol):
+    """Makes a model's passes in its place."""
 
-    def is_right(self) -> bool:
-        """Whether these are the model's logits; a warning says why not."""
-        import torch
+    def new_cache(self, max_bytes: int) -> KVCache:
+        """Memory for its passes."""
+        ...
 
-        linear = [module for module in self._model.modules() if isinstance(module, torch.nn.Linear)]
-        rounded = any(layer.weight.dtype != torch.float32 for layer in linear)
-        try:
-            difference = self.difference()
-        except (RuntimeError, AttributeError, TypeError) as error:  # another torch or model than this was made for
-            reason = " ".join(str(error).split())[:200]
-        else:
-            if difference <= (_ROUNDED_DIFFERENCE if rounded else _MOST_DIFFERENCE):  # nor if it is not a number
-                return True
-            reason = f"logits differ by {difference:.2g} of the largest"
-        warnings.warn(f"Passes are slower than they could be, by transformers' layers: {reason}", stacklevel=2)
-        return False
+    def __call__(self, tokens: Tensor, kv_cache: KVCache, first: int, new_N: list[int]) -> Tensor:
+        """Logits after the last token of N slots, shape (N, V)."""
+        ...
+
+
+def difference(model: PreTrainedModel, decoder: Decoder) -> float:
+    """Largest difference between the model's logits and those of two passes of a decoder, as a share of the largest."""
+    import torch
+
+    kv_cache = decoder.new_cache(2**40)
+    kv_cache.reserve(1, len(_TRIAL))
+    kv_cache.lengths.append(0)
+    tokens = torch.tensor([_TRIAL], device=model.device)
+    expected = model(input_ids=tokens, use_cache=False, logits_to_keep=1).logits[:, -1]
+    read, decoded = tokens[:, :-1], tokens[:, -1:]
+    decoder(read, kv_cache, 0, [read.shape[1]])
+    logits = decoder(decoded, kv_cache, 0, [1])
+    return float((logits - expected).abs().max() / expected.abs().max())
+
+
+def is_right(model: PreTrainedModel, decoder: Decoder) -> bool:
+    """Whether a decoder's logits are the model's; a warning says why not."""
+    import torch
+
+    linear = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
+    rounded = any(layer.weight.dtype != torch.float32 for layer in linear)
+    try:
+        largest = difference(model, decoder)
+    except (RuntimeError, AttributeError, TypeError, ImportError) as error:  # another library than this was made for
+        reason = " ".join(str(error).split())[:200]
+    else:
+        if largest <= (_ROUNDED_DIFFERENCE if rounded else _MOST_DIFFERENCE):  # nor if it is not a number
+            return True
+        reason = f"logits differ by {largest:.2g} of the largest"
+    name = type(decoder).__name__
+    warnings.warn(f"Passes are slower than they could be, for {name} is not used: {reason}", stacklevel=2)
+    return False
 
 
 def _layer(number: int, module: GradientCheckpointingLayer) -> _Layer:

@@ -86,12 +86,15 @@ class Engine:
         self.runner = ModelRunner(model, replace(self.config, max_packed_bytes=packed_bytes), lock or threading.RLock())
         kept_bytes = free_bytes // 8 if model.device.type == "cuda" else 2 * 2**30
         self.prefix_cache = PrefixCache(kept_bytes if config.max_prefix_bytes is None else config.max_prefix_bytes)
-        self.kv_cache = KVCache(
+        max_bytes = config.max_kv_bytes or free_bytes // 2
+        self.kv_cache: KVCache = KVCache(
             model.device,
-            max_bytes=config.max_kv_bytes or free_bytes // 2,
+            max_bytes=max_bytes,
             token_bytes=token_bytes(model.config.get_text_config(), model.dtype),
             for_gpu=gpu_paths,
         )
+        self._plain_cache = self.kv_cache
+        self._paged_cache = None if self.runner.openvino is None else self.runner.openvino.new_cache(max_bytes)
         self.scheduler = Scheduler(self.config, self.kv_cache)
         self.scheduler.mixes_adapters = self.runner.cpu_decoder is None
         self.grammar = Grammar(tokenizer, self.runner.lora_bank.vocabulary_size)
@@ -127,6 +130,8 @@ class Engine:
         """Add one token to every running sequence, those that are admitted now included."""
         running = self.scheduler.running
         if admitted := self.scheduler.schedule():
+            if len(admitted) == len(running):
+                self._choose_cache(admitted[0].adapter)
             self._logits = _joined(self._logits, self._prefill(admitted))
         if self._logits is not None and running:
             for sequence, sample in zip(running, self.sampler.sample(self._logits, running), strict=True):
@@ -152,21 +157,40 @@ class Engine:
         self.prefix_cache.clear()
         self.runner.forget()
 
+    def _choose_cache(self, adapter: str | None) -> None:
+        """Where keys and values of those that run from now on go; they have adapters, or none of them has."""
+        chosen = self._plain_cache
+        if self._paged_cache is not None and adapter is None:
+            if self.runner.uses_openvino():
+                chosen = self._paged_cache
+            else:
+                self._paged_cache = None
+                self.prefix_cache.clear()  # what it kept is in blocks
+        if chosen is not self.kv_cache:
+            self.kv_cache.free()
+            self.kv_cache = chosen
+
     def _prefill(self, admitted: list[Sequence]) -> Tensor:
         """Give new sequences a slot each and read their prompts; logits after their last tokens, shape (N, V)."""
         running = self.scheduler.running
         first = len(running) - len(admitted)
         while shared := shared_prefixes(admitted, self.prefix_cache, self.config):
             self.kv_cache.reserve(first + len(shared), max(chunk.end for chunk in shared))
-            for batch in passes(shared, self.config):
+            for batch in passes(shared, self._pass_bounds()):
                 self._read(batch)
                 for slot, chunk in reversed(list(enumerate(batch, first))):
                     self._insert(chunk.sequence, chunk.end, slot)
                     self.kv_cache.remove(slot)
         self.kv_cache.reserve(len(running), max(sequence.max_length for sequence in running))
-        batches = passes(unmatched(admitted, self.prefix_cache), self.config)
+        batches = passes(unmatched(admitted, self.prefix_cache), self._pass_bounds())
         running[first:] = [chunk.sequence for batch in batches for chunk in batch]
         return _joined(*[self._read(batch) for batch in batches])
+
+    def _pass_bounds(self) -> EngineConfig:
+        """What may be read in one pass; where nothing is padded, prompts of any lengths."""
+        if self.kv_cache is self._paged_cache:
+            return replace(self.config, free_padding=self.config.max_pass_tokens)
+        return self.config
 
     def _read(self, chunks: list[Chunk]) -> Tensor:
         """Read chunks into new slots, behind what the prefix cache matches; logits after the last tokens."""
@@ -183,7 +207,8 @@ class Engine:
             for chunk in chunks
         ]
         self.stats.prefill_tokens += sum(new_N)
-        self.stats.padding_tokens += width * len(chunks) - sum(new_N)
+        if self.kv_cache is not self._paged_cache:
+            self.stats.padding_tokens += width * len(chunks) - sum(new_N)
         self.stats.forward_passes += 1
         inputs = to_device(padded, self.runner.device)
         adapters = [chunk.sequence.adapter for chunk in chunks]

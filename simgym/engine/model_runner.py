@@ -18,11 +18,13 @@ import numpy.typing as npt
 
 from simgym.engine.attention import attention_masks, cache_argument
 from simgym.engine.config import EngineConfig
-from simgym.engine.cpu_decoder import CpuDecoder
+from simgym.engine.cpu_decoder import CpuDecoder, is_right
 from simgym.engine.fused_decoding import FusedDecoding
 from simgym.engine.grouped_attention import grouped_attention
 from simgym.engine.kv_cache import KVCache, Placement
 from simgym.engine.lora_bank import LoraBank, without_autocast
+from simgym.engine.openvino_decoder import OpenvinoDecoder
+from simgym.engine.paged_kv_cache import PagedKVCache
 from simgym.engine.recorded_decoding import RecordedDecoding, Size
 from simgym.engine.transfer import to_device
 
@@ -66,7 +68,10 @@ class ModelRunner:
         self.cpu_decoder: CpuDecoder | None = None
         if not config.gpu_paths and CpuDecoder.supports(model, config.max_packed_bytes or 0):
             self.cpu_decoder = CpuDecoder(model)
-        self._is_tried = False
+        self.openvino: OpenvinoDecoder | None = None
+        if self.cpu_decoder is not None and config.openvino and OpenvinoDecoder.supports(model):
+            self.openvino = OpenvinoDecoder(model, self.cpu_decoder)
+        self._tried: set[str] = set()
         self._config = config
         self._cache_argument = cache_argument(type(self.lora_bank.base)) or "past_key_values"
 
@@ -85,25 +90,43 @@ class ModelRunner:
         Returns:
             (N, V), V as large as the largest vocabulary among the adapters.
         """
-        placement = kv_cache.prepare(first, new_N)
+        if isinstance(kv_cache, PagedKVCache):
+            assert self.openvino is not None
+            with self.lock:
+                logits = self.openvino(tokens, kv_cache, first, new_N)
+            return self.lora_bank.own_logits(logits[:, None], adapters)[:, 0]
         if not any(adapters) and (decoder := self._tried_decoder()) is not None:
             with self.lock, without_autocast(self.device):
-                logits = decoder(tokens, placement, kv_cache)
+                logits = decoder(tokens, kv_cache, first, new_N)
             return self.lora_bank.own_logits(logits[:, None], adapters)[:, 0]
+        placement = kv_cache.prepare(first, new_N)
         with self.lock, self._attention():
             output = self.lora_bank.forward(adapters, **self._inputs(tokens, placement, kv_cache))
         return output.logits[:, -1]  # type: ignore[no-any-return]
+
+    def uses_openvino(self) -> bool:
+        """Whether sequences without adapters that begin now are OpenVINO's, which wants a `PagedKVCache`."""
+        if self.openvino is not None and "openvino" not in self._tried:
+            if not self._is_right(self.openvino):
+                self.openvino = None
+            self._tried.add("openvino")
+        if self.openvino is not None and not self.openvino.is_current():
+            self.openvino = None  # whoever changes weights will do so again
+        return self.openvino is not None
 
     def _tried_decoder(self) -> CpuDecoder | None:
         """Makes passes without adapters; None where there is none, or its logits are not the model's."""
         if self.cpu_decoder is not None and self.lora_bank.is_empty and not self.cpu_decoder.is_current():
             self.cpu_decoder = None
-        if self.cpu_decoder is not None and not self._is_tried:
-            with self.lock, self.lora_bank.base_alone():
-                if not self.cpu_decoder.is_right():
-                    self.cpu_decoder = None
-            self._is_tried = True
+        if self.cpu_decoder is not None and "cpu" not in self._tried:
+            if not self._is_right(self.cpu_decoder):
+                self.cpu_decoder = None
+            self._tried.add("cpu")
         return self.cpu_decoder
+
+    def _is_right(self, decoder: CpuDecoder | OpenvinoDecoder) -> bool:
+        with self.lock, self.lora_bank.base_alone() as base:
+            return is_right(base, decoder)
 
     def decode(self, token_ids: list[int], kv_cache: KVCache, adapters: list[str | None]) -> Tensor:
         """Logits after one more token in each slot that is in use; valid until the next call."""
@@ -125,6 +148,8 @@ class ModelRunner:
         """Drop copies of weights that were updated in place."""
         if self.cpu_decoder is not None:
             self.cpu_decoder.clear()
+        if self.openvino is not None:
+            self.openvino.clear()
 
     def decode_pass(self, inputs: Tensor, kv_cache: KVCache, size: Size) -> Tensor:
         """See `DecodingModel`."""

@@ -44,7 +44,7 @@ class Projection:
 
     def refresh(self) -> None:
         """Copy the weights, if that has not been done or they have changed since."""
-        state = [_version(layer.weight) for layer in self._layers]
+        state = [weight_version(layer.weight) for layer in self._layers]
         if state != self._state:
             self._copy()
             self._state = state
@@ -118,7 +118,7 @@ def can_be_packed(layer: torch.nn.Module) -> bool:
     return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def _version(weight: Tensor) -> tuple[int, int]:
+def weight_version(weight: Tensor) -> tuple[int, int]:
     """Changes when a weight is written to or replaced; tensors of inference mode have no counter."""
     return weight.data_ptr(), 0 if weight.is_inference() else weight._version
 

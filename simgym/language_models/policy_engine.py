@@ -130,7 +130,11 @@ class PolicyEngine:
         from simgym.engine import Engine, EngineConfig
 
         tokenizer = getattr(trainer.processing_class, "tokenizer", trainer.processing_class)
-        bounds = EngineConfig(max_sequences=_MOST_SEQUENCES, pad_token_id=tokenizer.pad_token_id or 0)
+        bounds = EngineConfig(
+            max_sequences=_MOST_SEQUENCES,
+            pad_token_id=tokenizer.pad_token_id or 0,
+            openvino=False,  # its copy of the weights would be compiled anew at each step
+        )
         return Engine(model, tokenizer, bounds)
 
     def _policy(self, trainer: GRPOTrainer) -> PreTrainedModel:

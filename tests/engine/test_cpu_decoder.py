@@ -8,52 +8,11 @@ import pytest
 import torch
 import transformers
 from peft import LoraConfig, inject_adapter_in_model
+from small_engines import plain, random_model, sequences, tokens
 
-from simgym.engine import Engine, EngineConfig, Sequence, cpu_decoder
+from simgym.engine import Engine, EngineConfig, cpu_decoder
 from simgym.engine.numerics import convert
 from simgym.language_models.adapters import read_adapter
-
-SIZES = {
-    "vocab_size": 300,
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "num_hidden_layers": 2,
-}
-
-
-def random_model(name="Llama", **settings):
-    torch.manual_seed(0)
-    config = getattr(transformers, f"{name}Config")(**SIZES, **settings)
-    model = getattr(transformers, f"{name}ForCausalLM")(config).eval().requires_grad_(False)
-    for path, parameter in model.named_parameters():
-        if path.endswith("bias"):
-            parameter.normal_()
-        elif parameter.dim() > 1:
-            parameter.mul_(6)  # so that what a token is depends on all tokens before it
-    return model
-
-
-def sequences(count=5, **settings):
-    return [
-        Sequence(
-            prompt=[(7 * number + position) % 250 + 1 for position in range(5 + 9 * number)],
-            seed=number,
-            temperature=[0.0, 1.0][number % 2],
-            max_new_tokens=8,
-            **settings,
-        )
-        for number in range(count)
-    ]
-
-
-def tokens(engine, asked):
-    return [completion.token_ids for completion in engine.generate(asked)]
-
-
-def plain(model):
-    return Engine(model, None, EngineConfig(max_packed_bytes=0))
 
 
 @pytest.mark.parametrize(
@@ -80,7 +39,7 @@ def test_rounded_numbers_stay_what_they_are(kind):
     convert(model, kind)
     decoder = Engine(model, None).runner.cpu_decoder
     with torch.inference_mode():
-        assert decoder.difference() < 0.02
+        assert cpu_decoder.difference(model, decoder) < 0.02
 
 
 def test_weights_that_change_are_packed_again():

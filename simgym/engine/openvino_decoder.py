@@ -1,0 +1,261 @@
+"""Forward passes of Llama, Qwen 2 and Qwen 3 on a CPU by OpenVINO, where it is installed.
+
+The model's layers are written down once as a graph of OpenVINO's operations, with the model's own weights, and compiled
+for this processor: fused layers, weights laid out for it, and attention that reads keys and values where they are
+(`paged_kv_cache`). Sampling, grammars, seeds and the prefix cache stay what they are, for the graph's results are
+logits. `benchmarks/throughput.py` says what it brings.
+
+As with `cpu_decoder`: passes without adapters alone, in float32, and only after their logits for a few tokens have been
+compared with the model's own. Attention is an operation that OpenVINO keeps for its own use, and may be another in its
+next release; then the comparison fails, a warning says so, and passes are made as without OpenVINO. The compiled graph
+keeps a copy of the weights, so a model whose weights change is not for it either.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from simgym.engine.cpu_decoder import CpuDecoder
+from simgym.engine.kv_cache import KVCache
+from simgym.engine.packed_weights import weight_version
+from simgym.engine.paged_kv_cache import BLOCK, PagedKVCache
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_SEQUENCES = ("past_lens", "subsequence_begins", "block_indices", "block_indices_begins")
+"""Inputs that say which tokens belong together and where their keys and values are."""
+
+
+def is_installed() -> bool:
+    """Whether OpenVINO is there."""
+    return importlib.util.find_spec("openvino") is not None
+
+
+class OpenvinoDecoder:
+    """Passes of one model over slots of a `PagedKVCache`."""
+
+    def __init__(self, model: Any, cpu_decoder: CpuDecoder) -> None:
+        """Compile nothing yet.
+
+        Args:
+            model: What `CpuDecoder.supports` says yes to, with weights in float32.
+            cpu_decoder: Knows its layers.
+        """
+        self._model = model
+        self._layers = cpu_decoder
+        self._request: Any = None
+        self._attached: tuple[int, int] | None = None
+        self._process = 0
+        self._weights: list[Tensor] = []
+        self._versions: list[tuple[int, int]] = []
+
+    @staticmethod
+    def supports(model: Any) -> bool:
+        """Whether the graph can be made of a model that `CpuDecoder` supports: its numbers are float32."""
+        import torch
+
+        linear = (module for module in model.modules() if isinstance(module, torch.nn.Linear))
+        return is_installed() and all(layer.weight.dtype == torch.float32 for layer in linear)
+
+    def new_cache(self, max_bytes: int) -> PagedKVCache:
+        """Memory for its passes."""
+        heads, size = self._layers.cached_heads
+        layers = self._model.config.num_hidden_layers
+        return PagedKVCache(self._model.device, max_bytes=max_bytes, layers=layers, heads=heads, size=size)
+
+    def __call__(self, tokens: Tensor, kv_cache: KVCache, first: int, new_N: list[int]) -> Tensor:
+        """Logits after the last token of N slots, shape (N, V); see `ModelRunner.forward`."""
+        import openvino
+        import torch
+
+        assert isinstance(kv_cache, PagedKVCache)
+        request = self._compiled()
+        self._attach(request, kv_cache)
+        past_N = kv_cache.lengths[first : first + len(new_N)]
+        kv_cache.grow(first, new_N)
+        width = tokens.shape[1]
+        flat = torch.cat([row[width - new :] for row, new in zip(tokens, new_N, strict=True)])
+        positions = np.concatenate([np.arange(past, past + new) for past, new in zip(past_N, new_N, strict=True)])
+        cos, sin = self._layers.rotary(torch.from_numpy(positions)[None])
+        ends = np.cumsum(new_N)
+        blocks_N = [-(-(past + new) // BLOCK) for past, new in zip(past_N, new_N, strict=True)]
+        starts = (np.arange(first, first + len(new_N)) * kv_cache.blocks_a_slot).tolist()
+        inputs: dict[str, np.ndarray[Any, Any]] = {
+            "tokens": flat.numpy(),
+            "cos": cos[0].numpy(),
+            "sin": sin[0].numpy(),
+            "last": ends - 1,
+            "past_lens": np.array(past_N, np.int32),
+            "subsequence_begins": np.array([0, *ends], np.int32),
+            "block_indices": np.concatenate(
+                [np.arange(start, start + count) for start, count in zip(starts, blocks_N, strict=True)]
+            ).astype(np.int32),
+            "block_indices_begins": np.array([0, *np.cumsum(blocks_N)], np.int32),
+            "max_context_len": np.array(max(past + new for past, new in zip(past_N, new_N, strict=True)), np.int32),
+        }
+        for name, value in inputs.items():
+            request.set_tensor(name, openvino.Tensor(value))
+        request.infer()
+        logits: np.ndarray[Any, Any] = request.get_output_tensor(0).data
+        return torch.from_numpy(logits.copy())  # the next pass writes there
+
+    def is_current(self) -> bool:
+        """Whether what was compiled, if anything was, has the model's weights, and this process can run it."""
+        own_process = self._request is None or self._process == os.getpid()  # its threads are not in a fork
+        return own_process and self._versions == list(map(weight_version, self._weights))
+
+    def clear(self) -> None:
+        """Forget the compiled graph."""
+        self._request = self._attached = None
+        self._weights, self._versions = [], []
+
+    def _attach(self, request: Any, kv_cache: PagedKVCache) -> None:
+        """Tell the graph where keys and values are."""
+        import openvino
+
+        if self._attached == (id(kv_cache), kv_cache.allocation):
+            return
+        for number, pair in enumerate(kv_cache.layers()):
+            for name, memory in zip(("keys", "values"), pair, strict=True):
+                request.set_tensor(f"{name}.{number}", openvino.Tensor(memory.numpy(), shared_memory=True))
+        self._attached = id(kv_cache), kv_cache.allocation
+
+    def _compiled(self) -> Any:
+        import openvino
+        import torch
+
+        if self._request is None:
+            settings = {
+                "INFERENCE_PRECISION_HINT": "f32",
+                "KV_CACHE_PRECISION": "f32",
+                "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+                "PERFORMANCE_HINT": "LATENCY",
+            }
+            graph = _Graph(self._model, self._layers)
+            compiled = openvino.Core().compile_model(graph.model(), "CPU", settings)
+            self._request, self._attached, self._process = compiled.create_infer_request(), None, os.getpid()
+            self._weights, self._versions = graph.weights, list(map(weight_version, graph.weights))
+        return self._request
+
+
+class _Graph:
+    """The model's layers in OpenVINO's operations."""
+
+    def __init__(self, model: Any, layers: CpuDecoder) -> None:
+        from openvino import opset13
+
+        self.weights: list[Tensor] = []
+        """The model's own, which the compiler reads where they are."""
+        self._ops = opset13
+        self._model = model
+        self._layers = layers
+        self._inputs: dict[str, Any] = {}
+
+    def model(self) -> Any:
+        """From tokens to logits."""
+        import openvino
+
+        ops = self._ops
+        tokens, last = self._input("tokens", [-1], "i64"), self._input("last", [-1], "i64")
+        turn = [ops.unsqueeze(self._input(name, [-1, -1], "f32"), _integers(1)) for name in ("cos", "sin")]
+        for name in _SEQUENCES:
+            self._input(name, [-1], "i32")
+        self._input("max_context_len", [], "i32")
+        table = self._constant(self._model.get_input_embeddings().weight)
+        states: Any = ops.gather(table, tokens, _integers(0))
+        layers = self._layers.modules()
+        for number, module in enumerate(layers):
+            attended = self._attention(module.self_attn, self._normed(module.input_layernorm, states), turn, number)
+            if number == len(layers) - 1:
+                attended, states = (ops.gather(part, last, _integers(0)) for part in (attended, states))
+            states = ops.add(states, self._linear(module.self_attn.o_proj, attended))
+            inputs = self._normed(module.post_attention_layernorm, states)
+            gate, up = self._linear(module.mlp.gate_proj, inputs), self._linear(module.mlp.up_proj, inputs)
+            states = ops.add(states, self._linear(module.mlp.down_proj, ops.multiply(ops.swish(gate), up)))
+        normed = self._normed(self._layers.final_norm, states)
+        logits = self._linear(self._model.get_output_embeddings(), normed)
+        return openvino.Model([ops.result(logits)], list(self._inputs.values()), "decoder")
+
+    def _attention(self, attention: Any, inputs: Any, turn: list[Any], number: int) -> Any:
+        """What the heads see, shape (T, heads * size)."""
+        from openvino.op import _PagedAttentionExtension
+
+        ops = self._ops
+        heads, size = self._layers.cached_heads
+        queries = self._heads(self._linear(attention.q_proj, inputs), size, getattr(attention, "q_norm", None), turn)
+        keys = self._heads(self._linear(attention.k_proj, inputs), size, getattr(attention, "k_norm", None), turn)
+        values = self._linear(attention.v_proj, inputs)
+        memory = [self._input(f"{name}.{number}", [-1, heads, BLOCK, size], "f32") for name in ("keys", "values")]
+        arguments = [queries, keys, values, *memory, *(self._inputs[name] for name in _SEQUENCES)]
+        arguments += [_floats(attention.scaling), _integers(0, np.int32), _floats([]), self._inputs["max_context_len"]]
+        arguments += _nothing_more()
+        node = _PagedAttentionExtension([argument.output(0) for argument in arguments])
+        for name in ("k", "v"):
+            node.get_rt_info()[f"num_{name}_heads"], node.get_rt_info()[f"{name}_head_size"] = heads, size
+        return ops.reshape(node.output(0), _integers([-1, attention.o_proj.in_features]), False)
+
+    def _heads(self, projected: Any, size: int, norm: Any, turn: list[Any]) -> Any:
+        """Queries or keys at their positions, shape (T, heads * size)."""
+        ops = self._ops
+        parts = ops.reshape(projected, _integers([0, -1, size]), True)
+        if norm is not None:
+            parts = self._normed(norm, parts)
+        first, second = ops.split(parts, _integers(2), 2).outputs()
+        other = ops.concat([ops.negative(second), first], 2)
+        turned = ops.add(ops.multiply(parts, turn[0]), ops.multiply(other, turn[1]))
+        return ops.reshape(turned, _integers([0, -1]), True)
+
+    def _normed(self, norm: Any, states: Any) -> Any:
+        ops = self._ops
+        mean = ops.reduce_mean(ops.power(states, _floats(2.0)), _integers([-1]), keep_dims=True)
+        scale = ops.divide(_floats(1.0), ops.sqrt(ops.add(mean, _floats(norm.variance_epsilon))))
+        return ops.multiply(self._constant(norm.weight), ops.multiply(states, scale))
+
+    def _linear(self, layer: Any, inputs: Any) -> Any:
+        product = self._ops.matmul(inputs, self._constant(layer.weight), False, True)
+        return product if layer.bias is None else self._ops.add(product, self._constant(layer.bias))
+
+    def _constant(self, weight: Tensor) -> Any:
+        self.weights.append(weight.detach())
+        return self._ops.constant(self.weights[-1].numpy(), shared_memory=True)
+
+    def _input(self, name: str, shape: list[int], dtype: str) -> Any:
+        import openvino
+
+        node = self._ops.parameter(shape, getattr(openvino.Type, dtype))
+        node.get_output_tensor(0).set_names({name})
+        self._inputs[name] = node
+        return node
+
+
+def _integers(value: Any, dtype: Any = np.int64) -> Any:
+    from openvino import opset13
+
+    return opset13.constant(np.array(value, dtype))
+
+
+def _floats(value: Any) -> Any:
+    from openvino import opset13
+
+    return opset13.constant(np.array(value, np.float32))
+
+
+def _nothing_more() -> list[Any]:
+    """What attention could do besides, in the order of its arguments, and shall not."""
+    from openvino import opset13
+
+    no_integers, no_floats = _integers([], np.int32), _floats([])
+    return [
+        no_integers,  # tokens over which scores are summed
+        *(no_integers, no_integers, no_floats),  # blocks that are turned to other positions
+        *(no_floats, _integers(128, np.int32), _integers(8, np.int32)),  # blocks that are left out
+        no_floats,  # sinks
+        *(_integers(0, np.int32), no_integers, no_integers, no_integers),  # blocks that are evicted
+        no_integers,  # kinds of tokens
+        *(opset13.constant(np.array([], np.uint8)), no_integers),  # trees of tokens
+    ]
