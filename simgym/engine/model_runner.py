@@ -110,19 +110,23 @@ class ModelRunner:
             if not self._is_right(self.openvino):
                 self.openvino = None
             self._tried.add("openvino")
-        if self.openvino is not None and not self.openvino.is_current():
+        if self.openvino is not None and not (self.openvino.is_current() and self._has_own_layers()):
             self.openvino = None  # whoever changes weights will do so again
         return self.openvino is not None
 
     def _tried_decoder(self) -> CpuDecoder | None:
         """Makes passes without adapters; None where there is none, or its logits are not the model's."""
-        if self.cpu_decoder is not None and self.lora_bank.is_empty and not self.cpu_decoder.is_current():
+        if not self._has_own_layers():
             self.cpu_decoder = None
         if self.cpu_decoder is not None and "cpu" not in self._tried:
             if not self._is_right(self.cpu_decoder):
                 self.cpu_decoder = None
             self._tried.add("cpu")
         return self.cpu_decoder
+
+    def _has_own_layers(self) -> bool:
+        """Whether nobody but the bank has put adapters round the model's layers."""
+        return self.cpu_decoder is None or not self.lora_bank.is_empty or self.cpu_decoder.is_current()
 
     def _is_right(self, decoder: CpuDecoder | OpenvinoDecoder) -> bool:
         with self.lock, self.lora_bank.base_alone() as base:

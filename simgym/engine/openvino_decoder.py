@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,7 +25,11 @@ from simgym.engine.packed_weights import weight_version
 from simgym.engine.paged_kv_cache import BLOCK, PagedKVCache
 
 if TYPE_CHECKING:
+    import torch
+    from openvino import InferRequest, Model, Node
     from torch import Tensor
+    from transformers import PreTrainedModel
+    from transformers.models.llama.modeling_llama import LlamaAttention, LlamaRMSNorm
 
 _SEQUENCES = ("past_lens", "subsequence_begins", "block_indices", "block_indices_begins")
 """Inputs that say which tokens belong together and where their keys and values are."""
@@ -39,7 +43,7 @@ def is_installed() -> bool:
 class OpenvinoDecoder:
     """Passes of one model over slots of a `PagedKVCache`."""
 
-    def __init__(self, model: Any, cpu_decoder: CpuDecoder) -> None:
+    def __init__(self, model: PreTrainedModel, cpu_decoder: CpuDecoder) -> None:
         """Compile nothing yet.
 
         Args:
@@ -48,14 +52,14 @@ class OpenvinoDecoder:
         """
         self._model = model
         self._layers = cpu_decoder
-        self._request: Any = None
+        self._request: InferRequest = None
         self._attached: tuple[int, int] | None = None
         self._process = 0
         self._weights: list[Tensor] = []
         self._versions: list[tuple[int, int]] = []
 
     @staticmethod
-    def supports(model: Any) -> bool:
+    def supports(model: PreTrainedModel) -> bool:
         """Whether the graph can be made of a model that `CpuDecoder` supports: its numbers are float32."""
         import torch
 
@@ -85,7 +89,7 @@ class OpenvinoDecoder:
         ends = np.cumsum(new_N)
         blocks_N = [-(-(past + new) // BLOCK) for past, new in zip(past_N, new_N, strict=True)]
         starts = (np.arange(first, first + len(new_N)) * kv_cache.blocks_a_slot).tolist()
-        inputs: dict[str, np.ndarray[Any, Any]] = {
+        inputs: dict[str, np.ndarray] = {
             "tokens": flat.numpy(),
             "cos": cos[0].numpy(),
             "sin": sin[0].numpy(),
@@ -101,7 +105,7 @@ class OpenvinoDecoder:
         for name, value in inputs.items():
             request.set_tensor(name, openvino.Tensor(value))
         request.infer()
-        logits: np.ndarray[Any, Any] = request.get_output_tensor(0).data
+        logits: np.ndarray = request.get_output_tensor(0).data
         return torch.from_numpy(logits.copy())  # the next pass writes there
 
     def is_current(self) -> bool:
@@ -114,7 +118,7 @@ class OpenvinoDecoder:
         self._request = self._attached = None
         self._weights, self._versions = [], []
 
-    def _attach(self, request: Any, kv_cache: PagedKVCache) -> None:
+    def _attach(self, request: InferRequest, kv_cache: PagedKVCache) -> None:
         """Tell the graph where keys and values are."""
         import openvino
 
@@ -125,7 +129,7 @@ class OpenvinoDecoder:
                 request.set_tensor(f"{name}.{number}", openvino.Tensor(memory.numpy(), shared_memory=True))
         self._attached = id(kv_cache), kv_cache.allocation
 
-    def _compiled(self) -> Any:
+    def _compiled(self) -> InferRequest:
         import openvino
         import torch
 
@@ -146,7 +150,7 @@ class OpenvinoDecoder:
 class _Graph:
     """The model's layers in OpenVINO's operations."""
 
-    def __init__(self, model: Any, layers: CpuDecoder) -> None:
+    def __init__(self, model: PreTrainedModel, layers: CpuDecoder) -> None:
         from openvino import opset13
 
         self.weights: list[Tensor] = []
@@ -154,9 +158,9 @@ class _Graph:
         self._ops = opset13
         self._model = model
         self._layers = layers
-        self._inputs: dict[str, Any] = {}
+        self._inputs: dict[str, Node] = {}
 
-    def model(self) -> Any:
+    def model(self) -> Model:
         """From tokens to logits."""
         import openvino
 
@@ -167,7 +171,7 @@ class _Graph:
             self._input(name, [-1], "i32")
         self._input("max_context_len", [], "i32")
         table = self._constant(self._model.get_input_embeddings().weight)
-        states: Any = ops.gather(table, tokens, _integers(0))
+        states: Node = ops.gather(table, tokens, _integers(0))
         layers = self._layers.modules()
         for number, module in enumerate(layers):
             attended = self._attention(module.self_attn, self._normed(module.input_layernorm, states), turn, number)
@@ -181,7 +185,7 @@ class _Graph:
         logits = self._linear(self._model.get_output_embeddings(), normed)
         return openvino.Model([ops.result(logits)], list(self._inputs.values()), "decoder")
 
-    def _attention(self, attention: Any, inputs: Any, turn: list[Any], number: int) -> Any:
+    def _attention(self, attention: LlamaAttention, inputs: Node, turn: list[Node], number: int) -> Node:
         """What the heads see, shape (T, heads * size)."""
         from openvino.op import _PagedAttentionExtension
 
@@ -199,7 +203,7 @@ class _Graph:
             node.get_rt_info()[f"num_{name}_heads"], node.get_rt_info()[f"{name}_head_size"] = heads, size
         return ops.reshape(node.output(0), _integers([-1, attention.o_proj.in_features]), False)
 
-    def _heads(self, projected: Any, size: int, norm: Any, turn: list[Any]) -> Any:
+    def _heads(self, projected: Node, size: int, norm: LlamaRMSNorm | None, turn: list[Node]) -> Node:
         """Queries or keys at their positions, shape (T, heads * size)."""
         ops = self._ops
         parts = ops.reshape(projected, _integers([0, -1, size]), True)
@@ -210,21 +214,21 @@ class _Graph:
         turned = ops.add(ops.multiply(parts, turn[0]), ops.multiply(other, turn[1]))
         return ops.reshape(turned, _integers([0, -1]), True)
 
-    def _normed(self, norm: Any, states: Any) -> Any:
+    def _normed(self, norm: LlamaRMSNorm, states: Node) -> Node:
         ops = self._ops
         mean = ops.reduce_mean(ops.power(states, _floats(2.0)), _integers([-1]), keep_dims=True)
         scale = ops.divide(_floats(1.0), ops.sqrt(ops.add(mean, _floats(norm.variance_epsilon))))
         return ops.multiply(self._constant(norm.weight), ops.multiply(states, scale))
 
-    def _linear(self, layer: Any, inputs: Any) -> Any:
+    def _linear(self, layer: torch.nn.Linear, inputs: Node) -> Node:
         product = self._ops.matmul(inputs, self._constant(layer.weight), False, True)
         return product if layer.bias is None else self._ops.add(product, self._constant(layer.bias))
 
-    def _constant(self, weight: Tensor) -> Any:
+    def _constant(self, weight: Tensor) -> Node:
         self.weights.append(weight.detach())
         return self._ops.constant(self.weights[-1].numpy(), shared_memory=True)
 
-    def _input(self, name: str, shape: list[int], dtype: str) -> Any:
+    def _input(self, name: str, shape: list[int], dtype: str) -> Node:
         import openvino
 
         node = self._ops.parameter(shape, getattr(openvino.Type, dtype))
@@ -233,19 +237,19 @@ class _Graph:
         return node
 
 
-def _integers(value: Any, dtype: Any = np.int64) -> Any:
+def _integers(value: int | list[int], dtype: type[np.generic] = np.int64) -> Node:
     from openvino import opset13
 
     return opset13.constant(np.array(value, dtype))
 
 
-def _floats(value: Any) -> Any:
+def _floats(value: float | list[float]) -> Node:
     from openvino import opset13
 
     return opset13.constant(np.array(value, np.float32))
 
 
-def _nothing_more() -> list[Any]:
+def _nothing_more() -> list[Node]:
     """What attention could do besides, in the order of its arguments, and shall not."""
     from openvino import opset13
 

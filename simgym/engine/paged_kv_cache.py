@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from simgym.engine.kv_cache import Block, KVCache
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, device
 
 BLOCK = 32
 """Tokens of a block; OpenVINO's choice on CPUs."""
@@ -21,7 +21,7 @@ BLOCK = 32
 class PagedKVCache(KVCache):
     """Memory of S slots of C columns in blocks, for one model on a CPU in float32."""
 
-    def __init__(self, device: object, *, max_bytes: int, layers: int, heads: int, size: int) -> None:
+    def __init__(self, device: device, *, max_bytes: int, layers: int, heads: int, size: int) -> None:
         """Allocate nothing yet.
 
         Args:
@@ -86,7 +86,7 @@ class PagedKVCache(KVCache):
         import torch
 
         self.allocation += 1
-        self.num_columns = -(-self.num_columns // BLOCK) * BLOCK
+        self.num_columns = self.num_columns // BLOCK * BLOCK  # the slack is more than a block
         sides, layers, heads, size = self._shape
         old, used = self._blocks, len(self.lengths)
         shape = sides, layers, self.num_slots, self.num_columns // BLOCK, heads, BLOCK, size

@@ -10,9 +10,14 @@ import transformers
 from peft import LoraConfig, inject_adapter_in_model
 from small_engines import plain, random_model, sequences, tokens
 
-from simgym.engine import Engine, EngineConfig, cpu_decoder
+from simgym.engine import Engine, EngineConfig, cpu_decoder, openvino_decoder
 from simgym.engine.numerics import convert
 from simgym.language_models.adapters import read_adapter
+
+
+@pytest.fixture(autouse=True)
+def without_openvino(monkeypatch):
+    monkeypatch.setattr(openvino_decoder, "is_installed", lambda: False)
 
 
 @pytest.mark.parametrize(
