@@ -1,13 +1,19 @@
 """The study's real server under hostile requests, hostile servers and faults; what was tried is printed as a table."""
 
+import asyncio
 import contextlib
 import json
+import os
 import random
+import resource
 import signal
 import socket
 import sqlite3
+import subprocess
 import time
+from pathlib import Path
 
+import asyncpg
 import httpx2
 import pytest
 import yaml
@@ -15,6 +21,7 @@ from people import Forms, Person, small_study
 
 from simgym.study import read_records
 from simgym.study.serving import served
+from simgym.testing.postgresql import find_postgresql, temporary_postgresql
 
 pytestmark = pytest.mark.slow
 TEXT = "a text that no log may hold"
@@ -236,3 +243,91 @@ def test_files_of_records_that_are_damaged_are_named(tmp_path, tried):
             refused += str(path) in str(error)
     assert refused + read == 2000
     tried("damaged files of records", refused + read, f"{refused:,} refused in a sentence, {read:,} still records")
+
+
+def test_a_disk_that_is_full_for_a_while_loses_and_doubles_nothing(study_file, tmp_path, tried):
+    """No file of the server may grow: SQLite meets what it meets on a full disk."""
+    faults, database = 10, tmp_path / "study.db"
+    with (
+        served(study_file, f"sqlite:///{database}", "--synthetic") as (address, process),
+        client_of(address) as client,
+    ):
+        person = Person(client)
+        person.begin()
+        before = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (1, before[1]))
+        for _ in range(faults):
+            answer = client.post("/do/message", data=person.fields("message", message=TEXT))
+            assert answer.status_code == 503
+            assert "What you sent before is kept" in answer.text
+        assert client.get("/").status_code == 200
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, before)
+        person.do("message", message=TEXT)
+        person.wait()
+        assert person.heading == "Which reply helps you more?"
+        log = finish(process)
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        messages = connection.execute("SELECT payload FROM events WHERE key LIKE '%message'").fetchall()
+    assert [json.loads(row[0])["text"] for row in messages] == [TEXT]
+    assert TEXT not in log
+    assert "Traceback" not in log
+    tried("forms on a full disk", faults, "answered in words; the message is stored once afterwards")
+
+
+def test_a_postgresql_that_stops_for_a_while_loses_and_doubles_nothing(study_file, tried):
+    if find_postgresql() is None:
+        pytest.skip("PostgreSQL is not installed")
+    faults = 0
+    with (
+        temporary_postgresql() as url,
+        served(study_file, url, "--synthetic") as (address, process),
+        client_of(address) as client,
+    ):
+        person = Person(client)
+        person.begin()
+        for _ in range(3):
+            with restarting_postgresql(url):
+                for answer in (
+                    client.get("/"),
+                    client.post("/do/message", data=person.fields("message", message=TEXT)),
+                ):
+                    assert answer.status_code == 503
+                    assert "What you sent before is kept" in answer.text
+                    faults += 1
+        person.do("message", message=TEXT)
+        person.wait()
+        assert person.heading == "Which reply helps you more?"
+        log = finish(process)
+        messages = asyncio.run(fetch(url, "SELECT payload FROM events WHERE key LIKE '%message'"))
+    assert [json.loads(row[0])["text"] for row in messages] == [TEXT]
+    assert TEXT not in log
+    assert "Traceback" not in log
+    tried(
+        "requests while PostgreSQL is stopped", faults, "each answered in words; the message is stored once afterwards"
+    )
+
+
+async def fetch(url, query):
+    connection = await asyncpg.connect(url)
+    try:
+        return await connection.fetch(query)
+    finally:
+        await connection.close()
+
+
+@contextlib.contextmanager
+def restarting_postgresql(url):
+    """The server is killed before the block, and started again behind it."""
+    ((data,),) = asyncio.run(fetch(url, "SHOW data_directory"))
+    folder, port = Path(data).parent, url.rpartition(":")[2].partition("/")[0]
+    user = "postgres" if os.geteuid() == 0 else None
+
+    def control(*words):
+        command = [find_postgresql() / "pg_ctl", "-D", data, "-w", *words]
+        subprocess.run(command, check=True, cwd=folder, user=user, capture_output=True, env={"LC_ALL": "C"})
+
+    control("-m", "immediate", "stop")
+    try:
+        yield
+    finally:
+        control("-o", f"-p {port} -h 127.0.0.1 -k {folder}", "-l", folder / "log", "start")
