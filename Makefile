@@ -30,7 +30,8 @@ demo: $(DEMO)/complete
 	  --user-max-new-tokens 112 --seed 7 -o $(RUN)
 
 test: lint
-	OMP_NUM_THREADS=1 $(TEST)/bin/python -m pytest -n $(WORKERS) --dist loadfile -m 'not contract and not daily' --durations=40
+	OMP_NUM_THREADS=1 $(TEST)/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder \
+	  -m 'not contract and not daily' --durations=40
 
 daily: $(TEST)/complete
 	$(TEST)/bin/python -m pytest -m 'contract or daily'

@@ -4,15 +4,16 @@
 
 Runs of 2 x 2 cells with 1,000 to 100,000 conversations of three turns in all, whose texts are drawn words (30 of a
 user, 80 of an assistant on average) and whose rewards are drawn numbers, are written as `simgym matrix` writes them.
-`simgym report` then makes a report of each, in a process of its own. Prediction before the first run: time and memory
-are linear, for a report reads all conversations before it shows a few; memory is some 10 KB a conversation.
+`simgym report` then makes a report of each, in a process of its own, whose peak of memory the kernel tells (`VmHWM`;
+that of `getrusage` begins with the memory of whoever started it). Prediction before the first run: time and memory
+are linear, for a report reads all conversations before it shows a few. Since a report keeps only what became of them:
+time is linear, and memory grows by some 200 bytes a conversation.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -25,12 +26,22 @@ import numpy as np
 from simgym.conversation import INTENT_PREFIX, Conversation, Scenario
 from simgym.evaluation.matrix import Cell, summarise_cell
 from simgym.report import MatrixResults
-from simgym.transcripts import ModelCall, Transcript, write_json
+from simgym.transcripts import ModelCall, StoredTranscripts, Transcript, write_json
 
 RESULTS = Path(__file__).with_name("results") / "report_scale.json"
 SIZES = (1_000, 10_000, 100_000)
 ASSISTANTS, SIMULATORS = ("plain", "clarify"), ("UserSim-RolePlay-v0", "UserSim-Persona-v0")
 TURNS = 3
+REPORT = """
+import re
+from pathlib import Path
+from simgym.cli.main import main
+try:
+    main()
+finally:
+    print(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1])
+"""
+"""The command line, and the most memory that it took, KiB."""
 
 
 def main() -> None:
@@ -47,12 +58,12 @@ def main() -> None:
             stored = sum(path.stat().st_size for path in run.rglob("*.jsonl"))
             began = time.perf_counter()
             page = Path(folder) / "report.html"
-            command = [str(Path(sys.executable).with_name("simgym")), "report", str(run), "--output", str(page)]
+            command = [sys.executable, "-c", REPORT, "report", str(run), "--output", str(page)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             seconds = time.perf_counter() - began
             if done.returncode:
                 raise SystemExit(done.stderr[-2000:])
-            peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20  # the largest so far, which is this
+            peak = int(done.stdout.split()[-1]) / 2**20
             page_bytes = page.stat().st_size
         rows.append(
             {
@@ -96,10 +107,10 @@ def write_run(folder: Path, conversations: int) -> None:
 
 def _write_cell(folder: Path, assistant: str, simulator: str, count: int, *, seed: int) -> Cell:
     path = f"transcripts/{assistant}-{simulator}.jsonl"
-    transcripts = list(_drawn(simulator, count, np.random.default_rng(seed)))
+    transcripts = _drawn(simulator, count, np.random.default_rng(seed))
     with (folder / path).open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(transcript.to_json()) + "\n" for transcript in transcripts)
-    return summarise_cell(assistant, simulator, transcripts, path=path, seed=0)
+    return summarise_cell(assistant, simulator, StoredTranscripts(folder / path), path=path, seed=0)
 
 
 def _drawn(simulator: str, count: int, rng: np.random.Generator) -> Iterator[Transcript]:

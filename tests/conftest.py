@@ -16,8 +16,35 @@ from simgym.conversation import INTENT_PREFIX, Message, Scenario
 from simgym.data import SOURCES
 from simgym.data.sources import Availability, availability, data_folder
 
-BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
+HERE = Path(__file__).resolve().parent
+BESIDE = HERE.parents[1] / "shared" / "data"
 NEEDS_LOCAL = "the extra simgym[local] is not installed"
+
+
+LONGEST = (
+    "test_pages.py",
+    "benchmarks/test_controlled_experiment.py",
+    "integrations/test_trl_processes.py",
+    "rollout/test_ray_collect.py",
+    "agents/test_grpo.py",
+    "agents/test_ppo.py",
+    "attack/test_study.py",
+    "rollout/test_server_collection.py",
+    "cli/test_servers.py",
+    "cli/test_files.py",
+    "language_models/test_openai_lm.py",
+    "agents/test_reward_model.py",
+    "study/test_browser.py",
+    "benchmarks/test_gpu.py",
+    "evaluation/test_realism.py",
+    "evaluation/test_plan.py",
+)
+"""Files that take longest. They come first, so that of several processes none is left alone with one at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {str(HERE / name): place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(str(item.path), len(places)))
 
 
 @pytest.fixture(scope="session")

