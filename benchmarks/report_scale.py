@@ -33,11 +33,11 @@ SIZES = (1_000, 10_000, 100_000)
 ASSISTANTS, SIMULATORS = ("plain", "clarify"), ("UserSim-RolePlay-v0", "UserSim-Persona-v0")
 TURNS = 3
 REPORT = """
-import re
+import re, runpy, sys
 from pathlib import Path
-from simgym.cli.main import main
+del sys.argv[0]
 try:
-    main()
+    runpy.run_path(sys.argv[0], run_name="__main__")
 finally:
     print(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1])
 """
@@ -58,7 +58,8 @@ def main() -> None:
             stored = sum(path.stat().st_size for path in run.rglob("*.jsonl"))
             began = time.perf_counter()
             page = Path(folder) / "report.html"
-            command = [sys.executable, "-c", REPORT, "report", str(run), "--output", str(page)]
+            program = str(Path(sys.executable).with_name("simgym"))
+            command = [sys.executable, "-c", REPORT, program, "report", str(run), "--output", str(page)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             seconds = time.perf_counter() - began
             if done.returncode:

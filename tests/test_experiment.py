@@ -100,6 +100,12 @@ def test_a_flag_wins_over_the_file(tmp_path):
     assert changed == config(tmp_path / "run", seed=3)
 
 
+def test_no_async_wins_over_a_file_that_says_async(tmp_path):
+    (tmp_path / "file.yaml").write_text(config(tmp_path / "run", asynchronous=True).to_yaml())
+    assert run("--config", tmp_path / "file.yaml", "--no-async").exit_code == 0
+    assert not ExperimentConfig.from_yaml(tmp_path / "run" / FILE_NAME).asynchronous
+
+
 def test_a_run_of_an_earlier_version_is_complete_and_can_grow(tmp_path):
     shutil.copytree(EARLIER, tmp_path / "run")
     before = read_plan(tmp_path / "run").hash

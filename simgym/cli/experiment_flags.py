@@ -89,7 +89,8 @@ def with_experiment(verb: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(verb)
     def unfolded(*, config_file: Path | None, old_spelling: bool, **typed: object) -> None:
         given = {entry.name: typed.pop(entry.name) for entry in fields(ExperimentConfig)}
-        given["asynchronous"] = given["asynchronous"] or (True if old_spelling else None)
+        if old_spelling:
+            given["asynchronous"] = True
         verb(read_experiment(config_file, given), **typed)
 
     return with_parameters(unfolded, [*flags, *own])
