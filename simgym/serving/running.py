@@ -86,12 +86,20 @@ class Guard:
             sent = headers.get(b"authorization", b"").removeprefix(b"Bearer ").strip()
             right = hmac.compare_digest(sent, self._token.encode())
             return None if right else (401, "invalid_api_key", "The API key is missing or wrong.")
-        hosts = [urlsplit(f"//{headers.get(b'host', b'').decode('latin-1')}")]
+        addresses = [f"//{headers.get(b'host', b'').decode('latin-1')}"]
         if b"origin" in headers:
-            hosts.append(urlsplit(headers[b"origin"].decode("latin-1")))
-        if all(is_loopback(host.hostname or "") for host in hosts):
+            addresses.append(headers[b"origin"].decode("latin-1"))
+        if all(is_loopback(_host_of(address)) for address in addresses):
             return None
         return 403, "foreign_host", "Without a token, only programs and pages of this machine are answered."
+
+
+def _host_of(address: str) -> str:
+    """The host that an address names; empty if it names none, or is none (`http://[evil`)."""
+    try:
+        return urlsplit(address).hostname or ""
+    except ValueError:
+        return ""
 
 
 def check_port(settings: ListenSettings) -> None:

@@ -23,6 +23,8 @@ from simgym.serving.running import Guard, ListenSettings  # noqa: E402
         ({"host": "evil.example:8000"}, 403),  # a name of theirs that leads here
         ({"host": "127.0.0.1:8000", "origin": "https://evil.example"}, 403),
         ({"host": "127.0.0.1:8000", "origin": "null"}, 403),
+        ({"host": "[evil"}, 403),
+        ({"host": "127.0.0.1:8000", "origin": "http://[evil"}, 403),
         ({}, 403),
     ],
 )
