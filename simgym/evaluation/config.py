@@ -175,10 +175,6 @@ class ExperimentConfig:
 
         return str(yaml.safe_dump(self.to_mapping(), sort_keys=False, allow_unicode=True))
 
-    def with_changes(self, **changes: object) -> ExperimentConfig:
-        """The experiment with other settings; errors as in `from_mapping`."""
-        return type(self).from_mapping({**{entry.name: getattr(self, entry.name) for entry in fields(self)}, **changes})
-
 
 _TEXTS = ("output", "scenarios", "split", "judge", "judge_model", "reference", "people", "ray", "ray_resources",
           "response_cache")  # fmt: skip

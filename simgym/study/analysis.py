@@ -42,9 +42,9 @@ class Row:
     title: str
     """For readers."""
     participants: int
-    """Who went in."""
+    """Participants that it rests on."""
     votes: int
-    """Choices that went in."""
+    """Choices that it rests on."""
     rate: Estimate | None
     """Win rate of the first assistant; None where there is none."""
     test: Test | None
@@ -110,13 +110,13 @@ class StudyResults:
     studies: tuple[str, ...]
     """Hashes of the studies that the records come from."""
     flow: Mapping[str, int]
-    """How many took each step."""
+    """How many participants reached each step."""
     excluded: Mapping[str, int]
     """How many were left out, by reason."""
     included: int
     """Participants of the main analysis."""
     pairs: tuple[Pair, ...]
-    """One a pair."""
+    """One for each pair."""
     strengths: Mapping[str, Estimate]
     """Bradley-Terry strengths (log-odds), where there are more than two assistants."""
     ratings: Mapping[str, Estimate]

@@ -50,7 +50,7 @@ class Deletion:
 
 
 class Database(Protocol):
-    """One of both."""
+    """SQLite or PostgreSQL."""
 
     async def read(self, work: Work[T]) -> T:
         """Run a function that only reads.
@@ -83,7 +83,7 @@ class Database(Protocol):
         """
 
     async def erase(self, deletions: Sequence[Deletion]) -> bool:
-        """Try to take what was deleted off the disk; is nothing left?"""
+        """Try to remove what was deleted from the disk; True if nothing of it is left."""
 
     async def close(self) -> None:
         """Give back all connections."""
@@ -185,7 +185,7 @@ class Sqlite:
             return work(connection)
 
     async def _commit(self) -> None:
-        """Until nobody waits: commit together what does."""
+        """Commit what waits, all of it together, until nothing does."""
         loop = asyncio.get_running_loop()
         while self._waiting:
             writes, self._waiting = [write for write in self._waiting if not write.answer.done()], []

@@ -49,7 +49,7 @@ def sides(study: Study, assignment: Assignment, participant: str, phase: str, tu
 
 
 def after_tie(study: Study, participant: str, phase: str, turn: int) -> int:
-    """Which reply goes on after a tie: 0 left, 1 right."""
+    """Which reply the conversation goes on from after a tie: 0 left, 1 right."""
     return int(generator(study.seed, "tie", participant, phase, turn).integers(2))
 
 

@@ -33,7 +33,7 @@ class Eraser:
             self._task = asyncio.create_task(self._until_nothing_is_left())
 
     async def wait(self, seconds: float) -> None:
-        """Until nothing is left, at most so long."""
+        """Wait until nothing is left, for at most so long."""
         if self._task is not None:
             await asyncio.wait({self._task}, timeout=seconds)
 

@@ -60,7 +60,7 @@ class Exchange:
 
     @property
     def complete(self) -> bool:
-        """Nothing is to be done any more."""
+        """Whether nothing is left to be done."""
         return self.choice is not None or (len(self.replies) == 1)
 
     @property
@@ -106,7 +106,7 @@ class Journey:
 
     @property
     def may_finish(self) -> bool:
-        """Enough was said, and no exchange is open."""
+        """Whether enough was said and no exchange is open."""
         return self.stage == "message" and self.phase == "turn" and self.turn > self.study.turns.minimum
 
     def conversation(self) -> Conversation:

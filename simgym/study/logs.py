@@ -54,7 +54,7 @@ class Bounded(logging.Filter):
 
 
 def escape(text: str) -> str:
-    """Control characters, line ends and what changes the direction of text, as `\\x1b` and the like."""
+    """Escape control characters, line ends and what changes the direction of text, as `\\x1b` and the like."""
     return _UNPRINTABLE.sub(lambda match: match.group().encode("unicode_escape", "surrogatepass").decode(), text)
 
 

@@ -79,11 +79,11 @@ class Pages:
         )
 
     def withdraw(self, token: str) -> str:
-        """Are you sure?"""
+        """The page that asks whether they are sure."""
         return self._render("withdraw.html.j2", token=token)
 
     def withdrawn(self, *, erased: bool) -> str:
-        """It is done, or is being done."""
+        """The page that says that it is done, or under way."""
         text = (
             "All that you wrote is deleted."
             if erased
@@ -93,11 +93,11 @@ class Pages:
         return self._render("withdrawn.html.j2", heading="You have withdrawn", text=text, erased=erased)
 
     def somebody_else(self, token: str, recruited: Mapping[str, str]) -> str:
-        """Is another person at this browser?"""
+        """The page that asks whether another person is at this browser."""
         return self._render("another.html.j2", token=token, recruited=recruited)
 
     def error(self, status: int, text: str) -> str:
-        """What went wrong."""
+        """The page that says what went wrong."""
         heading = {404: "There is no such page", 500: "Our mistake"}.get(status, "That did not work")
         # at 409 and 429 the way back is the browser's: "/" alone would begin anew, without the recruitment id
         return self._render(

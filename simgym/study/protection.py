@@ -43,12 +43,12 @@ def form_token(secret: str) -> str:
 
 
 def same_text(first: str, second: str) -> bool:
-    """Are they equal? Takes as long wherever they differ."""
+    """Whether two texts are equal, in a time that does not tell where they differ."""
     return hmac.compare_digest(first.encode(errors="replace"), second.encode(errors="replace"))
 
 
 def foreign(headers: Headers) -> bool:
-    """Does a request come from a page of another site, as far as the browser tells?"""
+    """Whether a request comes from a page of another site, as far as the browser says."""
     origin = headers.get("origin")
     if origin is None:
         return headers.get("sec-fetch-site") in ("cross-site", "same-site")
@@ -61,7 +61,7 @@ def foreign(headers: Headers) -> bool:
 class Rates:
     """How often somebody may do something: so many at once, and as many again in every minute.
 
-    Kept is one number a key, the time at which all is forgiven; by a clock that nobody sets.
+    Keeps one number per key: the time at which everything is forgiven, by a clock that nobody sets.
     """
 
     _most = 20_000
@@ -70,7 +70,7 @@ class Rates:
         self._forgiven: dict[tuple[str, str], float] = {}
 
     def hit(self, what: str, whose: str, per_minute: int) -> bool:
-        """Count one more; False: that is too many, and it is not counted."""
+        """Count one more; False if that is one too many, which then does not count."""
         now = time.monotonic()
         due = max(self._forgiven.get((what, whose), now), now)
         if due - now > 60 - 60 / per_minute + 1e-9:
@@ -137,7 +137,7 @@ class Guard:
             await HTMLResponse(self.apology, 500)(scope, replay, guarded_send)
 
     def _large(self, scope: Scope) -> bool:
-        """Does the request say itself that it is too large?"""
+        """Whether the request itself says that it is too large."""
         length = Headers(scope=scope).get("content-length", "0")
         return not (length.isascii() and length.isdigit()) or len(length) > 12 or int(length) > self.max_body
 
