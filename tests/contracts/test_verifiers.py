@@ -11,6 +11,7 @@ import threading
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -163,6 +164,7 @@ def test_the_tutorial_runs(tutorial, tmp_path):
 @pytest.mark.skipif(not IS_OLDER, reason="not refused")
 def test_an_older_verifiers_is_refused_in_a_sentence_that_names_the_range():
     from simgym.errors import MissingDependency
+    from simgym.integrations.verifiers import Scenarios, ScenariosConfig
 
     with pytest.raises(MissingDependency, match=r"verifiers 0\.3\.1 is installed, simgym works with <0\.5,>=0\.4"):
-        import simgym.integrations.verifiers  # noqa: F401
+        list(Scenarios.load(SimpleNamespace(config=ScenariosConfig())))
