@@ -71,7 +71,10 @@ class Door:
 
 
 class _Joining:
-    """A transport that sends together what is written in one turn of the event loop: head and body of an answer."""
+    """A transport that sends together what is written in one turn of the event loop: head and body of an answer.
+
+    Whoever has sent everything, and says so, is answered all the same: nothing waits for the next turn.
+    """
 
     def __init__(self, transport: Any, loop: asyncio.AbstractEventLoop) -> None:
         self._transport, self._loop = transport, loop
@@ -104,7 +107,8 @@ class Connection(HttpToolsProtocol):
     door: Door
 
     def connection_made(self, transport: Any) -> None:
-        super().connection_made(_Joining(transport, self.loop))  # type: ignore[arg-type]
+        self._joining = _Joining(transport, self.loop)
+        super().connection_made(self._joining)  # type: ignore[arg-type]
         self.unfinished = True
         self._received, self._heading = 0, True
         self._timer: asyncio.TimerHandle | None = None
@@ -115,6 +119,10 @@ class Connection(HttpToolsProtocol):
         self._cancel()
         self.door.leave(self)
         super().connection_lost(exc)
+
+    def eof_received(self) -> None:
+        self._joining.flush()  # the transport closes after this
+        super().eof_received()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -139,6 +147,7 @@ class Connection(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
+        self._joining.flush()
         self.unfinished = True
         self._received, self._heading = 0, True
         self._cancel()  # uvicorn waits for the next request itself

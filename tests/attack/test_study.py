@@ -64,6 +64,7 @@ def test_random_requests_make_no_error_of_ours_and_no_long_log(study_file, tmp_p
             Person(client).begin()
         log = finish(process)
     assert "500" not in statuses, statuses
+    assert statuses["403"] > 10 * statuses["closed"], "whoever has sent a whole request is answered"
     assert "Traceback" not in log
     assert len(log) < 50_000
     tried("random requests on a socket", sum(statuses.values()), f"answers {statuses}; {len(log):,} bytes of log")

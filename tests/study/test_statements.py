@@ -111,3 +111,24 @@ def test_a_form_is_stored_and_the_next_page_made_with_the_fewest_statements(data
         person.do("message", key="nonsense", message="too late")
         note("nonsense")
     assert counts == EXPECTED[kind]
+
+
+def test_a_server_that_remembers_too_little_looks_again_before_it_answers(database, tmp_path):
+    """The participant's requests go to two servers in turn, and neither knows what the other has stored."""
+    apps = [make_app(small_study(), tmp_path, url=database) for _ in range(2)]
+    with TestClient(apps[0]) as first, TestClient(apps[1]) as second:
+        person = Person(first)
+        for step, fields in (("consent", {"agree": "yes"}), ("instructions", {})):
+            second.cookies.update(first.cookies)
+            assert Person(second).do(step, **fields).status_code == 200
+        person.page = second.get("/").text
+        answer = first.post("/do/task", data=person.fields("task", task="advice", notes="no"))
+        assert answer.status_code == 422  # of the stage that the other server has led to
+        answer = first.post("/do/task", data=person.fields("task", task="advice", notes="some notes"))
+        assert "Practice" in answer.text
+        late = person.fields("task", task="advice", notes="some notes")
+        assert "Practice" in second.post("/do/task", data=late).text  # out of date: the page that comes next
+        withdrawal = Forms(second.get("/withdraw").text).forms["withdraw"]
+        assert second.post("/withdraw", data=withdrawal).status_code == 200
+        gone = first.post("/do/message", data={**late, "key": "training:1:message", "message": "What now?"})
+        assert gone.status_code == 403
