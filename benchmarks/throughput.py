@@ -45,6 +45,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import platform
@@ -171,7 +172,7 @@ def main() -> None:
             store.get(f"limits {repeat}", lambda job=job: run_script(PHASES_SCRIPT, job))
             for name in (name for name in PHASES if is_there(name, given)):
                 store.get(f"phases {name} {repeat}", lambda name=name: measure_phases(name, size, programs))
-    result = put_together(store, size, systems, repeats)
+    result = put_together(store, size, systems)
     write_json(given.folder / "rehearsal.json" if given.rehearse else given.output, result)
     print(json.dumps(result, indent=1))
 
@@ -348,11 +349,17 @@ def run_script(command: Sequence[str], job: dict[str, Any]) -> dict[str, Any]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def put_together(store: Store, size: Size, systems: Sequence[str], repeats: int) -> dict[str, Any]:
-    """Ratios, tokens, growth, overhead, memory, and what they were measured on."""
+def complete(measurements: dict[str, Any], names: Sequence[str]) -> int:
+    """Repeats that hold all of these."""
+    return next(repeat for repeat in itertools.count() if not all(f"{name} {repeat}" in measurements for name in names))
+
+
+def put_together(store: Store, size: Size, systems: Sequence[str]) -> dict[str, Any]:
+    """Ratios, tokens, growth, overhead, memory, and what they were measured on: of all complete repeats."""
     measurements = store.found
     result: dict[str, Any] = {}
-    if f"{systems[0]} 0" in measurements:
+    repeats = complete(measurements, systems)
+    if repeats:
         runs = {name: [measurements[f"{name} {repeat}"] for repeat in range(repeats)] for name in systems}
         reference = runs[systems[0]]
         least = reference[0].get("distinct")
@@ -367,7 +374,8 @@ def put_together(store: Store, size: Size, systems: Sequence[str], repeats: int)
             "repeats": repeats,
         }
         result["systems"] = {name: row(repetitions, reference, least) for name, repetitions in runs.items()}
-    if "limits 0" in measurements:
+    measured = [f"phases {name}" for name in PHASES if f"phases {name} 0" in measurements]
+    if repeats := complete(measurements, ["limits", *measured]):
         result |= phases(measurements, repeats)
     if "memory shared" in measurements:
         alone, shared = (measurements[f"memory {what}"]["peak_mb"] for what in ("alone", "shared"))
@@ -441,7 +449,11 @@ def phases(measurements: dict[str, Any], repeats: int) -> dict[str, Any]:
             "reading_over_float32_products_of_256": round(read / limits["tokens_a_second_at_256"], 2),
             "writing_over_float32_products_of_16": round(written / limits["tokens_a_second_at_16"], 2),
         }
-    return {"phases": rows, "machine_float32": {name: round(value, 1) for name, value in limits.items()}}
+    return {
+        "phases": rows,
+        "repeats_of_phases": repeats,
+        "machine_float32": {name: round(value, 1) for name, value in limits.items()},
+    }
 
 
 def growth(measurements: dict[str, Any], system: str, size: Size) -> dict[str, Any]:

@@ -75,7 +75,7 @@ CONTRACTS = (
         versions=(">=0.10,<0.11", "==0.9.0"),
         beside=("fastapi", "uvicorn"),
     ),
-    Contract(target="ray", module="test_rllib.py", versions=(">=2.60,<3", "==2.59.0"), beside=("ray[rllib]", *LOCAL)),
+    Contract(target="ray", module="test_rllib.py", versions=(">=2.60,<3", "==2.60.0"), beside=("ray[rllib]", *LOCAL)),
     Contract(
         target="verl",
         module="test_verl.py",
