@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import time
 import urllib.request
@@ -16,7 +17,6 @@ import pytest
 
 from simgym.conversation import Message
 from simgym.language_models import Request, SamplingParams
-from simgym.study.serving import free_port
 
 CONTEXT = 1024
 SCHEMA = {
@@ -25,6 +25,13 @@ SCHEMA = {
     "required": ["score"],
     "additionalProperties": False,
 }
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 @dataclass

@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from real_servers import ServerProcess
+from real_servers import ServerProcess, free_port
 from scripted_server import SCHEMA, SECRET, Answer, Connect, Serve, ask, echo, fails, says
 
 from simgym.conversation import Message
 from simgym.errors import ConfigurationError
 from simgym.language_models import CountingLM, Counts, Generation, LanguageModel, OpenAILM, Request, SamplingParams
-from simgym.study.serving import free_port
 
 pytest.importorskip("openai")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from transformers import AutoTokenizer
 
 from simgym.chat_template import control_tokens, render
 from simgym.conversation import Message
@@ -13,7 +12,8 @@ from simgym.rollout.policy_tokens import spoken_turn, tokens_between
 
 @pytest.fixture(scope="module")
 def tokenizer(tiny_model):
-    return AutoTokenizer.from_pretrained(tiny_model)
+    transformers = pytest.importorskip("transformers", reason="the extra simgym[local] is not installed")
+    return transformers.AutoTokenizer.from_pretrained(tiny_model)
 
 
 @pytest.mark.parametrize(
