@@ -11,9 +11,6 @@ from urllib.parse import unquote, urlsplit
 
 from simgym.errors import ConfigurationError
 
-VARIABLE = "OPENAI_BASE_URL"
-"""Environment variable of the address."""
-
 
 def without_credentials(base_url: str) -> tuple[str, str]:
     """Host with port, and host with path.
@@ -48,10 +45,10 @@ def address_from_environment(shown: str) -> str:
     Raises:
         ConfigurationError: it has another, or none.
     """
-    base_url = os.environ.get(VARIABLE, "").rstrip("/")
+    base_url = os.environ.get("OPENAI_BASE_URL", "").rstrip("/")
     if not base_url or without_credentials(base_url)[1] != shown:
         raise ConfigurationError(
             "An address with a password that is given in Python (base_url=) does not travel to other processes or into "
-            f"pickles. Set {VARIABLE} there."
+            "pickles. Set OPENAI_BASE_URL there."
         )
     return base_url
