@@ -31,7 +31,6 @@ from simgym.chat_template import render, without_control_tokens
 from simgym.errors import ConfigurationError, ServerUnavailable
 from simgym.extras import require_extra
 from simgym.language_models._server_address import (
-    VARIABLE,
     address_from_environment,
     credentials_of,
     without_credentials,
@@ -130,7 +129,7 @@ class OpenAILM:
         self.extra_body = dict(extra_body or {})
         self.logprobs = logprobs
         self._headers = read_headers(headers or {})
-        address = base_url or os.environ.get(VARIABLE)
+        address = base_url or os.environ.get("OPENAI_BASE_URL")
         self._needs_key = not address
         self._base_url = (address or "https://api.openai.com/v1").rstrip("/")
         self._host, self._address = without_credentials(self._base_url)
