@@ -13,11 +13,12 @@ keeps a copy of the weights, so a model whose weights change is not for it eithe
 
 from __future__ import annotations
 
-import importlib.util
 import os
+from importlib import metadata
 from typing import TYPE_CHECKING
 
 import numpy as np
+from packaging.specifiers import SpecifierSet
 
 from simgym.engine.cpu_decoder import CpuDecoder
 from simgym.engine.kv_cache import KVCache
@@ -31,13 +32,17 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
     from transformers.models.llama.modeling_llama import LlamaAttention, LlamaRMSNorm
 
+VERSIONS = SpecifierSet(">=2026.4,<2027")
 _SEQUENCES = ("past_lens", "subsequence_begins", "block_indices", "block_indices_begins")
 """Inputs that say which tokens belong together and where their keys and values are."""
 
 
 def is_installed() -> bool:
-    """Whether OpenVINO is there."""
-    return importlib.util.find_spec("openvino") is not None
+    """Whether OpenVINO is there, of a version whose attention is the one that is known here."""
+    try:
+        return VERSIONS.contains(metadata.version("openvino"), prereleases=True)
+    except metadata.PackageNotFoundError:
+        return False
 
 
 class OpenvinoDecoder:
@@ -53,7 +58,7 @@ class OpenvinoDecoder:
         self._model = model
         self._layers = cpu_decoder
         self._request: InferRequest = None
-        self._attached: tuple[int, int] | None = None
+        self._attached: tuple[PagedKVCache, int] | None = None
         self._process = 0
         self._weights: list[Tensor] = []
         self._versions: list[tuple[int, int]] = []
@@ -122,12 +127,14 @@ class OpenvinoDecoder:
         """Tell the graph where keys and values are."""
         import openvino
 
-        if self._attached == (id(kv_cache), kv_cache.allocation):
-            return
+        if self._attached is not None:
+            attached, allocation = self._attached
+            if attached is kv_cache and allocation == kv_cache.allocation:
+                return
         for number, pair in enumerate(kv_cache.layers()):
             for name, memory in zip(("keys", "values"), pair, strict=True):
                 request.set_tensor(f"{name}.{number}", openvino.Tensor(memory.numpy(), shared_memory=True))
-        self._attached = id(kv_cache), kv_cache.allocation
+        self._attached = kv_cache, kv_cache.allocation
 
     def _compiled(self) -> InferRequest:
         import openvino

@@ -48,3 +48,12 @@ def tokens(engine, asked):
 
 def plain(model):
     return Engine(model, None, EngineConfig(max_packed_bytes=0))
+
+
+ARCHITECTURES = [
+    ("Llama", {}),
+    ("Llama", {"tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True}),
+    ("Qwen2", {}),
+    ("Qwen3", {"head_dim": 32}),
+]
+"""Kinds of models that the decoders know, with what sets them apart."""

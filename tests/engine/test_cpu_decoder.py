@@ -8,7 +8,7 @@ import pytest
 import torch
 import transformers
 from peft import LoraConfig, inject_adapter_in_model
-from small_engines import plain, random_model, sequences, tokens
+from small_engines import ARCHITECTURES, plain, random_model, sequences, tokens
 
 from simgym.engine import Engine, EngineConfig, cpu_decoder, openvino_decoder
 from simgym.engine.numerics import convert
@@ -20,15 +20,7 @@ def without_openvino(monkeypatch):
     monkeypatch.setattr(openvino_decoder, "is_installed", lambda: False)
 
 
-@pytest.mark.parametrize(
-    ("name", "settings"),
-    [
-        ("Llama", {}),
-        ("Llama", {"tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True}),
-        ("Qwen2", {}),
-        ("Qwen3", {"head_dim": 32}),
-    ],
-)
+@pytest.mark.parametrize(("name", "settings"), ARCHITECTURES)
 def test_tokens_are_those_of_transformers_layers_alone_and_in_a_batch(name, settings):
     model = random_model(name, **settings)
     engine, expected = Engine(model, None), tokens(plain(model), sequences())

@@ -6,13 +6,16 @@ Run where OpenVINO is installed; `make openvino` makes an environment with it.
 from __future__ import annotations
 
 import os
+import tomllib
+from pathlib import Path
 
 import pytest
 import torch
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_engines import plain, random_model, sequences, tokens
+from packaging.requirements import Requirement
+from small_engines import ARCHITECTURES, plain, random_model, sequences, tokens
 
 from simgym.engine import Engine, EngineConfig, Sequence, openvino_decoder
 from simgym.engine.paged_kv_cache import PagedKVCache
@@ -25,15 +28,7 @@ needs_openvino = pytest.mark.skipif(
 
 
 @needs_openvino
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("Llama", {}),
-        ("Llama", {"tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True}),
-        ("Qwen2", {}),
-        ("Qwen3", {"head_dim": 32}),
-    ],
-)
+@pytest.mark.parametrize(("name", "options"), ARCHITECTURES)
 def test_tokens_are_those_of_transformers_layers_alone_and_in_a_batch(name, options):
     model = random_model(name, **options)
     engine, expected = Engine(model, None), tokens(plain(model), sequences())
@@ -56,6 +51,12 @@ def test_sequences_longer_than_a_block_go_on_where_the_prefix_cache_ends():
     assert first == tokens(plain(model), [again(sequence) for sequence in asked])
     longer = [again(sequence, [*sequence.prompt, *said, 9, 8]) for sequence, said in zip(asked, first, strict=True)]
     assert tokens(engine, longer) == tokens(plain(model), [again(sequence) for sequence in longer])
+
+
+def test_the_extra_brings_the_versions_that_are_used():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    required = map(Requirement, project["optional-dependencies"]["openvino"])
+    assert [line.specifier for line in required if line.name == "openvino"] == [openvino_decoder.VERSIONS]
 
 
 @needs_openvino
