@@ -62,7 +62,7 @@ def rollout(
     }
     environment = make_env(column.env_id, conversations.load_scenarios(column.env_id, n), arguments)
     simulation = environment.unwrapped.simulation
-    job = Job(named.assistant, environment, output, n=n, seed=running.seed)
+    job = Job(assistant=named.assistant, env=environment, path=output, n=n, seed=running.seed)
     complete = is_complete(job, settings := running.settings)
     if not complete:
         parts = [("assistant", named.assistant), ("simulator", simulation.simulator), ("judge", simulation.judge)]

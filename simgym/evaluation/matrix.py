@@ -289,10 +289,10 @@ class MatrixRun:
             progress = functools.partial(_advance, bar)
         jobs = [
             Job(
-                self.assistants[row],
-                self.envs[column],
-                self.folder / path,
-                functools.partial(progress, row, column) if progress else None,
+                assistant=self.assistants[row],
+                env=self.envs[column],
+                path=self.folder / path,
+                progress=functools.partial(progress, row, column) if progress else None,
                 seed=self.seed,
             )
             for (row, column), path in self.paths.items()

@@ -75,7 +75,14 @@ def collect(
         TranscriptError: the file cannot be written; what was written is intact.
     """
     bar = notebook_bar() if progress is None else None
-    job = Job(assistant, env, None if path is None else Path(path), progress or bar, n, seed)
+    job = Job(
+        assistant=assistant,
+        env=env,
+        path=None if path is None else Path(path),
+        progress=progress or bar,
+        n=n,
+        seed=seed,
+    )
     settings = RunSettings(
         batch_size=batch_size, asynchronous=asynchronous, budget=budget, retried_faults=frozenset(retried_faults)
     )

@@ -19,7 +19,7 @@ from simgym.rollout.budget import Budget
 from simgym.transcripts import Transcript
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One assistant in one environment, alone or as one of several."""
 

@@ -40,7 +40,7 @@ def open_files():
 def jobs(scenarios, tmp_path):
     assistants = [LanguageModelAssistant(f"scripted:{word}") for word in ("seed", "echo", "clarify")]
     return [
-        Job(assistant, make(scenarios[:2]), tmp_path / "cells" / f"{number}.jsonl", seed=1)
+        Job(assistant=assistant, env=make(scenarios[:2]), path=tmp_path / "cells" / f"{number}.jsonl", seed=1)
         for number, assistant in enumerate(assistants * 4)
     ]
 
@@ -52,7 +52,13 @@ def test_conversations_of_several_jobs_in_one_batch_are_the_same(scenarios, tiny
 
     def cells(folder):
         return [
-            Job(assistant, make(scenarios[:3], **options), tmp_path / folder / f"{number}.jsonl", told.append, seed=3)
+            Job(
+                assistant=assistant,
+                env=make(scenarios[:3], **options),
+                path=tmp_path / folder / f"{number}.jsonl",
+                progress=told.append,
+                seed=3,
+            )
             for number, assistant in enumerate(assistants)
         ]
 
@@ -81,7 +87,7 @@ def test_a_batch_is_filled_from_the_next_jobs_and_few_files_are_open(scenarios, 
         def fingerprint(self):
             return {"assistant": "meets"}
 
-    cells = [Job(Meets(), make(scenarios[:2]), tmp_path / f"{number}.jsonl") for number in range(20)]
+    cells = [Job(assistant=Meets(), env=make(scenarios[:2]), path=tmp_path / f"{number}.jsonl") for number in range(20)]
     transcripts = collect_jobs(cells, replace(TOGETHER, batch_size=4))
     assert [len(job) for job in transcripts] == [2] * 20
     if sys.platform == "linux":

@@ -71,7 +71,7 @@ def test_a_batch_whose_worker_is_killed_is_held_again_and_is_the_same(cluster, s
     by_value.register_pickle_by_value(__import__("sys").modules[__name__])
     mark = tmp_path / "killed"
     env = make_env(COLUMNS[0], scenarios, OPTIONS)
-    jobs = [Job(KillsItsWorkerOnce(mark, "yes"), env, tmp_path / "there.jsonl", seed=3)]
+    jobs = [Job(assistant=KillsItsWorkerOnce(mark, "yes"), env=env, path=tmp_path / "there.jsonl", seed=3)]
     (there,) = ray_collect_jobs(jobs, TWO_AT_A_TIME)
     assert mark.exists()
     (here,) = collect_jobs([replace(jobs[0], path=tmp_path / "here.jsonl")], TWO_AT_A_TIME)
@@ -104,7 +104,10 @@ def test_a_worker_with_a_gpu_is_one_process_for_the_whole_job(cluster, scenarios
     by_value.register_pickle_by_value(__import__("sys").modules[__name__])
     (tmp_path / "processes").mkdir()
     assistant = TellsItsProcess(tmp_path / "processes")
-    jobs = [Job(assistant, make_env(name, scenarios, OPTIONS), tmp_path / f"{name}.jsonl") for name in COLUMNS]
+    jobs = [
+        Job(assistant=assistant, env=make_env(name, scenarios, OPTIONS), path=tmp_path / f"{name}.jsonl")
+        for name in COLUMNS
+    ]
     collected = ray_collect_jobs(jobs, RunSettings(batch_size=1), resources={"num_cpus": 1, "num_gpus": 1})
     transcripts = [transcript for job in collected for transcript in job]
     assert len(transcripts) == 12
@@ -115,7 +118,13 @@ def test_a_worker_with_a_gpu_is_one_process_for_the_whole_job(cluster, scenarios
 
 def test_no_cluster_at_the_address_is_a_sentence_at_once(monkeypatch, scenarios, tmp_path):
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    jobs = [Job(LanguageModelAssistant("scripted:seed"), make_env(COLUMNS[0], scenarios, OPTIONS), tmp_path / "x")]
+    jobs = [
+        Job(
+            assistant=LanguageModelAssistant("scripted:seed"),
+            env=make_env(COLUMNS[0], scenarios, OPTIONS),
+            path=tmp_path / "x",
+        )
+    ]
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))  # bound and not listening: refused
         address = f"127.0.0.1:{nobody.getsockname()[1]}"
@@ -125,7 +134,7 @@ def test_no_cluster_at_the_address_is_a_sentence_at_once(monkeypatch, scenarios,
 
 def test_what_was_begun_is_kept_when_a_budget_ends_the_run(cluster, scenarios, tmp_path):
     env = make_env(COLUMNS[0], scenarios, OPTIONS)
-    jobs = [Job(LanguageModelAssistant("scripted:seed"), env, tmp_path / "some.jsonl")]
+    jobs = [Job(assistant=LanguageModelAssistant("scripted:seed"), env=env, path=tmp_path / "some.jsonl")]
     with pytest.raises(BudgetReached):
         ray_collect_jobs(jobs, RunSettings(batch_size=1, budget=Budget(max_tokens=1)))
     assert 1 <= len((tmp_path / "some.jsonl").read_text().splitlines()) < len(scenarios)
