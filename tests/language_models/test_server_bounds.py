@@ -41,11 +41,16 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
     servers: list[_Server] = []
 
     def start(write: Callable[[socket.socket], None]) -> str:
-        class Handler(socketserver.BaseRequestHandler):
+        class Handler(socketserver.StreamRequestHandler):
+            timeout = 10
+
             def handle(self) -> None:
-                self.request.settimeout(10)
                 with contextlib.suppress(OSError):
-                    self.request.recv(65536)
+                    length = 0
+                    while line := self.rfile.readline().strip():
+                        name, _, value = line.partition(b":")
+                        length = int(value) if name.lower() == b"content-length" else length
+                    self.rfile.read(length)  # what is closed with something unread is reset, and the answer lost
                     write(self.request)
 
         servers.append(_Server(("127.0.0.1", 0), Handler))
