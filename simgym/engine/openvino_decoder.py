@@ -5,14 +5,18 @@ for this processor: fused layers, weights laid out for it, and attention that re
 (`paged_kv_cache`). Sampling, grammars, seeds and the prefix cache stay what they are, for the graph's results are
 logits. `benchmarks/throughput.py` says what it brings.
 
-As with `cpu_decoder`: passes without adapters alone, in float32, and only after their logits for a few tokens have been
-compared with the model's own. Attention is an operation that OpenVINO keeps for its own use, and may be another in its
-next release; then the comparison fails, a warning says so, and passes are made as without OpenVINO. The compiled graph
+As with `cpu_decoder`: passes without adapters alone, and only after their logits for a few tokens have been compared
+with the model's own. Attention is an operation that OpenVINO keeps for its own use, and may be another in its next
+release; then the comparison fails, a warning says so, and passes are made as without OpenVINO. The compiled graph
 keeps a copy of the weights, so a model whose weights change is not for it either.
+
+Linear layers are in float32 or in `int8`, with the rounded weights of `simgym.engine.numerics`. Their inputs are rounded
+to 8 bits with a scale for each group of a token's numbers, where torch's way has one for the whole token.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from importlib import metadata
 from typing import TYPE_CHECKING
@@ -33,6 +37,8 @@ if TYPE_CHECKING:
     from transformers.models.llama.modeling_llama import LlamaAttention, LlamaRMSNorm
 
 VERSIONS = SpecifierSet(">=2026.4,<2027")
+_LARGEST_GROUP = 256
+"""Numbers of an input that may share the scale with which they are rounded to 8 bits."""
 _SEQUENCES = ("past_lens", "subsequence_begins", "block_indices", "block_indices_begins")
 """Inputs that say which tokens belong together and where their keys and values are."""
 
@@ -52,7 +58,7 @@ class OpenvinoDecoder:
         """Compile nothing yet.
 
         Args:
-            model: What `CpuDecoder.supports` says yes to, with weights in float32.
+            model: What `CpuDecoder.supports` says yes to, with linear layers in float32 or `int8`.
             cpu_decoder: Knows its layers.
         """
         self._model = model
@@ -65,11 +71,11 @@ class OpenvinoDecoder:
 
     @staticmethod
     def supports(model: PreTrainedModel) -> bool:
-        """Whether the graph can be made of a model that `CpuDecoder` supports: its numbers are float32."""
+        """Whether the graph can be made of a model that `CpuDecoder` supports: its weights are all of a kind known."""
         import torch
 
-        linear = (module for module in model.modules() if isinstance(module, torch.nn.Linear))
-        return is_installed() and all(layer.weight.dtype == torch.float32 for layer in linear)
+        kinds = {layer.weight.dtype for layer in _linear_layers(model)}
+        return is_installed() and kinds in ({torch.float32}, {torch.int8})
 
     def new_cache(self, max_bytes: int) -> PagedKVCache:
         """Memory for its passes."""
@@ -146,6 +152,7 @@ class OpenvinoDecoder:
                 "KV_CACHE_PRECISION": "f32",
                 "INFERENCE_NUM_THREADS": torch.get_num_threads(),
                 "PERFORMANCE_HINT": "LATENCY",
+                "DYNAMIC_QUANTIZATION_GROUP_SIZE": _group_size(self._model),  # of no effect in float32
             }
             graph = _Graph(self._model, self._layers)
             compiled = openvino.Core().compile_model(graph.model(), "CPU", settings)
@@ -161,7 +168,9 @@ class _Graph:
         from openvino import opset13
 
         self.weights: list[Tensor] = []
-        """The model's own, which the compiler reads where they are."""
+        """The model's own."""
+        self._arranged: list[Tensor] = []
+        """The same as the compiler reads them, copied only where their order in memory is another."""
         self._ops = opset13
         self._model = model
         self._layers = layers
@@ -228,12 +237,19 @@ class _Graph:
         return ops.multiply(self._constant(norm.weight), ops.multiply(states, scale))
 
     def _linear(self, layer: torch.nn.Linear, inputs: Node) -> Node:
-        product = self._ops.matmul(inputs, self._constant(layer.weight), False, True)
+        import torch
+
+        ops, weight = self._ops, self._constant(layer.weight)
+        if layer.weight.dtype == torch.int8:
+            scale = self._constant(layer.get_buffer("scale")[:, None])
+            weight = ops.multiply(ops.convert(weight, np.float32), scale)  # which the compiler leaves in 8 bits
+        product = ops.matmul(inputs, weight, False, True)
         return product if layer.bias is None else self._ops.add(product, self._constant(layer.bias))
 
     def _constant(self, weight: Tensor) -> Node:
         self.weights.append(weight.detach())
-        return self._ops.constant(self.weights[-1].numpy(), shared_memory=True)
+        self._arranged.append(self.weights[-1].contiguous())
+        return self._ops.constant(self._arranged[-1].numpy(), shared_memory=True)
 
     def _input(self, name: str, shape: list[int], dtype: str) -> Node:
         import openvino
@@ -242,6 +258,18 @@ class _Graph:
         node.get_output_tensor(0).set_names({name})
         self._inputs[name] = node
         return node
+
+
+def _linear_layers(model: PreTrainedModel) -> list[torch.nn.Linear]:
+    import torch
+
+    return [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
+
+
+def _group_size(model: PreTrainedModel) -> int:
+    """The largest that divides the inputs of all layers: large groups are fast, small ones are exact."""
+    common = math.gcd(*(layer.in_features for layer in _linear_layers(model)))
+    return max(size for size in range(1, _LARGEST_GROUP + 1) if common % size == 0)
 
 
 def _integers(value: int | list[int], dtype: type[np.generic] = np.int64) -> Node:
