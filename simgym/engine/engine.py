@@ -29,6 +29,7 @@ from simgym.engine.errors import SequenceTooLarge
 from simgym.engine.grammar import Grammar
 from simgym.engine.kv_cache import KVCache
 from simgym.engine.model_runner import ModelRunner
+from simgym.engine.openvino_decoder import MOST_TOKENS
 from simgym.engine.prefill import Chunk, passes, shared_prefixes, unmatched
 from simgym.engine.prefix_cache import PrefixCache
 from simgym.engine.sampler import Sampler
@@ -188,9 +189,10 @@ class Engine:
 
     def _pass_bounds(self) -> EngineConfig:
         """What may be read in one pass; where nothing is padded, prompts of any lengths."""
-        if self.kv_cache is self._paged_cache:
-            return replace(self.config, free_padding=self.config.max_pass_tokens)
-        return self.config
+        if self.kv_cache is not self._paged_cache:
+            return self.config
+        most = min(MOST_TOKENS, self.config.max_pass_tokens or MOST_TOKENS)
+        return replace(self.config, max_pass_tokens=most, free_padding=most)
 
     def _read(self, chunks: list[Chunk]) -> Tensor:
         """Read chunks into new slots, behind what the prefix cache matches; logits after the last tokens."""

@@ -37,7 +37,9 @@ if TYPE_CHECKING:
     from transformers.models.llama.modeling_llama import LlamaAttention, LlamaRMSNorm
 
 VERSIONS = SpecifierSet(">=2026.4,<2027")
-_LARGEST_GROUP = 256
+MOST_TOKENS = 512
+"""Tokens of several prompts that are read in one pass; what more of them need does not stay near the processor."""
+_SMALLEST_GROUP, _LARGEST_GROUP = 32, 256
 """Numbers of an input that may share the scale with which they are rounded to 8 bits."""
 _SEQUENCES = ("past_lens", "subsequence_begins", "block_indices", "block_indices_begins")
 """Inputs that say which tokens belong together and where their keys and values are."""
@@ -170,7 +172,7 @@ class _Graph:
         self.weights: list[Tensor] = []
         """The model's own."""
         self._arranged: list[Tensor] = []
-        """The same as the compiler reads them, copied only where their order in memory is another."""
+        """The same as the compiler reads them, copied only where their order in memory is another or several are one."""
         self._ops = opset13
         self._model = model
         self._layers = layers
@@ -193,12 +195,12 @@ class _Graph:
             attended = self._attention(module.self_attn, self._normed(module.input_layernorm, states), turn, number)
             if number == len(layers) - 1:
                 attended, states = (ops.gather(part, last, _integers(0)) for part in (attended, states))
-            states = ops.add(states, self._linear(module.self_attn.o_proj, attended))
+            states = ops.add(states, self._linear(attended, module.self_attn.o_proj))
             inputs = self._normed(module.post_attention_layernorm, states)
-            gate, up = self._linear(module.mlp.gate_proj, inputs), self._linear(module.mlp.up_proj, inputs)
-            states = ops.add(states, self._linear(module.mlp.down_proj, ops.multiply(ops.swish(gate), up)))
+            gate, up = self._linear(inputs, module.mlp.gate_proj), self._linear(inputs, module.mlp.up_proj)
+            states = ops.add(states, self._linear(ops.multiply(ops.swish(gate), up), module.mlp.down_proj))
         normed = self._normed(self._layers.final_norm, states)
-        logits = self._linear(self._model.get_output_embeddings(), normed)
+        logits = self._linear(normed, self._model.get_output_embeddings())
         return openvino.Model([ops.result(logits)], list(self._inputs.values()), "decoder")
 
     def _attention(self, attention: LlamaAttention, inputs: Node, turn: list[Node], number: int) -> Node:
@@ -207,14 +209,17 @@ class _Graph:
 
         ops = self._ops
         heads, size = self._layers.cached_heads
-        queries = self._heads(self._linear(attention.q_proj, inputs), size, getattr(attention, "q_norm", None), turn)
-        keys = self._heads(self._linear(attention.k_proj, inputs), size, getattr(attention, "k_norm", None), turn)
-        values = self._linear(attention.v_proj, inputs)
+        projected = self._linear(inputs, attention.q_proj, attention.k_proj, attention.v_proj)
+        widths = [layer.out_features for layer in (attention.q_proj, attention.k_proj, attention.v_proj)]
+        queries, keys, values = ops.variadic_split(projected, _integers(1), _integers(widths)).outputs()
+        queries = self._heads(queries, size, getattr(attention, "q_norm", None), turn)
+        keys = self._heads(keys, size, getattr(attention, "k_norm", None), turn)
         memory = [self._input(f"{name}.{number}", [-1, heads, BLOCK, size], "f32") for name in ("keys", "values")]
-        arguments = [queries, keys, values, *memory, *(self._inputs[name] for name in _SEQUENCES)]
+        arguments = [queries, keys, *memory, *(self._inputs[name] for name in _SEQUENCES)]
         arguments += [_floats(attention.scaling), _integers(0, np.int32), _floats([]), self._inputs["max_context_len"]]
         arguments += _nothing_more()
-        node = _PagedAttentionExtension([argument.output(0) for argument in arguments])
+        outputs = [argument.output(0) for argument in arguments]
+        node = _PagedAttentionExtension([*outputs[:2], values, *outputs[2:]])
         for name in ("k", "v"):
             node.get_rt_info()[f"num_{name}_heads"], node.get_rt_info()[f"{name}_head_size"] = heads, size
         return ops.reshape(node.output(0), _integers([-1, attention.o_proj.in_features]), False)
@@ -236,19 +241,25 @@ class _Graph:
         scale = ops.divide(_floats(1.0), ops.sqrt(ops.add(mean, _floats(norm.variance_epsilon))))
         return ops.multiply(self._constant(norm.weight), ops.multiply(states, scale))
 
-    def _linear(self, layer: torch.nn.Linear, inputs: Node) -> Node:
+    def _linear(self, inputs: Node, *layers: torch.nn.Linear) -> Node:
+        """Outputs of layers with the same inputs side by side."""
         import torch
 
-        ops, weight = self._ops, self._constant(layer.weight)
-        if layer.weight.dtype == torch.int8:
-            scale = self._constant(layer.get_buffer("scale")[:, None])
-            weight = ops.multiply(ops.convert(weight, np.float32), scale)  # which the compiler leaves in 8 bits
-        product = ops.matmul(inputs, weight, False, True)
-        return product if layer.bias is None else self._ops.add(product, self._constant(layer.bias))
+        ops, weights = self._ops, self._constant(*(layer.weight for layer in layers))
+        if layers[0].weight.dtype == torch.int8:
+            scales = self._constant(*(layer.get_buffer("scale")[:, None] for layer in layers))
+            weights = ops.multiply(ops.convert(weights, np.float32), scales)  # which the compiler leaves in 8 bits
+        product = ops.matmul(inputs, weights, False, True)
+        biases = [layer.bias for layer in layers if layer.bias is not None]
+        return ops.add(product, self._constant(*biases)) if biases else product
 
-    def _constant(self, weight: Tensor) -> Node:
-        self.weights.append(weight.detach())
-        self._arranged.append(self.weights[-1].contiguous())
+    def _constant(self, *weights: Tensor) -> Node:
+        """One below the other."""
+        import torch
+
+        own = [weight.detach() for weight in weights]
+        self.weights += own
+        self._arranged.append((torch.cat(own) if len(own) > 1 else own[0]).contiguous())
         return self._ops.constant(self._arranged[-1].numpy(), shared_memory=True)
 
     def _input(self, name: str, shape: list[int], dtype: str) -> Node:
@@ -267,9 +278,10 @@ def _linear_layers(model: PreTrainedModel) -> list[torch.nn.Linear]:
 
 
 def _group_size(model: PreTrainedModel) -> int:
-    """The largest that divides the inputs of all layers: large groups are fast, small ones are exact."""
+    """The largest that divides the inputs of all layers, for large groups are fast and small ones exact; 0: inputs are
+    not rounded."""
     common = math.gcd(*(layer.in_features for layer in _linear_layers(model)))
-    return max(size for size in range(1, _LARGEST_GROUP + 1) if common % size == 0)
+    return max((size for size in range(_SMALLEST_GROUP, _LARGEST_GROUP + 1) if common % size == 0), default=0)
 
 
 def _integers(value: int | list[int], dtype: type[np.generic] = np.int64) -> Node:

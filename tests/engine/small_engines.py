@@ -19,7 +19,7 @@ SIZES = {
 
 def random_model(name="Llama", **settings):
     torch.manual_seed(0)
-    config = getattr(transformers, f"{name}Config")(**SIZES, **settings)
+    config = getattr(transformers, f"{name}Config")(**{**SIZES, **settings})
     model = getattr(transformers, f"{name}ForCausalLM")(config).eval().requires_grad_(False)
     for path, parameter in model.named_parameters():
         if path.endswith("bias"):

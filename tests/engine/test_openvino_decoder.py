@@ -5,6 +5,7 @@ Run where OpenVINO is installed; `make openvino` makes an environment with it.
 
 from __future__ import annotations
 
+import copy
 import os
 import tomllib
 from pathlib import Path
@@ -18,6 +19,9 @@ from packaging.requirements import Requirement
 from small_engines import ARCHITECTURES, plain, random_model, sequences, tokens
 
 from simgym.engine import Engine, EngineConfig, Sequence, openvino_decoder
+from simgym.engine.cpu_decoder import CpuDecoder, difference
+from simgym.engine.numerics import convert
+from simgym.engine.openvino_decoder import OpenvinoDecoder
 from simgym.engine.paged_kv_cache import PagedKVCache
 from simgym.language_models.adapters import read_adapter
 
@@ -37,6 +41,21 @@ def test_tokens_are_those_of_transformers_layers_alone_and_in_a_batch(name, opti
     assert [tokens(engine, [sequence])[0] for sequence in sequences()] == expected
     assert engine.runner.openvino is not None
     assert isinstance(engine.kv_cache, PagedKVCache)
+
+
+@needs_openvino
+@pytest.mark.parametrize("width", [64, 96, 40])  # 40 has no group that OpenVINO rounds by
+def test_weights_in_8_bits_say_what_torch_says_up_to_rounding(width):
+    exact = random_model(hidden_size=width, intermediate_size=2 * width)
+    model = copy.deepcopy(exact)
+    convert(model, "int8")
+    decoder = OpenvinoDecoder(model, CpuDecoder(model))
+    assert OpenvinoDecoder.supports(model)
+    assert difference(model, decoder) < 0.1
+    assert difference(exact, decoder) <= 1.5 * difference(exact, CpuDecoder(model))
+    engine = Engine(model, None)
+    assert [len(said) for said in tokens(engine, sequences())] == [len(said) for said in tokens(plain(exact), sequences())]
+    assert engine.runner.openvino is not None
 
 
 @needs_openvino
