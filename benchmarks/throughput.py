@@ -14,8 +14,10 @@ is a plain one: the role-play persona prompt and a goal as system message, and t
 * `skyrl-gym`: its environment class with that user inside, in a pool of 32 threads, over the server without batching;
 * `simgym bfloat16-mixed`, `simgym int8`: the first with the faster numerics of a CPU; other sums, so its texts need not
   be the same;
-* `simgym OpenVINO`: the first with OpenVINO installed, which then makes its passes (`simgym.engine.openvino_decoder`);
-* `vLLM`: a task for each conversation, over vLLM's server for CPUs in float32, with its prefix cache;
+* `simgym OpenVINO`, `simgym int8 OpenVINO`: with OpenVINO installed, which then makes the engine's passes
+  (`simgym.engine.openvino_decoder`);
+* `vLLM`: a task for each conversation, over vLLM's server for CPUs in float32, with its prefix cache, without its
+  compiler; `vLLM compiled`: with it, which takes minutes at each start (they are not counted);
 * `vLLM in process`: the environment of the first, with `VllmLM` instead of `TransformersLM`;
 * `llama.cpp float32`, `llama.cpp Q8_0`: tasks over its server with 16 slots and the same weights;
 * `OpenVINO float32`, `OpenVINO Q8_0`: OpenVINO GenAI's continuous batching in process (`throughput_openvino.py`).
@@ -73,7 +75,9 @@ SYSTEMS = (
     "simgym bfloat16-mixed",
     "simgym int8",
     "simgym OpenVINO",
+    "simgym int8 OpenVINO",
     "vLLM",
+    "vLLM compiled",
     "vLLM in process",
     "llama.cpp float32",
     "llama.cpp Q8_0",
@@ -153,7 +157,7 @@ def is_there(name: str, given: argparse.Namespace) -> bool:
     """Whether the user has what a system needs."""
     if name == "skyrl-gym":
         return given.peers is not None
-    if name == "simgym OpenVINO":
+    if name in ("simgym OpenVINO", "simgym int8 OpenVINO"):
         return given.openvino is not None
     if name.startswith("vLLM"):
         return given.vllm is not None
@@ -238,7 +242,7 @@ def measure(name: str, size: Size, programs: Programs, peers: str | None) -> dic
     job = {"kind": "converse", "system": name, "conversations": size.conversations, "turns": size.turns}
     if name == "vLLM in process":
         return run_script([programs.vllm or "", "throughput_systems.py"], job)
-    if name == "simgym OpenVINO":
+    if name in ("simgym OpenVINO", "simgym int8 OpenVINO"):
         return run_script([programs.openvino or "", "throughput_systems.py"], job)
     if name.startswith("OpenVINO"):
         return run_script(*of_openvino(name, job, programs))
@@ -260,7 +264,7 @@ def measure(name: str, size: Size, programs: Programs, peers: str | None) -> dic
 def serving(name: str, programs: Programs) -> contextlib.AbstractContextManager[Serving]:
     """The server of a system."""
     if name.startswith("vLLM"):
-        return vllm_server(programs.vllm or "")
+        return vllm_server(programs.vllm or "", compiled=name == "vLLM compiled")
     if name in GGUF:
         return llama_server(programs.llama or "", (programs.gguf or Path()) / GGUF[name])
     return transformers_server(ON_SERVER[name])
@@ -269,7 +273,7 @@ def serving(name: str, programs: Programs) -> contextlib.AbstractContextManager[
 def measure_phases(name: str, size: Size, programs: Programs) -> dict[str, Any]:
     """One system's tokens a second."""
     job = {"kind": "phases", "system": name, "length": size.length, "written": size.written}
-    if name == "simgym OpenVINO":
+    if name in ("simgym OpenVINO", "simgym int8 OpenVINO"):
         return run_script([programs.openvino or "", *PHASES_SCRIPT[1:]], job)
     if name.startswith("simgym"):
         return run_script(PHASES_SCRIPT, job)

@@ -1,10 +1,11 @@
 """Tokens a second of reading and of writing, for `throughput.py`: the same token ids and numbers of tokens everywhere.
 
-Sixteen prompts of 256 random token ids, which share nothing, are asked for one token (reading) and then others for 65
-(reading and 64 steps of writing); a model's end token does not end them. Writing is what the second takes longer than
-the first. The machine's limits are measured in between with torch: products of the shapes of the model's layers in
-float32, at the numbers of tokens that a step has, and how fast memory is read. What a phase reaches of them says how
-much is left to win on this machine.
+Sixteen prompts of 256 random token ids (in process thirty-two as well), which share nothing, are asked for one token
+(reading) and then others for 65 (reading and 64 steps of writing); a model's end token does not end them. Writing is
+what the second takes longer than the first. Right after each of three rounds the machine's limit is measured with
+torch: products of the shapes of the model's layers in float32, at the numbers of tokens that a step has. A phase is
+compared with the limit of its own round, for the machine's speed changes from minute to minute; the medians of the
+rounds are given. How fast memory is read, and a square product, are measured apart.
 
 Reads a job as JSON from standard input, writes its result as JSON to standard output.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -20,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-PROMPTS, LENGTH, WRITTEN = 16, 256, 64
+LENGTH, WRITTEN, ROUNDS = 256, 64, 3
 SHAPES = ((576, 960), (576, 576), (576, 3072), (1536, 576))
 """Inputs and outputs of the products of one layer of the default model."""
 LAYERS, VOCABULARY = 30, 49152
@@ -36,29 +38,38 @@ def phases(
     system: str, address: str = "", model: str = "", length: int = LENGTH, written: int = WRITTEN
 ) -> dict[str, Any]:
     """Seconds of reading, and of reading and writing."""
-    return timed(_over_http(address, model) if address else _in_process(system), length, written)
+    ask = _over_http(address, model) if address else _in_process(system)
+    return timed(ask, length, written, (16,) if address else (16, 32))
 
 
-def timed(ask: Callable[[list[list[int]], int], None], length: int, written: int) -> dict[str, Any]:
+def timed(
+    ask: Callable[[list[list[int]], int], None], length: int, written: int, counts: tuple[int, ...] = (16,)
+) -> dict[str, Any]:
     """The same for whatever answers prompts of token ids with a number of tokens each."""
-    ask(_prompts(0, 16), 4)
-    seconds = []
-    for number, tokens in enumerate((1, written + 1), 1):
-        prompts = _prompts(number, length)
-        started = time.perf_counter()
-        ask(prompts, tokens)
-        seconds.append(time.perf_counter() - started)
-    reading, reading_and_writing = seconds
-    return {
-        "seconds": seconds,
-        "read_a_second": PROMPTS * length / reading,
-        "written_a_second": PROMPTS * written / max(reading_and_writing - reading, 1e-9),
-    }
+    products = Products()
+    ask(_prompts(0, counts[-1], 16), 4)
+    rounds = []
+    for number in range(ROUNDS):
+        rates = {}
+        for count in counts:
+            reading = _seconds(ask, _prompts(2 * number + 1, count, length), 1)
+            both = _seconds(ask, _prompts(2 * number + 2, count, length), written + 1)
+            rates[f"read_a_second_{count}"] = count * length / reading
+            rates[f"written_a_second_{count}"] = count * written / max(both - reading, 1e-9)
+            rates[f"reading_over_products_{count}"] = count * length / reading / products.a_second(256)
+            rates[f"writing_over_products_{count}"] = rates[f"written_a_second_{count}"] / products.a_second(count)
+        rounds.append(rates)
+    return {name: statistics.median(rates[name] for rates in rounds) for name in rounds[0]} | {"rounds": rounds}
 
 
-def _prompts(seed: int, length: int) -> list[list[int]]:
-    rng = np.random.default_rng(seed)
-    drawn: list[list[int]] = rng.integers(1000, 40000, (PROMPTS, length)).tolist()
+def _seconds(ask: Callable[[list[list[int]], int], None], prompts: list[list[int]], tokens: int) -> float:
+    started = time.perf_counter()
+    ask(prompts, tokens)
+    return time.perf_counter() - started
+
+
+def _prompts(seed: int, count: int, length: int) -> list[list[int]]:
+    drawn: list[list[int]] = np.random.default_rng([seed, count]).integers(1000, 40000, (count, length)).tolist()
     return drawn
 
 
@@ -102,37 +113,43 @@ def limits(small: bool = False) -> dict[str, float]:
     """What this machine can do in float32: tokens a second by tokens in a product, and GB of memory read a second."""
     import torch
 
-    layers = 2 if small else LAYERS
-    weights = [[torch.rand(outputs, inputs) for inputs, outputs in SHAPES] for _ in range(layers)]
-    last = torch.rand(VOCABULARY // (8 if small else 1), 576)
     flat = torch.rand(10_000_000 if small else 100_000_000)
-    result = {"memory_gb_a_second": 4e-9 * len(flat) / _fastest(flat.sum)}
     square = torch.rand(256 if small else 2048, 256 if small else 2048)
-    result["gemm_gflop_a_second"] = 2e-9 * len(square) ** 3 / _fastest(lambda: square @ square)
-    with torch.inference_mode():
-        plain = [weight for layer in weights for weight in layer] + [last]
-        packed = [torch.ops.mkldnn._reorder_linear_weight(weight, 16) for weight in plain]
-        for tokens in (1, 16, 32, 256):
-            seconds = _fastest_products(plain, packed, {width: torch.rand(tokens, width) for width in (576, 1536)})
-            result[f"tokens_a_second_at_{tokens}"] = tokens / seconds
-    return result
+    result = {
+        "memory_gb_a_second": 4e-9 * len(flat) / _fastest(flat.sum),
+        "gemm_gflop_a_second": 2e-9 * len(square) ** 3 / _fastest(lambda: square @ square),
+    }
+    products = Products()
+    return result | {f"tokens_a_second_at_{tokens}": products.a_second(tokens) for tokens in (1, 16, 32, 256)}
 
 
-def _fastest_products(plain: list[Any], packed: list[Any], inputs: dict[int, Any]) -> float:
-    """Seconds of all products of a step, by the faster of torch's two libraries."""
-    import torch
+class Products:
+    """All matrix products of a step of the default model, by the faster of torch's two libraries."""
 
-    pointwise = torch.ops.mkldnn._linear_pointwise
+    def __init__(self) -> None:
+        import torch
 
-    def as_they_are() -> None:
-        for weight in plain:
-            torch.nn.functional.linear(inputs[weight.shape[1]], weight)
+        self._plain = [torch.rand(outputs, inputs) for inputs, outputs in SHAPES * LAYERS]
+        self._plain.append(torch.rand(VOCABULARY, 576))
+        self._packed = [torch.ops.mkldnn._reorder_linear_weight(weight, 16) for weight in self._plain]
 
-    def arranged() -> None:
-        for weight, shape in zip(packed, plain, strict=True):
-            pointwise(inputs[shape.shape[1]], weight, None, "none", [], "")
+    def a_second(self, tokens: int) -> float:
+        """Tokens a second, where a step has so many."""
+        import torch
 
-    return min(_fastest(as_they_are), _fastest(arranged))
+        inputs = {width: torch.rand(tokens, width) for width in (576, 1536)}
+        pointwise = torch.ops.mkldnn._linear_pointwise
+
+        def as_they_are() -> None:
+            for weight in self._plain:
+                torch.nn.functional.linear(inputs[weight.shape[1]], weight)
+
+        def arranged() -> None:
+            for weight, shape in zip(self._packed, self._plain, strict=True):
+                pointwise(inputs[shape.shape[1]], weight, None, "none", [], "")
+
+        with torch.inference_mode():
+            return tokens / min(_fastest(as_they_are), _fastest(arranged))
 
 
 def _fastest(action: Callable[[], Any], repeats: int = 5) -> float:

@@ -20,7 +20,9 @@ PHASES = (
     "simgym bfloat16-mixed",
     "simgym int8",
     "simgym OpenVINO",
+    "simgym int8 OpenVINO",
     "vLLM",
+    "vLLM compiled",
     "llama.cpp float32",
     "llama.cpp Q8_0",
     "OpenVINO float32",
@@ -135,7 +137,8 @@ def row(
 
 
 def phases(measurements: dict[str, Any], repeats: int) -> dict[str, Any]:
-    """Tokens a second of each system, and what share they are of the machine's products in float32; medians."""
+    """Tokens a second of each system by sequences at a time, and what share they are of what the machine's products in
+    float32 of 256 tokens (reading) and as many as there are sequences (writing) allow in the same minute; medians."""
 
     def median(kind: str, name: str) -> float:
         return statistics.median(measurements[f"{kind} {repeat}"][name] for repeat in range(repeats))
@@ -143,13 +146,8 @@ def phases(measurements: dict[str, Any], repeats: int) -> dict[str, Any]:
     limits = {name: median("limits", name) for name in measurements["limits 0"]}
     rows = {}
     for system in (system for system in PHASES if f"phases {system} 0" in measurements):
-        read, written = (median(f"phases {system}", name) for name in ("read_a_second", "written_a_second"))
-        rows[system] = {
-            "read_a_second": round(read, 1),
-            "written_a_second": round(written, 1),
-            "reading_over_float32_products_of_256": round(read / limits["tokens_a_second_at_256"], 2),
-            "writing_over_float32_products_of_16": round(written / limits["tokens_a_second_at_16"], 2),
-        }
+        names = [name for name in measurements[f"phases {system} 0"] if name != "rounds"]
+        rows[system] = {name: round(median(f"phases {system}", name), 2) for name in names}
     return {
         "phases": rows,
         "repeats_of_phases": repeats,

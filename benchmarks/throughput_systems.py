@@ -140,9 +140,8 @@ def converse(
 
 
 def numerics(system: str) -> str:
-    """What `simgym`, `simgym int8` and so on compute with; a process that has OpenVINO makes float32's passes by it."""
-    named = system.partition(" ")[2]
-    return "float32" if named in ("", "OpenVINO") else named
+    """What `simgym`, `simgym int8` and so on compute with; a process that has OpenVINO makes its passes by it."""
+    return system.removeprefix("simgym").removesuffix("OpenVINO").strip() or "float32"
 
 
 def with_simgym(people: Sequence[dict[str, str]], turns: int, settings: dict[str, Any]) -> dict[str, Any]:

@@ -10,8 +10,8 @@ with the model's own. Attention is an operation that OpenVINO keeps for its own 
 release; then the comparison fails, a warning says so, and passes are made as without OpenVINO. The compiled graph
 keeps a copy of the weights, so a model whose weights change is not for it either.
 
-Linear layers are in float32 or in `int8`, with the rounded weights of `simgym.engine.numerics`. Their inputs are rounded
-to 8 bits with a scale for each group of a token's numbers, where torch's way has one for the whole token.
+Linear layers are in float32 or in `int8`, with the rounded weights of `simgym.engine.numerics`. Their inputs are then
+rounded with a scale for each group of a token's numbers, where torch's way has one for the whole token.
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ class _Graph:
         self.weights: list[Tensor] = []
         """The model's own."""
         self._arranged: list[Tensor] = []
-        """The same as the compiler reads them, copied only where their order in memory is another or several are one."""
+        """The same as the compiler reads them: copied where their order in memory is another, or several are one."""
         self._ops = opset13
         self._model = model
         self._layers = layers

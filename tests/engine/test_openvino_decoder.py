@@ -54,7 +54,9 @@ def test_weights_in_8_bits_say_what_torch_says_up_to_rounding(width):
     assert difference(model, decoder) < 0.1
     assert difference(exact, decoder) <= 1.5 * difference(exact, CpuDecoder(model))
     engine = Engine(model, None)
-    assert [len(said) for said in tokens(engine, sequences())] == [len(said) for said in tokens(plain(exact), sequences())]
+    assert [len(said) for said in tokens(engine, sequences())] == [
+        len(said) for said in tokens(plain(exact), sequences())
+    ]
     assert engine.runner.openvino is not None
 
 
