@@ -37,6 +37,26 @@ def test_a_program_has_its_own_name_arguments_folder_environment_output_and_stat
     assert str(os.getpid()) not in processes
 
 
+ENDS = """
+import atexit, sys, threading, time
+left_open = open("left open", "w")
+left_open.write("all of it")
+atexit.register(print, "at the exit")
+threading.Timer(0.05, print, ["in a thread"]).start()
+sys.exit("a sentence")
+"""
+
+
+def test_a_program_ends_as_programs_do(tmp_path):
+    (tmp_path / "program.py").write_text(ENDS)
+    for arguments in (["-c", ENDS], [str(tmp_path / "program.py")]):
+        outcome = run_warm(arguments, cwd=tmp_path)
+        assert (outcome.returncode, outcome.stderr) == (1, "a sentence\n")
+        assert outcome.stdout == "in a thread\nat the exit\n"
+        assert (tmp_path / "left open").read_text() == "all of it"
+        (tmp_path / "left open").unlink()
+
+
 def test_an_error_and_a_signal_end_only_the_program():
     failed = run_warm(["-c", "raise ValueError('no')"])
     assert (failed.returncode, failed.stderr.splitlines()[-1]) == (1, "ValueError: no")
