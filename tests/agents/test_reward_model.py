@@ -2,11 +2,10 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from warm_python import run_warm
 
 from simgym.evaluation import judge_pairs, read_pairs, validate
 from simgym.judges import RewardModelJudge
@@ -26,11 +25,11 @@ def test_what_is_trained_is_a_judge_that_prefers_what_it_was_shown(tiny_model, t
         for number in range(24):
             chosen, rejected = "yes! " * (1 + number % 3), "no? " * (1 + (number + 1) % 3)
             file.write(json.dumps({"instruction": f"q{number}", "chosen": chosen, "rejected": rejected}) + "\n")
-    command = [sys.executable, str(RECIPE), "--model_name_or_path", tiny_model, "--train_data", str(pairs),
+    command = [str(RECIPE), "--model_name_or_path", tiny_model, "--train_data", str(pairs),
                "--output_dir", str(tmp_path / "run"), "--max_steps", "30", "--learning_rate", "0.01", "--report_to",
                "none", "--per_device_train_batch_size", "8", "--balance_length", "true", "--disable_tqdm", "true",
                "--save_strategy", "no", "--dtype", "float32", *more]  # fmt: skip
-    outcome = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    outcome = run_warm(command, env={**os.environ, "HF_HUB_OFFLINE": "1"})
     assert outcome.returncode == 0, outcome.stderr[-3000:]
     assert "pairs after balancing" in outcome.stdout
     verdicts = judge_pairs(RewardModelJudge(str(tmp_path / "run" / "final")), read_pairs(pairs))

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("torch", reason="the extra simgym[local] is not installed")
 
+from warm_python import run_warm
+
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu.py"
 QUICK = ["machine", "same_text", "seeds", "speed_135m", "speed_random", "kernels", "next_turn", "judging"]
 
 
 def measure(*arguments):
-    command = [sys.executable, str(SCRIPT), "--small", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return run_warm([str(SCRIPT), "--small", *arguments])
 
 
 def test_every_section_runs_in_small_and_is_written_down(tiny_model, tmp_path):
@@ -49,8 +48,8 @@ def test_what_exceeds_the_budget_is_left_out_and_a_failure_does_not_end_the_run(
         "sys.argv = ['gpu.py', *sys.argv[2:]]\n"
         "runpy.run_path(sys.path[0] + '/gpu.py', run_name='__main__')"
     )
-    command = [sys.executable, "-c", code, str(SCRIPT.parent), "--small", "--weights", tiny_model]
-    subprocess.run([*command, "--only", broken, "--out", str(out)], check=True, capture_output=True)
+    command = ["-c", code, str(SCRIPT.parent), "--small", "--weights", tiny_model]
+    assert run_warm([*command, "--only", broken, "--out", str(out)]).returncode == 0
     sections = json.loads(out.read_text())["sections"]
     assert "ZeroDivisionError" in sections["judging"]["error"]
     assert "lambda" in sections["judging"]["traceback"]

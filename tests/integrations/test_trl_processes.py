@@ -4,25 +4,45 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("trl", reason="the extra simgym[train] is not installed")
+
+from real_servers import free_port
+from warm_python import run_warm
+
 WORKER = Path(__file__).with_name("two_processes.py")
+
+
+LAUNCH = """
+import os, runpy, sys
+sys.argv.pop(0)
+ranks = set()
+for rank in ("0", "1"):
+    if (child := os.fork()) == 0:
+        os.environ.update(RANK=rank, LOCAL_RANK=rank)
+        runpy.run_path(sys.argv[0], run_name="__main__")
+        sys.exit()
+    ranks.add(child)
+while ranks:
+    child, status = os.wait()
+    ranks.discard(child)
+    if status:
+        for other in ranks:
+            os.kill(other, 9)
+        sys.exit("a process has failed")
+"""
+"""What of torchrun a program sees, without two new Pythons: `agents/test_two_processes.py` has torchrun itself."""
 
 
 def run(test, tiny_model, settings, folder):
     """What each of two processes ends with."""
     out = folder / "out.json"
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
-        str(WORKER), test, str(tiny_model), json.dumps(settings), str(out),
-    ]  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    outcome = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment, check=False)
+    world = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    environment = {**os.environ, **world, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    outcome = run_warm(["-c", LAUNCH, str(WORKER), test, tiny_model, json.dumps(settings), str(out)], env=environment)
     assert outcome.returncode == 0, outcome.stderr[:3000]
     return [json.loads(out.with_suffix(f".{rank}").read_text()) for rank in (0, 1)]
 

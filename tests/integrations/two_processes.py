@@ -1,7 +1,7 @@
 """A process of `test_trl_processes.py`: rollouts whose replies come from TRL's own vLLM client code, all gathered.
 
-Run by torchrun, in one of two tests: `replies` (who gets which), `openings` (who meets whom). The server answers each
-prompt with an echo of the last words in it, so that a reply that was written for another conversation is seen.
+Begun as torchrun begins it, in one of two tests: `replies` (who gets which), `openings` (who meets whom). The server
+answers each prompt with an echo of the last words in it, so that a reply to another conversation is seen.
 """
 
 import json
