@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 
 import pytest
+from warm_python import run_warm
 
 from simgym import _forks
 from simgym.conversation import Message
@@ -167,9 +166,7 @@ def test_a_user_turn_of_a_served_model_is_composed_in_a_child_whatever_the_paren
 
 
 def test_a_model_that_another_thread_was_using_answers_the_same_in_a_child(tiny_model):
-    outcome = subprocess.run(
-        [sys.executable, "-c", BUSY, tiny_model], capture_output=True, text=True, timeout=240, check=False
-    )
+    outcome = run_warm(["-c", BUSY, tiny_model])
     assert outcome.stdout.strip() == "0", outcome.stderr[-2000:]
 
 
@@ -177,16 +174,12 @@ def test_a_model_that_another_thread_was_using_answers_the_same_in_a_child(tiny_
 @pytest.mark.parametrize(("package", "script"), [("stable_baselines3", SUBPROC), ("torch", LOADER)])
 def test_forked_workers_of_other_libraries_answer_as_the_parent_that_used_the_model(tiny_model, package, script):
     pytest.importorskip(package)
-    outcome = subprocess.run(
-        [sys.executable, "-c", script, tiny_model], capture_output=True, text=True, timeout=300, check=False
-    )
+    outcome = run_warm(["-c", script, tiny_model])
     assert outcome.stdout.strip().endswith("done"), outcome.stderr[-2000:]
 
 
 def test_gymnasiums_forked_workers_answer_as_the_parent_that_used_the_model(tiny_model):
-    outcome = subprocess.run(
-        [sys.executable, "-c", WORKERS, tiny_model], capture_output=True, text=True, timeout=300, check=False
-    )
+    outcome = run_warm(["-c", WORKERS, tiny_model])
     assert outcome.stdout.strip() == "done", outcome.stderr[-2000:]
 
 

@@ -3,9 +3,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -39,15 +36,28 @@ def command(tiny_model, scenarios, tmp_path):
         "candidates": 2,
     }
     flags = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    return [sys.executable, str(RECIPE), *flags, "--strategies", "direct", "brief"]
+    return [str(RECIPE), *flags, "--strategies", "direct", "brief"]
 
 
 def run(command, folder, updates):
-    outcome = run_warm([*command[1:], "--output_dir", str(folder), "--updates", str(updates)], env=ENV)
+    outcome = run_warm([*command, "--output_dir", str(folder), "--updates", str(updates)], env=ENV)
     assert outcome.returncode == 0, outcome.stderr[-3000:]
     return folder / "UserSim-Replay-v0-seed0"
 
 
+KILLED = """
+import os, runpy, sys, threading, time
+log = sys.argv[1]
+def kill():
+    while not (os.path.isfile(log) and open(log).read().count("\\n") >= 2):
+        time.sleep(0.02)
+    os.kill(os.getpid(), 9)
+threading.Thread(target=kill, daemon=True).start()
+del sys.argv[:2]
+sys.path[0] = os.path.dirname(sys.argv[0])
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+"""Begins a recipe, and kills it when its log has two lines."""
 ENV = {**os.environ, "HF_HUB_OFFLINE": "1"}
 
 
@@ -59,13 +69,9 @@ def logged(folder):
 def test_a_run_that_is_killed_and_started_again_gives_what_an_undisturbed_one_gives(command, tmp_path):
     straight = run(command, tmp_path / "straight", 4)
     broken = tmp_path / "broken"
-    process = subprocess.Popen([*command, "--output_dir", str(broken), "--updates", "4"], env=ENV)
     log = broken / "UserSim-Replay-v0-seed0" / "log.jsonl"
-    deadline = time.monotonic() + 120
-    while not (log.is_file() and log.read_text().count("\n") >= 2) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    killed = run_warm(["-c", KILLED, str(log), *command, "--output_dir", str(broken), "--updates", "4"], env=ENV)
+    assert killed.returncode == -signal.SIGKILL
     again = run(command, broken, 4)
     assert len(logged(again)) == 4
     assert logged(again) == logged(straight)
@@ -83,6 +89,6 @@ def test_a_run_that_is_killed_and_started_again_gives_what_an_undisturbed_one_gi
     }
     assert result["assistants"]["always direct"]["conversations"] == 4
     assert (again / "curves.png").stat().st_size > 1000
-    refused = run_warm([*command[1:], "--output_dir", str(broken), "--ent_coef", "0.5"], env=ENV)
+    refused = run_warm([*command, "--output_dir", str(broken), "--ent_coef", "0.5"], env=ENV)
     assert refused.returncode == 1
     assert "another ent_coef" in refused.stderr

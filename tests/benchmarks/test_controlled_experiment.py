@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import warm_python
 import yaml
 from warm_python import run_warm
 
@@ -16,6 +16,17 @@ from simgym.report import MatrixResults
 pytest.importorskip("stable_baselines3", reason="the extra simgym[train] is not installed")
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+WARM = """
+import runpy, sys, types
+from simgym.integrations import _recipe_runs
+sys.path.insert(0, sys.argv.pop(1))
+from warm_python import run_forked
+_recipe_runs.subprocess = types.SimpleNamespace(run=run_forked, STDOUT=None)
+sys.argv.pop(0)
+sys.path[0] = sys.argv[0].rpartition("/")[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+"""Begins a script whose recipes begin warm, too."""
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +77,9 @@ def study(tiny_model, tmp_path_factory):
     (folder / "study.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
 
     def run(*more):
-        command = [str(BENCHMARKS / "controlled_experiment.py"), "--config", str(folder / "study.yaml")]
-        return run_warm(
-            [*command, "--results", str(folder / "results"), *more], env={**os.environ, "HF_HUB_OFFLINE": "1"}
-        )
+        command = ["-c", WARM, str(Path(warm_python.__file__).parent), str(BENCHMARKS / "controlled_experiment.py")]
+        command += ["--config", str(folder / "study.yaml"), "--results", str(folder / "results"), *more]
+        return run_warm(command, env={**os.environ, "HF_HUB_OFFLINE": "1"})
 
     before = run("--dry-run")
     outcome = run()
@@ -177,8 +187,7 @@ def test_what_would_be_found_out_after_hours_is_refused_at_once(study):
 def test_a_setting_that_there_is_not_is_a_sentence(tmp_path):
     path = tmp_path / "study.yaml"
     path.write_text("question: why\nsimulator: typo\n")
-    command = [sys.executable, str(BENCHMARKS / "persona.py"), "--config", str(path)]
-    outcome = subprocess.run(command, capture_output=True, text=True)
+    outcome = run_warm([str(BENCHMARKS / "persona.py"), "--config", str(path)])
     assert outcome.returncode == 1
     assert "unknown setting simulator" in outcome.stderr
     assert "Traceback" not in outcome.stderr

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from warm_python import run_warm
 
 SIMGYM = [sys.executable, "-c", "from simgym.cli.main import main; main()"]
 ROLLOUT = [
@@ -18,9 +19,7 @@ ROLLOUT = [
 
 
 def run(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*SIMGYM, *map(str, words)], capture_output=True, text=True, env={**os.environ, **environment}, timeout=120
-    )
+    return run_warm([*SIMGYM[1:], *map(str, words)], env={**os.environ, **environment})
 
 
 @pytest.fixture(scope="module")

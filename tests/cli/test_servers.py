@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import threading
 from base64 import b64encode
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from warm_python import run_warm
 
 from simgym.transcripts import read_transcripts
 
-SIMGYM = [sys.executable, "-c", "from simgym.cli.main import main; main()"]
+SIMGYM = ["-c", "from simgym.cli.main import main; main()"]
 
 
 class Server:
@@ -88,7 +88,7 @@ def matrix(server: Server, folder: Path, *words: str, key: str = "none", login: 
     command += ["--model", "scripted:seed", "--judge", "relevance", "--judge-model", "scripted:x"]
     command += ["--max-turns", "2", "-n", "8", "--batch-size", "2", "-o", str(folder), *words]
     environment = {**os.environ, "SIMGYM_OUTAGE_WAITS": "0.1", "OPENAI_API_KEY": key, "OPENAI_BASE_URL": base_url}
-    return subprocess.run([*SIMGYM, *command], capture_output=True, text=True, env=environment, timeout=120)
+    return run_warm([*SIMGYM, *command], env=environment)
 
 
 @pytest.mark.parametrize("words", [(), ("--free-running",)])

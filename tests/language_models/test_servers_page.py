@@ -6,12 +6,11 @@ import json
 import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from simulated_server import Latency, ServerConfig, simulated_server
+from warm_python import run_warm
 
 from simgym.transcripts import read_transcripts
 
@@ -28,7 +27,7 @@ def run(tmp_path, monkeypatch):
 
         def run(*command):
             words = [word.replace(ADDRESS, url) for word in command]
-            return subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+            return run_warm(words, cwd=tmp_path, env=environment)
 
         yield run
 
@@ -38,7 +37,7 @@ def test_every_block_of_python_runs(run, tmp_path):
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S)
     assert blocks
     for block in blocks:
-        outcome = run(sys.executable, "-c", block)
+        outcome = run("-c", block)
         assert outcome.returncode == 0, outcome.stderr
     assert outcome.stdout == "['turn_limit', 'turn_limit', 'turn_limit', 'turn_limit']\n"
 
@@ -50,7 +49,7 @@ def test_every_simgym_command_runs_and_goes_on_where_it_stopped(run, tmp_path):
     for text in texts:
         words = shlex.split(text.replace("\\\n", " "))
         for _ in range(2):  # the second time there is nothing to do
-            outcome = run(sys.executable, "-c", "from simgym.cli.main import main; main()", *words[1:])
+            outcome = run("-c", "from simgym.cli.main import main; main()", *words[1:])
             assert outcome.returncode == 0, outcome.stderr
     stored = [list(read_transcripts(path)) for path in tmp_path.rglob("*.jsonl") if '"end_reason"' in path.read_text()]
     assert sorted(len(rows) for rows in stored) == [4, 4]

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from warm_python import run_warm
 
 from simgym.language_models.threads import _quota, usable_processors
 
@@ -68,7 +69,5 @@ def test_the_quota_of_a_control_group_is_read(files, processors, tmp_path):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_a_forked_child_of_a_process_that_used_the_model_answers_the_same(tiny_model):
-    outcome = subprocess.run(
-        [sys.executable, "-c", FORK, tiny_model], capture_output=True, text=True, timeout=120, check=False
-    )
+    outcome = run_warm(["-c", FORK, tiny_model])
     assert outcome.stdout.strip() == "0", outcome.stderr[-2000:]

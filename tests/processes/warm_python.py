@@ -25,7 +25,7 @@ import types
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import IO, NoReturn
 
 PRELOADED = (
     "simgym.evaluation",
@@ -70,6 +70,18 @@ def run_warm(
         assert status, "the server of warm processes has ended"
         texts = [path.read_text(encoding="utf-8", errors="replace") for path in (out, err)]
     return subprocess.CompletedProcess([sys.executable, *arguments], int(status), *texts)
+
+
+def run_forked(
+    command: Sequence[str], *, stdout: IO[str], cwd: str | Path, **_: object
+) -> subprocess.CompletedProcess[str]:
+    """In a warm program, for its `subprocess.run([sys.executable, ...], stdout=file)`: in a fork of the program."""
+    sys.stdout.flush()
+    if (child := os.fork()) == 0:
+        _run(
+            {"arguments": command[1:], "cwd": str(cwd), "env": dict(os.environ), "out": stdout.name, "err": stdout.name}
+        )
+    return subprocess.CompletedProcess(command, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
 @functools.cache
@@ -122,8 +134,8 @@ def _become(job: Mapping[str, object]) -> None:
     for descriptor, (path, flags) in enumerate(
         (
             (os.devnull, os.O_RDONLY),
-            (str(job["out"]), os.O_WRONLY | os.O_CREAT),
-            (str(job["err"]), os.O_WRONLY | os.O_CREAT),
+            (str(job["out"]), os.O_WRONLY | os.O_CREAT | os.O_APPEND),
+            (str(job["err"]), os.O_WRONLY | os.O_CREAT | os.O_APPEND),
         )
     ):
         os.dup2(os.open(path, flags), descriptor)
