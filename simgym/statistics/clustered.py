@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import numpy.typing as npt
 
-from simgym.statistics.intervals import Estimate, few_units, untold, with_interval
+from simgym.statistics.intervals import Estimate, few_units, numbered, untold, with_interval
 from simgym.statistics.paired import Test
 from simgym.statistics.resampling import bootstrap_statistic
 
@@ -70,8 +70,7 @@ def robust_win_rate(
         are equal; no value either with a covariate that cannot be fitted, or without outcomes.
     """
     values = np.asarray(outcomes, dtype=np.float64)
-    groups = _numbered(clusters)
-    count = int(groups.max()) + 1 if len(groups) else 0
+    groups, count = numbered(clusters)
     plain = float(values.mean()) if len(values) and covariate is None else None
     if note := _no_spread(values, count, level):
         return RobustRate(untold(plain, count, note, level), None)
@@ -125,8 +124,7 @@ def equivalence(outcomes: _Numbers, clusters: _Labels, *, margin: float) -> Equi
     if not 0 < margin < 0.5:
         raise ValueError(f"margin is {margin}, expected a number in (0, 0.5), e.g. 0.05.")
     values = np.asarray(outcomes, dtype=np.float64)
-    groups = _numbered(clusters)
-    count = int(groups.max()) + 1 if len(groups) else 0
+    groups, count = numbered(clusters)
     if note := _no_spread(values, count, 0.95):
         rate = untold(float(values.mean()) if len(values) else None, count, note, 0.9)
         return Equivalence(margin=margin, rate=rate, p_value=None, equivalent=None)
@@ -155,10 +153,10 @@ def intraclass_correlation(outcomes: _Numbers, clusters: _Labels, *, seed: int, 
         The analysis-of-variance estimate with a bootstrap interval over clusters; no value where no cluster has two
         outcomes, or nothing varies.
     """
-    groups = _numbered(clusters)
+    groups, _ = numbered(clusters)
     order = np.argsort(groups, kind="stable")
     values, groups = np.asarray(outcomes, dtype=np.float64)[order], groups[order]
-    size_of = np.bincount(groups) if len(groups) else np.zeros(0, dtype=int)
+    size_of = np.bincount(groups)
 
     def statistic(rows: npt.NDArray[np.intp]) -> float:
         # a resample holds clusters whole, one after another; one that was drawn twice counts as two
@@ -189,8 +187,3 @@ def _no_spread(values: npt.NDArray[np.float64], clusters: int, level: float) -> 
     if not len(values):
         return "there are no data"
     return few_units(clusters, "clusters", level) or ("all outcomes are equal" if np.ptp(values) == 0 else "")
-
-
-def _numbered(labels: _Labels) -> npt.NDArray[np.intp]:
-    numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
-    return np.array([numbers[label] for label in labels], dtype=np.intp)

@@ -150,6 +150,14 @@ def bootstrap_mean(values: _Numbers, *, seed: int, resamples: int = 9999, level:
         return untold(mean, data.size, note, level)
     if np.ptp(data) == 0:
         return untold(mean, data.size, f"all {data.size} values are equal", level)
+    low, high = bootstrap_ends(data, "percentile", seed=seed, resamples=resamples, level=level)
+    return with_interval(mean, low, high, n=data.size, units="values", method=method, seed=seed, level=level)
+
+
+def bootstrap_ends(
+    data: npt.NDArray[np.float64], method: str, *, seed: int, resamples: int, level: float
+) -> tuple[float, float]:
+    """Ends of scipy's bootstrap interval of the mean of N numbers; NaN where the method gives none."""
     from scipy.stats import bootstrap
 
     interval = bootstrap(
@@ -157,12 +165,11 @@ def bootstrap_mean(values: _Numbers, *, seed: int, resamples: int = 9999, level:
         np.mean,
         n_resamples=resamples,
         confidence_level=level,
-        method="percentile",
+        method=method,
         rng=np.random.default_rng(seed),
         batch=_BATCH,
     ).confidence_interval
-    low, high = float(interval.low), float(interval.high)
-    return with_interval(mean, low, high, n=data.size, units="values", method=method, seed=seed, level=level)
+    return float(interval.low), float(interval.high)
 
 
 def clustered_bootstrap_mean(
@@ -192,23 +199,22 @@ def clustered_bootstrap_mean(
     if len(values) != len(clusters):
         raise ValueError(f"Got {len(values)} values and {len(clusters)} clusters, expected as many.")
     data = _checked(values, level)
-    labels = {label: number for number, label in enumerate(dict.fromkeys(clusters))}
-    member = np.array([labels[label] for label in clusters], dtype=int)
+    member, n = numbered(clusters)
     method = f"percentile bootstrap over clusters, {resamples} resamples"
     if not data.size:
         return untold(None, 0, "there are no data", level)
-    if note := few_units(len(labels), "clusters", level):
-        return untold(float(data.mean()), len(labels), note, level)
+    if note := few_units(n, "clusters", level):
+        return untold(float(data.mean()), n, note, level)
     sums = np.bincount(member, weights=data)
     sizes = np.bincount(member)
     rng = np.random.default_rng(seed)
     means = np.empty(resamples)
     for first in range(0, resamples, _BATCH):
         batch = means[first : first + _BATCH]
-        drawn = rng.integers(len(labels), size=(len(batch), len(labels)))
+        drawn = rng.integers(n, size=(len(batch), n))
         batch[:] = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
     low, high = map(float, np.quantile(means, [(1 - level) / 2, (1 + level) / 2]))
-    return with_interval(float(data.mean()), low, high, n=len(labels), method=method, seed=seed, level=level)
+    return with_interval(float(data.mean()), low, high, n=n, method=method, seed=seed, level=level)
 
 
 def with_interval(
@@ -251,6 +257,12 @@ def with_interval(
 def untold(value: float | None, n: int, note: str, level: float) -> Estimate:
     """A value whose interval cannot be told."""
     return Estimate(value=value, low=None, high=None, n=n, method="no interval", seed=None, level=level, note=note)
+
+
+def numbered(labels: Sequence[Hashable] | npt.NDArray[np.generic]) -> tuple[npt.NDArray[np.intp], int]:
+    """N labels as numbers in the order of their first appearance, and how many different ones there are."""
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(label, len(numbers)) for label in labels], dtype=np.intp), len(numbers)
 
 
 def _checked(values: _Numbers, level: float) -> npt.NDArray[np.float64]:

@@ -14,7 +14,15 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from simgym.statistics.intervals import Estimate, clustered_bootstrap_mean, fewest_units, untold, with_interval
+from simgym.statistics.intervals import (
+    Estimate,
+    bootstrap_ends,
+    clustered_bootstrap_mean,
+    fewest_units,
+    numbered,
+    untold,
+    with_interval,
+)
 from simgym.statistics.resampling import bootstrap_statistic
 
 _Numbers = Sequence[float] | npt.NDArray[np.generic]
@@ -130,41 +138,16 @@ def mean_difference(
         _as_many(first, clusters)
     differences = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
     if clusters is None and len(differences) >= fewest_units(level) and np.ptp(differences) > 0:
-        estimate = _bca(differences, seed, resamples, level)
-        if estimate is not None:
-            return estimate
+        low, high = bootstrap_ends(differences, "BCa", seed=seed, resamples=resamples, level=level)
+        if np.isfinite([low, high]).all():
+            mean, method = float(differences.mean()), f"BCa bootstrap over items, {resamples} resamples"
+            n = len(differences)
+            return with_interval(mean, low, high, n=n, units="items", method=method, seed=seed, level=level)
     return bootstrap_statistic(
         lambda rows: float(differences[rows].mean()),
         clusters if clusters is not None else range(len(differences)),
         seed=seed,
         resamples=resamples,
-        level=level,
-    )
-
-
-def _bca(differences: npt.NDArray[np.float64], seed: int, resamples: int, level: float) -> Estimate | None:
-    """Mean with a BCa interval; None where there is none."""
-    from scipy.stats import bootstrap
-
-    interval = bootstrap(
-        (differences,),
-        np.mean,
-        n_resamples=resamples,
-        confidence_level=level,
-        method="BCa",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    low, high = float(interval.low), float(interval.high)
-    if not np.isfinite([low, high]).all():
-        return None
-    return with_interval(
-        float(differences.mean()),
-        low,
-        high,
-        n=len(differences),
-        units="items",
-        method=f"BCa bootstrap over items, {resamples} resamples",
-        seed=seed,
         level=level,
     )
 
@@ -242,13 +225,12 @@ def bradley_terry(
     model = api.GLM(outcomes, _design(games, players), family=api.families.Binomial())
     if clusters is None:
         fitted, method = model.fit(), "Bradley-Terry, binomial GLM"
+        n, units = len(games), "games"
     else:
-        numbers = {label: number for number, label in enumerate(dict.fromkeys(clusters))}
-        groups = np.array([numbers[label] for label in clusters])
+        groups, n = numbered(clusters)
         fitted = model.fit(cov_type="cluster", cov_kwds={"groups": groups})
-        method = "Bradley-Terry, binomial GLM, cluster-robust errors"
+        method, units = "Bradley-Terry, binomial GLM, cluster-robust errors", "clusters"
     bounds = fitted.conf_int(alpha=1 - level)
-    n, units = (len(games), "games") if clusters is None else (len(set(clusters)), "clusters")
     strengths = {
         name: with_interval(float(value), float(low), float(high), n=n, units=units, method=method, level=level)
         for name, value, (low, high) in zip(players, fitted.params, bounds, strict=True)

@@ -25,7 +25,7 @@ import numpy.typing as npt
 from scipy.sparse import csr_array
 from scipy.stats import t as student
 
-from simgym.statistics.intervals import ROUNDING, Estimate, few_units, fewest_units, untold, with_interval
+from simgym.statistics.intervals import ROUNDING, Estimate, few_units, fewest_units, numbered, untold, with_interval
 from simgym.statistics.paired import correct_p_values
 
 Floats = npt.NDArray[np.float64]
@@ -110,16 +110,8 @@ class PairedMatrix:
             note = few_units(int(n), "scenarios", self.level) or f"all {n} scenarios differ by the same"
             return untold(float(value), int(n), note, self.level)
         method = _method(self.resamples, self.training_seeds)
-        return with_interval(
-            float(value),
-            float(low),
-            float(high),
-            n=int(n),
-            units="scenarios",
-            method=method,
-            seed=self.seed,
-            level=self.level,
-        )
+        ends = float(value), float(low), float(high)
+        return with_interval(*ends, n=int(n), units="scenarios", method=method, seed=self.seed, level=self.level)
 
 
 def compare_matrix(
@@ -249,11 +241,9 @@ class _Draws:
     """One set of resampled scenarios (and training seeds), applied to every cell alike."""
 
     def __init__(self, scenarios: Sequence[Hashable], labels: list[Hashable], seed: int, resamples: int) -> None:
-        known = {label: number for number, label in enumerate(dict.fromkeys(scenarios))}
+        members, self.n = numbered(scenarios)
         order = list(dict.fromkeys(labels))
-        self.n, self.seed, self.resamples = len(known), seed, resamples
-        self.order = order
-        members = np.array([known[label] for label in scenarios])
+        self.seed, self.resamples, self.order = seed, resamples, order
         here = np.arange(len(members))
         self._member = csr_array((np.ones(len(members)), (members, here)), shape=(self.n, len(members)))
         self._weights = _draw_scenarios(self.n, resamples, np.random.default_rng(seed))
@@ -280,12 +270,9 @@ class _Draws:
         if minus is None:
             return self._of(values)
         samples = [self._of(values - values[row]) for row in self._rows[minus]]
-        seeds = self._seeds[minus]
-        if seeds is None:
-            drawn = samples[0].drawn
-        else:  # the reference's seeds are drawn as its own row's are
-            stacked = np.stack([sample.drawn for sample in samples], axis=1)
-            drawn = np.take_along_axis(stacked, seeds[:, :, None], axis=1).mean(1)
+        seeds = self._seeds[minus]  # the reference's are drawn as its own row's are
+        stacked = np.stack([sample.drawn for sample in samples], axis=1)
+        drawn = _over_seeds(stacked, None if seeds is None else seeds[:, :, None])
         value = np.mean([sample.value for sample in samples], axis=0)
         return _Sample(value, drawn, np.min([sample.n for sample in samples], axis=0))
 
@@ -306,11 +293,13 @@ class _Draws:
         scenarios = np.array([int((counts[:, rows].sum(1) > 0).sum()) for rows in self._rows])
         merged = np.empty((len(drawn), len(self._rows)))
         for number, (rows, seeds) in enumerate(zip(self._rows, self._seeds, strict=True)):
-            if seeds is None:
-                merged[:, number] = drawn[:, rows[0]]
-            else:
-                merged[:, number] = np.take_along_axis(drawn[:, rows], seeds, axis=1).mean(1)
+            merged[:, number] = _over_seeds(drawn[:, rows], seeds)
         return _Sample(value, merged, scenarios)
+
+
+def _over_seeds(drawn: Floats, seeds: Counts | None) -> Floats:
+    """The mean of B resamples over the training seeds that each has drawn, which are the second axis; None: the one."""
+    return drawn[:, 0] if seeds is None else np.take_along_axis(drawn, seeds, axis=1).mean(1)
 
 
 class _Columns:

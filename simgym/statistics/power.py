@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
+
+_PROPORTION_TEST = "z-test of a proportion, arcsine effect size"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,15 +69,8 @@ def plan_win_rate(
     inflation = design_effect(per_cluster, icc)
     needed = NormalIndPower(ddof=0).solve_power(abs(effect), power=power, alpha=alpha, ratio=0)
     clusters = math.ceil(needed * inflation / per_cluster - 1e-9)
-    return Plan(
-        clusters=clusters,
-        per_cluster=per_cluster,
-        design_effect=inflation,
-        effect=rate,
-        power=power,
-        alpha=alpha,
-        method="z-test of a proportion, arcsine effect size",
-    )
+    plan = partial(Plan, per_cluster=per_cluster, design_effect=inflation, power=power, alpha=alpha)
+    return plan(clusters=clusters, effect=rate, method=_PROPORTION_TEST)
 
 
 def plan_tied_win_rate(
@@ -114,16 +110,8 @@ def plan_tied_win_rate(
     variance = rate - tie_rate / 4 - rate**2
     quantiles = float(norm.ppf(1 - alpha / 2) + norm.ppf(power))
     needed = quantiles**2 * variance * inflation / ((rate - 0.5) ** 2 * per_cluster)
-    method = "z-test of a mean of votes 1, 0.5, 0"
-    return Plan(
-        clusters=math.ceil(needed - 1e-9),
-        per_cluster=per_cluster,
-        design_effect=inflation,
-        effect=rate,
-        power=power,
-        alpha=alpha,
-        method=method,
-    )
+    plan = partial(Plan, per_cluster=per_cluster, design_effect=inflation, power=power, alpha=alpha)
+    return plan(clusters=math.ceil(needed - 1e-9), effect=rate, method="z-test of a mean of votes 1, 0.5, 0")
 
 
 def detectable_win_rate(
@@ -138,15 +126,8 @@ def detectable_win_rate(
     if effect > math.pi / 2:
         raise ValueError(f"{clusters} clusters detect no win rate with power {power}. Plan for more.")
     rate = math.sin(math.asin(math.sqrt(0.5)) + float(effect) / 2) ** 2
-    return Plan(
-        clusters=clusters,
-        per_cluster=per_cluster,
-        design_effect=inflation,
-        effect=rate,
-        power=power,
-        alpha=alpha,
-        method="z-test of a proportion, arcsine effect size",
-    )
+    plan = partial(Plan, per_cluster=per_cluster, design_effect=inflation, power=power, alpha=alpha)
+    return plan(clusters=clusters, effect=rate, method=_PROPORTION_TEST)
 
 
 def detectable_difference(
@@ -169,12 +150,5 @@ def detectable_difference(
     from statsmodels.stats.power import TTestPower  # takes long to import
 
     effect = TTestPower().solve_power(None, nobs=worth, power=power, alpha=alpha)
-    return Plan(
-        clusters=n,
-        per_cluster=per_cluster,
-        design_effect=inflation,
-        effect=float(effect) * deviation,
-        power=power,
-        alpha=alpha,
-        method="t-test of paired differences",
-    )
+    plan = partial(Plan, per_cluster=per_cluster, design_effect=inflation, power=power, alpha=alpha)
+    return plan(clusters=n, effect=float(effect) * deviation, method="t-test of paired differences")

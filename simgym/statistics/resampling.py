@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from simgym.statistics.intervals import Estimate, few_units, untold, with_interval
+from simgym.statistics.intervals import Estimate, few_units, numbered, untold, with_interval
 
 Rows = npt.NDArray[np.intp]
 """Row numbers, some several times."""
@@ -49,10 +49,7 @@ def bootstrap_statistic(
     """
     if not 0 < level < 1:
         raise ValueError(f"level is {level}, expected a number in (0, 1), e.g. 0.95.")
-    clusters = list(clusters)
-    labels = {label: number for number, label in enumerate(dict.fromkeys(clusters))}
-    member = np.array([labels[label] for label in clusters], dtype=np.intp)
-    n = len(labels)
+    member, n = numbered(clusters)
     value = float(statistic(np.arange(len(member)))) if len(member) else math.nan
     if math.isnan(value):
         return untold(None, n, "not defined on these data", level)
