@@ -18,8 +18,7 @@ from typing import Any
 
 from simgym.conversation import Conversation, Message, Scenario
 from simgym.errors import ConfigurationError
-from simgym.faults import FaultKind
-from simgym.judges.base import Judgement
+from simgym.judges.base import NoJudge
 from simgym.language_models.loading import LanguageModelSpec
 from simgym.simulation import Dialogue, Simulation
 from simgym.simulators.base import UserSimulator, UserTurn
@@ -100,21 +99,9 @@ def user(
     known = [scenario] if isinstance(scenario, Scenario) else scenarios
     players = load_simulator(simulator, model, options)
     # Whether last words are answered is for the program to say that keeps the conversation.
-    simulation = Simulation(players, judge=_Nobody(), scenarios=known, max_turns=_NO_LIMIT, answer_last_words=False)
+    simulation = Simulation(players, judge=NoJudge(), scenarios=known, max_turns=_NO_LIMIT, answer_last_words=False)
     chosen = simulation.scenario(seed, scenario.id if isinstance(scenario, Scenario) else scenario)
     return SimulatedUser(simulation, chosen, seed)
-
-
-class _Nobody:
-    """In the judge's seat, where nobody is asked: the default judge would need a model in this process."""
-
-    def judge(
-        self, scenarios: Sequence[Scenario], conversations: Sequence[Conversation], *, seeds: Sequence[int]
-    ) -> list[Judgement]:
-        return [Judgement(None, fault=str(FaultKind.OTHER)) for _ in conversations]
-
-    def fingerprint(self) -> dict[str, object]:
-        return {"judge": "nobody"}
 
 
 def _last_turn(dialogue: Dialogue) -> UserTurn:

@@ -24,8 +24,6 @@ def read_yaml(path: str | Path) -> Any:
     """
     try:
         text = read_text(path)
-    except MalformedFile:
-        raise
     except OSError as error:
         raise MalformedFile(f"{path} cannot be read: {error}. Expected a YAML file in UTF-8.") from error
     return parse_yaml(text, str(path))

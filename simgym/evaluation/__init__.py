@@ -71,15 +71,8 @@ __getattr__, __dir__ = lazy_exports(
     {
         "agreement": ("PeopleAgreement", "PeopleRating", "Reward", "compare_with_people"),
         "calibration": ("Calibration", "calibrate"),
-        "comparisons": (
-            "Comparisons",
-            "compare_cells",
-        ),
+        "comparisons": ("Comparisons", "compare_cells"),
+        "contrasts": ("Contrast", "reward_contrasts", "win_contrasts"),
         "experiment": ("Experiment",),
-        "contrasts": (
-            "Contrast",
-            "reward_contrasts",
-            "win_contrasts",
-        ),
     },
 )

@@ -1,14 +1,15 @@
-"""Rows of a file of people's judgements, and why the others cannot be used."""
+"""Rows of a file of people's judgements, why the others cannot be used, and a few drawn of many."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from simgym.errors import ConfigurationError, MalformedFile
 from simgym.jsonl import read_jsonl
+from simgym.seeding import generator
 
 Row = TypeVar("Row")
 
@@ -44,3 +45,10 @@ def read_counted(
         listed = ", ".join(f"{count} {reason}" for reason, count in reasons.items()) or "it is empty"
         raise ConfigurationError(f"{path} has no {what} ({listed}). Expected {expected}.")
     return tuple(kept), dict(reasons)
+
+
+def drawn(rows: Sequence[Row], limit: int | None, seed: int, purpose: str) -> list[Row]:
+    """So many of the rows, in their order, drawn by the seed and what it is for; all if `limit` is None or no fewer."""
+    if limit is None or limit >= len(rows):
+        return list(rows)
+    return [rows[index] for index in sorted(generator(seed, purpose).permutation(len(rows))[:limit])]

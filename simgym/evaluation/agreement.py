@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simgym.statistics import bootstrap_statistic, intraclass_correlation
-from simgym.statistics.intervals import ROUNDING, Estimate, few_units, untold, with_interval
+from simgym.statistics.intervals import ROUNDING, Estimate, few_units, numbered, untold, with_interval
 
 _SPEARMAN_VARIANCE = 1.06
 """Variance of Fisher's z of a Spearman correlation, in 1 / (n - 3)."""
@@ -160,11 +160,9 @@ class _Table:
         self.systems = sorted({rating.system for rating in ratings})
         self._ratings = {system: np.array([r.value for r in ratings if r.system == system]) for system in self.systems}
         self._rewards = {system: np.array([r.value for r in rewards if r.system == system]) for system in self.systems}
-        people = {person: number for number, person in enumerate(dict.fromkeys(r.person for r in ratings))}
-        self.people = len(people)
-        self._person = {
-            system: np.array([people[r.person] for r in ratings if r.system == system]) for system in self.systems
-        }
+        people, self.people = numbered([rating.person for rating in ratings])
+        of_system = np.array([rating.system for rating in ratings])
+        self._person = {system: people[of_system == system] for system in self.systems}
 
     def people_means(self, weights: _Floats | None = None) -> _Floats:
         """Mean rating by assistant, NaN without one; `weights` says how often each person was drawn."""
@@ -280,8 +278,13 @@ def _beyond_noise(correlation: float, reliability: float | None) -> dict[str, An
     return {"reliability": reliability, "without_noise": without, "needed": units_needed(value)}
 
 
+def _is_flat(first: _Floats, second: _Floats) -> bool:
+    """Whether there is nothing to order."""
+    return len(first) < 2 or not np.ptp(first) or not np.ptp(second)
+
+
 def _spearman(first: _Floats, second: _Floats) -> float:
-    if len(first) < 2 or not np.ptp(first) or not np.ptp(second):
+    if _is_flat(first, second):
         return math.nan
     from scipy.stats import rankdata
 
@@ -289,7 +292,7 @@ def _spearman(first: _Floats, second: _Floats) -> float:
 
 
 def _kendall(first: _Floats, second: _Floats) -> float:
-    if len(first) < 2 or not np.ptp(first) or not np.ptp(second):
+    if _is_flat(first, second):
         return math.nan
     from scipy.stats import kendalltau
 
@@ -298,7 +301,7 @@ def _kendall(first: _Floats, second: _Floats) -> float:
 
 def _same_order(first: _Floats, second: _Floats) -> float:
     """Share of pairs that both put into the same order; a tie in one of them is half, pairs tied in both are none."""
-    if len(first) < 2 or not np.ptp(first) or not np.ptp(second):
+    if _is_flat(first, second):
         return math.nan
     rows, columns = np.triu_indices(len(first), 1)
     signs = np.sign(first[rows] - first[columns]), np.sign(second[rows] - second[columns])

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simgym.statistics import Estimate, bootstrap_statistic
-from simgym.statistics.intervals import few_units, untold
+from simgym.statistics.intervals import few_units, numbered, untold
 
 BINS = 5
 """Bins of equal width, of confidence between 0.5 and 1."""
@@ -71,10 +71,9 @@ def calibrate(
         resamples: Bootstrap samples of the errors' intervals.
     """
     values = np.asarray(margins, dtype=np.float64)
-    numbers = {prompt: number for number, prompt in enumerate(dict.fromkeys(prompts))}
-    groups = np.array([numbers[prompt] for prompt in prompts], dtype=np.intp)
+    groups, count = numbered(prompts)
     slope, mapped = None, None
-    note = few_units(len(numbers), "prompts")
+    note = few_units(count, "prompts")
     if not note:
         slope, mapped = platt_slope(values), np.zeros(len(values))
         for fold in range(_FOLDS):
@@ -91,7 +90,7 @@ def calibrate(
         error=error(values),
         slope=slope,
         curve_mapped=reliability_curve(mapped) if mapped is not None else (),
-        error_mapped=error(mapped) if mapped is not None else untold(None, len(numbers), note, 0.95),
+        error_mapped=error(mapped) if mapped is not None else untold(None, count, note, 0.95),
     )
 
 

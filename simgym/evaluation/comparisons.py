@@ -105,10 +105,8 @@ def compare_cells(
     Raises:
         ConfigurationError: there is no such row or column.
     """
-    rows = list(dict.fromkeys(row for row, _ in matrix.transcripts))
-    labels = [(methods or {}).get(row, row) for row in rows]
+    rows, labels, columns = axes_of(matrix, methods)
     names = list(dict.fromkeys(labels))
-    columns = list(dict.fromkeys(column for _, column in matrix.transcripts))
     trained_on = dict(trained_on or {})
     for name, known, kind in (
         *((name, names, "assistant") for name in [reference, *trained_on] if name is not None),
@@ -134,11 +132,7 @@ def compare_cells(
     grid = compared.differences
     differences = [
         Difference(
-            name,
-            column,
-            compared.difference(name, x),
-            finite(grid.p_adjusted[y, x]),
-            finite(grid.detectable[y, x]),
+            name, column, compared.difference(name, x), finite(grid.p_adjusted[y, x]), finite(grid.detectable[y, x])
         )
         for y, name in enumerate(names)
         for x, column in enumerate(columns)
@@ -153,6 +147,13 @@ def compare_cells(
         best={row: finite(share) for row, share in zip(names, compared.best, strict=True)},
         agreement=tuple(tuple(finite(value) for value in row) for row in compared.agreement),
     )
+
+
+def axes_of(matrix: Matrix, methods: Mapping[str, str] | None) -> tuple[list[str], list[str], list[str]]:
+    """Assistants, what each is compared as (its method, else itself), and environment ids, in the matrix's order."""
+    rows = list(dict.fromkeys(row for row, _ in matrix.transcripts))
+    columns = list(dict.fromkeys(column for _, column in matrix.transcripts))
+    return rows, [(methods or {}).get(row, row) for row in rows], columns
 
 
 def rewards_of(matrix: Matrix, rows: Sequence[str], columns: Sequence[str]) -> Floats:

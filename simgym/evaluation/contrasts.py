@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 
 from simgym.errors import ConfigurationError
-from simgym.evaluation.comparisons import PAIRED, rewards_of, scenario_ids
+from simgym.evaluation.comparisons import PAIRED, axes_of, rewards_of, scenario_ids
 from simgym.evaluation.matrix import Matrix
 from simgym.seeding import derive_seed
 from simgym.statistics.intervals import Estimate
@@ -113,13 +113,10 @@ def win_contrasts(
 
 def corrected(contrasts: Sequence[Contrast]) -> list[Contrast]:
     """The contrasts with p-values corrected for being so many (Holm)."""
-    tested = [number for number, contrast in enumerate(contrasts) if contrast.p_value is not None]
-    results = [replace(contrast, p_adjusted=None) for contrast in contrasts]
-    for number, p in zip(
-        tested, correct_p_values([contrasts[number].p_value or 0.0 for number in tested]), strict=True
-    ):
-        results[number] = replace(results[number], p_adjusted=p)
-    return results
+    adjusted = iter(correct_p_values([contrast.p_value for contrast in contrasts if contrast.p_value is not None]))
+    return [
+        replace(contrast, p_adjusted=None if contrast.p_value is None else next(adjusted)) for contrast in contrasts
+    ]
 
 
 def _outcomes(own: Floats, other: Floats) -> Floats:
@@ -144,9 +141,7 @@ def _sign_test(outcomes: Floats) -> float | None:
 def _labelled(
     matrix: Matrix, simulator: str, pairs: Sequence[Pair], methods: Mapping[str, str] | None
 ) -> tuple[list[str], list[str]]:
-    rows = list(dict.fromkeys(row for row, _ in matrix.transcripts))
-    labels = [(methods or {}).get(row, row) for row in rows]
-    columns = list(dict.fromkeys(column for _, column in matrix.transcripts))
+    rows, labels, columns = axes_of(matrix, methods)
     if simulator not in columns:
         raise ConfigurationError(f"The matrix has no environment {simulator!r}. It has: {', '.join(columns)}.")
     if unknown := [name for pair in pairs for name in pair if name not in labels]:

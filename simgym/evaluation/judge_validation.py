@@ -13,7 +13,6 @@ judge that compares is asked only where they differ in nothing but their last an
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,13 +22,14 @@ import numpy as np
 
 from simgym.conversation import INTENT_PREFIX, Conversation, Scenario, up_to_answer
 from simgym.errors import ConfigurationError, MalformedFile
+from simgym.evaluation._counted_rows import drawn
 from simgym.evaluation.labels import holds_labels, labels_that_count
 from simgym.faults import count_faults
 from simgym.fingerprints import Fingerprint
 from simgym.jsonl import read_jsonl
 from simgym.judges.base import Judge, Judgement
 from simgym.judges.pairwise import PairwiseJudge
-from simgym.seeding import derive_seed, generator
+from simgym.seeding import derive_seed
 from simgym.statistics import Agreement, agreement
 from simgym.statistics.intervals import Estimate
 from simgym.statistics.resampling import Rows, bootstrap_statistic
@@ -149,7 +149,7 @@ def read_pairs(path: str | Path, *, limit: int | None = None, seed: int = 0) -> 
         if not labelled:
             listed = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
             raise ConfigurationError(f"{path} has no label that prefers one of two conversations ({listed}).")
-        return _drawn(labelled, limit, seed)
+        return drawn(labelled, limit, seed, "pairs")
     pairs = []
     for number, row in read_jsonl(path):
         try:
@@ -164,7 +164,7 @@ def read_pairs(path: str | Path, *, limit: int | None = None, seed: int = 0) -> 
         pairs.append(Pair(str(number), instruction, chosen, rejected, subset))
     if not pairs:
         raise ConfigurationError(f"{path} holds no pairs.")
-    return _drawn(pairs, limit, seed)
+    return drawn(pairs, limit, seed, "pairs")
 
 
 def label_pairs(path: str | Path) -> tuple[list[Pair], dict[str, int]]:
@@ -174,8 +174,7 @@ def label_pairs(path: str | Path) -> tuple[list[Pair], dict[str, int]]:
         MalformedFile: a line is not a label; the message names it.
     """
     labels = labels_that_count(path)
-    pairs, reasons = [], Counter(labels.left_out)
-    reasons["of the user, not of two conversations"] = len(labels.origins)
+    pairs, reasons = [], labels.unpaired()
     for number, label in enumerate(labels.preferences, 1):
         if label.answer == "tie":
             reasons["tied"] += 1
@@ -197,13 +196,7 @@ def label_pairs(path: str | Path) -> tuple[list[Pair], dict[str, int]]:
                 (chosen.conversation, rejected.conversation),
             )
         )
-    return pairs, {reason: count for reason, count in reasons.items() if count}
-
-
-def _drawn(pairs: list[Pair], limit: int | None, seed: int) -> list[Pair]:
-    if limit is None or limit >= len(pairs):
-        return pairs
-    return [pairs[index] for index in sorted(generator(seed, "pairs").permutation(len(pairs))[:limit])]
+    return pairs, dict(reasons)
 
 
 def judge_pairs(
@@ -265,7 +258,7 @@ def validate(
         rows = np.arange(len(decided)) if chosen is None else np.array(chosen, dtype=np.intp)
         labels = [clusters[row] for row in rows]
         return bootstrap_statistic(
-            lambda drawn: statistic(rows[drawn]), labels, seed=seed, resamples=resamples, bounds=(0.0, 1.0)
+            lambda resampled: statistic(rows[resampled]), labels, seed=seed, resamples=resamples, bounds=(0.0, 1.0)
         )
 
     subsets = sorted({verdict.pair.subset for verdict in verdicts})

@@ -140,6 +140,10 @@ class Labels:
     left_out: Mapping[str, int]
     """Lines that do not count, by reason."""
 
+    def unpaired(self) -> Counter[str]:
+        """Lines that say nothing of two conversations, by reason: those left out, and those of kind `origin`."""
+        return Counter(self.left_out) + Counter({"of the user, not of two conversations": len(self.origins)})
+
 
 def holds_labels(path: str | Path) -> bool:
     """Whether a file holds labels, by its first line."""
@@ -185,7 +189,7 @@ def labels_that_count(path: str | Path) -> Labels:
     labels = read_labels(path)
     standing = standing_labels(labels)
     blind = [label for label in standing if label.blind]
-    reasons = Counter({"replaced or taken back": len(labels) - len(standing), "not blind": len(standing) - len(blind)})
+    reasons = {"replaced or taken back": len(labels) - len(standing), "not blind": len(standing) - len(blind)}
     return Labels(
         tuple(label for label in blind if label.kind == "preference"),
         tuple(label for label in blind if label.kind == "origin"),

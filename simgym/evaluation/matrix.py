@@ -204,8 +204,9 @@ class MatrixRun:
             )
             for env_id in dict.fromkeys(simulators)
         }
-        for env in self.envs.values():
-            _ = simulation_of(env).scenarios  # a column that cannot play a scenario fails now, not hours later
+        simulations = {env_id: simulation_of(env) for env_id, env in self.envs.items()}
+        for simulation in simulations.values():
+            _ = simulation.scenarios  # a column that cannot play a scenario fails now, not hours later
         self.paths = {
             (row, column): f"transcripts/{file_stem(row, column)}.jsonl"
             for row in self.assistants
@@ -215,7 +216,6 @@ class MatrixRun:
             raise ConfigurationError(
                 "Two assistants, or two simulators, have names that give the same file name. Rename one of them."
             )
-        simulations = {env_id: simulation_of(env) for env_id, env in self.envs.items()}
         first = next(iter(simulations.values()))
         self.plan = Plan(
             seed=seed,

@@ -16,13 +16,12 @@ from typing import Any
 import numpy as np
 
 from simgym.errors import ConfigurationError
-from simgym.evaluation._counted_rows import read_counted
+from simgym.evaluation._counted_rows import drawn, read_counted
 from simgym.evaluation.calibration import Calibration, calibrate
 from simgym.evaluation.judge_validation import Pair, Validation, Verdict, label_pairs, read_pairs, validate
 from simgym.evaluation.labels import holds_labels
 from simgym.fingerprints import Fingerprint
 from simgym.judges.people_record import PEOPLE_BAR, PeopleRecord, judge_identity, logit_margin
-from simgym.seeding import generator
 from simgym.statistics import Estimate
 from simgym.statistics.intervals import untold
 
@@ -79,9 +78,7 @@ def read_people_pairs(path: str | Path, *, limit: int | None = None, seed: int =
             what="pair that people judged",
             expected="JSONL of pairs with label_by: people, or labels of simgym view --web",
         )
-    if limit is not None and limit < len(pairs):
-        pairs = [pairs[index] for index in sorted(generator(seed, "people").permutation(len(pairs))[:limit])]
-    return PeoplePairs(tuple(pairs), left_out)
+    return PeoplePairs(tuple(drawn(pairs, limit, seed, "people")), left_out)
 
 
 def without_training_prompts(people: PeoplePairs, judge: object) -> PeoplePairs:

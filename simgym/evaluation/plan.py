@@ -121,10 +121,9 @@ def read_plan(folder: str | Path) -> Plan | None:
     path = Path(folder) / FILE_NAME
     if not path.is_file():
         return None
+    value = read_json(path)
     try:
-        return Plan.from_json(read_json(path))
-    except MalformedFile:
-        raise
+        return Plan.from_json(value)
     except ConfigurationError as error:
         raise MalformedFile(f"{path} is not a plan ({error}). Choose another folder.") from error
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from simgym.conversation import INTENT_PREFIX, Conversation, Scenario
 from simgym.errors import ConfigurationError, MalformedFile
-from simgym.evaluation._counted_rows import read_counted
+from simgym.evaluation._counted_rows import drawn, read_counted
 from simgym.evaluation.agreement import PeopleRating, Reward
 from simgym.evaluation.labels import holds_labels, labels_that_count
 from simgym.evaluation.run_file import RunFile
@@ -28,7 +28,7 @@ from simgym.faults import Fault
 from simgym.jsonl import read_jsonl
 from simgym.judges.base import Judge
 from simgym.rollout.outages import ask_in_batches
-from simgym.seeding import derive_seed, generator
+from simgym.seeding import derive_seed
 from simgym.transcripts import text_hash
 
 RATING_KEYS = ("rating", "overall_rating", "overall_interaction_rating")
@@ -94,11 +94,7 @@ def read_rated_conversations(
         MalformedFile: a line is not JSON.
     """
     rated = _labelled(path) if holds_labels(path) else _annotated(path, keys, scale)
-    count = len(rated.conversations)
-    if limit is None or limit >= count:
-        return rated
-    drawn = sorted(generator(seed, "rated").permutation(count)[:limit])
-    return RatedConversations(tuple(rated.conversations[index] for index in drawn), rated.left_out)
+    return RatedConversations(tuple(drawn(rated.conversations, limit, seed, "rated")), rated.left_out)
 
 
 def _annotated(path: str | Path, keys: Sequence[str], scale: tuple[float, float]) -> RatedConversations:
@@ -129,7 +125,7 @@ def has_annotations(path: str | Path) -> bool:
     """Whether a file holds logged conversations with annotations, or labels, by its first line."""
     if holds_labels(path):
         return True
-    if Path(path).is_dir() or not Path(path).is_file():
+    if not Path(path).is_file():
         return False
     try:
         _, row = next(iter(read_jsonl(path)))
@@ -199,22 +195,16 @@ def _content_key(rated: RatedConversation) -> str:
 
 def _labelled(path: str | Path) -> RatedConversations:
     labels = labels_that_count(path)
-    reasons = Counter(labels.left_out)
-    reasons["of the user, not of two conversations"] = len(labels.origins)
-    left_out = {reason: count for reason, count in reasons.items() if count}
+    left_out = dict(labels.unpaired())
     if not labels.preferences:
         listed = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
         raise ConfigurationError(f"{path} has no label that compares two conversations ({listed}).")
-    wins = {"better": 1.0, "worse": 0.0, "tie": 0.5}
-    rated = [
-        RatedConversation(
-            entry.scenario, entry.conversation, PeopleRating(label.person, entry.assistant, value, entry.key)
-        )
-        for label in labels.preferences
-        for entry, value in zip(
-            label.conversations, (wins[str(label.answer)], 1 - wins[str(label.answer)]), strict=True
-        )
-    ]
+    rated = []
+    for label in labels.preferences:
+        won = {"better": 1.0, "worse": 0.0, "tie": 0.5}[str(label.answer)]
+        for entry, value in zip(label.conversations, (won, 1 - won), strict=True):
+            rating = PeopleRating(label.person, entry.assistant, value, entry.key)
+            rated.append(RatedConversation(entry.scenario, entry.conversation, rating))
     return RatedConversations(tuple(rated), left_out)
 
 

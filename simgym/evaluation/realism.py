@@ -139,24 +139,21 @@ class _Comparison:
     def likelihood(self) -> tuple[MetricRow, ...]:
         """Bits per byte and perplexity of what the people said, teacher-forced under the simulator's own prompt."""
         known = [(moment, turn) for moment, turn in self.pairs if turn.logprob is not None]
+        if not known:
+            return tuple(_row(name, None, None, NO_LIKELIHOOD) for name in ("bits_per_byte", "perplexity"))
         nats = np.array([-(turn.logprob or 0.0) for _, turn in known])
-        sizes = {
-            "bytes": np.array([turn.byte_count for _, turn in known]),
-            "tokens": np.array([turn.tokens for _, turn in known]),
-        }
+        sizes, tokens = np.array([(turn.byte_count, turn.tokens) for _, turn in known]).T
         people = [moment.person for moment, _ in known]
 
-        def ratio(unit: str) -> Callable[[Rows], float]:
-            return lambda rows: float(nats[rows].sum() / sizes[unit][rows].sum())
+        def bits(rows: Rows) -> float:
+            return float(nats[rows].sum() / sizes[rows].sum()) / math.log(2)
 
-        why = "" if known else NO_LIKELIHOOD
-        bits = self._statistic("bits", lambda rows: ratio("bytes")(rows) / math.log(2), people) if known else None
-        per_token = (
-            self._statistic("perplexity", lambda rows: math.exp(ratio("tokens")(rows)), people) if known else None
-        )
+        def perplexity(rows: Rows) -> float:
+            return math.exp(float(nats[rows].sum() / tokens[rows].sum()))
+
         return (
-            _row("bits_per_byte", bits, None, why),
-            _row("perplexity", per_token, None, why),
+            _row("bits_per_byte", self._statistic("bits", bits, people)),
+            _row("perplexity", self._statistic("perplexity", perplexity, people)),
         )
 
     def naturalness(self) -> tuple[MetricRow, ...]:

@@ -52,7 +52,7 @@ def rescore(
     source, path = Path(source), Path(path)
     if source.resolve() == path.resolve():
         raise ConfigurationError(f"{source} would overwrite itself. Give another file for the new judgements.")
-    fingerprint: dict[str, object] = json.loads(json.dumps(judge.fingerprint()))
+    fingerprint = _fingerprint(judge)
     ask, parts = partial(_with_judgements, judge=judge, fingerprint=fingerprint), [("judge", judge)]
     with lock_output(path):
         everything = list(read_transcripts(source))
@@ -71,7 +71,15 @@ def _with_judgements(
     batch: Sequence[Transcript], *, judge: Judge, fingerprint: Mapping[str, object]
 ) -> list[Transcript]:
     again = [transcript for transcript in batch if _has_an_end(transcript) and not _has_judged(fingerprint, transcript)]
-    judged = dict(zip([transcript.key for transcript in again], _judged(again, judge), strict=True))
+    judged: dict[tuple[str, int], Transcript] = {}
+    if again:
+        judgements = judge.judge(
+            [transcript.scenario for transcript in again],
+            [transcript.conversation for transcript in again],
+            seeds=[derive_seed(transcript.seed, "judge") for transcript in again],
+        )
+        for transcript, judgement in zip(again, judgements, strict=True):
+            judged[transcript.key] = _with(transcript, judgement, fingerprint)
     return [
         judged.get(transcript.key)
         or replace(transcript, fingerprints={**transcript.fingerprints, "judge": fingerprint})
@@ -102,17 +110,20 @@ def _already_judged(
 
 def is_left(source: str | Path, judge: Judge, path: str | Path) -> bool:
     """Whether a judge still has to be asked about a conversation of `source`."""
-    fingerprint: dict[str, object] = json.loads(json.dumps(judge.fingerprint()))
-    done = (
-        {transcript.key for transcript in read_transcripts(path) if transcript.end_reason != "judge_fault"}
-        if Path(path).exists()
-        else set()
-    )
+    fingerprint = _fingerprint(judge)
+    earlier = read_transcripts(path) if Path(path).exists() else ()
+    done = {transcript.key for transcript in earlier if transcript.end_reason != "judge_fault"}
     return any(
         _has_an_end(transcript) and not _has_judged(fingerprint, transcript)
         for transcript in read_transcripts(source)
         if transcript.key not in done
     )
+
+
+def _fingerprint(judge: Judge) -> dict[str, object]:
+    """As files hold it."""
+    fingerprint: dict[str, object] = json.loads(json.dumps(judge.fingerprint()))
+    return fingerprint
 
 
 def _keep_only(path: Path, done: Mapping[tuple[str, int], Transcript]) -> None:
@@ -131,20 +142,6 @@ def _has_judged(fingerprint: Mapping[str, object], transcript: Transcript) -> bo
 
 def _has_an_end(transcript: Transcript) -> bool:
     return transcript.end_reason in COMPLETE or transcript.end_reason == "judge_fault"
-
-
-def _judged(transcripts: Sequence[Transcript], judge: Judge) -> list[Transcript]:
-    if not transcripts:
-        return []
-    judgements = judge.judge(
-        [transcript.scenario for transcript in transcripts],
-        [transcript.conversation for transcript in transcripts],
-        seeds=[derive_seed(transcript.seed, "judge") for transcript in transcripts],
-    )
-    fingerprint = json.loads(json.dumps(judge.fingerprint()))
-    return [
-        _with(transcript, judgement, fingerprint) for transcript, judgement in zip(transcripts, judgements, strict=True)
-    ]
 
 
 def _with(transcript: Transcript, judgement: Judgement, fingerprint: Mapping[str, object]) -> Transcript:

@@ -12,7 +12,6 @@ import json
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any
 
 from simgym.errors import ConfigurationError, MalformedFile, TranscriptError
@@ -91,9 +90,7 @@ class RunFile:
                 self._closing = stack.pop_all()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             self._closing.close()
         except OSError as failure:  # what is left in the buffer finds no room, either; the first error says so

@@ -44,10 +44,9 @@ def count_earlier(budget: Budget, transcripts: Iterable[Transcript], folder: Pat
         budget.count(transcript.calls)
     path = folder / FILE_NAME
     if path.is_file():
+        value = read_json(path)
         try:
-            earlier = from_json(Unwritten, read_json(path), "unwritten")
-        except MalformedFile:
-            raise
+            earlier = from_json(Unwritten, value, "unwritten")
         except ConfigurationError as error:
             raise MalformedFile(f"{path}: {error} Remove the file to count anew.") from error
         budget.add(earlier.tokens, earlier.cost)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from simgym.statistics.intervals import numbered
 from simgym.words import letter_pairs, spaced
 
 _WORD = re.compile(r"\w+(?:['’]\w+)*")
@@ -186,12 +187,11 @@ def separability(
 
     texts = np.array([*first, *second], dtype=object)
     labels = np.array([0] * len(first) + [1] * len(second), dtype=np.intp)
-    numbers = {label: number for number, label in enumerate(dict.fromkeys(groups))}
-    group = np.array([numbers[label] for label in groups])
-    if min(len(first), len(second)) < 10 or len(numbers) < 3:
+    group, count = numbered(groups)
+    if min(len(first), len(second)) < 10 or count < 3:
         return None
     scores, fold_of = np.full(len(texts), np.nan), np.full(len(texts), -1, dtype=np.intp)
-    splitter = StratifiedGroupKFold(min(folds, len(numbers)), shuffle=True, random_state=seed)
+    splitter = StratifiedGroupKFold(min(folds, count), shuffle=True, random_state=seed)
     for fold, (train, test) in enumerate(splitter.split(texts, labels, group)):
         if len(set(labels[train])) < 2:
             continue

@@ -27,7 +27,7 @@ from simgym.judges.checklist import ChecklistJudge
 from simgym.judges.pairwise import PairwiseJudge
 from simgym.judges.parsing import read_grade
 from simgym.judges.rubrics import load_rubric, quoted
-from simgym.language_models.base import Request, SamplingParams
+from simgym.language_models.base import Request, SamplingParams, object_schema
 from simgym.language_models.loading import LanguageModelSpec, load_language_model
 from simgym.rollout.outages import ask_in_batches
 from simgym.seeding import derive_seed
@@ -37,15 +37,9 @@ Protocol = Literal["checklist", "score", "reward"]
 PROTOCOLS: tuple[Protocol, ...] = ("checklist", "score", "reward")
 ANSWERS = "answers.jsonl"
 _OUTCOMES: tuple[Outcome, ...] = ("lose_much", "lose", "tie", "win", "win_much")
-_SCHEMA: Mapping[str, object] = {
-    "type": "object",
-    "properties": {
-        "thought": {"type": "string", "maxLength": 600},
-        "score": {"type": "integer", "minimum": 1, "maximum": 10},
-    },
-    "required": ["thought", "score"],
-    "additionalProperties": False,
-}
+_SCHEMA = object_schema(
+    thought={"type": "string", "maxLength": 600}, score={"type": "integer", "minimum": 1, "maximum": 10}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +244,11 @@ def judge_answers(
     """
     if protocol == "reward" and reference is None:
         raise ConfigurationError("The protocol 'reward' compares with a reference run. Give one.")
-    judge = _JUDGES[protocol](model, tasks, reference or {})
+    judge: _Checklist | _Score | _Reward
+    if protocol == "checklist":
+        judge = _Checklist(model, tasks)
+    else:
+        judge = _Score(model) if protocol == "score" else _Reward(model, reference or {})
     name = f"reward-{reference_name}" if protocol == "reward" else protocol
     header = {"protocol": protocol, "judge": judge.fingerprint(), "tasks": task_hash(tasks), "seed": seed}
     with RunFile(Path(folder) / f"{name}.jsonl", header, Verdict) as file:
@@ -304,9 +302,7 @@ def satisfied(rows: VerdictRows) -> dict[str, tuple[int, int] | None]:
 
 
 class _Checklist:
-    def __init__(
-        self, model: LanguageModelSpec, tasks: Sequence[WildBenchTask], reference: Mapping[str, Answer]
-    ) -> None:
+    def __init__(self, model: LanguageModelSpec, tasks: Sequence[WildBenchTask]) -> None:
         items = {task.id: task.checklist for task in tasks}
         self._judge = ChecklistJudge(model, items=items, rubric="wildbench_checklist")
 
@@ -325,9 +321,7 @@ class _Checklist:
 
 
 class _Score:
-    def __init__(
-        self, model: LanguageModelSpec, tasks: Sequence[WildBenchTask], reference: Mapping[str, Answer]
-    ) -> None:
+    def __init__(self, model: LanguageModelSpec) -> None:
         self._model = model
         self._rubric = load_rubric("wildbench_score", ("conversation", "answer", "items"))
 
@@ -350,9 +344,7 @@ class _Score:
 
 
 class _Reward:
-    def __init__(
-        self, model: LanguageModelSpec, tasks: Sequence[WildBenchTask], reference: Mapping[str, Answer]
-    ) -> None:
+    def __init__(self, model: LanguageModelSpec, reference: Mapping[str, Answer]) -> None:
         self._judge = PairwiseJudge(model)
         self._reference = reference
 
@@ -362,37 +354,25 @@ class _Reward:
 
     def judge(self, pairs: Sequence[tuple[WildBenchTask, Answer]], seed: int) -> Iterator[dict[str, object]]:
         known = [pair for pair in pairs if not _unusable(pair[0], self._reference.get(pair[0].id))]
-        others = [self._reference[task.id].text for task, _ in known]
         comparisons = self._judge.compare(
             [task.scenario for task, _ in known],
             [task.conversation for task, _ in known],
             [answer.text for _, answer in known],
-            others,
+            [self._reference[task.id].text for task, _ in known],
             seeds=[derive_seed(seed, "reward", task.id) for task, _ in known],
         )
-        by_id = {
-            task.id: (comparison, len(other))
-            for (task, _), comparison, other in zip(known, comparisons, others, strict=True)
-        }
+        by_id = {task.id: comparison for (task, _), comparison in zip(known, comparisons, strict=True)}
         for task, _ in pairs:
-            if task.id not in by_id:
+            if (comparison := by_id.get(task.id)) is None:
                 yield {"outcomes": [], "fault": "no_reference"}
                 continue
-            comparison, length = by_id[task.id]
             yield {
                 "outcomes": [_OUTCOMES[round(4 * verdict)] for verdict in comparison.verdicts],
                 "consistent": comparison.consistent,
                 "reasons": list(comparison.reasons),
-                "reference_length": length,
+                "reference_length": len(self._reference[task.id].text),
                 "fault": comparison.fault,
             }
-
-
-_JUDGES: Mapping[str, type[_Checklist | _Score | _Reward]] = {
-    "checklist": _Checklist,
-    "score": _Score,
-    "reward": _Reward,
-}
 
 
 def _unusable(task: WildBenchTask, answer: Answer | None) -> str | None:

@@ -15,6 +15,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 from simgym.faults import count_faults
@@ -111,7 +112,7 @@ def wb_score(graded: Sequence[Graded], *, official: bool = False, seed: int = 0,
 
     rated = [row for row in graded if row.grade is not None]
     counted = rated if official else [row for row in rated if not row.cut_off]
-    failures = _failures([row.fault or "unknown" for row in graded if row.grade is None])
+    failures = count_faults(row.fault for row in graded if row.grade is None)
     if not official and (cut := len(rated) - len(counted)):
         failures["cut_off"] = cut
     in_groups = [row for row in rated if not row.cut_off]
@@ -142,26 +143,15 @@ def wb_reward(
         seed: Of the intervals.
         resamples: Bootstrap samples per interval.
     """
-
-    def mean(values: Sequence[float]) -> Estimate:
-        return bootstrap_mean(values, seed=seed, resamples=resamples)
-
     of_task: dict[str, list[Compared]] = {}
     for row in compared:
         of_task.setdefault(row.task_id, []).append(row)
+    mean = partial(bootstrap_mean, seed=seed, resamples=resamples)
     judged = {key: rows for key, rows in of_task.items() if all(row.outcome is not None for row in rows)}
-    rewards = [
-        (
-            rows[0].groups,
-            sum(
-                REWARDS[penalised(row.outcome, row.length, row.reference_length, penalty)]
-                for row in rows
-                if row.outcome is not None
-            )
-            / len(rows),
-        )
-        for rows in judged.values()
-    ]
+    rewards = []
+    for rows in judged.values():
+        outcomes = [penalised(row.outcome, row.length, row.reference_length, penalty) for row in rows if row.outcome]
+        rewards.append((rows[0].groups, sum(REWARDS[outcome] for outcome in outcomes) / len(rows)))
     missing = [rows[0].fault or "no_reference" for key, rows in of_task.items() if key not in judged]
     values = [reward for _, reward in rewards] + ([0.0] * len(missing) if official else [])
     lengths = [rows[0].length for rows in judged.values() if rows[0].length > 0]
@@ -169,7 +159,7 @@ def wb_reward(
         overall=mean(values),
         **_grouped(rewards, mean),
         counted=len(values),
-        failures=_failures(missing),
+        failures=count_faults(missing),
         mean_length=sum(lengths) / len(lengths) if lengths else None,
     )
 
@@ -194,10 +184,7 @@ def checklist_share(
         seed: Of the intervals.
         resamples: Bootstrap samples per interval.
     """
-
-    def mean(values: Sequence[float]) -> Estimate:
-        return bootstrap_mean(values, seed=seed, resamples=resamples)
-
+    mean = partial(bootstrap_mean, seed=seed, resamples=resamples)
     known = [(task.groups, rows[task.id]) for task in tasks if rows[task.id].get("items")]
     shares = [(groups, sum(row["items"]) / len(row["items"])) for groups, row in known]
     lengths = [row["length"] for _, row in known if row["length"] > 0 and not row["cut_off"]]
@@ -205,7 +192,7 @@ def checklist_share(
         overall=mean([share for _, share in shares]),
         **_grouped(shares, mean),
         counted=len(shares),
-        failures=_failures([rows[task.id]["fault"] or "unknown" for task in tasks if not rows[task.id].get("items")]),
+        failures=count_faults(rows[task.id]["fault"] for task in tasks if not rows[task.id].get("items")),
         mean_length=sum(lengths) / len(lengths) if lengths else None,
     )
 
@@ -277,7 +264,3 @@ def _grouped(
     by_group = {group: estimate(values) for group, values in of_group.items() if values}
     means = {group: estimate.value for group, estimate in by_group.items() if estimate.value is not None}
     return {"by_group": by_group, "macro": macro_mean(means)}
-
-
-def _failures(faults: Sequence[str]) -> dict[str, int]:
-    return count_faults(faults)

@@ -16,7 +16,7 @@ from simgym.errors import ConfigurationError
 from simgym.judges.base import Judgement
 from simgym.judges.parsing import read_checklist
 from simgym.judges.rubrics import load_rubric, quoted
-from simgym.language_models.base import Request, SamplingParams, record_call
+from simgym.language_models.base import Request, SamplingParams, object_schema, record_call
 from simgym.language_models.loading import LanguageModelSpec, check_language_model, load_language_model
 from simgym.language_models.weights import DEFAULT_MODEL
 from simgym.transcripts import text_hash
@@ -122,17 +122,7 @@ class ChecklistJudge:
             items="\n".join(f"{number}. {item}" for number, item in enumerate(items, 1)),
             count=str(len(items)),
         )
-        item = {
-            "type": "object",
-            "properties": {"reason": {"type": "string", "maxLength": 120}, "satisfied": {"type": "boolean"}},
-            "required": ["reason", "satisfied"],
-            "additionalProperties": False,
-        }
-        schema = {
-            "type": "object",
-            "properties": {"items": {"type": "array", "items": item, "minItems": len(items), "maxItems": len(items)}},
-            "required": ["items"],
-            "additionalProperties": False,
-        }
+        item = object_schema(reason={"type": "string", "maxLength": 120}, satisfied={"type": "boolean"})
+        schema = object_schema(items={"type": "array", "items": item, "minItems": len(items), "maxItems": len(items)})
         sampling = SamplingParams(temperature=0.0, max_new_tokens=64 + _TOKENS_PER_ITEM * len(items))
         return Request((Message("user", text),), sampling, seed=seed, json_schema=schema)

@@ -17,21 +17,15 @@ from simgym.errors import ConfigurationError
 from simgym.judges.base import Judgement
 from simgym.judges.parsing import VERDICTS, read_verdict
 from simgym.judges.rubrics import load_rubric, quoted
-from simgym.language_models.base import Request, SamplingParams, record_call
+from simgym.language_models.base import Request, SamplingParams, object_schema, record_call
 from simgym.language_models.loading import LanguageModelSpec, check_language_model, load_language_model
 from simgym.language_models.weights import DEFAULT_MODEL
 from simgym.seeding import derive_seed
 from simgym.transcripts import ModelCall, text_hash
 
-REPLY_SCHEMA: Mapping[str, object] = {
-    "type": "object",
-    "properties": {
-        "reason": {"type": "string", "maxLength": 400},
-        "choice": {"enum": ["A++", "A+", "tie", "B+", "B++"]},
-    },
-    "required": ["reason", "choice"],
-    "additionalProperties": False,
-}
+REPLY_SCHEMA = object_schema(
+    reason={"type": "string", "maxLength": 400}, choice={"enum": ["A++", "A+", "tie", "B+", "B++"]}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,17 +113,17 @@ class PairwiseJudge:
             )
             reasons = tuple(grade.thought for grade in read)
             values = [grade.value for grade in read if grade.value is not None]
-            if any(faults) or len(values) < 2:
-                comparisons.append(
-                    Comparison(
-                        outcome=None, verdicts=(), reasons=reasons, fault="; ".join(filter(None, faults)), calls=calls
-                    )
+            failed = any(faults) or len(values) < 2
+            verdicts = () if failed else (values[0], 1 - values[1])
+            comparisons.append(
+                Comparison(
+                    outcome=None if failed else sum(verdicts) / 2,
+                    verdicts=verdicts,
+                    reasons=reasons,
+                    fault="; ".join(filter(None, faults)) if failed else None,
+                    calls=calls,
                 )
-            else:
-                verdicts = (values[0], 1 - values[1])
-                comparisons.append(
-                    Comparison(outcome=sum(verdicts) / 2, verdicts=verdicts, reasons=reasons, fault=None, calls=calls)
-                )
+            )
         return comparisons
 
     def judge(
@@ -142,27 +136,25 @@ class PairwiseJudge:
         """
         if not self.references:
             raise ConfigurationError("The pairwise judge has no references to compare with. Pass references=.")
-        talks = [up_to_answer(conversation) for conversation in conversations]
-        triples = list(zip(scenarios, talks, seeds, strict=True))
-        answered = [bool(talk.messages) for talk in talks]
-        known = [i for i, (scenario, _, _) in enumerate(triples) if answered[i] and scenario.id in self.references]
-        compared = dict(
-            zip(
-                known,
-                self.compare(
-                    [triples[i][0] for i in known],
-                    [Conversation(triples[i][1].messages[:-1]) for i in known],
-                    [triples[i][1].messages[-1].content for i in known],
-                    [self.references[triples[i][0].id] for i in known],
-                    seeds=[triples[i][2] for i in known],
-                ),
-                strict=True,
+        rows = [
+            (scenario, up_to_answer(conversation).messages, seed)
+            for scenario, conversation, seed in zip(scenarios, conversations, seeds, strict=True)
+        ]
+        known = [row for row in rows if row[1] and row[0].id in self.references]
+        compared = iter(
+            self.compare(
+                [scenario for scenario, _, _ in known],
+                [Conversation(said[:-1]) for _, said, _ in known],
+                [said[-1].content for _, said, _ in known],
+                [self.references[scenario.id] for scenario, _, _ in known],
+                seeds=[seed for _, _, seed in known],
             )
         )
         judgements = []
-        for index, (scenario, _, _) in enumerate(triples):
-            if (comparison := compared.get(index)) is None:
-                why = f"no_reference: none for scenario {scenario.id}" if answered[index] else "no_turns: no answer"
+        for scenario, said, _ in rows:
+            comparison = next(compared) if said and scenario.id in self.references else None
+            if comparison is None:
+                why = f"no_reference: none for scenario {scenario.id}" if said else "no_turns: no answer"
                 judgements.append(Judgement(None, fault=why))
             else:
                 judgements.append(

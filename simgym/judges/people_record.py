@@ -16,7 +16,6 @@ from pathlib import Path
 from simgym.errors import ConfigurationError, MalformedFile
 from simgym.fingerprints import Fingerprint
 from simgym.jsonl import read_json
-from simgym.judges.base import squash
 from simgym.language_models.weights import cache_folder
 from simgym.statistics import Estimate, format_interval
 from simgym.transcripts import text_hash, write_json
@@ -42,7 +41,7 @@ class PeopleRecord:
     length_alone: float
     """What preferring the longer answer gets on the same pairs without balancing, in [0, 1]."""
     slope: float | None
-    """Platt's map, see `preference_probability`; None: it could not be fitted."""
+    """Platt's map: what `logit_margin` is multiplied by, for the logit of what people prefer; None: not fitted."""
     calibration_error: Estimate
     """Expected calibration error behind that map, in [0, 0.5]."""
     pairs: int
@@ -54,17 +53,6 @@ class PeopleRecord:
     def passes(self) -> bool:
         """Whether the accuracy is surely above `PEOPLE_BAR`."""
         return self.accuracy.reliable and self.accuracy.low is not None and self.accuracy.low >= PEOPLE_BAR
-
-    def preference_probability(self, first: float, second: float) -> float | None:
-        """How likely people prefer an answer with the first score to one with the second, in [0, 1]; None: unknown.
-
-        Args:
-            first: Score in [0, 1].
-            second: The same of the other answer.
-        """
-        if self.slope is None:
-            return None
-        return squash(self.slope * logit_margin(first, second))
 
 
 def logit_margin(first: float, second: float) -> float:

@@ -17,13 +17,12 @@ from simgym.conversation import Conversation, Scenario, up_to_answer
 from simgym.errors import ConfigurationError
 from simgym.extras import require_extra
 from simgym.judges.base import Judgement, computed_call, squash
-from simgym.language_models.pretrained import load_pretrained
+from simgym.language_models.pretrained import device_of, dtype_of, load_pretrained
 from simgym.language_models.threads import check_fork, settle_threads
 from simgym.language_models.weights import local_chat_template, local_files, resolve_weights
 from simgym.transcripts import text_hash
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _DTYPES = ("float32", "bfloat16", "float16")
@@ -99,7 +98,7 @@ class RewardModelJudge:
             rewards: dict[int, float] = {}
             for start in range(0, len(fitting), self.max_batch_size):
                 batch = fitting[start : start + self.max_batch_size]
-                rewards.update(zip(batch, self._rewards(model, tokenizer, [ids_N[i] for i in batch]), strict=True))
+                rewards.update(zip(batch, self._rewards(model, [ids_N[i] for i in batch]), strict=True))
         return [
             self._judgement(rewards.get(index), texts[index], len(ids_N[index]), conversation)
             for index, conversation in enumerate(conversations)
@@ -136,9 +135,7 @@ class RewardModelJudge:
         score = squash((reward - self.centre) / self.scale)
         return Judgement(score, reasons=(f"Reward {reward:+.2f}.",), calls=(call,))
 
-    def _rewards(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ids_N: list[list[int]]
-    ) -> list[float]:
+    def _rewards(self, model: PreTrainedModel, ids_N: list[list[int]]) -> list[float]:
         import torch
 
         longest = max(map(len, ids_N))
@@ -156,7 +153,8 @@ class RewardModelJudge:
         if self._loaded is None:
             from transformers import AutoModelForSequenceClassification
 
-            device, dtype = self._placement()
+            device = device_of(self.device)
+            dtype = dtype_of(self.dtype, device)
             weights = resolve_weights(self.name, revision=self.revision)
             common: dict[str, object] = {"revision": weights.revision, "trust_remote_code": self.trust_remote_code}
             tokenizer, model = load_pretrained(
@@ -170,16 +168,3 @@ class RewardModelJudge:
                 model.config.pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
             self._loaded = (model.to(device).eval(), tokenizer)
         return self._loaded
-
-    def _placement(self) -> tuple[torch.device, torch.dtype]:
-        """Device and number format, `auto` resolved for this machine."""
-        import torch
-
-        name = self.device
-        if name == "auto":
-            other = "mps" if torch.backends.mps.is_available() else "cpu"
-            name = "cuda" if torch.cuda.is_available() else other
-        device = torch.device(name)
-        if self.dtype != "auto":
-            return device, getattr(torch, self.dtype)
-        return device, torch.bfloat16 if device.type == "cuda" else torch.float32

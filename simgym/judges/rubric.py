@@ -8,28 +8,23 @@ mean over those that happened to answer would compare conversations by different
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from simgym.conversation import Conversation, Message, Scenario, written_out
 from simgym.errors import ConfigurationError
 from simgym.judges.base import Judgement
 from simgym.judges.parsing import HIGHEST_GRADE, LOWEST_GRADE, read_grade
 from simgym.judges.rubrics import load_rubric
-from simgym.language_models.base import Request, SamplingParams, record_call
+from simgym.language_models.base import Request, SamplingParams, object_schema, record_call
 from simgym.language_models.loading import LanguageModelSpec, check_language_model, load_language_model
 from simgym.language_models.weights import DEFAULT_MODEL
 from simgym.seeding import derive_seed
 from simgym.transcripts import ModelCall
 
-REPLY_SCHEMA: Mapping[str, object] = {
-    "type": "object",
-    "properties": {
-        "thought": {"type": "string", "maxLength": 600},
-        "score": {"type": "integer", "minimum": LOWEST_GRADE, "maximum": HIGHEST_GRADE},
-    },
-    "required": ["thought", "score"],
-    "additionalProperties": False,
-}
+REPLY_SCHEMA = object_schema(
+    thought={"type": "string", "maxLength": 600},
+    score={"type": "integer", "minimum": LOWEST_GRADE, "maximum": HIGHEST_GRADE},
+)
 
 
 class RubricJudge:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from simgym.chat_template import control_tokens, render, token_id, turn_end, turn_end_token, without_control_tokens
 from simgym.conversation import END_OF_CONVERSATION
 from simgym.errors import ConfigurationError, WeightsError
-from simgym.language_models.base import Generation, Request
+from simgym.language_models.base import Generation, Request, check_pairs
 from simgym.language_models.thoughts import without_reasoning
 from simgym.template_date import DEFAULT_DATE, needs_date, with_date
 from simgym.tokenization import encode, encode_around, next_token
@@ -124,10 +124,7 @@ class ChatTokens:
         Raises:
             ConfigurationError: not as many of either, or a continuation is empty or longer than the context.
         """
-        if len(prompts) != len(continuations):
-            raise ConfigurationError(
-                f"Got {len(prompts)} prompts and {len(continuations)} continuations, expected as many."
-            )
+        check_pairs(prompts, continuations)
         pairs = []
         for index, (prompt, continuation) in enumerate(zip(prompts, continuations, strict=True)):
             head, tail = encode_around(self.tokenizer_of(adapter), prompt, continuation)
@@ -178,12 +175,9 @@ class ChatTokens:
     def generation(self, request: Request, prompt: str, prompt_ids: Sequence[int], drawn: Drawn) -> Generation:
         """What was drawn, as text."""
         tokenizer = self.tokenizer_of(request.adapter)
-        raw = str(tokenizer.decode(list(drawn.token_ids), skip_special_tokens=False))
-        text = raw
-        if not request.kept_tokens:
-            text = str(tokenizer.decode(list(drawn.token_ids), skip_special_tokens=True))
+        raw, plain = (str(tokenizer.decode(list(drawn.token_ids), skip_special_tokens=skip)) for skip in (False, True))
         generation = Generation(
-            text=text,
+            text=raw if request.kept_tokens else plain,
             token_ids=drawn.token_ids,
             logprobs=drawn.logprobs,
             finish_reason=drawn.finish_reason,

@@ -29,13 +29,12 @@ from simgym.errors import ConfigurationError, WeightsError
 from simgym.language_models._chat_tokens import ChatTokens, Drawn, overflow
 from simgym.language_models.adapters import read_adapter
 from simgym.language_models.base import Generation, Request
-from simgym.language_models.pretrained import load_pretrained, unreadable
+from simgym.language_models.pretrained import device_of, dtype_of, load_pretrained, unreadable
 from simgym.language_models.weights import Weights, resolve_weights
 from simgym.seeding import derive_seed
 from simgym.tokenization import encode_with_offsets
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from simgym.language_models.transformers_lm import TransformersLM
@@ -128,8 +127,8 @@ def _load(options: TransformersLM, weights: Weights) -> tuple[PreTrainedTokenize
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
-    device = _device(options.device)
-    dtype = _dtype(options.dtype, device)
+    device = device_of(options.device)
+    dtype = dtype_of(options.dtype, device)
     common: dict[str, object] = {"revision": weights.revision, "trust_remote_code": options.trust_remote_code}
     bars_were_on = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # a bar for half a second of loading hides what the user wants to see
@@ -185,29 +184,3 @@ def _round(model: PreTrainedModel, options: TransformersLM) -> None:
     convert(model, options.dtype)
     if converted(model) < model.config.get_text_config().num_hidden_layers:
         raise ConfigurationError(f"{options.name} has too few linear layers for dtype {options.dtype}. Use float32.")
-
-
-def _device(name: str) -> torch.device:
-    """A device with its number: which one is the current one differs from thread to thread."""
-    import torch
-
-    if name == "auto":
-        other = "mps" if torch.backends.mps.is_available() else "cpu"
-        name = "cuda" if torch.cuda.is_available() else other
-    device = torch.device(name)
-    if device.type == "cuda" and device.index is None:
-        return torch.device("cuda", torch.cuda.current_device())
-    return device
-
-
-def _dtype(name: str, device: torch.device) -> torch.dtype:
-    import torch
-
-    if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    if name in MIXED:
-        return torch.float32
-    known = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-    if name not in known:
-        raise ConfigurationError(f"dtype is {name!r}, expected auto, {', '.join([*known, *MIXED])}.")
-    return known[name]

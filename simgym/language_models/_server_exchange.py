@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
-import math
 import time
 import zlib
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from simgym.extras import optional_import
+from simgym.language_models._server_replies import number
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -44,13 +44,12 @@ class Exchange:
     @property
     def retry_after(self) -> float | None:
         """Seconds that the server asks to wait, >= 0; None if it does not."""
-        seconds = _number(self.headers.get("retry-after-ms"), 1000.0)
-        if seconds is None:
-            seconds = _number(self.headers.get("retry-after"), 1.0)
-        if seconds is None:
-            with contextlib.suppress(KeyError, ValueError, TypeError, OverflowError):
-                seconds = parsedate_to_datetime(self.headers["retry-after"]).timestamp() - time.time()
-        return None if seconds is None else max(0.0, seconds)
+        for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
+            if (seconds := number(self.headers.get(name))) is not None:
+                return max(0.0, seconds / unit)
+        with contextlib.suppress(KeyError, ValueError, TypeError, OverflowError):
+            return max(0.0, parsedate_to_datetime(self.headers["retry-after"]).timestamp() - time.time())
+        return None
 
 
 class NoAnswer(Exception):
@@ -187,14 +186,6 @@ async def _read(response: Any) -> bytes:
 
 def _too_large() -> NoAnswer:
     return NoAnswer("broken", f"its answer is larger than {MAX_ANSWER_BYTES // 2**20} MiB")
-
-
-def _number(text: str | None, unit: float) -> float | None:
-    try:
-        number = float(text or "") / unit
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
 
 
 def _origin(url: Any) -> tuple[str, str, int | None]:

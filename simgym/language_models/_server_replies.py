@@ -149,18 +149,13 @@ def _first_choice(answer: object) -> Mapping[str, object] | None:
 
 def _ended_badly(ended: object, message: Mapping[str, object]) -> str | None:
     """The fault that a finish reason or a refusal stands for; a reply cut in the middle by an error is no reply."""
-    if refusal := _refusal(message):
+    if isinstance(refusal := message.get("refusal"), str) and refusal:
         return f"refused: {_writable(' '.join(refusal.split()))[:300]}"
     if isinstance(ended, str) and ended.lower() in _FILTERED:
         return "refused: the content filter stopped the reply"
     if not isinstance(ended, str | None) or (ended or "").lower() not in _ENDED + _CUT:
         return f"server: the reply ended with {_writable(str(ended)[:40])!r}, not with its last word"
     return None
-
-
-def _refusal(message: Mapping[str, object]) -> str:
-    said = message.get("refusal")
-    return said if isinstance(said, str) else ""
 
 
 def _fields(message: Mapping[str, object]) -> Iterator[str]:

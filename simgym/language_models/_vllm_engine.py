@@ -17,6 +17,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from simgym.errors import ConfigurationError, WeightsError
@@ -83,12 +84,11 @@ class VllmEngine:
         Raises:
             ConfigurationError: vLLM refuses a request, such as a JSON schema that it cannot read.
         """
-        errands = [_Errand(_Submission(list(ids), params, lora), is_request=True) for ids, params, lora in asked]
-        return self._run(errands)
+        return self._run([_Errand(partial(_submit, *each), is_request=True) for each in asked])
 
     def call(self, action: Callable[[LLMEngine], Result]) -> Result:
         """Do something with the engine between two steps; what the action returns."""
-        result: Result = self._run([_Errand(_Action(action), is_request=False)])[0]
+        result: Result = self._run([_Errand(lambda engine, _: action(engine), is_request=False)])[0]
         return result
 
     def _run(self, errands: list[_Errand]) -> list[Any]:
@@ -162,31 +162,16 @@ class VllmEngine:
             errand.end(result)
 
 
-@dataclass(frozen=True, slots=True)
-class _Submission:
-    """Hands a request in."""
+def _submit(
+    token_ids: Sequence[int], params: VllmSampling, lora: LoRARequest | None, engine: LLMEngine, number: str
+) -> None:
+    """Hand a request in."""
+    from vllm.inputs.engine import tokens_input
 
-    token_ids: list[int]
-    params: VllmSampling
-    lora: LoRARequest | None
-
-    def __call__(self, engine: LLMEngine, number: str) -> None:
-        from vllm.inputs.engine import tokens_input
-
-        try:
-            engine.add_request(number, tokens_input(self.token_ids), self.params, lora_request=self.lora)
-        except refusals() as error:
-            raise ConfigurationError(f"vLLM refuses the request: {shortened(error)}") from error
-
-
-@dataclass(frozen=True, slots=True)
-class _Action:
-    """Calls something with the engine."""
-
-    action: Callable[[LLMEngine], object]
-
-    def __call__(self, engine: LLMEngine, number: str) -> object:
-        return self.action(engine)
+    try:
+        engine.add_request(number, tokens_input(list(token_ids)), params, lora_request=lora)
+    except refusals() as error:
+        raise ConfigurationError(f"vLLM refuses the request: {shortened(error)}") from error
 
 
 def start_engine(name: str, settings: Mapping[str, object]) -> VllmEngine:

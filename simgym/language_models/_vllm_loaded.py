@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from simgym.errors import ConfigurationError, WeightsError
 from simgym.language_models._chat_tokens import ChatTokens, Drawn, failed, overflow
 from simgym.language_models._vllm_engine import refusals, start_engine
-from simgym.language_models.adapters import adapter_folder, read_adapter
+from simgym.language_models.adapters import adapter_folder, not_loaded, read_adapter
 from simgym.language_models.base import Generation, Request
 from simgym.language_models.pretrained import shortened
 from simgym.language_models.weights import Weights, resolve_weights
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from vllm import SamplingParams as VllmSampling
     from vllm.lora.request import LoRARequest
     from vllm.outputs import RequestOutput
-    from vllm.v1.engine.llm_engine import LLMEngine
 
     from simgym.language_models.vllm_lm import VllmLM
 
@@ -59,10 +58,7 @@ class LoadedVllm:
         if adapter is None:
             return None
         if adapter not in self._adapters:
-            known = ", ".join(self._adapters) or "none"
-            raise ConfigurationError(
-                f"No adapter {adapter!r} is loaded. Loaded: {known}. Use load_adapter(name, path)."
-            )
+            raise not_loaded(adapter, self._adapters)
         return self._adapters[adapter]
 
     def add_adapter(self, name: str, path: str) -> None:
@@ -77,7 +73,7 @@ class LoadedVllm:
             )
         request = LoRARequest(name, len(self._adapters) + 1, str(adapter_folder(path).resolve()))
         try:
-            self.engine.call(_Adding(request))
+            self.engine.call(lambda engine: engine.add_lora(request))
         except Exception as error:  # vLLM raises what it likes
             raise WeightsError(f"vLLM cannot load the adapter {path}: {shortened(error)}") from error
         self._adapters[name] = request
@@ -157,16 +153,6 @@ class LoadedVllm:
             float(entry[token].logprob) for entry, token in zip(completion.logprobs, token_ids, strict=True)
         )
         return self.chat.generation(request, prompt, prompt_ids, Drawn(token_ids, logprobs, completion.finish_reason))
-
-
-class _Adding:
-    """Puts an adapter into the engine between two steps."""
-
-    def __init__(self, request: LoRARequest) -> None:
-        self._request = request
-
-    def __call__(self, engine: LLMEngine) -> None:
-        engine.add_lora(self._request)
 
 
 def _read_tokenizer(options: VllmLM, weights: Weights) -> tuple[PreTrainedTokenizerBase, list[int | None]]:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from simgym.engine import LoraAdapter
-from simgym.errors import WeightsError
+from simgym.errors import ConfigurationError, WeightsError
 from simgym.jsonl import read_json
 from simgym.transcripts import text_hash
 from simgym.typed_json import read_as
@@ -188,6 +188,12 @@ def adapter_folder(path: str) -> Path:
     from huggingface_hub import snapshot_download
 
     return Path(snapshot_download(path, allow_patterns=["*.json", WEIGHTS, "*.jinja"]))
+
+
+def not_loaded(name: str, loaded: Iterable[str]) -> ConfigurationError:
+    """What to raise for a request to an adapter that the model does not have."""
+    known = ", ".join(loaded) or "none"
+    return ConfigurationError(f"No adapter {name!r} is loaded. Loaded: {known}. Use load_adapter(name, path).")
 
 
 def adapter_fingerprint(path: str) -> str:

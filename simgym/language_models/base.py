@@ -196,6 +196,28 @@ class AdaptableModel(LanguageModel, Protocol):
         ...
 
 
+def object_schema(**properties: Mapping[str, object]) -> dict[str, object]:
+    """JSON schema of an object that has these properties, all of them and no others."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def check_pairs(prompts: Sequence[str], continuations: Sequence[str]) -> None:
+    """Refuse texts to score that are not as many of either.
+
+    Raises:
+        ConfigurationError: so it is.
+    """
+    if len(prompts) != len(continuations):
+        raise ConfigurationError(
+            f"Got {len(prompts)} prompts and {len(continuations)} continuations, expected as many."
+        )
+
+
 def record_call(
     role: Literal["assistant", "user", "judge"],
     turn: int,

@@ -30,22 +30,18 @@ from simgym._forks import renew_in_children
 from simgym.chat_template import render, without_control_tokens
 from simgym.errors import ConfigurationError, ServerUnavailable
 from simgym.extras import require_extra
-from simgym.language_models._server_address import (
-    address_from_environment,
-    credentials_of,
-    without_credentials,
-)
+from simgym.language_models._server_address import address_from_environment, credentials_of, without_credentials
 from simgym.language_models._server_check import check_server
 from simgym.language_models._server_connection import ServerConnection
 from simgym.language_models._server_exchange import ServerClient
 from simgym.language_models._server_problems import Scope, without_secrets
 from simgym.language_models._server_replies import Reply, read_likelihood, read_reply
 from simgym.language_models._server_requests import ServerRequests, Unanswered
-from simgym.language_models.base import Generation, Likelihood, Purpose, Request
+from simgym.language_models.base import Generation, Likelihood, Purpose, Request, check_pairs
 from simgym.language_models.secret import Secret
 from simgym.language_models.server_headers import read_headers, reveal_headers
 from simgym.language_models.thoughts import without_reasoning
-from simgym.language_models.weights import local_chat_template
+from simgym.language_models.weights import local_chat_template, resolve_weights
 from simgym.tokenization import encode_around
 from simgym.transcripts import text_hash
 
@@ -196,10 +192,8 @@ class OpenAILM:
             ConfigurationError: as the protocol says; also when there is no tokenizer.
             ServerUnavailable: the server does not answer, since a likelihood cannot carry a fault.
         """
-        count = len(prompts)
-        if count != len(continuations):
-            raise ConfigurationError(f"Got {count} prompts and {len(continuations)} continuations, expected as many.")
-        if not count:
+        check_pairs(prompts, continuations)
+        if not prompts:
             return []
         tokenizer = self._ready_tokenizer("Scoring texts")
         start = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
@@ -351,8 +345,6 @@ class OpenAILM:
                 require_extra("local", f"The tokenizer {self.tokenizer!r}")
                 from transformers import AutoTokenizer
 
-                from simgym.language_models.weights import resolve_weights
-
                 weights = resolve_weights(self.tokenizer)
                 self._loaded_tokenizer = AutoTokenizer.from_pretrained(weights.path, revision=weights.revision)
             return self._loaded_tokenizer if isinstance(self.tokenizer, str) else self.tokenizer
@@ -366,13 +358,11 @@ class OpenAILM:
             )
         return key or "none"
 
-    def _client(self) -> ServerClient:
-        return ServerClient(self._base_url, self._key(), reveal_headers(self._headers))
-
     def _ready(self) -> ServerConnection:
         with self._lock:
             if self._connection is None:
-                self._connection = ServerConnection(self._client(), self.max_concurrency)
+                client = ServerClient(self._base_url, self._key(), reveal_headers(self._headers))
+                self._connection = ServerConnection(client, self.max_concurrency)
                 weakref.finalize(self, self._connection.stop).atexit = False
             return self._connection
 

@@ -11,10 +11,12 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from simgym.errors import MissingDependency, SimgymError, WeightsError
+from simgym.engine.numerics import MIXED
+from simgym.errors import ConfigurationError, MissingDependency, SimgymError, WeightsError
 from simgym.language_models.weights import Weights
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _LAYER = re.compile(r"\.(layers|h|blocks)\.\d+\.")
@@ -64,6 +66,37 @@ def load_pretrained(
             "belong together?"
         )
     return tokenizer, model
+
+
+def device_of(name: str) -> torch.device:
+    """A device with its number: which one is the current one differs from thread to thread."""
+    import torch
+
+    if name == "auto":
+        other = "mps" if torch.backends.mps.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else other
+    device = torch.device(name)
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return device
+
+
+def dtype_of(name: str, device: torch.device) -> torch.dtype:
+    """The number format of weights on a device; those that linear layers are rounded to later begin in float32.
+
+    Raises:
+        ConfigurationError: there is no such format.
+    """
+    import torch
+
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if name in MIXED:
+        return torch.float32
+    known = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+    if name not in known:
+        raise ConfigurationError(f"dtype is {name!r}, expected auto, {', '.join([*known, *MIXED])}.")
+    return known[name]
 
 
 def unreadable(name: str, weights: Weights, error: Exception) -> WeightsError:

@@ -32,7 +32,7 @@ from typing import Any, Literal, TypeVar, get_args
 from simgym._forks import ForkSafeLock
 from simgym.errors import CacheError, ConfigurationError, UnknownRequest
 from simgym.jsonl import parse_json
-from simgym.language_models.base import Generation, LanguageModel, Likelihood, Purpose, Request
+from simgym.language_models.base import Generation, LanguageModel, Likelihood, Purpose, Request, check_pairs
 from simgym.language_models.loading import LanguageModelSpec, check_language_model, load_language_model, unwrapped
 from simgym.typed_json import from_json
 
@@ -122,10 +122,7 @@ class CachedLM:
         Raises:
             UnknownRequest: in `replay`, an answer is not in the file.
         """
-        if len(prompts) != len(continuations):
-            raise ConfigurationError(
-                f"Got {len(prompts)} prompts and {len(continuations)} continuations, expected as many."
-            )
+        check_pairs(prompts, continuations)
         pairs = list(zip(prompts, continuations, strict=True))
         keys = [self._key("score", [*pair, adapter]) for pair in pairs]
         known = self._read(Likelihood, keys)

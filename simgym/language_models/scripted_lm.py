@@ -11,8 +11,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from simgym.errors import ConfigurationError
-from simgym.language_models.base import Generation, Likelihood, Request
+from simgym.language_models.base import Generation, Likelihood, Request, check_pairs
 from simgym.language_models.thoughts import without_reasoning
 
 
@@ -35,10 +34,7 @@ class ScriptedLM:
         self, prompts: Sequence[str], continuations: Sequence[str], *, adapter: str | None = None
     ) -> list[Likelihood]:
         """Two nats for a word that does not occur in the prompt, a half for one that does."""
-        if len(prompts) != len(continuations):
-            raise ConfigurationError(
-                f"Got {len(prompts)} prompts and {len(continuations)} continuations, expected as many."
-            )
+        check_pairs(prompts, continuations)
         likelihoods = []
         for prompt, continuation in zip(prompts, continuations, strict=True):
             words = continuation.split() or [continuation]

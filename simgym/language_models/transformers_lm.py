@@ -28,6 +28,7 @@ from simgym.errors import ConfigurationError
 from simgym.extras import require_extra
 from simgym.language_models._chat_tokens import prompt_fingerprint
 from simgym.language_models._loaded_model import LoadedModel
+from simgym.language_models.adapters import not_loaded
 from simgym.language_models.base import Generation, Likelihood, Purpose, Request, SamplingParams
 from simgym.language_models.threads import check_fork, settle_threads
 from simgym.language_models.weights import DEFAULT_MODEL, local_chat_template, local_files
@@ -293,10 +294,7 @@ class TransformersLM:
     def _check_adapters(self, names: Sequence[str | None]) -> None:
         for name in names:
             if name is not None and name not in self.adapters:
-                known = ", ".join(self.adapters) or "none"
-                raise ConfigurationError(
-                    f"No adapter {name!r} is loaded. Loaded: {known}. Use load_adapter(name, path)."
-                )
+                raise not_loaded(name, self.adapters)
 
     def _ready(self) -> LoadedModel:
         settle_threads()

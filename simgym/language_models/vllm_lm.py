@@ -30,7 +30,6 @@ from simgym.template_date import DEFAULT_DATE, check_date
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-    from vllm.v1.engine.llm_engine import LLMEngine
 
 _DTYPES = ("auto", "float32", "float16", "bfloat16")
 _OWN_OPTIONS = {
@@ -218,7 +217,7 @@ class VllmLM:
     def clear_cache(self) -> None:
         """Drop the keys and values kept from earlier calls, as after a change of the weights."""
         if self._loaded is not None:
-            self._loaded.engine.call(_reset_prefix_cache)
+            self._loaded.engine.call(lambda engine: engine.reset_prefix_cache())
 
     def fingerprint(self) -> dict[str, object]:
         """Identifies weights and numerics without loading them; adapters identify themselves where they are used."""
@@ -247,7 +246,3 @@ class VllmLM:
                 self._read_files = self._files()  # whatever becomes of the files, this is what is in memory
                 self._loaded = LoadedVllm(self)
             return self._loaded
-
-
-def _reset_prefix_cache(engine: LLMEngine) -> None:
-    engine.reset_prefix_cache()

@@ -20,7 +20,7 @@ from typing import Any, Literal
 from simgym.almost_json import read_objects
 from simgym.conversation import END_OF_CONVERSATION, Conversation, Message, Scenario, written_out
 from simgym.errors import ConfigurationError
-from simgym.language_models.base import LanguageModel, Request, SamplingParams
+from simgym.language_models.base import LanguageModel, Request, SamplingParams, object_schema
 from simgym.language_models.loading import LanguageModelSpec, check_language_model, load_language_model
 from simgym.language_models.weights import DEFAULT_MODEL
 from simgym.seeding import generator
@@ -29,6 +29,8 @@ from simgym.simulators.base import ForcedTurn, UserTurn
 from simgym.text_files import read_text
 from simgym.transcripts import text_hash
 
+PERSONAS = ("default", "impatient", "typos", "side_questions")
+"""Persona prompts of `persona`; each is a text file `prompts/persona_NAME.txt`."""
 _LONGEST_ASIDE = 80
 """Characters of `current_answer` and `thought` each: a small model rambles there and never gets to the response."""
 _TOKENS_BESIDE_RESPONSE = 90
@@ -40,16 +42,8 @@ _FRAME = '{"current_answer": "", "thought": "", "response": "'
 def reply_schema(max_new_tokens: int) -> dict[str, object]:
     """JSON schema of a reply whose response is bounded so that the object closes within `max_new_tokens`."""
     longest = max(40, _CHARACTERS_PER_TOKEN * (max_new_tokens - _TOKENS_BESIDE_RESPONSE))
-    return {
-        "type": "object",
-        "properties": {
-            "current_answer": {"type": "string", "maxLength": _LONGEST_ASIDE},
-            "thought": {"type": "string", "maxLength": _LONGEST_ASIDE},
-            "response": {"type": "string", "maxLength": longest},
-        },
-        "required": ["current_answer", "thought", "response"],
-        "additionalProperties": False,
-    }
+    aside = {"type": "string", "maxLength": _LONGEST_ASIDE}
+    return object_schema(current_answer=aside, thought=aside, response={"type": "string", "maxLength": longest})
 
 
 class RolePlay:
@@ -178,6 +172,12 @@ class RolePlay:
 def role_play_opening(model: LanguageModelSpec = DEFAULT_MODEL, **options: Any) -> RolePlay:
     """Role-play that starts from the scenario's real opening; `options` as for `RolePlay`."""
     return RolePlay(model, **{"opening": "real", **options})
+
+
+def persona(model: LanguageModelSpec = DEFAULT_MODEL, **options: Any) -> RolePlay:
+    """Role-play with a persona per scenario and the real opening (RPUser3 of arXiv 2605.09808); `options` as for
+    `RolePlay`. All rollouts of one scenario meet the same person."""
+    return RolePlay(model, **{"opening": "real", "persona_prompts": PERSONAS, **options})
 
 
 def real_openings(scenarios: Sequence[Scenario]) -> list[UserTurn]:

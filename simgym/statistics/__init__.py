@@ -82,12 +82,5 @@ __all__ = [
 
 __getattr__, __dir__ = lazy_exports(
     __name__,
-    {
-        "paired_matrix": (
-            "MatrixEstimates",
-            "MatrixLayout",
-            "PairedMatrix",
-            "compare_matrix",
-        ),
-    },
+    {"paired_matrix": ("MatrixEstimates", "MatrixLayout", "PairedMatrix", "compare_matrix")},
 )

@@ -21,7 +21,14 @@ from simgym.assistants.base import Assistant, AssistantTurn
 from simgym.conversation import Conversation, Message, Scenario
 from simgym.errors import ConfigurationError
 from simgym.judges.base import Judge, Judgement
-from simgym.language_models.base import Generation, LanguageModel, Likelihood, Request, SamplingParams
+from simgym.language_models.base import (
+    Generation,
+    LanguageModel,
+    Likelihood,
+    Request,
+    SamplingParams,
+    object_schema,
+)
 from simgym.simulators.base import UserSimulator, UserTurn
 from simgym.testing._rules import (
     TOLERANCE,
@@ -41,12 +48,7 @@ _ASKED = (
     "What is the capital of Portugal, and how do I get there from Vienna without flying?",
     "Naïve question: 二 + 二 = ? 🙂",
 )
-_SCHEMA = {
-    "type": "object",
-    "properties": {"agreed": {"type": "boolean"}},
-    "required": ["agreed"],
-    "additionalProperties": False,
-}
+_SCHEMA = object_schema(agreed={"type": "boolean"})
 
 
 def check_language_model(model: LanguageModel, *, reproducible: bool = True) -> None:

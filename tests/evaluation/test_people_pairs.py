@@ -92,12 +92,6 @@ def test_prompts_of_the_fit_say_nothing_of_others(source):
         without_training_prompts(people, Knowing({f"ask {number}" for number in range(40)}))
 
 
-def test_a_record_says_how_sure_the_judge_may_be(source):
-    record = validated(Lengths(), read_people_pairs(source)).record
-    assert record.preference_probability(0.7, 0.7) == 0.5
-    assert record.preference_probability(0.9, 0.1) > 0.5 > record.preference_probability(0.1, 0.9)
-
-
 class Away(Lengths):
     def judge(self, scenarios, conversations, *, seeds):
         return [Judgement(None, fault="server: away") for _ in conversations]

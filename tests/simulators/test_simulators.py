@@ -8,9 +8,8 @@ from simgym.conversation import END_OF_CONVERSATION, INTENT_PREFIX, Conversation
 from simgym.errors import ConfigurationError
 from simgym.language_models import ScriptedLM, TransformersLM
 from simgym.simulators import SHIPPED_ADAPTER, FineTuned, Human, Mixture, Replay, RolePlay, persona
-from simgym.simulators._persona import PERSONAS
 from simgym.simulators.faults import find_fault
-from simgym.simulators.role_play import read_reply
+from simgym.simulators.role_play import PERSONAS, read_reply
 
 TALK = Conversation().add("user", "hello, can we rest?").add("assistant", "Of course. When?")
 
