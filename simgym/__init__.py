@@ -115,22 +115,7 @@ __getattr__, __dir__ = lazy_exports(
         "simulation": ("Dialogue", "Simulation"),
         "transcripts": ("Transcript", "read_transcripts"),
     },
-    packages=(
-        "assistants",
-        "data",
-        "engine",
-        "envs",
-        "evaluation",
-        "integrations",
-        "judges",
-        "language_models",
-        "report",
-        "rollout",
-        "simulators",
-        "statistics",
-        "study",
-        "testing",
-    ),
+    public=__all__,
 )
 
 register_environments()

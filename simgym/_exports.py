@@ -13,14 +13,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 
 def lazy_exports(
-    package: str, names: Mapping[str, Sequence[str]], *, packages: Sequence[str] = ()
+    package: str, names: Mapping[str, Sequence[str]], *, public: Sequence[str] = ()
 ) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
     """`__getattr__` and `__dir__` of a package.
 
     Args:
         package: Its `__name__`.
         names: Public names by the module that defines them: relative to the package, or whole (`simgym.envs.features`).
-        packages: Sub-packages that can be reached as attributes without an import of their own.
+        public: All public names; those that no module defines are sub-packages, which then need no import of their own.
     """
     root = f"{__package__}."
     module_of = {
@@ -28,6 +28,7 @@ def lazy_exports(
         for module, exported in names.items()
         for name in exported
     }
+    packages = {*public} - {*module_of}
 
     def __getattr__(name: str) -> object:
         if name in packages:

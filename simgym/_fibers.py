@@ -65,6 +65,12 @@ def pause(stopping: threading.Event, seconds: float) -> bool:
     return stopping.is_set()
 
 
+def shares(tasks: int, max_threads: int) -> list[int]:
+    """How many tasks each thread runs at a time, of so many, >= 1, in at most so many threads."""
+    threads = min(max_threads, tasks)
+    return [tasks // threads + (number < tasks % threads) for number in range(threads)]
+
+
 class Shared:
     """An iterator of tasks for several threads."""
 

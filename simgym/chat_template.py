@@ -11,7 +11,7 @@ it at the head of the first user message instead. One that asks for today's date
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
@@ -321,20 +321,18 @@ def _turn_marks(tokenizer: PreTrainedTokenizerBase) -> str:
     talk = [{"role": role, "content": "x"} for role in ("user", "assistant", "user")]
     written = ""
     for messages, opens in ((talk, True), (talk[:2], False)):
-        written += _written_or_nothing(tokenizer, messages, add_generation_prompt=opens)
+        written += _unless_refused(_applied, tokenizer, messages, add_generation_prompt=opens) or ""
     return written
 
 
-def _written_or_nothing(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]], **variables: object
-) -> str:
-    """What the template writes; empty if it refuses, which jinja2 templates do by whatever exception they like."""
+def _unless_refused(write: Callable[..., str], *arguments: object, **variables: object) -> str | None:
+    """What `_applied` or `_apply` gives; None if the template refuses, which jinja2's do by whatever they like."""
     try:
-        return _applied(tokenizer, messages, **variables)
+        return write(*arguments, **variables)
     except ConfigurationError:  # it does not end
         raise
     except Exception:
-        return ""
+        return None
 
 
 def _any_of(tokens: Sequence[str]) -> re.Pattern[str] | None:
@@ -348,7 +346,7 @@ def _system_stays_in_front(tokenizer: PreTrainedTokenizerBase) -> bool:
         talk = [("system", "SystemZq7"), ("user", "FirstZq7"), ("assistant", "ReplyZq7"), ("user", "SecondZq7")]
         plain = [{"role": role, "content": content} for role, content in talk]
         # refused: fold, and if the template refuses that too, `render` says so
-        texts = [_written_or_nothing(tokenizer, plain[:length]) for length in (2, 4)]
+        texts = [_unless_refused(_applied, tokenizer, plain[:length]) or "" for length in (2, 4)]
         _keeps_system[template] = all(-1 < text.find("SystemZq7") < text.find("FirstZq7") for text in texts)
     return _keeps_system[template]
 
@@ -381,11 +379,8 @@ def _lost(tokenizer: PreTrainedTokenizerBase) -> str:
     template = str(tokenizer.chat_template)
     if template not in _loses:
         talk = [("user", "First" + _MARKER), ("assistant", "Reply" + _MARKER), ("user", "Second" + _MARKER)]
-        try:
-            text = _applied(tokenizer, [{"role": role, "content": words} for role, words in talk])
-        except ConfigurationError:  # it does not end
-            raise
-        except Exception:  # it refuses, and says so when it is asked for a prompt
+        text = _unless_refused(_applied, tokenizer, [{"role": role, "content": words} for role, words in talk])
+        if text is None:  # it says so when it is asked for a prompt
             return ""
         _loses[template] = next((role for role, words in talk if words not in text), "")
     return _loses[template]
@@ -405,12 +400,7 @@ def _wants_parts(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 def _shown(tokenizer: PreTrainedTokenizerBase, content: object) -> str:
     """What the template writes of a user message; empty if it refuses."""
-    try:
-        return _apply(tokenizer, [{"role": "user", "content": content}])
-    except ConfigurationError:  # it does not end
-        raise
-    except Exception:  # jinja2 templates raise what they like
-        return ""
+    return _unless_refused(_apply, tokenizer, [{"role": "user", "content": content}]) or ""
 
 
 def _folded(plain: Sequence[dict[str, str]]) -> list[dict[str, str]]:

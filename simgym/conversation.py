@@ -160,13 +160,10 @@ def written_out(conversation: Conversation, *, indented: bool = False) -> str:
         conversation: What was said.
         indented: Indent all but the first line of a message, so that no words of one can look like another's turn.
     """
-    between = "\n    " if indented else "\n"
-    said = [
-        between.join(message.content.splitlines()) if indented else message.content for message in conversation.messages
-    ]
-    return "\n".join(
-        f"{message.role.upper()}: {text}" for message, text in zip(conversation.messages, said, strict=True)
-    )
+    said = [(message.role.upper(), message.content) for message in conversation.messages]
+    if indented:
+        said = [(role, "\n    ".join(text.splitlines())) for role, text in said]
+    return "\n".join(f"{role}: {text}" for role, text in said)
 
 
 def has_surrogates(text: str) -> bool:

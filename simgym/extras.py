@@ -83,9 +83,7 @@ def require_extra(extra: str, purpose: str) -> None:
     if extra not in extras():
         raise ConfigurationError("The installed metadata of simgym is older than its code. Install simgym again.")
     if missing := missing_packages(extra):
-        raise MissingDependency(
-            f"{purpose} needs the extra {extra!r}: {describe(missing)} Run: {install_command(extra)}"
-        )
+        raise _lacking(f"{purpose} needs the extra {extra!r}", missing, extra)
 
 
 def require_package(name: str, extra: str, purpose: str) -> None:
@@ -95,7 +93,7 @@ def require_package(name: str, extra: str, purpose: str) -> None:
         MissingDependency: the package is absent or has a version that does not work.
     """
     if unfit := [package for package in missing_packages(extra) if package.name == name]:
-        raise MissingDependency(f"{purpose} needs {name}: {describe(unfit)} Run: {install_command(extra)}")
+        raise _lacking(f"{purpose} needs {name}", unfit, extra)
 
 
 @contextlib.contextmanager
@@ -111,10 +109,12 @@ def imports_of(extra: str, purpose: str) -> Iterator[None]:
         yield
     except (ImportError, AttributeError) as error:
         if missing := missing_packages(extra):
-            raise MissingDependency(
-                f"{purpose} needs the extra {extra!r}: {describe(missing)} Run: {install_command(extra)}"
-            ) from error
+            raise _lacking(f"{purpose} needs the extra {extra!r}", missing, extra) from error
         raise
+
+
+def _lacking(need: str, packages: Sequence[PackageStatus], extra: str) -> MissingDependency:
+    return MissingDependency(f"{need}: {describe(packages)} Run: {install_command(extra)}")
 
 
 def describe(packages: Sequence[PackageStatus]) -> str:

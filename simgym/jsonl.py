@@ -12,8 +12,10 @@ import json
 import math
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Literal, NoReturn
@@ -187,6 +189,27 @@ def parse_json(text: str, *, allow_nan: bool = False) -> Any:
         return json.loads(text, parse_constant=_refuse, parse_float=_finite)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+
+
+def append_line(file: IO[bytes], line: bytes) -> None:
+    """Append to a file that was opened without a buffer, and force it to disk; a line that fails is cut off again.
+
+    Raises:
+        OSError: it cannot be written; what was there is intact.
+    """
+    status = os.fstat(file.fileno())
+    is_regular = stat.S_ISREG(status.st_mode)
+    data = memoryview(line)
+    try:
+        while data:
+            data = data[file.write(data) or 0 :]
+        if is_regular:
+            os.fsync(file.fileno())
+    except OSError:
+        if is_regular:
+            with suppress(OSError):  # the write has failed already; readers pass over a torn line
+                os.ftruncate(file.fileno(), status.st_size)
+        raise
 
 
 def cut_torn_line(path: Path) -> None:

@@ -326,19 +326,8 @@ class _Draft:
     role_seconds: Mapping[str, float]
 
     def __init__(self, dialogue: Dialogue) -> None:
-        self.scenario = dialogue.scenario
-        self.seed = dialogue.seed
-        self.conversation = dialogue.conversation
-        self.user_reply = dialogue.user_reply
-        self.leaving = dialogue.leaving
-        self.turn = dialogue.turn
-        self.reward = dialogue.reward
-        self.end_reason = dialogue.end_reason
-        self.fault = dialogue.fault
-        self.reasons = dialogue.reasons
-        self.components = dialogue.components
-        self.calls = dialogue.calls
-        self.role_seconds = dialogue.role_seconds
+        for name in self.__slots__:
+            setattr(self, name, getattr(dialogue, name))
 
     def fail(self, fault: Fault, end_reason: EndReason) -> None:
         """End by a fault; a full context has an end reason of its own, whoever met it."""

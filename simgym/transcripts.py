@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import stat
+import operator
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -25,7 +24,7 @@ from simgym.conversation import Conversation, Scenario
 from simgym.errors import ConfigurationError, MalformedFile, TranscriptError
 from simgym.faults import Fault, parse_fault
 from simgym.fingerprints import Fingerprint
-from simgym.jsonl import PlacedValues, cut_torn_line
+from simgym.jsonl import PlacedValues, append_line, cut_torn_line
 from simgym.notebooks import conversation_html
 from simgym.output_files import is_special, lock_output, write_whole
 from simgym.typed_json import describe, from_json
@@ -132,13 +131,12 @@ class Transcript:
     @property
     def outcome(self) -> Outcome:
         """What became of it, without what was said."""
-        fault = None if self.fault is None else self.fault.without_detail()
         return Outcome(
             scenario_id=sys.intern(self.scenario.id),  # read from files, equal words are many objects
             seed=self.seed,
             end_reason=_END_REASONS[self.end_reason],
             reward=self.reward,
-            fault=fault,
+            fault=None if self.fault is None else self.fault.without_detail(),
         )
 
     def tokens(self) -> dict[str, dict[str, int]]:
@@ -190,13 +188,14 @@ class Transcript:
             ConfigurationError: something else: another version, a missing key, a value of another type, a reward
                 outside [0, 1].
         """
-        version = value.get("schema_version") if isinstance(value, Mapping) else None
-        if isinstance(value, Mapping) and version != SCHEMA_VERSION:
-            raise ConfigurationError(
-                f"schema_version is {describe(version)}, this simgym reads {SCHEMA_VERSION}. Install the version that "
-                "wrote it."
-            )
-        transcript = from_json(cls, _as_fields(value), "transcript", extra="ignore")
+        if isinstance(value, Mapping):
+            if (version := value.get("schema_version")) != SCHEMA_VERSION:
+                raise ConfigurationError(
+                    f"schema_version is {describe(version)}, this simgym reads {SCHEMA_VERSION}. Install the version "
+                    "that wrote it."
+                )
+            value = _as_fields(value)
+        transcript = from_json(cls, value, "transcript", extra="ignore")
         check_rewards(transcript.reward, *transcript.components)
         return transcript
 
@@ -221,10 +220,8 @@ def tokens_by_role(calls: Iterable[ModelCall]) -> dict[str, dict[str, int]]:
     return totals
 
 
-def _as_fields(value: object) -> object:
+def _as_fields(value: Mapping[str, object]) -> dict[str, object]:
     """A line under the names of the record's fields."""
-    if not isinstance(value, Mapping):
-        return value
     fields = {key: item for key, item in value.items() if key not in ("messages", "conversation", "components")}
     if "messages" in value:
         fields["conversation"] = {"messages": value["messages"]}
@@ -292,7 +289,8 @@ class StoredTranscripts(Sequence[Transcript]):
                 self.outcomes.append(transcript.outcome)
                 self._places.append(placed.place)
                 continue
-            if self.outcomes[number].end_reason in COMPLETE and not _same(transcript, self[number]):
+            complete = self.outcomes[number].end_reason in COMPLETE
+            if complete and transcript.content_hash() != self[number].content_hash():
                 raise MalformedFile(
                     f"{path}, lines {earlier} and {placed.line}: two conversations of scenario "
                     f"{transcript.scenario.id!r} with seed {transcript.seed}. Two runs were mixed; remove one of them."
@@ -301,8 +299,7 @@ class StoredTranscripts(Sequence[Transcript]):
 
     def select(self, numbers: Iterable[int]) -> StoredTranscripts:
         """Those at these places in the order, from 0, as they are named."""
-        chosen = copy(self)
-        numbers = list(numbers)
+        chosen, numbers = copy(self), list(numbers)
         chosen.outcomes = [self.outcomes[number] for number in numbers]
         chosen._places = [self._places[number] for number in numbers]
         return chosen
@@ -327,9 +324,7 @@ class StoredTranscripts(Sequence[Transcript]):
             yield transcript
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Sequence) or len(self) != len(other):
-            return False
-        return all(mine == theirs for mine, theirs in zip(self, other, strict=True))
+        return isinstance(other, Sequence) and len(self) == len(other) and all(map(operator.eq, self, other))
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -373,10 +368,6 @@ def transcript_files(source: str | Path) -> list[Path]:
     return [file for file in files if not file.name.endswith(LABELS_ENDING)]
 
 
-def _same(first: Transcript, second: Transcript) -> bool:
-    return first.content_hash() == second.content_hash()
-
-
 class TranscriptWriter:
     """Appends transcripts to a JSONL file; what was appended survives a kill.
 
@@ -411,22 +402,12 @@ class TranscriptWriter:
         Raises:
             TranscriptError: the disk is full or the file is gone; earlier lines are intact.
         """
-        data = memoryview(_as_line(transcript))
-        start = None
         try:
             if self._file is None:
                 self.path.parent.mkdir(parents=True, exist_ok=True)  # where a folder above is what is locked
                 self._file = self._closing.enter_context(self.path.open("ab", buffering=0))
-            descriptor = self._file.fileno()
-            regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
-            start = os.fstat(descriptor).st_size if regular else None
-            while data:
-                data = data[self._file.write(data) or 0 :]
-            if regular:
-                os.fsync(descriptor)
+            append_line(self._file, _as_line(transcript))
         except OSError as error:
-            if self._file is not None and start is not None:
-                _truncate_quietly(self._file.fileno(), start)
             raise TranscriptError(
                 f"Cannot write to {self.path}: {error.strerror}. Conversations written before are intact; "
                 "free some space and run the same command again to go on."
@@ -464,11 +445,3 @@ def write_json(path: str | Path, value: object) -> None:
         TranscriptError: it cannot be written.
     """
     write_whole(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def _truncate_quietly(descriptor: int, size: int) -> None:
-    # The write already failed; a failing truncate must not hide that. The reader skips a torn line anyway.
-    try:
-        os.ftruncate(descriptor, size)
-    except OSError:
-        return

@@ -7,7 +7,7 @@ holds it; `env.unwrapped.scenario` does, for evaluation.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -151,6 +151,20 @@ def next_seed(seed: int | None, previous: Dialogue | None) -> int:
     if previous is not None:
         return derive_seed(previous.seed, "next")
     return derive_seed(int(np.random.SeedSequence().generate_state(1, np.uint64)[0]), "first")
+
+
+def row_seeds(seed: int | Sequence[int | None] | None, rows: int) -> list[int | None]:
+    """What `reset` of N conversations was given, by row: row r gets seed + r, the r-th seed, or None.
+
+    Raises:
+        ConfigurationError: there is another number of seeds.
+    """
+    if isinstance(seed, int | np.integer):
+        return [int(seed) + row for row in range(rows)]
+    seeds = [None] * rows if seed is None else list(seed)
+    if len(seeds) != rows:
+        raise ConfigurationError(f"seed has {len(seeds)} entries, expected {rows}.")
+    return seeds
 
 
 def _lines(dialogue: Dialogue) -> list[str]:

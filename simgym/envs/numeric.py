@@ -21,7 +21,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from simgym.assistants.action_sets import ActionSet, SampledReplies, Strategies
-from simgym.envs.conversation_env import next_seed
+from simgym.envs.conversation_env import next_seed, row_seeds
 from simgym.envs.features import ConversationFeatures
 from simgym.envs.numbered_replies import Array, NumberedReplies
 from simgym.envs.outages import check_servers
@@ -92,11 +92,7 @@ class RepliesVectorEnv(VectorEnv[Array, Array, Array]):
         self, *, seed: int | Sequence[int | None] | None = None, options: Mapping[str, object] | None = None
     ) -> tuple[Array, dict[str, object]]:
         """Begin N conversations; row r gets seed + r, the r-th seed, or the next in its sequence."""
-        if isinstance(seed, int | np.integer):
-            seed = [int(seed) + row for row in range(self.num_envs)]
-        seeds = [None] * self.num_envs if seed is None else list(seed)
-        if len(seeds) != self.num_envs:
-            raise ConfigurationError(f"seed has {len(seeds)} entries, expected {self.num_envs}.")
+        seeds = row_seeds(seed, self.num_envs)
         before: list[Dialogue | None] = [*self._dialogues] or [None] * self.num_envs
         super().reset(seed=seeds[0])
         chosen = [next_seed(given, dialogue) for given, dialogue in zip(seeds, before, strict=True)]

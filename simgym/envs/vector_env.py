@@ -14,7 +14,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from simgym.conversation import Scenario
-from simgym.envs.conversation_env import make_settings, next_seed
+from simgym.envs.conversation_env import make_settings, next_seed, row_seeds
 from simgym.envs.settings import EndRewards, unjudged
 from simgym.errors import ConfigurationError, EpisodeError, InvalidAction
 from simgym.simulation import Dialogue
@@ -89,10 +89,9 @@ class UserSimVectorEnv(VectorEnv[dict[str, object], tuple[str, ...], object]):
         """
         options = options or {}
         mask = np.asarray(options.get("reset_mask", np.ones(self.num_envs, dtype=bool)), dtype=bool)
-        seeds = [seed + row for row in range(self.num_envs)] if isinstance(seed, int | np.integer) else seed
-        seeds = [None] * self.num_envs if seeds is None else list(seeds)
+        seeds = row_seeds(seed, self.num_envs)
         ids = list(options.get("scenario_ids") or [None] * self.num_envs)
-        for name, value in (("seed", seeds), ("scenario_ids", ids), ("reset_mask", mask)):
+        for name, value in (("scenario_ids", ids), ("reset_mask", mask)):
             if len(value) != self.num_envs:
                 raise ConfigurationError(f"{name} has {len(value)} entries, expected {self.num_envs}.")
         if not self._dialogues and not mask.all():

@@ -13,17 +13,15 @@ may repeat what the judge said, or what the simulator is called, so figures leav
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from simgym.conversation import Conversation, Message, Scenario
 from simgym.errors import ConfigurationError, MalformedFile, TranscriptError
-from simgym.jsonl import cut_torn_line, read_jsonl
+from simgym.jsonl import append_line, cut_torn_line, read_jsonl
 from simgym.output_files import is_special, lock_output
 from simgym.transcripts import text_hash
 from simgym.typed_json import from_json
@@ -212,21 +210,8 @@ def append_label(path: str | Path, label: Label) -> None:
             if path.exists():
                 cut_torn_line(path)
             with path.open("ab", buffering=0) as file:
-                start = file.tell()
-                try:
-                    _write_all(file.fileno(), line)
-                except OSError:
-                    with suppress(OSError):  # the write has failed already; readers pass over a torn line
-                        os.ftruncate(file.fileno(), start)
-                    raise
+                append_line(file, line)
         except OSError as error:
             raise TranscriptError(
                 f"Cannot write to {path}: {error.strerror}. Labels given before are intact."
             ) from error
-
-
-def _write_all(descriptor: int, line: bytes) -> None:
-    data = memoryview(line)
-    while data:
-        data = data[os.write(descriptor, data) :]
-    os.fsync(descriptor)

@@ -108,10 +108,8 @@ def converse(
 def at_their_own_pace(tasks: Iterator[Callable[[], None]], at_once: int, stopping: threading.Event) -> None:
     """The first error ends the run: what has not begun does not begin, what has is finished. An interrupt does not wait
     for that, nor for servers; nor does a server that is away."""
-    queue, at_once = _Queue(tasks, stopping), max(1, at_once)
-    threads = min(THREADS, at_once)
-    shares = [at_once // threads + (number < at_once % threads) for number in range(threads)]
-    with ThreadPoolExecutor(threads, thread_name_prefix="simgym-conversations") as pool:
+    queue, shares = _Queue(tasks, stopping), _fibers.shares(max(1, at_once), THREADS)
+    with ThreadPoolExecutor(len(shares), thread_name_prefix="simgym-conversations") as pool:
         futures: list[Future[None]] = []
         try:
             for share in shares:
@@ -126,17 +124,12 @@ def at_their_own_pace(tasks: Iterator[Callable[[], None]], at_once: int, stoppin
         future.result()
 
 
-class _Queue:
+class _Queue(_fibers.Shared):
     """Conversations that have not begun, for all threads; empty once one has failed."""
 
     def __init__(self, tasks: Iterator[Callable[[], None]], stopping: threading.Event) -> None:
-        self._tasks = tasks
-        self._stopping = stopping
-        self._lock = threading.Lock()
-        self._closed = False
-
-    def __iter__(self) -> _Queue:
-        return self
+        super().__init__(tasks)
+        self._stopping, self._closed = stopping, False
 
     def __next__(self) -> Callable[[], None]:
         with self._lock:

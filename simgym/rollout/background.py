@@ -34,9 +34,8 @@ class Background:
     def start(self, tasks: Iterator[Callable[[], None]], at_once: int) -> None:
         """Begin tasks, so many at a time, >= 1."""
         self.beat()
-        shared, threads = _fibers.Shared(tasks), min(self._max_threads, at_once)
-        for number in range(threads):
-            share = at_once // threads + (number < at_once % threads)
+        shared = _fibers.Shared(tasks)
+        for share in _fibers.shares(at_once, self._max_threads):
             self._threads.append(threading.Thread(target=self._run, args=(shared, share), daemon=True))
             self._threads[-1].start()
 
