@@ -101,8 +101,7 @@ def split_reasoning(text: str, *, prompt: str | None = None) -> Spoken:
     if opening is None and prompt is None:
         opening = _opened_unseen(text)
     while opening is not None or (opening := _opened_at(text.lstrip())) is not None:
-        block = text.lstrip()
-        block = block[len(opening) :] if block.startswith(opening) else block
+        block = text.lstrip().removeprefix(opening)
         closing = _closing_of(opening).search(block)
         thoughts.append(block[: closing.start()].strip() if closing else block.strip())
         if closing is None:

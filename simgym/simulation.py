@@ -189,12 +189,7 @@ class Simulation:
     def reply(self, dialogues: Sequence[Dialogue], turns: Sequence[AssistantTurn | str]) -> list[Dialogue]:
         """`step` without a judgement: what the users say, for a program that judges by itself or not at all.
 
-        Args:
-            dialogues: N running dialogues; they are not changed.
-            turns: N assistant turns, or their texts.
-
-        Returns:
-            The N next dialogues in the same order; those that ended have no reward.
+        Arguments as for `step`, dialogues that run. Those that ended have no reward.
 
         Raises:
             EpisodeError: a conversation has ended.

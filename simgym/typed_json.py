@@ -101,9 +101,10 @@ def _reader(annotation: object) -> _Reader:
     if origin in (dict, Mapping) or annotation in (dict, Mapping):
         return functools.partial(_mapping, _reader(arguments[1]) if arguments else _reader(object))
     if (parse := getattr(annotation, "parse", None)) is not None:
-        return functools.partial(_parsed, parse)
+        return lambda value, where: parse(_scalar(str, value, where))
     if is_dataclass(annotation):
-        return functools.partial(_record, annotation)
+        record: Any = annotation
+        return lambda value, where: from_json(record, value, where)
     if annotation in _NAMES:
         return functools.partial(_scalar, annotation)
     raise TypeError(f"Records on disk cannot hold {annotation!r}.")  # a mistake in the record's definition
@@ -173,11 +174,3 @@ def _mapping(item: _Reader, value: object, where: str) -> object:
     if not isinstance(value, Mapping):
         raise ConfigurationError(f"{where} is {describe(value)}, expected a JSON object.")
     return {str(key): item(entry, f"{where}[{_short(key)}]") for key, entry in value.items()}
-
-
-def _parsed(parse: Callable[[str], Any], value: Any, where: str) -> Any:
-    return parse(_scalar(str, value, where))
-
-
-def _record(cls: Any, value: Any, where: str) -> Any:
-    return from_json(cls, value, where)

@@ -30,7 +30,7 @@ def spaced(text: str) -> str:
 
 def words(text: str) -> list[str]:
     """The words of a text, in order, with the punctuation that touches them."""
-    return [word for word in spaced(text).split() if _letter_or_digit().search(word)]
+    return [word for word in spaced(text).split() if _compiled(r"[\p{L}\p{N}]").search(word)]
 
 
 def count_words(text: str) -> int:
@@ -85,10 +85,6 @@ def _characters(kind: str, codes: Iterable[int]) -> str:
 
 
 @functools.cache
-def _letter_or_digit() -> Any:
-    return _compiled(r"[\p{L}\p{N}]")
-
-
 def _compiled(pattern: str) -> Any:
     import regex  # type: ignore[import-untyped]  # where used: it is not needed to import simgym
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from simgym.assistants.base import Assistant
@@ -101,13 +101,11 @@ def fill_columns(
         ConfigurationError: a model or an option cannot be read, or names no column.
     """
     names = {name: column.env_id for column in columns for name in column.names}
-    arguments: dict[str, dict[str, Any]] = {}
+    filled = []
     for column in columns:
         simulator = simulator_of(column.env_id)
-        own = [
-            rest for target, rest in (_aimed(text, names, ":") for text in options) if target in (None, column.env_id)
-        ]
-        given = read_pairs(own, "--simulator-option")
+        own = [_aimed(text, names, ":") for text in options]
+        given = read_pairs([rest for target, rest in own if target in (None, column.env_id)], "--simulator-option")
         if max_new_tokens is not None and takes_option("simulators", simulator, "max_new_tokens"):
             given.setdefault("max_new_tokens", max_new_tokens)
         aimed = [_aimed(text, names, "=") for text in models]
@@ -115,8 +113,8 @@ def fill_columns(
         common = [rest for target, rest in aimed if target is None]
         if (chosen := (mine or common)[-1:]) and takes_option("simulators", simulator, "model"):
             given["model"] = cache.around(ModelSpec.parse(chosen[0])).to_json()
-        arguments[column.env_id] = given
-    return [Column(column.env_id, column.names, arguments[column.env_id]) for column in columns]
+        filled.append(replace(column, options=given))
+    return filled
 
 
 def read_training_simulators(

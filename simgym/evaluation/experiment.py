@@ -96,25 +96,13 @@ class Experiment:
         return forecast(self.run, self.prices)
 
     def check_ready(self) -> None:
-        """Load or ask the models that are needed, once; those on a cluster are not here.
-
-        Raises:
-            ConfigurationError: one lacks something; nothing has been written.
-            ServerUnavailable: the server of one does not answer; nothing has been written.
-        """
+        """Load or ask the models that are needed, once; those on a cluster are not here. Errors as in `MatrixRun`."""
         if self.config.ray is None and not self._ready:
             self.run.check_ready()
         self._ready = True
 
     def run_matrix(self, progress: Progress | None = None) -> Matrix:
-        """Run what is missing, and put the matrix together.
-
-        Raises:
-            ConfigurationError: the folder holds another experiment.
-            BudgetReached: the budget's limit is reached; the same call with a higher one goes on.
-            ServerUnavailable: a model's server does not answer; the same call goes on when it is back.
-            OutputInUse: another process is writing the folder.
-        """
+        """Run what is missing, and put the matrix together; errors as in `MatrixRun.run`."""
         with self._writing(self.run):
             return self.run.run(self._run_settings(), progress=progress, collector=self._collector)
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from simgym.conversation import has_surrogates
 from simgym.errors import ConfigurationError
 from simgym.evaluation._counted_rows import drawn, read_counted
 from simgym.evaluation.calibration import Calibration, calibrate
@@ -166,9 +167,7 @@ def _read_row(row: Mapping[str, Any], number: str) -> Pair | str:
     texts = (instruction, chosen, rejected)
     if not all(isinstance(text, str) and text.strip() for text in texts):
         return "without instruction or two answers"
-    try:
-        "".join(map(str, texts)).encode()  # a lone surrogate could not be written anywhere
-    except UnicodeEncodeError:
+    if has_surrogates("".join(map(str, texts))):
         return "not Unicode"
     if chosen == rejected:
         return "two equal answers"

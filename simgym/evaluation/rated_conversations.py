@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from simgym.conversation import INTENT_PREFIX, Conversation, Scenario
+from simgym.conversation import INTENT_PREFIX, Conversation, Scenario, has_surrogates
 from simgym.errors import ConfigurationError, MalformedFile
 from simgym.evaluation._counted_rows import drawn, read_counted
 from simgym.evaluation.agreement import PeopleRating, Reward
@@ -247,9 +247,7 @@ def _conversation(turns: object) -> Conversation | str:
     texts = [turn.get("content") for turn in turns]
     if not all(isinstance(text, str) for text in texts):
         return "with a turn that is not a text"
-    try:
-        "".join(texts).encode()  # no tokenizer takes a lone surrogate
-    except UnicodeEncodeError:
+    if has_surrogates("".join(texts)):  # no tokenizer takes one
         return "not Unicode"
     talk = Conversation()
     for role, text in zip(roles, texts, strict=True):

@@ -115,13 +115,12 @@ class _Workers:
 
     def __init__(self, ray: ModuleType, collections: Sequence[Collection], resources: Mapping[str, float]) -> None:
         self.ray, self.resources = ray, resources
-        self.busy: dict[ObjectRef, int] = {}
-        """Batches in progress, and the number of each one's job."""
+        self.busy: dict[ObjectRef, tuple[int, ActorHandle]] = {}
+        """Batches in progress: the number of each one's job, and who has it."""
         self._seats = ray.put([(collection.assistant, collection.conditions) for collection in collections])
         self._actors: list[ActorHandle] = []
         self._starting: dict[ObjectRef, ActorHandle] = {}
         self._idle: list[ActorHandle] = []
-        self._running: dict[ObjectRef, ActorHandle] = {}
 
     def __enter__(self) -> _Workers:
         return self
@@ -143,8 +142,7 @@ class _Workers:
     def submit(self, number: int, batch: Sequence[tuple[Scenario, int]]) -> None:
         """Give an idle worker a batch of the job of this number."""
         actor = self._idle.pop()
-        task = actor.converse.remote(number, batch)
-        self.busy[task], self._running[task] = number, actor
+        self.busy[actor.converse.remote(number, batch)] = number, actor
 
     def next_result(self) -> tuple[int, list[Transcript]] | None:
         """The number of the job, and the transcripts, of the batch that is finished next; None if a worker has started
@@ -153,8 +151,9 @@ class _Workers:
         if finished in self._starting:
             self._admit(finished)
             return None
-        self._idle.append(self._running.pop(finished))
-        return self.busy.pop(finished), self.ray.get(finished)
+        number, actor = self.busy.pop(finished)
+        self._idle.append(actor)
+        return number, self.ray.get(finished)
 
     def _welcome(self, timeout: float | None) -> None:
         """Workers that have started since are idle. One for which others leave no room keeps nobody waiting."""

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simgym.statistics.intervals import Estimate
-from simgym.statistics.resampling import Rows, bootstrap_statistic
+from simgym.statistics.resampling import bootstrap_statistic
 
 _Floats = npt.NDArray[np.float64]
 
@@ -127,24 +127,27 @@ def krippendorff_alpha(ratings: _Floats, level_of_measurement: Level = "interval
 
 def spearman(first: npt.ArrayLike, second: npt.ArrayLike, *, seed: int = 0, resamples: int = 999) -> Estimate:
     """Rank correlation of N pairs, e.g. of two rankings of the same systems."""
-    a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-
-    def statistic(rows: Rows) -> float:
-        return _spearman(a[rows], b[rows])
-
-    return bootstrap_statistic(statistic, range(a.size), seed=seed, resamples=resamples, bounds=(-1.0, 1.0))
+    return _of_pairs(_spearman, first, second, seed, resamples)
 
 
 def kendall(first: npt.ArrayLike, second: npt.ArrayLike, *, seed: int = 0, resamples: int = 999) -> Estimate:
     """Kendall's tau-b of N pairs: concordant less discordant pairs of items, ties taken off (Kendall 1945)."""
+    from scipy.stats import kendalltau
+
+    return _of_pairs(lambda a, b: float(kendalltau(a, b).statistic), first, second, seed, resamples)
+
+
+def _of_pairs(
+    statistic: Callable[[_Floats, _Floats], float],
+    first: npt.ArrayLike,
+    second: npt.ArrayLike,
+    seed: int,
+    resamples: int,
+) -> Estimate:
     a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-
-    def statistic(rows: Rows) -> float:
-        from scipy.stats import kendalltau
-
-        return float(kendalltau(a[rows], b[rows]).statistic)
-
-    return bootstrap_statistic(statistic, range(a.size), seed=seed, resamples=resamples, bounds=(-1.0, 1.0))
+    return bootstrap_statistic(
+        lambda rows: statistic(a[rows], b[rows]), range(a.size), seed=seed, resamples=resamples, bounds=(-1.0, 1.0)
+    )
 
 
 def _spearman(first: _Floats, second: _Floats) -> float:

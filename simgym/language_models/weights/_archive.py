@@ -14,7 +14,6 @@ import json
 import os
 import re
 import tarfile
-import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,22 +63,19 @@ def export_default_model(path: str | Path) -> Path:
         "files": {file.name: {"bytes": file.stat().st_size, "sha256": file_digest(file)} for file in files},
     }
     content = json.dumps(manifest, indent=1).encode()
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with tempfile.NamedTemporaryFile(dir=path.absolute().parent, prefix=f".{path.name}.", delete=False) as draft:
-            try:
-                with tarfile.open(fileobj=draft, mode="w", format=tarfile.PAX_FORMAT) as archive:
-                    _add(archive, _MANIFEST, len(content), io.BytesIO(content))
-                    for file in files:
-                        with file.open("rb") as source:
-                            _add(archive, file.name, file.stat().st_size, source)
-                draft.flush()
-                Path(draft.name).chmod(0o644)
-                os.replace(draft.name, path)
-            except BaseException:
-                Path(draft.name).unlink(missing_ok=True)
-                raise
+        with tarfile.open(draft, mode="w", format=tarfile.PAX_FORMAT) as archive:
+            _add(archive, _MANIFEST, len(content), io.BytesIO(content))
+            for file in files:
+                with file.open("rb") as source:
+                    _add(archive, file.name, file.stat().st_size, source)
+        draft.chmod(0o644)
+        draft.replace(path)
     except OSError as error:
         raise ConfigurationError(f"Cannot write {path}: {error}. Expected a folder with room.") from error
+    finally:
+        draft.unlink(missing_ok=True)
     return path
 
 

@@ -50,7 +50,8 @@ def cache_folder() -> Path:
 
 def cache_is_writable() -> bool:
     """Whether entries can be added: the folder, or the nearest one above it that exists, may be written to."""
-    nearest = _nearest_existing(cache_folder())
+    folder = cache_folder()
+    nearest = next((path for path in (folder, *folder.parents) if path.exists()), folder)
     return nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
 
 
@@ -58,14 +59,16 @@ def cached_models() -> list[CachedModel]:
     """The entries of the cache folder, sorted by name; drafts are left out."""
     folder = cache_folder()
     entries = sorted(folder.iterdir()) if folder.is_dir() else []
-    return [describe_entry(entry.name) for entry in entries if entry.is_dir() and ".draft-" not in entry.name]
-
-
-def describe_entry(name: str) -> CachedModel:
-    """One entry, whether or not it is there."""
-    folder = cache_folder() / name
-    size = sum(path.stat().st_size for path in folder.glob("*") if path.is_file()) if folder.is_dir() else 0
-    return CachedModel(name=name, folder=str(folder), ready=entry_is_ready(name), bytes=size)
+    return [
+        CachedModel(
+            name=entry.name,
+            folder=str(entry),
+            ready=entry_is_ready(entry.name),
+            bytes=sum(path.stat().st_size for path in entry.glob("*") if path.is_file()),
+        )
+        for entry in entries
+        if entry.is_dir() and ".draft-" not in entry.name
+    ]
 
 
 def entry_is_ready(name: str) -> bool:
@@ -134,7 +137,3 @@ def _check_space(cache: Path, purpose: str, needed_bytes: int) -> None:
             f"The disk of the cache folder {cache} has {free / 1e9:.1f} GB left; preparing {purpose} takes "
             f"{needed_bytes / 1e9:.1f} GB. Free some space, or set SIMGYM_CACHE to a folder on another disk."
         )
-
-
-def _nearest_existing(folder: Path) -> Path:
-    return next((path for path in (folder, *folder.parents) if path.exists()), folder)
