@@ -190,10 +190,7 @@ def mean_over_pairs(
     Args:
         values: Shape (A, B, C): A training seeds of one method with B of another in C conversations; NaN where one is
             missing.
-        scenarios: C labels, as in `compare_matrix`.
-        seed: Of the resampling.
-        resamples: Bootstrap samples.
-        level: Nominal coverage.
+        scenarios: C labels; this and the following as in `compare_matrix`.
 
     Returns:
         The mean of the A x B means, and its bootstrap standard error.
