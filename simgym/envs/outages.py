@@ -49,10 +49,23 @@ def outage_of(dialogue: Dialogue) -> ServerUnavailable | None:
 class Pauses:
     """The pauses before new attempts at one piece of work."""
 
-    def __init__(self, waits: Sequence[float] = WAITS, *, sleep: Callable[[float], None] = time.sleep) -> None:
-        """Nothing is waited for yet; `waits` are the seconds before each new attempt."""
+    def __init__(self, waits: Sequence[float] = WAITS, *, sleep: Callable[[float], object] = time.sleep) -> None:
+        """Nothing is waited for yet.
+
+        Args:
+            waits: Seconds before each new attempt.
+            sleep: Waits for so many seconds; if what it returns is true, the work is to end, and there is no attempt.
+        """
         self._left = list(waits)
         self._sleep = sleep
+
+    def before_another(self, why: object) -> bool:
+        """Pause, and say whether there is another attempt; `why` the last one failed is a sentence for the log."""
+        if not self._left:
+            return False
+        seconds = self._left.pop(0)
+        _log.warning("%s Trying again in %g s.", why, seconds)
+        return not self._sleep(seconds)
 
     def wait(self, error: ServerUnavailable) -> None:
         """Pause before the next attempt.
@@ -60,8 +73,5 @@ class Pauses:
         Raises:
             ServerUnavailable: `error` itself, when the last attempt has failed.
         """
-        if not self._left:
+        if not self.before_another(error):
             raise error
-        seconds = self._left.pop(0)
-        _log.warning("%s Trying again in %g s.", error, seconds)
-        self._sleep(seconds)

@@ -9,21 +9,20 @@ alone are at fault, and their faults are recorded like any other, so that one re
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from simgym import _fibers
+from simgym.envs.outages import Pauses
 from simgym.errors import ConfigurationError, ServerUnavailable
 from simgym.faults import Fault
 from simgym.rollout.readiness import check_all_ready
 
 WAITS = (5.0, 30.0, 60.0)
 """Seconds before each new attempt; while one batch waits, those of other threads go on."""
-
-_log = logging.getLogger(__name__)
 
 
 class Answer(Protocol):
@@ -81,27 +80,18 @@ def ask_in_batches(
 class Patience:
     """Decides about one batch whether what an outage has lost is tried again."""
 
-    def __init__(
-        self,
-        parts: Sequence[tuple[str, object]],
-        *,
-        stopping: threading.Event | None = None,
-        waits: Sequence[float] | None = None,
-    ) -> None:
-        """Nothing is waited for yet.
+    def __init__(self, parts: Sequence[tuple[str, object]], *, stopping: threading.Event | None = None) -> None:
+        """Nothing is waited for yet; pauses are of `$SIMGYM_OUTAGE_WAITS` seconds (with commas between), or `WAITS`.
 
         Args:
             parts: Assistants, simulators and judges whose servers may be away, with their names.
             stopping: Ends pauses early, because the run is being interrupted.
-            waits: Seconds before each new attempt; None: `$SIMGYM_OUTAGE_WAITS` (numbers with commas between), else
-                `WAITS`.
 
         Raises:
             ConfigurationError: the variable holds something else.
         """
-        self._parts = parts
-        self._stopping = stopping or threading.Event()
-        self._waits = list(_default_waits() if waits is None else waits)
+        self._parts, self._stopping = parts, stopping or threading.Event()
+        self._pauses = Pauses(_waits(), sleep=partial(_fibers.pause, self._stopping))
 
     def try_again(self, faults: Iterable[str | Fault | None], done: str, *, others_answered: bool) -> bool:
         """Pause if a server was away, and say whether to try again what failed.
@@ -121,11 +111,8 @@ class Patience:
         if not lost:
             return False
         sentence = f"{str(lost[0]).rstrip('.')}. {done} finished and kept."
-        if self._waits and not self._stopping.is_set():
-            wait = self._waits.pop(0)
-            _log.warning("%s Trying the rest again in %g s.", sentence, wait)
-            if not _fibers.pause(self._stopping, wait):
-                return True
+        if not self._stopping.is_set() and self._pauses.before_another(sentence):
+            return True
         if others_answered and not self._stopping.is_set() and self._servers_answer():
             return False
         raise ServerUnavailable(f"{sentence} The same command goes on when the server is back.")
@@ -138,7 +125,7 @@ class Patience:
         return True
 
 
-def _default_waits() -> Sequence[float]:
+def _waits() -> Sequence[float]:
     text = os.environ.get("SIMGYM_OUTAGE_WAITS")
     if text is None:
         return WAITS

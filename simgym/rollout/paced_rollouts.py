@@ -112,10 +112,9 @@ class PacedRollouts:
         if complete:
             receiver.take_group(group)
 
-    def _sleep(self, seconds: float) -> None:
+    def _sleep(self, seconds: float) -> bool:
         self.background.beat(seconds)
-        if self.background.pause(seconds):
-            raise ServerUnavailable("The worker was stopped while a server was away.")
+        return self.background.pause(seconds)
 
     def _open(self, group: RolloutGroup) -> Dialogue:
         pauses = Pauses(self._pace.waits, sleep=self._sleep)
