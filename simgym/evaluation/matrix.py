@@ -89,11 +89,9 @@ class Matrix:
 
 def summarise_cell(assistant: str, simulator: str, transcripts: Sequence[Transcript], *, path: str, seed: int) -> Cell:
     """Statistics of one cell; the interval's random numbers depend on `seed` and the cell's names."""
-    spent, counted = _Spent(), _Said()
+    sums = _Sums()
     for transcript in transcripts:
-        spent.add(transcript)
-        if transcript.counts:
-            counted.add(transcript)
+        sums.add(transcript)
     endings = outcomes(transcripts)
     return Cell(
         assistant=assistant,
@@ -103,27 +101,30 @@ def summarise_cell(assistant: str, simulator: str, transcripts: Sequence[Transcr
             seed=derive_seed(seed, "interval", assistant, simulator),
         ),
         conversations=len(endings),
-        counted=counted.conversations,
+        counted=sums.counted,
         excluded=count_exclusions(transcripts),
-        tokens=spent.tokens,
-        mean_assistant_turns=counted.turns["assistant"] / counted.conversations if counted.conversations else None,
+        tokens=sums.tokens,
+        mean_assistant_turns=sums.turns["assistant"] / sums.counted if sums.counted else None,
         transcripts=path,
         end_reasons=dict(sorted(Counter(outcome.end_reason for outcome in endings).items())),
-        characters={role: counted.characters[role] / turns for role, turns in counted.turns.items() if turns},
-        first_faults=dict(spent.faults),
-        calls=dict(spent.calls),
-        role_seconds={role: round(seconds, 2) for role, seconds in spent.seconds.items()},
+        characters={role: sums.characters[role] / turns for role, turns in sums.turns.items() if turns},
+        first_faults=dict(sums.faults),
+        calls=dict(sums.calls),
+        role_seconds={role: round(seconds, 2) for role, seconds in sums.seconds.items()},
     )
 
 
-class _Spent:
-    """What conversations have taken, added up."""
+class _Sums:
+    """What conversations have taken, and how long those are that count, added up."""
 
     def __init__(self) -> None:
         self.tokens: dict[str, dict[str, int]] = {}
         self.calls: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
         self.seconds: Counter[str] = Counter()
+        self.counted = 0
+        self.turns = {"assistant": 0, "user": 0}
+        self.characters = {"assistant": 0, "user": 0}
 
     def add(self, transcript: Transcript) -> None:
         """Count a conversation."""
@@ -134,23 +135,11 @@ class _Spent:
         self.calls.update(call.role for call in transcript.calls)
         self.faults.update(call.role for call in transcript.calls if call.fault is not None)
         self.seconds.update(transcript.role_seconds)
-
-
-class _Said:
-    """Lengths of conversations, added up."""
-
-    def __init__(self) -> None:
-        self.conversations = 0
-        self.turns = {"assistant": 0, "user": 0}
-        self.characters = {"assistant": 0, "user": 0}
-
-    def add(self, transcript: Transcript) -> None:
-        """Count a conversation."""
-        self.conversations += 1
-        for role in ("assistant", "user"):
-            texts = transcript.conversation.said_by(role)
-            self.turns[role] += len(texts)
-            self.characters[role] += sum(map(len, texts))
+        self.counted += transcript.counts
+        for message in transcript.conversation.messages if transcript.counts else ():
+            if message.role in self.turns:
+                self.turns[message.role] += 1
+                self.characters[message.role] += len(message.content)
 
 
 class CellCollector(Protocol):

@@ -128,9 +128,7 @@ class FineTuned:
 
     def _request(self, scenario: Scenario, conversation: Conversation, attempt: int, seed: int) -> Request:
         first = self.sampling.temperature
-        temperature = (
-            first if attempt == 0 else max(first, min(_HIGHEST_TEMPERATURE, first + attempt * _TEMPERATURE_STEP))
-        )
+        temperature = max(first, min(_HIGHEST_TEMPERATURE, first + attempt * _TEMPERATURE_STEP))
         return Request(
             (Message("system", scenario.intent), *conversation.messages),
             SamplingParams(temperature, self.sampling.top_p, self.sampling.max_new_tokens),

