@@ -161,7 +161,7 @@ def row_seeds(seed: int | Sequence[int | None] | None, rows: int) -> list[int | 
     """
     if isinstance(seed, int | np.integer):
         return [int(seed) + row for row in range(rows)]
-    seeds = [None] * rows if seed is None else list(seed)
+    seeds: list[int | None] = [None] * rows if seed is None else list(seed)
     if len(seeds) != rows:
         raise ConfigurationError(f"seed has {len(seeds)} entries, expected {rows}.")
     return seeds
