@@ -53,9 +53,9 @@ def timed(
         rates = {}
         for count in counts:
             reading = _seconds(ask, _prompts(2 * number + 1, count, length), 1)
-            both = _seconds(ask, _prompts(2 * number + 2, count, length), written + 1)
+            duration = _seconds(ask, _prompts(2 * number + 2, count, length), written + 1)
             rates[f"read_a_second_{count}"] = count * length / reading
-            rates[f"written_a_second_{count}"] = count * written / max(both - reading, 1e-9)
+            rates[f"written_a_second_{count}"] = count * written / max(duration - reading, 1e-9)
             rates[f"reading_over_products_{count}"] = count * length / reading / products.a_second(256)
             rates[f"writing_over_products_{count}"] = rates[f"written_a_second_{count}"] / products.a_second(count)
         rounds.append(rates)
