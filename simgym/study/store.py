@@ -1,15 +1,15 @@
-"""Where a study is kept: append-only events in SQLite (WAL) or PostgreSQL, committed before anybody is told.
+"""The study's store: append-only events in SQLite (WAL) or PostgreSQL, committed before anybody is told.
 
-`append` is a compare-and-set on the participant's number of events: two tabs, a doubled click or a second server can
-race, and one of them wins; the other is told that nothing was written and reads again. Recruitment ids lie in a table
-of their own. Drafts are the one thing that is overwritten. Participants are found by the hash of a secret that only
-their browser has; their id is not a secret.
+`append` is a compare-and-set on the participant's number of events. Two tabs, a doubled click or a second server may
+race: one wins, and the other is told that nothing was written, and reads again. Recruitment ids have a table of their
+own, and only drafts are ever overwritten. A participant is found by the hash of a secret that only their browser holds;
+their id is no secret.
 
-Events are ordered by their number. Their times are the clock's at start plus what has passed since, so that a clock
-that is set while the server runs shifts no duration.
+Events are ordered by number. Their times are the clock at start plus the time passed since, so setting the clock while
+the server runs distorts no duration.
 
-`withdraw` deletes at once for everybody who asks the database; the disk is another matter, and `erase` settles it.
-Whoever has withdrawn holds a ticket, and `erased` says how far it is.
+`withdraw` hides the data from every query at once; `erase` then removes it from the disk. A withdrawn participant holds
+a ticket, with which `erased` tells whether that is done.
 """
 
 from __future__ import annotations
@@ -63,46 +63,14 @@ class Visit:
     """What is being written, by field."""
 
 
-class _Recent:
-    """What participants had done when it was last read: events are only ever added, so only new ones are read again."""
+class _Recent(OrderedDict[str, T]):
+    """The values set last, at most 1,000."""
 
-    _most = 1000
-
-    def __init__(self) -> None:
-        self._events: OrderedDict[str, tuple[Event, ...]] = OrderedDict()
-        self._participants: OrderedDict[str, str] = OrderedDict()  # by the hash of their secret
-
-    def get(self, participant: str) -> tuple[Event, ...]:
-        """The first events of somebody, perhaps all, perhaps none."""
-        return self._events.get(participant, ())
-
-    def put(self, participant: str, events: tuple[Event, ...]) -> None:
-        """Keep events; who came longest ago is forgotten."""
-        self._keep(self._events, participant, events)
-
-    def whose(self, secret_hash: str) -> str:
-        """Who has a secret; empty: not known here."""
-        return self._participants.get(secret_hash, "")
-
-    def name(self, secret_hash: str, participant: str) -> None:
-        """Keep who has a secret."""
-        self._keep(self._participants, secret_hash, participant)
-
-    def add(self, participant: str, known: int, events: tuple[Event, ...]) -> None:
-        """Keep what was stored after so many events, if just these are known."""
-        before = self.get(participant)
-        if events and len(before) == known:
-            self.put(participant, (*before, *events))
-
-    def drop(self, participant: str) -> None:
-        """Forget somebody."""
-        self._events.pop(participant, None)
-
-    def _keep(self, kept: OrderedDict[str, T], key: str, value: T) -> None:
-        kept[key] = value
-        kept.move_to_end(key)
-        if len(kept) > self._most:
-            kept.popitem(last=False)
+    def __setitem__(self, key: str, value: T) -> None:
+        super().__setitem__(key, value)
+        self.move_to_end(key)
+        if len(self) > 1000:
+            self.popitem(last=False)
 
 
 class Store:
@@ -118,7 +86,8 @@ class Store:
             ConfigurationError: it is neither.
         """
         self._database = open_database(url)
-        self._recent = _Recent()
+        self._recent: _Recent[tuple[Event, ...]] = _Recent()  # only ever added to, so only new ones are read again
+        self._participants: _Recent[str] = _Recent()  # by the hash of their secret
         self._strata: dict[str, asyncio.Lock] = {}
         self._positions: dict[str, int] = {}  # of each stratum, the one that is probably next
 
@@ -187,30 +156,23 @@ class Store:
             The secret, which is stored nowhere, and the visit that it will give.
         """
         secret, participant, event = secrets.token_urlsafe(32), f"p{secrets.token_hex(8)}", Event("opened", {}, _now())
-
         hashed = hash_secret(secret)
         addition = Addition(participant=participant, known=0, events=(event,), study_hash=study_hash)
         await self._database.write_at_once(lambda connection: open_participant(connection, hashed, addition))
-        self._recent.put(participant, (event,))
-        self._recent.name(hashed, participant)
+        self._recent[participant], self._participants[hashed] = (event,), participant
         return secret, Visit(participant, (event,))
 
-    async def find(self, secret: str) -> str | None:
-        """The participant with that secret, unless withdrawn."""
-        hashed = {"secret_hash": hash_secret(secret)}
-        return await self._database.fetch(lambda connection: connection.execute(tables.FIND, hashed).scalar())
-
     async def look(self, secret: str, *, drafts: bool = False) -> Visit | None:
-        """Who has that secret, and what they have done; None: nobody has, or they have withdrawn."""
-        hashed = {"secret_hash": hash_secret(secret)}
+        """Who holds that secret, and what they have done; None: nobody, or they have withdrawn."""
+        hashed = hash_secret(secret)
 
         def work(connection: sa.Connection) -> Visit | None:
-            rows = connection.execute(tables.LOOK_WITH_DRAFTS if drafts else tables.LOOK, hashed).all()
+            query = tables.LOOK_WITH_DRAFTS if drafts else tables.LOOK
+            rows = connection.execute(query, {"secret_hash": hashed}).all()
             if not rows:
                 return None
-            participant, count = str(rows[0].id), rows[0].events
-            self._recent.name(hashed["secret_hash"], participant)
-            if not (events := self._events(connection, participant, count)):
+            participant = self._participants[hashed] = str(rows[0].id)
+            if not (events := self._events(connection, participant, rows[0].events)):
                 return None  # withdrawn since the first query
             texts = {row.field: row.text for row in rows if row.field is not None} if drafts else {}
             return Visit(participant, events, texts)
@@ -218,14 +180,14 @@ class Store:
         return await self._database.fetch(work)
 
     def remembered(self, secret: str) -> Visit | None:
-        """As `look`, but as it was when this server last read or wrote it: enough for `append`, which compares."""
-        participant = self._recent.whose(hash_secret(secret))
-        events = self._recent.get(participant)
+        """As `look`, from what this server last read or wrote: good enough for `append`, which compares."""
+        participant = self._participants.get(hash_secret(secret), "")
+        events = self.remembered_events(participant)
         return Visit(participant, events) if events else None
 
     def remembered_events(self, participant: str) -> tuple[Event, ...]:
-        """As `events`, with the same reservation; empty: nothing is known here."""
-        return self._recent.get(participant)
+        """As `events`, with the same reservation; empty: this server knows none."""
+        return self._recent.get(participant, ())
 
     async def events(self, participant: str) -> tuple[Event, ...]:
         """What a participant has done, in order."""
@@ -237,15 +199,21 @@ class Store:
         return await self._database.fetch(work)
 
     def _events(self, connection: sa.Connection, participant: str, count: int) -> tuple[Event, ...]:
-        """What somebody has done who has done at least so much; empty: they have withdrawn meanwhile."""
-        events = self._recent.get(participant)
+        """Everything a participant with at least `count` events has done; empty: they have withdrawn meanwhile."""
+        events = self.remembered_events(participant)
         if len(events) < count:
             rows = connection.execute(tables.EVENTS, {"participant": participant, "known": len(events)})
             events = (*events, *_events(rows))
             if len(events) < count:
                 return ()
-            self._recent.put(participant, events)
+            self._recent[participant] = events
         return events
+
+    def _remember(self, participant: str, known: int, events: tuple[Event, ...]) -> None:
+        """Add what was stored behind `known` events, if exactly those are remembered."""
+        before = self.remembered_events(participant)
+        if events and len(before) == known:
+            self._recent[participant] = (*before, *events)
 
     async def append(
         self,
@@ -259,14 +227,14 @@ class Store:
         """Store events if exactly `known` are stored so far.
 
         Args:
-            participant: Whose.
+            participant: Whose they are.
             known: How many events the caller has seen.
             events: What to add; all or nothing.
             study_hash: Of the settings under which it happened.
             recruit: The recruitment id that nobody else may have, and all parameters.
 
         Returns:
-            False if nothing was stored, because something else was meanwhile, or the participant has withdrawn.
+            False if nothing was stored: other events came first, or the participant has withdrawn.
 
         Raises:
             AlreadyTakesPart: the recruitment id is taken.
@@ -275,14 +243,13 @@ class Store:
             participant=participant, known=known, events=_dated(events), study_hash=study_hash, recruit=recruit
         )
         written = await self._database.write_at_once(lambda connection: append(connection, addition))
-        self._recent.add(participant, known, written.events)
+        self._remember(participant, known, written.events)
         return bool(written.events)
 
     async def append_assigned(
         self, participant: str, known: int, stratum: str, event: Callable[[int], Event], study_hash: str
     ) -> bool:
-        """As `append`, one event that holds how many have been assigned in the stratum before."""
-
+        """As `append`, for one event made from the number of earlier assignments in the stratum."""
         addition = Addition(participant=participant, known=known, events=(), study_hash=study_hash)
 
         async def attempt() -> Written:
@@ -295,13 +262,13 @@ class Store:
                 lambda connection: append_assigned(connection, addition, assigned)
             )
             self._positions[stratum] = max(written.next_position or 0, self._positions.get(stratum, 0))
-            self._recent.add(participant, known, written.events)
+            self._remember(participant, known, written.events)
             return written
 
         written = await attempt()
         if not written.outrun:
             return bool(written.events)
-        # one after the other, so that of forty at once not thirty-nine fail again; another server can still be faster
+        # one at a time, or thirty-nine of forty would fail again; another server can still be faster
         async with self._strata.setdefault(stratum, asyncio.Lock()):
             for _ in range(50):
                 if not (written := await attempt()).outrun:
@@ -315,32 +282,28 @@ class Store:
         return await self._database.fetch(lambda connection: connection.execute(tables.PERSON, whose).scalar())
 
     async def save_draft(self, participant: str, name: str, text: str) -> None:
-        """Keep what is being written; the last text of a field counts. Of who has withdrawn nothing is kept."""
+        """Keep what is being written, in place of the field's last text; nothing is kept after a withdrawal."""
         await self._database.write_at_once(lambda connection: save_draft(connection, participant, name, text))
 
-    async def drafts(self, participant: str) -> dict[str, str]:
-        """What is being written, by field."""
-        return await self._database.fetch(lambda connection: _drafts(connection, participant))
-
     async def withdraw(self, participant: str) -> str:
-        """Delete all that a participant has given; only that somebody withdrew remains.
+        """Delete everything a participant has given; only the fact that somebody withdrew remains.
 
         Returns:
-            A ticket, with which `erased` can be asked.
+            A ticket for `erased`.
         """
         ticket = secrets.token_urlsafe(32)
         await self._database.write(lambda connection: _withdraw(connection, participant, hash_secret(ticket)))
-        self._recent.drop(participant)
+        self._recent.pop(participant, None)
         return ticket
 
     async def erased(self, ticket: str) -> bool | None:
-        """Is nothing left on the disk of what was deleted? None: nobody has withdrawn with that ticket."""
+        """Whether the deleted data is gone from the disk; None: no withdrawal has that ticket."""
         query = sa.select(tables.erasures.c.trace).where(tables.erasures.c.ticket_hash == hash_secret(ticket))
         row = await self._database.fetch(lambda connection: connection.execute(query).first())
         return None if row is None else row.trace is None
 
     async def erase(self) -> bool:
-        """Try once to take what was deleted off the disk; is nothing left? Whoever withdraws meanwhile waits."""
+        """Try once to remove deleted data from the disk; whether none of it is left. Later withdrawals have to wait."""
         query = sa.select(tables.erasures).where(tables.erasures.c.trace.is_not(None))
         rows = await self._database.read(lambda connection: connection.execute(query).all())
         if not rows:
@@ -358,7 +321,7 @@ class Store:
         Args:
             recruits: Delete recruitment ids.
             drafts: Delete drafts.
-            seconds: For how long to try to take them off the disk as well.
+            seconds: How long to try to remove them from the disk as well.
         """
         chosen = [table for table, wanted in ((tables.recruits, recruits), (tables.drafts, drafts)) if wanted]
 
@@ -374,7 +337,7 @@ class Store:
         return Purge(gone, erased)
 
     async def journeys(self) -> list[tuple[str, tuple[Event, ...]]]:
-        """Every participant who has not withdrawn, with their events, in the order of their ids."""
+        """Every participant who has not withdrawn, with their events; ordered by id."""
         whole = tables.events.c
         query = sa.select(whole.participant, whole.key, whole.payload, whole.at)
         query = query.order_by(whole.participant, whole.number)
@@ -396,11 +359,11 @@ class Purge:
     rows: Mapping[str, int]
     """Rows deleted, by table."""
     erased: bool
-    """Nothing is left of them on the disk; False: somebody is reading an older state of the database."""
+    """Whether they are gone from the disk; False: somebody is reading an older state of the database."""
 
 
 def hash_secret(secret: str) -> str:
-    """What is stored of a secret (256 random bits, so a plain hash is enough)."""
+    """What is stored of a secret: 256 random bits, for which a plain hash is enough."""
     return hashlib.sha256(secret.encode(errors="replace")).hexdigest()
 
 
@@ -413,7 +376,7 @@ def _withdraw(connection: sa.Connection, participant: str, ticket_hash: str) -> 
         connection.execute(sa.delete(table).where(table.c.participant == participant))
     assignments = tables.assignments
     connection.execute(sa.update(assignments).where(assignments.c.participant == participant).values(participant=None))
-    # the id goes as well: an answer on its way is refused, and the id is a trace by which the rest can be looked for
+    # the id goes as well: an answer on its way is refused, and the old id is a trace to search the disk for
     connection.execute(
         sa.update(participants)
         .where(participants.c.id == participant)
@@ -424,7 +387,7 @@ def _withdraw(connection: sa.Connection, participant: str, ticket_hash: str) -> 
 
 
 def _make_canonical(connection: sa.Connection) -> None:
-    """Rewrite ids of a database that was begun before they were compared in canonical form."""
+    """Rewrite the recruitment ids of a database begun before ids were compared in canonical form."""
     recruits = tables.recruits
     rows = connection.execute(sa.select(recruits.c.participant, recruits.c.person)).all()
     taken = {row.person for row in rows}
@@ -433,10 +396,6 @@ def _make_canonical(connection: sa.Connection) -> None:
             taken.add(person)
             where = recruits.c.participant == row.participant
             connection.execute(sa.update(recruits).where(where).values(person=person))
-
-
-def _drafts(connection: sa.Connection, participant: str) -> dict[str, str]:
-    return {row.field: row.text for row in connection.execute(tables.DRAFTS, {"participant": participant})}
 
 
 def _events(rows: Iterable[Any]) -> tuple[Event, ...]:

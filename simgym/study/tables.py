@@ -1,11 +1,11 @@
-"""Tables of a study's database, and the queries of every request, built once: that takes longer than running them."""
+"""The tables of a study's database, and the queries of its pages, built once: building takes longer than running."""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
 
 SCHEMA_VERSION = 1
-"""Incremented when a table changes; a new table is made beside the others and changes nothing."""
+"""Incremented when a table changes; a new table is simply added."""
 tables = sa.MetaData()
 study = sa.Table(
     "study",
@@ -62,14 +62,11 @@ erasures = sa.Table(
     "erasures",
     tables,
     sa.Column("ticket_hash", sa.String(64), primary_key=True),
-    # the id of whoever has withdrawn, backwards, so that looking for it does not find it here; null: nothing is left
+    # the withdrawn participant's id, reversed so that a search for it does not find this row; null: nothing is left
     sa.Column("trace", sa.String(32)),
     sa.Column("transaction", sa.BigInteger),  # PostgreSQL's number of the deletion
 )
 
-FIND = sa.select(participants.c.id).where(
-    participants.c.secret_hash == sa.bindparam("secret_hash"), participants.c.withdrawn_at.is_(None)
-)
 COUNT = sa.select(participants.c.events).where(
     participants.c.id == sa.bindparam("participant"), participants.c.withdrawn_at.is_(None)
 )
@@ -82,13 +79,10 @@ EVENTS = (
 LOOK = sa.select(participants.c.id, participants.c.events).where(
     participants.c.secret_hash == sa.bindparam("secret_hash"), participants.c.withdrawn_at.is_(None)
 )
-LOOK_WITH_DRAFTS = (
-    sa.select(participants.c.id, participants.c.events, drafts.c.field, drafts.c.text)
-    .outerjoin(drafts, drafts.c.participant == participants.c.id)
-    .where(participants.c.secret_hash == sa.bindparam("secret_hash"), participants.c.withdrawn_at.is_(None))
+LOOK_WITH_DRAFTS = LOOK.add_columns(drafts.c.field, drafts.c.text).outerjoin(
+    drafts, drafts.c.participant == participants.c.id
 )
-"""A row a draft, or one without."""
-DRAFTS = sa.select(drafts.c.field, drafts.c.text).where(drafts.c.participant == sa.bindparam("participant"))
+"""One row per draft; without drafts, one row."""
 PERSON = sa.select(recruits.c.person).where(recruits.c.participant == sa.bindparam("participant"))
 INSERT_PARTICIPANT = sa.insert(participants)
 INSERT_EVENTS = sa.insert(events)
@@ -97,6 +91,6 @@ UNCHANGED = (
     participants.c.events == sa.bindparam("known"),
     participants.c.withdrawn_at.is_(None),
 )
-"""A participant of whom so many events are known, who has not withdrawn."""
+"""A participant with so many events who has not withdrawn."""
 CLAIM = sa.update(participants).where(*UNCHANGED).values(events=sa.bindparam("then"))
-"""Reserves the numbers of new events: a row is updated, or somebody else was faster."""
+"""Reserves the numbers of new events: one row is updated, or somebody else was faster."""

@@ -38,6 +38,11 @@ def run(url, scenario):
     return asyncio.run(opened())
 
 
+async def drafts_of(store, participant):
+    query = sa.select(drafts.c.field, drafts.c.text).where(drafts.c.participant == participant)
+    return dict(await store._database.fetch(lambda connection: connection.execute(query).all()))
+
+
 def test_of_many_that_append_at_once_one_wins(database):
     async def scenario(store):
         participant = (await store.open("h"))[1].participant
@@ -131,9 +136,9 @@ def test_what_is_committed_together_fails_apart(tmp_path):
             return database.write(work)
 
         together = await asyncio.gather(insert("1"), insert("2", "nonsense"), insert("3"), return_exceptions=True)
-        kept = await store.drafts(visit.participant)
+        kept = await drafts_of(store, visit.participant)
         undone = await asyncio.gather(insert("4"), insert("5", "ROLLBACK"), insert("6"), return_exceptions=True)
-        after = await store.drafts(visit.participant)
+        after = await drafts_of(store, visit.participant)
         await store.close()
         return stored, together, kept, undone, after
 
@@ -193,7 +198,7 @@ def test_whoever_has_withdrawn_can_store_nothing_more(database):
         await store.withdraw(participant)
         stored = await store.append(participant, 1, [Event("consented")], "h")
         left = await store.journeys()
-        return stored, await store.find(secret), left, await store.drafts(participant), await store.withdrawn()
+        return stored, await store.look(secret), left, await drafts_of(store, participant), await store.withdrawn()
 
     assert run(database, scenario) == (False, None, [], {}, 1)
 
@@ -247,10 +252,10 @@ def test_a_draft_that_comes_behind_a_withdrawal_is_not_kept(database):
     async def scenario(store):
         participant = (await store.open("h"))[1].participant
         await store.save_draft(participant, "document", "what I wrote")
-        before = await store.drafts(participant)
+        before = await drafts_of(store, participant)
         await store.withdraw(participant)
         await store.save_draft(participant, "document", "what I wrote")
-        return before, await store.drafts(participant)
+        return before, await drafts_of(store, participant)
 
     before, after = run(database, scenario)
     assert before == {"document": "what I wrote"}
