@@ -12,8 +12,8 @@ import typer
 
 from simgym.cli import options
 from simgym.cli.completion import complete_judge
-from simgym.cli.judge import JudgeModel, JudgeOption
-from simgym.cli.terminal import complain, facts, format_estimate, plain, print_json, shown, stderr, stdout
+from simgym.cli.judge import load_judges
+from simgym.cli.terminal import complain, format_counts, format_estimate, plain, print_facts, print_json
 from simgym.errors import ConfigurationError
 from simgym.fingerprints import Fingerprint
 
@@ -69,8 +69,8 @@ def agree(
             autocompletion=complete_judge,
         ),
     ] = None,
-    judge_model: JudgeModel = None,
-    judge_option: JudgeOption = None,
+    judge_model: options.JudgeModel = None,
+    judge_option: options.JudgeOption = None,
     results: Annotated[
         Path | None,
         typer.Option(help="Folder of `simgym matrix`: its simulated users, on the assistants that people saw."),
@@ -91,7 +91,7 @@ def agree(
         Path | None,
         typer.Option(help="Folder of the judges' scores, one file per judge; the same command resumes from it."),
     ] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON file of the results.")] = None,
+    output: options.ResultsFile = None,
     seed: options.Seed = 0,
     batch_size: options.BatchSize = 8,
     json: options.Json = False,
@@ -112,10 +112,12 @@ def agree(
             raise ConfigurationError(f"Give either {given} or --results: a matrix has its own judge and conversations.")
         compared = _with_matrix(people, results, rating, scale, seed)
     else:
+        from simgym.cli.progress import load_models
         from simgym.evaluation.rated_conversations import RATING_KEYS, read_rated_conversations
 
         rated = read_rated_conversations(people, keys=rating or RATING_KEYS, scale=scale, limit=limit, seed=seed)
-        judges = _load(judge or ["reward_head"], judge_model, judge_option, caching)
+        judges = load_judges(judge or ["reward_head"], judge_model, judge_option, caching)
+        load_models((f"judge {name}", loaded) for name, loaded in judges.items())
         compared = _with_judges(rated, judges, _Scoring(scores=scores, seed=seed, batch_size=batch_size))
     agreement = compared.agreement
     value = {
@@ -128,11 +130,9 @@ def agree(
     if json:
         print_json(value)
         return
-    rows = ", ".join(f"{count} {why}" for why, count in compared.left_out.items())
-    stdout().print(facts([("rows left out", rows or "none")]))
+    print_facts([("rows left out", format_counts(compared.left_out))])
     for name, entry in agreement.items():
-        stdout().print(shown(f"{plain(name)} and people", "bold"))
-        stdout().print(facts(agreement_rows(entry)))
+        print_facts(agreement_rows(entry), f"{plain(name)} and people")
     if not any(tells(entry) for entry in agreement.values()):
         complain("These data cannot tell whether the two agree.")
     for name, fingerprint in compared.judges.items():
@@ -156,7 +156,7 @@ def agreement_rows(agreement: PeopleAgreement) -> list[tuple[str, str]]:
     for system, value in sorted(agreement.people.items(), key=lambda entry: -entry[1]):
         rows.append((f"  {plain(system)}", f"people {value:.2f}, reward {agreement.rewards[system]:.2f}"))
     if agreement.left_out:
-        rows.append(("left out", ", ".join(f"{count} {why}" for why, count in agreement.left_out.items())))
+        rows.append(("left out", format_counts(agreement.left_out)))
     return rows
 
 
@@ -174,18 +174,6 @@ def _level_rows(title: str, level: RankAgreement) -> list[tuple[str, str]]:
     if level.needed is not None:
         rows.append((f"{title}: needed to tell such a Spearman from 0", f"{level.needed:,}"))
     return rows
-
-
-def _load(names: list[str], model: str | None, given: list[str] | None, caching: Any) -> dict[str, Any]:
-    from simgym.evaluation.axes import read_pairs
-    from simgym.judges.loading import load_judge
-    from simgym.rollout.readiness import check_all_ready
-
-    arguments = read_pairs(given or (), "--judge-option")
-    judges = {name: load_judge(name, caching.model(model), arguments) for name in dict.fromkeys(names)}
-    with stderr().status("Loading models"):
-        check_all_ready((f"judge {name}", judge) for name, judge in judges.items())
-    return judges
 
 
 def _with_judges(rated: RatedConversations, judges: Mapping[str, Any], scoring: _Scoring) -> _Compared:

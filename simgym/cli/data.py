@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -197,14 +198,14 @@ def flip(
         raise ConfigurationError(f"The tokenizer of {tokenizer} has no chat template. Use an instruction-tuned model.")
     add_end_token(loaded)
     with _progress() as advance, StepOutput(output) as step:
-        done = 0
-
-        def count() -> None:
-            nonlocal done
-            done += 1
-            advance("flipping", done)
-
-        flip_conversations(read_logged(conversations), loaded, step, max_tokens=max_tokens, advance=count)
+        done = itertools.count(1)
+        flip_conversations(
+            read_logged(conversations),
+            loaded,
+            step,
+            max_tokens=max_tokens,
+            advance=lambda: advance("flipping", next(done)),
+        )
     _print(step.summary(), output)
 
 

@@ -56,14 +56,11 @@ _FLAGS = {
     "simulator_options": _Flag(names=("--simulator-option",)),
     "scenarios": _Flag(names=("--scenarios",), completion=complete_scenarios),
     "n": _Flag(names=("-n",)),
-    "max_turns": _Flag(names=("--max-turns",)),
     "answer_last_words": _Flag(names=("--answer-last-words/--no-answer-last-words",), default="yes"),
     "judge": _Flag(names=("--judge",), completion=complete_judge),
     "judge_options": _Flag(names=("--judge-option",)),
     "asynchronous": _Flag(names=("--async/--no-async",)),
-    "retry_faults": _Flag(names=("--retry-faults",)),
     "prices": _Flag(names=("--price",)),
-    "ray_resources": _Flag(names=("--ray-resources",)),
 }
 _FILE = Annotated[
     Path | None,
@@ -80,11 +77,8 @@ def with_experiment(verb: Callable[..., None]) -> Callable[..., None]:
         if name != "config"
     ]
     flags = [_parameter(entry) for entry in fields(ExperimentConfig)]
-    more = [("config_file", _FILE, None), ("old_spelling", _OLD_SPELLING, False)]
-    flags += [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-        for name, annotation, default in more
-    ]
+    for name, annotation, default in (("config_file", _FILE, None), ("old_spelling", _OLD_SPELLING, False)):
+        flags.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation))
 
     @functools.wraps(verb)
     def unfolded(*, config_file: Path | None, old_spelling: bool, **typed: object) -> None:

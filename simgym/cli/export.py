@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from simgym.cli.completion import complete_exporter
 from simgym.cli.terminal import plain
 from simgym.data.training_files import ExportOptions
 
@@ -21,7 +22,7 @@ def export(
         str,
         typer.Argument(help="A file of transcripts or the folder of a matrix; openenv: an environment.", metavar="RUN"),
     ],
-    to: Annotated[str, typer.Option("--to", help=f"{_FORMATS}; or a plug-in's.", autocompletion=lambda: _formats())],
+    to: Annotated[str, typer.Option("--to", help=f"{_FORMATS}; or a plug-in's.", autocompletion=complete_exporter)],
     output: Annotated[Path, typer.Option("-o", "--output", help="The file or folder to write.")],
     min_reward: Annotated[
         float | None, typer.Option(help="sft: leave out conversations with a lower reward.", show_default=False)
@@ -56,9 +57,3 @@ def export(
         typer.echo(f"  {plain(name.replace('_', ' '))}: {plain(str(value))}")
     for reason, count in sorted(summary.skipped.items(), key=lambda pair: -pair[1]):
         typer.echo(f"  skipped {count}: {plain(reason)}")
-
-
-def _formats() -> list[str]:
-    from simgym.plugins import available
-
-    return list(available("exporters"))

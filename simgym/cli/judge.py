@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +11,7 @@ import typer
 
 from simgym.cli import options
 from simgym.cli.completion import complete_judge
-from simgym.cli.terminal import facts, format_estimate, plain, print_json, say_nothing_to_do, shown, stderr, stdout
+from simgym.cli.terminal import format_counts, format_estimate, plain, print_facts, print_json, stderr
 from simgym.errors import ConfigurationError
 from simgym.extras import require_extra
 
@@ -20,13 +21,15 @@ if TYPE_CHECKING:
 judge = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Judges: validate them on pairs of answers.")
 
 
-JudgeModel = Annotated[
-    str | None,
-    typer.Option(help=f"Model of the judge: {options.MODEL_HELP}. Default: the judge's own.", show_default=False),
-]
-JudgeOption = Annotated[
-    list[str] | None, typer.Option(help="KEY=VALUE for the judge; VALUE is read as JSON if it is. Repeatable.")
-]
+def load_judges(
+    names: Sequence[str], model: str | None, given: Sequence[str] | None, caching: options.CacheOptions
+) -> dict[str, Any]:
+    """Judges by name, as `--judge-model` and `--judge-option` say."""
+    from simgym.evaluation.axes import read_pairs
+    from simgym.judges.loading import load_judge
+
+    arguments = read_pairs(given or (), "--judge-option")
+    return {name: load_judge(name, caching.model(model), arguments) for name in dict.fromkeys(names)}
 
 
 @judge.command()
@@ -55,29 +58,26 @@ def validate(
             autocompletion=complete_judge,
         ),
     ] = None,
-    judge_model: JudgeModel = None,
-    judge_option: JudgeOption = None,
+    judge_model: options.JudgeModel = None,
+    judge_option: options.JudgeOption = None,
     n: Annotated[int | None, typer.Option("-n", min=1, help="Use N pairs, drawn by the seed.")] = None,
     retest: Annotated[int, typer.Option(min=0, help="Judge N pairs a second time, with another seed.")] = 0,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON file of the results.")] = None,
+    output: options.ResultsFile = None,
     seed: options.Seed = 0,
     batch_size: options.BatchSize = 16,
     json: options.Json = False,
 ) -> None:
     """Measure how often a judge is right: by subset, balanced for length, in both orders, on retest, beside another."""
     from simgym.cli.judge_people import compare_with_people
-    from simgym.evaluation.axes import read_pairs as read_options
+    from simgym.cli.progress import load_models
     from simgym.evaluation.judge_validation import judge_agreement, judge_pairs, read_pairs
     from simgym.evaluation.judge_validation import validate as summarise
-    from simgym.judges.loading import load_judge
-    from simgym.rollout.readiness import check_all_ready
     from simgym.transcripts import write_json
 
     names = list(dict.fromkeys(judge or ["reward_head"]))
     if retest or len(names) > 1:
         require_extra("stats", "Agreement between judgements")
-    arguments = read_options(judge_option or (), "--judge-option")
-    judges: dict[str, Any] = {name: load_judge(name, caching.model(judge_model), arguments) for name in names}
+    judges = load_judges(names, judge_model, judge_option, caching)
     if (pairs is None) == (people is None):
         raise ConfigurationError("Give either a file of pairs or --people FILE.")
     if people is not None:
@@ -87,8 +87,7 @@ def validate(
         return
     assert pairs is not None
     chosen = read_pairs(pairs, limit=n, seed=seed)
-    with stderr().status("Loading models"):
-        check_all_ready((f"judge {name}", loaded) for name, loaded in judges.items())
+    load_models((f"judge {name}", loaded) for name, loaded in judges.items())
     verdicts, validations = {}, []
     for name, loaded in judges.items():
         with stderr().status(f"{plain(name)}: {len(chosen)} pairs"):
@@ -110,10 +109,10 @@ def validate(
         print_json(value)
         return
     for validation in validations:
-        _show(validation.judge, _validation_rows(validation))
+        print_facts(_validation_rows(validation), validation.judge)
     for pair, figures in agreements.items():
         estimates = {"agreement": figures.raw, "kappa": figures.kappa, "alpha": figures.alpha}
-        _show(pair, [(name, format_estimate(estimate)) for name, estimate in estimates.items()])
+        print_facts([(name, format_estimate(estimate)) for name, estimate in estimates.items()], pair)
 
 
 def _validation_rows(validation: Validation) -> list[tuple[str, str]]:
@@ -130,13 +129,8 @@ def _validation_rows(validation: Validation) -> list[tuple[str, str]]:
         rows.append(("same in both orders", format_estimate(validation.position_consistency)))
     if validation.retest_same is not None:
         rows.append(("same a second time", f"{validation.retest_same:.2f}"))
-    rows.append(("failed", ", ".join(f"{count} {kind}" for kind, count in validation.faults.items()) or "none"))
+    rows.append(("failed", format_counts(validation.faults)))
     return rows
-
-
-def _show(title: str, rows: list[tuple[str, str]]) -> None:
-    stdout().print(shown(title, "bold"))
-    stdout().print(facts(rows))
 
 
 @options.with_bundles
@@ -152,26 +146,23 @@ def rescore(
         ),
     ],
     caching: options.CacheOptions,
-    judge_model: JudgeModel = None,
-    judge_option: JudgeOption = None,
+    judge_model: options.JudgeModel = None,
+    judge_option: options.JudgeOption = None,
     seed: options.Seed = 0,
     batch_size: options.BatchSize = 32,
 ) -> None:
     """Judge stored conversations again: those that this version of the judge has not scored yet."""
-    from simgym.evaluation.axes import read_pairs
+    from simgym.cli.progress import load_models, say_nothing_to_do
     from simgym.evaluation.rescore import is_left
     from simgym.evaluation.rescore import rescore as judge_again
-    from simgym.judges.loading import load_judge
     from simgym.rollout import count_exclusions
-    from simgym.rollout.readiness import check_all_ready
     from simgym.statistics import spearman
     from simgym.statistics.intervals import bootstrap_mean
     from simgym.transcripts import read_transcripts
 
-    loaded = load_judge(judge, caching.model(judge_model), read_pairs(judge_option or (), "--judge-option"))
+    loaded = load_judges([judge], judge_model, judge_option, caching)[judge]
     if is_left(transcripts, loaded, output):
-        with stderr().status("Loading models"):
-            check_all_ready([("judge", loaded)])
+        load_models([("judge", loaded)])
     else:
         say_nothing_to_do(len(list(read_transcripts(transcripts))), "judgements", output)
     with stderr().status("judging"):
@@ -186,11 +177,10 @@ def rescore(
         if transcript.counts and transcript.reward is not None and (earlier := before.get(transcript.key)) is not None
     ]
     ranks = spearman([a for a, _ in pairs], [b for _, b in pairs], seed=seed)
-    excluded = ", ".join(f"{count} {kind}" for kind, count in count_exclusions(rescored).items())
     rows = [
         ("mean reward x 100", format_estimate(bootstrap_mean(rewards, seed=seed))),
         ("rank correlation with the stored rewards", format_estimate(ranks) if ranks.value is not None else ""),
-        ("excluded", excluded or "none"),
+        ("excluded", format_counts(count_exclusions(rescored))),
         ("written to", str(output)),
     ]
-    stdout().print(facts(rows))
+    print_facts(rows)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simgym.cli.terminal import complain, facts, format_estimate, plain, print_json, shown, stderr, stdout
+from simgym.cli.terminal import complain, format_counts, format_estimate, plain, print_facts, print_json, shown, stdout
 
 if TYPE_CHECKING:
     from simgym.evaluation.people_pairs import PeopleValidation
@@ -23,16 +23,14 @@ def compare_with_people(
     json: bool,
 ) -> None:
     """Judge the pairs, keep a record of each judge, print."""
-    from simgym.cli.progress import counting
+    from simgym.cli.progress import counting, load_models
     from simgym.evaluation.judge_validation import judge_pairs
     from simgym.evaluation.people_pairs import read_people_pairs, validate_by_people, without_training_prompts
     from simgym.judges.people_record import keep_record
-    from simgym.rollout.readiness import check_all_ready
     from simgym.transcripts import write_json
 
     people = read_people_pairs(path, limit=limit, seed=seed)
-    with stderr().status("Loading models"):
-        check_all_ready((f"judge {name}", judge) for name, judge in judges.items())
+    load_models((f"judge {name}", judge) for name, judge in judges.items())
     results = []
     for name, judge in judges.items():
         unseen = without_training_prompts(people, judge)
@@ -54,7 +52,7 @@ def compare_with_people(
 def _show(result: PeopleValidation) -> None:
     from simgym.judges.people_record import PEOPLE_BAR, people_warning
 
-    validation, out = result.validation, stdout()
+    validation = result.validation
     rows = [
         ("as people, balanced for length", format_estimate(validation.length_balanced)),
         (
@@ -64,29 +62,23 @@ def _show(result: PeopleValidation) -> None:
     ]
     for source, estimate in result.balanced_by_source.items():
         rows.append((plain(source), f"{format_estimate(estimate)}; length alone {validation.length_alone[source]:.2f}"))
-    rows.append(("not used", ", ".join(f"{count} {why}" for why, count in result.left_out.items()) or "none"))
-    rows.append(("failed", ", ".join(f"{count} {kind}" for kind, count in validation.faults.items()) or "none"))
-    out.print(shown(validation.judge, "bold"))
-    out.print(facts(rows))
+    rows.append(("not used", format_counts(result.left_out)))
+    rows.append(("failed", format_counts(validation.faults)))
+    print_facts(rows, validation.judge)
     calibration = result.calibration
     if calibration is not None:
-        slope = "cannot be told" if calibration.slope is None else f"{calibration.slope:.2f}"
-        out.print(shown("Calibration: how sure the judge is, and how often people agree", "bold"))
-        out.print(
-            facts(
-                [
-                    ("expected error as it is", format_estimate(calibration.error)),
-                    ("slope of Platt's map", slope),
-                    ("expected error behind the map", format_estimate(calibration.error_mapped)),
-                    *((f"sure {entry.confidence:.2f}", f"right {entry.accuracy:.2f} ({entry.pairs} pairs)")
-                      for entry in calibration.curve),
-                    *((f"mapped: sure {entry.confidence:.2f}", f"right {entry.accuracy:.2f} ({entry.pairs} pairs)")
-                      for entry in calibration.curve_mapped),
-                ]
-            )
-        )  # fmt: skip
+        rows = [
+            ("expected error as it is", format_estimate(calibration.error)),
+            ("slope of Platt's map", "cannot be told" if calibration.slope is None else f"{calibration.slope:.2f}"),
+            ("expected error behind the map", format_estimate(calibration.error_mapped)),
+        ]
+        for mark, curve in (("", calibration.curve), ("mapped: ", calibration.curve_mapped)):
+            for entry in curve:
+                right = f"right {entry.accuracy:.2f} ({entry.pairs} pairs)"
+                rows.append((f"{mark}sure {entry.confidence:.2f}", right))
+        print_facts(rows, "Calibration: how sure the judge is, and how often people agree")
     warning = "" if result.record.passes else people_warning(validation.fingerprint)
     if warning:
         complain(warning)
     else:
-        out.print(shown(f"Above the bar of {PEOPLE_BAR:g}."))
+        stdout().print(shown(f"Above the bar of {PEOPLE_BAR:g}."))

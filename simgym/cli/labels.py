@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from simgym.cli import options
-from simgym.cli.terminal import facts, format_estimate, plain, print_json, shown, stdout
+from simgym.cli.terminal import format_counts, format_estimate, plain, print_facts, print_json
 from simgym.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def labels(
 
     preferences: list[Label] = []
     origins: list[Label] = []
-    left_out: dict[str, int] = {}
+    left_out: Counter[str] = Counter()
     for file in files:
         if not file.is_file():
             raise ConfigurationError(f"There is no file {file}. `simgym view --web RUN` says where it writes labels.")
@@ -42,8 +43,7 @@ def labels(
         counted = labels_that_count(file)
         preferences += counted.preferences
         origins += counted.origins
-        for reason, count in counted.left_out.items():
-            left_out[reason] = left_out.get(reason, 0) + count
+        left_out.update(counted.left_out)
     wins = _wins(preferences, seed)
     test = turing_test(origins, seed=seed) if origins else None
     if json:
@@ -55,17 +55,11 @@ def labels(
             }
         )
         return
-    out = stdout()
     counts = [("better, worse or tie", str(len(preferences))), ("human or simulated", str(len(origins)))]
-    left = ", ".join(f"{count} {reason}" for reason, count in left_out.items()) or "none"
-    out.print(facts([*counts, ("left out", left)]))
+    print_facts([*counts, ("left out", format_counts(left_out))])
     if wins:
-        out.print(shown("Preferred, ties half", "bold"))
-        out.print(facts([(plain(name), format_estimate(estimate)) for name, estimate in wins.items()]))
+        print_facts([(plain(name), format_estimate(share)) for name, share in wins.items()], "Preferred, ties half")
     if test is not None:
-        out.print(
-            shown(f"Turing test: {test.readers} reader{'s' * (test.readers != 1)}, intervals over {test.units}", "bold")
-        )
         rows = [
             (f"{plain(name)} taken for human", format_estimate(estimate))
             for name, estimate in test.taken_for_human.items()
@@ -76,7 +70,8 @@ def labels(
         rows += [
             (f"{plain(name)} told from people", format_estimate(estimate)) for name, estimate in test.accuracy.items()
         ]
-        out.print(facts(rows))
+        readers = f"{test.readers} reader{'s' * (test.readers != 1)}"
+        print_facts(rows, f"Turing test: {readers}, intervals over {test.units}")
 
 
 def _wins(preferences: Any, seed: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import typer
 
 from simgym.cli.experiment_flags import with_experiment
 from simgym.cli.matrix_tables import differences_table, forecast_rows, matrix_table, people_rows
-from simgym.cli.terminal import complain, facts, say_nothing_to_do, shown, stderr, stdout
+from simgym.cli.terminal import complain, facts, shown, stderr, stdout
 from simgym.evaluation.config import ExperimentConfig
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def matrix(
     Writes the generalization matrix as results.json and report.html. Every cell sees the same scenarios with the same
     seeds. Completed conversations are kept: the same command again resumes where it stopped.
     """
-    from simgym.cli.progress import ConversationProgress
+    from simgym.cli.progress import ConversationProgress, say_nothing_to_do
     from simgym.evaluation.experiment import Experiment
     from simgym.experiment import evaluate
 

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
     from simgym.evaluation.comparisons import Comparisons
     from simgym.evaluation.forecast import Forecast
-    from simgym.evaluation.matrix import Cell
     from simgym.report.people import PeopleColumn
     from simgym.report.results import MatrixResults
     from simgym.statistics.intervals import Estimate
@@ -26,7 +25,10 @@ def matrix_table(results: MatrixResults, width: int) -> Table:
     """The matrix in `width` columns: assistants as rows if they fit, else simulators, else one line a cell."""
     from simgym.report.results import short_name
 
-    texts = {(cell.assistant, short_name(cell.simulator)): format_cell(cell) for cell in results.cells}
+    texts = {
+        (cell.assistant, short_name(cell.simulator)): format_estimate(cell.estimate, cell.counted)
+        for cell in results.cells
+    }
     rows = [plain(row) for row in results.assistants]
     columns = [short_name(column) for column in results.simulators]
     if results.people is not None:
@@ -58,17 +60,13 @@ def matrix_table(results: MatrixResults, width: int) -> Table:
     return _table(["assistant", "simulator", "mean"], cells, title=title, caption=reasons)
 
 
-def format_cell(cell: Cell) -> str:
-    """`43.1 ± 4.1 (20)`: mean reward x 100, half the interval's length, conversations counted."""
-    return format_estimate(cell.estimate, cell.counted)
-
-
 def format_estimate(estimate: Estimate | None, count: int | None = None) -> str:
-    """The same of an estimate; its own n without a count."""
+    """`43.1 ± 4.1 (20)`: mean reward x 100, half the interval's length, and the count, or else the estimate's n."""
+    from simgym.report.results import format_mean
+
     if estimate is None or estimate.value is None:
         return "none (0)"
-    half = "?" if estimate.doubt or estimate.half_width is None else f"{estimate.half_width:.1f}"
-    return f"{estimate.value:.1f} ± {half} ({estimate.n if count is None else count})"
+    return f"{format_mean(estimate)} ({estimate.n if count is None else count})"
 
 
 def people_rows(people: PeopleColumn) -> list[tuple[str, str]]:

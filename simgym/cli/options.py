@@ -35,6 +35,15 @@ MODEL_HELP = "a name, folder, openai:NAME[@URL], or a JSON object"
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+JudgeModel = Annotated[
+    str | None,
+    typer.Option(help=f"Model of the judge: {MODEL_HELP}. Default: the judge's own.", show_default=False),
+]
+JudgeOption = Annotated[
+    list[str] | None,
+    typer.Option(help="KEY=VALUE for the judge; VALUE is read as JSON if it is. Repeatable.", show_default=False),
+]
+ResultsFile = Annotated[Path | None, typer.Option("--output", "-o", help="JSON file of the results.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Conversations that run at the same time.")]
 
 
@@ -123,14 +132,8 @@ class JudgeOptions:
             autocompletion=complete_judge,
         ),
     ] = None
-    judge_model: Annotated[
-        str | None,
-        typer.Option(help=f"Model of the judge: {MODEL_HELP}. Default: the judge's own.", show_default=False),
-    ] = None
-    judge_option: Annotated[
-        list[str] | None,
-        typer.Option(help="KEY=VALUE for the judge; VALUE is read as JSON if it is. Repeatable.", show_default=False),
-    ] = None
+    judge_model: JudgeModel = None
+    judge_option: JudgeOption = None
 
     def env_options(self, cache: CacheOptions) -> dict[str, object]:
         """Arguments of an environment; what was not given is left to the environment."""

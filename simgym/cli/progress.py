@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
+from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from simgym.cli.terminal import plain, stderr
+from simgym.cli.terminal import plain, shown, stderr
 from simgym.rollout.progress import Tally
+from simgym.rollout.readiness import check_all_ready
 from simgym.transcripts import Transcript
 
 _LINES_PER_RUN = 10
 """In a log: about so many lines, whatever the length of the run."""
 _SECONDS_BETWEEN_LINES = 60.0
+
+
+def load_models(parts: Iterable[tuple[str, Any]]) -> None:
+    """As `check_all_ready`, saying so meanwhile."""
+    with stderr().status("Loading models"):
+        check_all_ready(parts)
+
+
+def say_nothing_to_do(count: int, what: str, place: object) -> None:
+    """What a run says on stderr that has found everything done, e.g. of 8 `conversations` in a file."""
+    stderr().print(shown(f"All {count:,} {what} are already in {place}; nothing to do."), soft_wrap=True)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import typer
 
 from simgym.cli import options
 from simgym.cli.completion import complete_env
-from simgym.cli.terminal import plain, say_nothing_to_do, shown, stderr, stdout
+from simgym.cli.terminal import plain, shown, stdout
 from simgym.extras import require_extra
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def realism(
     the same command again resumes where it stopped.
     """
     from simgym import __version__
-    from simgym.cli.progress import counting
+    from simgym.cli.progress import counting, load_models, say_nothing_to_do
     from simgym.evaluation.behaviours import compare_behaviours
     from simgym.evaluation.realism import score_realism
     from simgym.evaluation.reference import load_reference
@@ -58,7 +58,6 @@ def realism(
     from simgym.output_files import lock_output
     from simgym.report.realism import realism_results, write_realism_report
     from simgym.report.results import short_name
-    from simgym.rollout.readiness import check_all_ready
     from simgym.simulators.loading import load_simulator, simulator_of
     from simgym.transcripts import write_json
 
@@ -71,8 +70,7 @@ def realism(
     people = load_reference(reference, conversations=conversations, later_turns=later_turns, seed=seed)
     paths = {name: output / "turns" / f"{name}.jsonl" for name in simulators}
     incomplete = [name for name in simulators if not has_all_turns(people, paths[name])]
-    with stderr().status("Loading models"):
-        check_all_ready((f"simulator {name}", simulators[name]) for name in incomplete)
+    load_models((f"simulator {name}", simulators[name]) for name in incomplete)
     if not incomplete:
         say_nothing_to_do(len(people.moments) * len(simulators), "turns", output)
     turns, cards = {}, []

@@ -6,13 +6,13 @@ import json as json_format
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from simgym.cli import options
 from simgym.cli.completion import complete_assistant, complete_env
-from simgym.cli.terminal import complain, facts, print_json, say_nothing_to_do, shown, stderr, stdout
+from simgym.cli.terminal import complain, facts, print_json, shown, stdout
 from simgym.cli.view import format_tokens
 from simgym.statistics.intervals import format_interval
 
@@ -47,27 +47,21 @@ def rollout(
     stopped, and does nothing when all are there.
     """
     from simgym.assistants.loading import load_assistant
-    from simgym.cli.progress import ConversationProgress
+    from simgym.cli.progress import ConversationProgress, load_models, say_nothing_to_do
     from simgym.evaluation.matrix import make_env, summarise_cell
     from simgym.rollout import Job, collect_jobs
     from simgym.rollout.collection import is_complete
-    from simgym.rollout.readiness import check_all_ready
 
     named = load_assistant(assistant, replies.sampling, cache=caching.cache)
     column = user.column(env, caching.cache)
-    arguments = {
-        **judging.env_options(caching),
-        **conversations.env_options,
-        "simulator_options": column.options,
-    }
+    arguments = {**judging.env_options(caching), **conversations.env_options, "simulator_options": column.options}
     environment = make_env(column.env_id, conversations.load_scenarios(column.env_id, n), arguments)
     simulation = environment.unwrapped.simulation
     job = Job(assistant=named.assistant, env=environment, path=output, n=n, seed=running.seed)
     complete = is_complete(job, settings := running.settings)
     if not complete:
         parts = [("assistant", named.assistant), ("simulator", simulation.simulator), ("judge", simulation.judge)]
-        with stderr().status("Loading models"):
-            check_all_ready(parts)
+        load_models(parts)
     with ConversationProgress(job.conversations) as progress:
         (transcripts,) = collect_jobs([replace(job, progress=progress.advance)], settings)
     if complete:
@@ -84,32 +78,19 @@ def rollout(
         raise typer.Exit(1)
 
 
-def format_judge(fingerprint: Any) -> str:
-    """Name of a judge, and what its value measures if it says so."""
-    name = str(fingerprint.get("judge", "unknown"))
-    return f"{name}: measures {fingerprint['measures']}" if fingerprint.get("measures") else name
-
-
 def format_exclusions(cell: Cell) -> str:
     """`2 x simulator_fault: role_flip`, or `none`."""
     return ", ".join(f"{count} x {reason}" for reason, count in cell.excluded.items()) or "none"
 
 
-def format_mean(cell: Cell) -> str:
-    """`43.1 [39.0, 47.2]`: mean reward x 100 with its 95 % interval, or why that cannot be told."""
-    estimate = cell.estimate
-    if estimate.value is None:
-        return "none"
-    return f"{estimate.value:.1f} {format_interval(estimate)}"
-
-
 def _as_rows(cell: Cell, transcripts: Sequence[Transcript]) -> list[tuple[str, str]]:
-    turns = cell.mean_assistant_turns
+    turns, mean, judge = cell.mean_assistant_turns, cell.estimate, transcripts[0].fingerprints["judge"]
+    measured = f": measures {judge['measures']}" if judge.get("measures") else ""
     return [
         ("conversations", f"{cell.conversations} held, {cell.counted} counted"),
         ("excluded", format_exclusions(cell)),
-        ("mean reward x 100", format_mean(cell)),
-        ("judge", format_judge(transcripts[0].fingerprints["judge"])),
+        ("mean reward x 100", "none" if mean.value is None else f"{mean.value:.1f} {format_interval(mean)}"),
+        ("judge", f"{judge.get('judge', 'unknown')}{measured}"),
         ("assistant turns", f"{turns:.1f} per counted conversation" if turns is not None else ""),
         ("tokens", format_tokens(cell.tokens)),
     ]

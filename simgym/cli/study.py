@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
     from simgym.study.analysis import Pair, StudyResults
     from simgym.study.config import Study
+    from simgym.study.store import Store
 
 study = typer.Typer(
     no_args_is_help=True,
@@ -211,10 +214,8 @@ def power(
         simulated = rejections.robust.to_json() if rejections else None
         print_json({"participants_per_pair": plan.clusters, "design_effect": plan.design_effect, "power": simulated})
         return
-    typer.echo(
-        f"{plan.clusters} participants per pair (design effect {plan.design_effect:.2f}), "
-        f"{plan.clusters * pairs} in all"
-    )
+    needed = f"{plan.clusters} participants per pair (design effect {plan.design_effect:.2f})"
+    typer.echo(f"{needed}, {plan.clusters * pairs} in all")
     if rejections is not None and rejections.robust.value is not None:
         typer.echo(
             f"simulated power {_interval(rejections.robust)} of the cluster-robust test, in {simulations:,} studies"
@@ -280,19 +281,15 @@ def purge(
     config = _config()
     if not (recruitment or drafts):
         raise ConfigurationError("There is nothing to delete. Give --recruitment, --drafts or both.")
-    study_of_file = config.load_study(file)
-    from simgym.study.store import Purge, Store
+    loaded = config.load_study(file)
+    from simgym.study.store import Purge
 
     if not yes:
         typer.confirm("This cannot be undone. Go on?", abort=True)
 
     async def delete() -> Purge:
-        store = Store(_database(database, file, "real"))
-        try:
-            await _check_same_study(store, study_of_file)
+        async with _store_of(loaded, _database(database, file, "real")) as store:
             return await store.purge(recruits=recruitment, drafts=drafts)
-        finally:
-            await store.close()
 
     purged = asyncio.run(delete())
     for table, number in purged.rows.items():
@@ -342,10 +339,10 @@ def pair_table(pair: Pair) -> Table:
         table.add_row(shown(row.title), str(row.participants), str(row.votes), _interval(row.rate), p)
     holm = format_p(pair.p_adjusted)
     same = pair.equivalence
-    words = "–" if same is None else f"{'yes' if same.equivalent else 'not shown'} ({format_p_equation(same.p_value)})"
+    words = f"{'yes' if same.equivalent else 'not shown'} ({format_p_equation(same.p_value)})"
     table.caption = shown(
         f"main p corrected (Holm) {holm}; intraclass correlation {_interval(pair.icc)}; within 0.5 ± "
-        f"{same.margin if same else 0.05:g}: {words}"
+        f"{same.margin:g}: {words}"
     )
     table.caption_justify = "left"
     return table
@@ -370,26 +367,30 @@ def _config() -> Any:
 def _records(file: Path, database: str | None, *, texts: bool) -> tuple[list[dict[str, object]], int]:
     loaded = _config().load_study(file)
     from simgym.study.records import export as read
-    from simgym.study.store import Store
 
     async def both() -> tuple[list[dict[str, object]], int]:
-        store = Store(_database(database, file, "real"))
-        try:
-            await _check_same_study(store, loaded)
+        async with _store_of(loaded, _database(database, file, "real")) as store:
             return await read(store, texts=texts), await store.withdrawn()
-        finally:
-            await store.close()
 
     return asyncio.run(both())
 
 
-async def _check_same_study(store: Any, loaded: Any) -> None:
-    meta = await store.meta()
-    if meta.name != loaded.name:
-        raise ConfigurationError(
-            f"The database belongs to the study {meta.name!r}, the file describes {loaded.name!r}. "
-            "Give the database of this study (--database, or SIMGYM_STUDY_DATABASE)."
-        )
+@asynccontextmanager
+async def _store_of(loaded: Study, url: str) -> AsyncIterator[Store]:
+    """The open database of a study; refuses that of another."""
+    from simgym.study.store import Store
+
+    store = Store(url)
+    try:
+        meta = await store.meta()
+        if meta.name != loaded.name:
+            raise ConfigurationError(
+                f"The database belongs to the study {meta.name!r}, the file describes {loaded.name!r}. "
+                "Give the database of this study (--database, or SIMGYM_STUDY_DATABASE)."
+            )
+        yield store
+    finally:
+        await store.close()
 
 
 def _database(given: str | None, file: Path, kind: str) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from rich.console import Console, RenderableType
 from rich.padding import Padding
@@ -51,14 +51,16 @@ def shown(text: str, style: str = "") -> Text:
     return Text(plain(text), style=style)
 
 
+def print_facts(rows: Iterable[tuple[str, str]], title: str = "") -> None:
+    """`facts` on stdout, under a title in bold if there is one."""
+    if title:
+        stdout().print(shown(title, "bold"))
+    stdout().print(facts(rows))
+
+
 def complain(sentence: str) -> None:
     """One red sentence on stderr."""
     stderr().print(shown(" ".join(sentence.split()), "red"), soft_wrap=True)
-
-
-def say_nothing_to_do(count: int, what: str, place: object) -> None:
-    """What a run says on stderr that has found everything done, e.g. of 8 `conversations` in a file."""
-    stderr().print(shown(f"All {count:,} {what} are already in {place}; nothing to do."), soft_wrap=True)
 
 
 def print_json(value: object) -> None:
@@ -87,6 +89,11 @@ def facts(rows: Iterable[tuple[str, str]]) -> RenderableType:
         if value:
             table.add_row(shown(name), shown(value))
     return table
+
+
+def format_counts(counts: Mapping[str, int]) -> str:
+    """`3 refused, 1 empty`, or `none`."""
+    return ", ".join(f"{count} {what}" for what, count in counts.items()) or "none"
 
 
 def format_estimate(estimate: Estimate, *, percent: bool = False) -> str:

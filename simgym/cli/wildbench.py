@@ -11,7 +11,7 @@ import typer
 
 from simgym.cli import options
 from simgym.cli.completion import complete_assistant
-from simgym.cli.terminal import facts, format_estimate, plain, print_json, say_nothing_to_do, shown, stderr, stdout
+from simgym.cli.terminal import format_estimate, plain, print_facts, print_json, shown, stderr
 from simgym.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -52,15 +52,13 @@ def run(
 ) -> None:
     """Let an assistant answer the tasks."""
     from simgym.assistants.loading import load_assistant
-    from simgym.cli.progress import counting
+    from simgym.cli.progress import counting, load_models, say_nothing_to_do
     from simgym.evaluation.wildbench import answer_tasks, unanswered
-    from simgym.rollout.readiness import check_all_ready
 
     answering = load_assistant(assistant, replies.sampling, cache=caching.cache).assistant
     chosen = _load(tasks, n)
     if unanswered(chosen, output):
-        with stderr().status("Loading models"):
-            check_all_ready([("assistant", answering)])
+        load_models([("assistant", answering)])
     else:
         say_nothing_to_do(len(chosen), "answers", output)
     with counting("answering", len(chosen)) as advance:
@@ -100,10 +98,9 @@ def score(
 ) -> None:
     """Judge the answers of a run. Run it again to retry failed judgements."""
     from simgym.assistants.language_model_assistant import LanguageModelAssistant
-    from simgym.cli.progress import counting
+    from simgym.cli.progress import counting, load_models, say_nothing_to_do
     from simgym.evaluation import wildbench as bench
     from simgym.evaluation import wildbench_results as results
-    from simgym.rollout.readiness import check_all_ready
     from simgym.transcripts import write_json
 
     if protocol not in bench.PROTOCOLS:
@@ -114,8 +111,7 @@ def score(
     name = reference.name if reference is not None else ""
     judging = caching.model(judge_model)
     if bench.unjudged(chosen, answers, folder, f"reward-{name}" if protocol == "reward" else protocol):
-        with stderr().status("Loading models"):
-            check_all_ready([("judge", LanguageModelAssistant(judging))])
+        load_models([("judge", LanguageModelAssistant(judging))])
     else:
         say_nothing_to_do(len(chosen), "verdicts", folder)
     with counting("judging", len(chosen)) as advance:
@@ -153,8 +149,7 @@ def score(
         print_json(value)
         return
     for title, summary in summaries.items():
-        stdout().print(shown(title, "bold"))
-        stdout().print(facts(_rows(summary)))
+        print_facts(_rows(summary), title)
 
 
 @wildbench.command()
@@ -178,15 +173,15 @@ def compare(
         print_json(comparison.to_json())
         return
     gap = comparison.mean_length_difference
-    stdout().print(
-        facts([
+    print_facts(
+        [
             ("win rate", format_estimate(comparison.adjusted_win_rate, percent=True)),
             ("at equal length", format_estimate(comparison.length_controlled, percent=True)),
             ("wins, ties, losses", f"{comparison.wins}, {comparison.ties}, {comparison.losses}"),
             ("left out", f"{comparison.left_out} tasks without a judgement of both" if comparison.left_out else ""),
             ("length", "" if gap is None else f"{gap:+.0f} characters against the other"),
-        ])
-    )  # fmt: skip
+        ]
+    )
 
 
 def _load(source: str, limit: int | None) -> Sequence[Any]:

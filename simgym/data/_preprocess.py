@@ -167,15 +167,14 @@ class _LocalCopy:
         self._rows, self._skips = path.with_name(path.name + ".rows"), path.with_name(path.name + ".skips")
         self._place = path.with_name(path.name + ".place.json")
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._next_row = 1
-        place = {"rows": 0, "skips": 0}
+        place = _Place(settings=self._settings, next_row=1, rows=0, skips=0)
         if self._place.is_file():
             there = from_json(_Place, read_json(self._place), str(self._place))
-            if there.settings == self._settings:
-                self._next_row, place = there.next_row, {"rows": there.rows, "skips": there.skips}
-        for file, key in ((self._rows, "rows"), (self._skips, "skips")):
+            place = there if there.settings == self._settings and there.next_row > 1 else place
+        self._next_row = place.next_row
+        for file, size in ((self._rows, place.rows), (self._skips, place.skips)):
             with file.open("ab") as handle:
-                handle.truncate(place[key] if self._next_row > 1 else 0)
+                handle.truncate(size)
         self._seen = {_short(row["conversation_hash"]) for row in self.rows()}
 
     def fill(self, seen: Callable[[str], object], told: _Told) -> None:

@@ -16,13 +16,12 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from simgym.conversation import INTENT_PREFIX, Conversation, Message, Role, Scenario
+from simgym.conversation import INTENT_PREFIX, Conversation, Message, Role, Scenario, has_surrogates
 from simgym.data.foreign_rows import LogRow
 from simgym.data.logged import LoggedConversation, unusable
 from simgym.data.openings import scenario_of, unusable_opening
@@ -36,7 +35,6 @@ SOURCE = "chitchat-dataset 0.9.0"
 """The release whose data the extra `chitchat` installs."""
 FEWEST_TURNS = 4
 """Two of each person, since turns alternate."""
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +193,7 @@ def _logged(identifier: str, value: LogRow, turns: Sequence[tuple[str, str]]) ->
         return "no question given"
     if len({sender for sender, _ in turns}) > 2:
         return "more than two people"
-    if _SURROGATE.search(prompt):
+    if has_surrogates(prompt):
         return "lone surrogates"
     if len(turns) < FEWEST_TURNS:
         return f"fewer than {FEWEST_TURNS} turns"

@@ -108,7 +108,10 @@ def _take_up(path: Path, made_with: Mapping[str, object]) -> set[str]:
     partial = beside(path, ".partial")
     if path.exists() and not is_special(path):
         path.replace(partial)
-    return _whole_lines(partial)
+    if not partial.exists():
+        return set()
+    cut_torn_line(partial)  # a kill may have left one
+    return {logged.id for logged in read_logged(partial)}
 
 
 def _refuse_another_run(path: Path, made_with: Mapping[str, object]) -> None:
@@ -186,11 +189,3 @@ def _prompt(conversation: Conversation, template: str) -> str:
         shown.append(f"{message.role.upper()}: {text}")
         room -= len(text)
     return Template(template).substitute(prefix=INTENT_PREFIX.strip(), conversation="\n".join(shown)).strip()
-
-
-def _whole_lines(partial: Path) -> set[str]:
-    """Ids in a partial file; a last line that a kill has cut off is removed from it."""
-    if not partial.exists():
-        return set()
-    cut_torn_line(partial)
-    return {logged.id for logged in read_logged(partial)}

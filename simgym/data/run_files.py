@@ -51,15 +51,9 @@ def write_hf(source: str | Path, output: str | Path, options: ExportOptions) -> 
     output = Path(output)
     with lock_output(output, folder=True):
         transcripts = _write_lines(source, output / "data" / "train.jsonl", _dataset_row)
-        environments, judges = (
-            sorted({get(transcript) for transcript in transcripts}) for get in (lambda t: t.env_id, judge_name)
-        )
-        card = _CARD.format(
-            count=len(transcripts),
-            version=__version__,
-            environments=", ".join(environments),
-            judges=", ".join(judges),
-        )
+        environments = ", ".join(sorted({transcript.env_id for transcript in transcripts}))
+        judges = ", ".join(sorted(set(map(judge_name, transcripts))))
+        card = _CARD.format(count=len(transcripts), version=__version__, environments=environments, judges=judges)
         write_whole(output / "README.md", card)
     return _summary(transcripts)
 

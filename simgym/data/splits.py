@@ -111,28 +111,13 @@ def split_conversations(
     Raises:
         OutputInUse: another process is writing there.
     """
-    with lock_output(folder, folder=True):
-        return _write_splits(source, again, Path(folder), forced_test, shares, seed)
-
-
-def _write_splits(
-    source: Iterable[LoggedConversation],
-    again: Iterable[LoggedConversation],
-    folder: Path,
-    forced_test: Collection[str],
-    shares: Mapping[SplitName, float],
-    seed: int,
-) -> SplitSummary:
-    assigned = assign_users(
-        ((logged.id, logged.user_key, logged.country) for logged in source),
-        forced_test=forced_test,
-        shares=shares,
-        seed=seed,
-    )
-    paths = {name: folder / f"{name}.jsonl" for name in SPLITS}
-    for path in paths.values():  # a run that is stopped must not leave splits of two divisions side by side
-        path.unlink(missing_ok=True)
     with ExitStack() as stack:
+        stack.enter_context(lock_output(folder, folder=True))
+        users_of = ((logged.id, logged.user_key, logged.country) for logged in source)
+        assigned = assign_users(users_of, forced_test=forced_test, shares=shares, seed=seed)
+        paths = {name: Path(folder) / f"{name}.jsonl" for name in SPLITS}
+        for path in paths.values():  # a run that is stopped must not leave splits of two divisions side by side
+            path.unlink(missing_ok=True)
         outputs = {name: stack.enter_context(StepOutput(path)) for name, path in paths.items()}
         for logged in again:
             outputs[assigned.split_of[logged.user_key]].keep(logged.to_json())

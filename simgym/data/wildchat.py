@@ -9,12 +9,11 @@ nothing is filtered for toxicity or redaction here. What is left out is counted 
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from simgym.conversation import INTENT_PREFIX, Conversation, Message, Scenario
+from simgym.conversation import INTENT_PREFIX, Conversation, Message, Scenario, has_surrogates
 from simgym.data.foreign_rows import LogRow, known_text
 from simgym.data.logged import LoggedConversation
 from simgym.data.rows import is_file_name, read_rows
@@ -29,7 +28,6 @@ LONGEST_OPENING = 8000
 INTENT_CHARACTERS = 300
 """How much of the opening goes into the generic intent."""
 _COLUMNS = ("conversation_hash", "conversation", "language")
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +137,7 @@ def _unusable(logged: LoggedConversation, kept: Mapping[str, Scenario]) -> str |
         return "no opening by the user"
     if len(messages[0].content) > LONGEST_OPENING:
         return f"opening of more than {LONGEST_OPENING} characters"
-    if any(_SURROGATE.search(message.content) for message in messages):
+    if any(has_surrogates(message.content) for message in messages):
         return "lone surrogates"
     return "repeated conversation" if logged.id in kept else None
 
@@ -161,7 +159,7 @@ def _logged(row: LogRow) -> LoggedConversation:
     identifier, country = known_text(row["conversation_hash"]), known_text(row.get("country"))
     if not identifier:
         raise TypeError("conversation_hash is empty")
-    if _SURROGATE.search(f"{identifier} {country} {row['language']}"):
+    if has_surrogates(f"{identifier} {country} {row['language']}"):
         raise TypeError("conversation_hash, country or language hold lone surrogates")
     user = f"{known_text(row.get('hashed_ip')) or identifier}|{country}"
     return LoggedConversation(

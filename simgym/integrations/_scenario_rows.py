@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from simgym.envs.shared_simulation import shared_simulation
+from simgym.errors import ConfigurationError
 from simgym.seeding import derive_seed
 
 
@@ -30,6 +32,18 @@ def scenario_rows(
         prompt = [*before, {"role": "user", "content": scenario.opening or scenario.id}]
         rows.append({"prompt": prompt, "scenario_id": scenario.id, "seed": derive_seed(seed, "row", number)})
     return rows
+
+
+def json_settings(settings: Mapping[str, object] | None) -> dict[str, Any]:
+    """Arguments of an environment as the JSON values that a file holds.
+
+    Raises:
+        ConfigurationError: one is no JSON value.
+    """
+    try:
+        return dict(json.loads(json.dumps(dict(settings or {}))))
+    except TypeError as error:
+        raise ConfigurationError(f"The settings are written to a file and hold an instance ({error}).") from error
 
 
 def system_messages(prompt: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ from simgym._version import __version__
 from simgym.data.logged import StepSummary
 from simgym.data.training_files import ExportOptions
 from simgym.envs.shared_simulation import shared_simulation
-from simgym.errors import ConfigurationError
+from simgym.integrations._scenario_rows import json_settings
 from simgym.language_models.model_spec import ModelSpec
 from simgym.output_files import lock_output, write_whole
 from simgym.simulation import Simulation
@@ -54,10 +54,7 @@ def write_openenv(source: str | Path, output: str | Path, options: ExportOptions
         OutputInUse, TranscriptError: see `lock_output`.
     """
     env_id, output = str(source), Path(output)
-    try:
-        settings = json.loads(json.dumps(dict(options.settings)))
-    except TypeError as error:
-        raise ConfigurationError(f"The settings are written to a file and hold an instance ({error}).") from error
+    settings = json_settings(options.settings)
     simulation = shared_simulation(env_id, settings)
     slug = re.sub(r"[^a-z0-9]+", "-", env_id.lower()).strip("-")
     names = {"env_id": env_id, "slug": slug, "module": slug.replace("-", "_"), "version": __version__,

@@ -22,7 +22,7 @@ from simgym.envs.settings import outcome_of
 from simgym.envs.shared_simulation import shared_simulation
 from simgym.errors import ConfigurationError, EpisodeError
 from simgym.extras import imports_of, require_extra
-from simgym.integrations._scenario_rows import scenario_rows, system_messages
+from simgym.integrations._scenario_rows import json_settings, scenario_rows, system_messages
 from simgym.output_files import write_whole
 from simgym.simulation import Dialogue
 
@@ -66,10 +66,7 @@ def skyrl_rows(
     Raises:
         ConfigurationError: there is no such environment, or a setting is wrong or no JSON value.
     """
-    try:
-        settings = json.loads(json.dumps(dict(settings or {})))
-    except TypeError as error:
-        raise ConfigurationError(f"The settings are written to a file and hold an instance ({error}).") from error
+    settings = json_settings(settings)
     written = {"env_class": ENV_CLASS, "env_id": env_id, "settings": json.dumps(settings)}
     return [{**row, **written} for row in scenario_rows(env_id, settings, n=n, seed=seed, system=system)]
 

@@ -27,7 +27,6 @@ from simgym.envs.features import ConversationFeatures
 from simgym.envs.numbered_replies import Array, NumberedReplies
 from simgym.envs.settings import describe
 from simgym.envs.shared_simulation import shared_simulation
-from simgym.integrations._training_record import record_of
 from simgym.integrations._vec_env import OneVecEnv
 from simgym.language_models.model_spec import recorded_model
 from simgym.simulation import Dialogue
@@ -118,13 +117,15 @@ class TextVecEnv(OneVecEnv):
             method: What trains it, e.g. `ppo`.
             steps: Assistant turns or updates so far, as the trainer counts them.
         """
-        return record_of(
-            self.simulation,
+        return TrainingRecord(
             method=method,
             env_id=self.env_id,
             base_model=recorded_model(self.features.model_spec),
             seed=self._rows.seed,
             steps=steps,
+            max_turns=self.simulation.max_turns,
+            simulator=self.simulation.simulator.fingerprint(),
+            judge=self.simulation.judge.fingerprint(),
         )
 
     def state(self) -> dict[str, object]:

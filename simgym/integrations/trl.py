@@ -27,7 +27,6 @@ from simgym.envs.outages import WAITS
 from simgym.envs.unwrapping import simulation_of
 from simgym.errors import ConfigurationError
 from simgym.extras import require_package
-from simgym.integrations._training_record import record_of
 from simgym.integrations.trl_rollouts import Rollouts
 
 if TYPE_CHECKING:
@@ -87,13 +86,15 @@ def training_record(trainer: GRPOTrainer, base_model: str | Mapping[str, Any]) -
         raise ConfigurationError(
             f"The trainer's rollout_func is a {type(rollouts).__name__}, expected that of make_rollout_func."
         )
-    return record_of(
-        rollouts.simulation,
+    return TrainingRecord(
         method="grpo",
         env_id=rollouts.env_id,
         base_model=base_model,
         seed=rollouts.seed,
         steps=trainer.state.global_step,
+        max_turns=rollouts.simulation.max_turns,
+        simulator=rollouts.simulation.simulator.fingerprint(),
+        judge=rollouts.simulation.judge.fingerprint(),
         system_prompt=rollouts.system_prompt,
     )
 

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
-PAGE_INK, _PAGE_PAPER = "#010203", "#fdfcfb"
-"""Colours that matplotlib writes and `fit_page` replaces by those of the page."""
+PAGE_INK = "#010203"
+"""What matplotlib writes and `as_svg` replaces by the colour of the page's text."""
 PEOPLE = "people"
 """Name of the column of a study's participants."""
 SIGNIFICANT = 0.05
@@ -156,7 +156,7 @@ def curves_svg(curves: Sequence[Curve]) -> str | None:
             for side, spine in axes.spines.items():
                 spine.set_visible(side in ("left", "bottom"))
                 spine.set_color(PAGE_INK)
-        return _as_svg(figure, "Learning curves; results.json holds the points")
+        return as_svg(figure, "Learning curves; results.json holds the points")
 
 
 def _smoothed(values: Sequence[float], width: int = 5) -> list[float]:
@@ -203,7 +203,7 @@ def _heatmap(
             spine.set_visible(False)
         _draw_colour_bar(axes, scale, len(rows), len(columns))
         _draw_legend(axes, len(rows), hatching=hatching, outlined=any(trained_on.get(row) in columns for row in rows))
-        return _as_svg(figure, described)
+        return as_svg(figure, described)
 
 
 def _draw_colour_bar(axes: Axes, scale: _Scale, rows: int, columns: int) -> None:
@@ -254,7 +254,8 @@ def _page_style() -> Iterator[None]:
         yield
 
 
-def _as_svg(figure: Figure, described: str) -> str:
+def as_svg(figure: Figure, described: str) -> str:
+    """A figure for a page: bare `<svg>`, `PAGE_INK` in the colour of the text, with a description."""
     buffer = io.StringIO()
     figure.savefig(
         buffer,
@@ -264,7 +265,10 @@ def _as_svg(figure: Figure, described: str) -> str:
         bbox_inches="tight",
         pad_inches=0.05,
     )
-    return fit_page(buffer.getvalue(), described)
+    svg = buffer.getvalue()
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], count=1, flags=re.DOTALL)
+    svg = svg.replace(f"fill: {PAGE_INK}", "fill: currentColor").replace(f"stroke: {PAGE_INK}", "stroke: currentColor")
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{described}" ', 1)
 
 
 _CORNER, _SIZE = (0.012, 0.02), (0.976, 0.96)
@@ -340,15 +344,3 @@ def _label(name: str) -> str:
             lines[-1:], piece = [lines[-1] + piece[:room], ""], piece[room:]
         lines[-1] += piece
     return "\n".join(line.strip() for line in lines).strip() or "(no name)"
-
-
-def fit_page(svg: str, described: str) -> str:
-    """A figure of matplotlib for a page: bare `<svg>`, `PAGE_INK` in the colour of the text, with a description."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, count=1, flags=re.DOTALL)
-    svg = svg.replace(f"fill: {PAGE_INK}", "fill: currentColor").replace(
-        f"fill: {_PAGE_PAPER}", "fill: var(--card, #fff)"
-    )
-    svg = svg.replace(f"stroke: {PAGE_INK}", "stroke: currentColor")
-    said = f'role="img" aria-label="{described}"'
-    return svg.replace("<svg ", f"<svg {said} ", 1)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from simgym.evaluation.matrix import Cell
 from simgym.evaluation.plan import short_hash
@@ -124,9 +125,17 @@ def render_report(
         filters=filters,
         filter_rules=filter_rules(filters),
         pages=pages,
-        spent=_total_spent(results.cells),
-        excluded=_total_excluded(results.cells),
-        tokens=_total_tokens(results.cells),
+        spent={
+            "seconds": _total(cell.role_seconds for cell in results.cells),
+            "calls": _total(cell.calls for cell in results.cells),
+            "faults": _total(cell.first_faults for cell in results.cells),
+        },
+        excluded=dict(sorted(_total(cell.excluded for cell in results.cells).items())),
+        tokens={
+            role: _total(cell.tokens.get(role, {}) for cell in results.cells)
+            for role in _ROLES
+            if any(role in cell.tokens for cell in results.cells)
+        },
         fingerprints=json.dumps(results.fingerprints, indent=2, ensure_ascii=False, default=str),
         sections=_sections(results, transcripts, max(max_conversations, 0)),
     )
@@ -146,11 +155,11 @@ def _sections(
     ]
 
 
-def _total_excluded(cells: Sequence[Cell]) -> dict[str, int]:
-    totals: Counter[str] = Counter()
-    for cell in cells:
-        totals.update(cell.excluded)
-    return dict(sorted(totals.items()))
+def _total(counts: Iterable[Mapping[str, Any]]) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for of_cell in counts:
+        total.update(of_cell)
+    return total
 
 
 def _models(fingerprints: Fingerprint) -> Iterator[ModelInfo]:
@@ -179,22 +188,3 @@ def _model_of(fingerprint: object) -> Mapping[str, object]:
     if "kind" in fingerprint and "model" in fingerprint:
         return fingerprint
     return next((model for value in fingerprint.values() if (model := _model_of(value))), {})
-
-
-def _total_spent(cells: Sequence[Cell]) -> dict[str, Counter[str]]:
-    totals: dict[str, Counter[str]] = {"seconds": Counter(), "calls": Counter(), "faults": Counter()}
-    for cell in cells:
-        totals["seconds"].update(cell.role_seconds)
-        totals["calls"].update(cell.calls)
-        totals["faults"].update(cell.first_faults)
-    return totals
-
-
-def _total_tokens(cells: Sequence[Cell]) -> dict[str, dict[str, int]]:
-    totals: dict[str, dict[str, int]] = {}
-    for cell in cells:
-        for role, numbers in cell.tokens.items():
-            total = totals.setdefault(role, {"prompt": 0, "completion": 0})
-            for kind in total:
-                total[kind] += numbers.get(kind, 0)
-    return totals

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
-from simgym.report.figures import PAGE_INK, fit_page
+from simgym.report.figures import PAGE_INK, as_svg
 from simgym.report.page import page_templates, write_page
 from simgym.statistics.intervals import Estimate, format_interval, format_p, format_p_equation
 from simgym.study.analysis import Pair, StudyResults
@@ -76,7 +75,4 @@ def forest_svg(pair: Pair) -> str:
         for side in ("top", "right", "left"):
             axes.spines[side].set_visible(False)
         axes.spines["bottom"].set_color(PAGE_INK)
-        text = io.StringIO()
-        metadata = {"Date": None, "Creator": None}
-        figure.savefig(text, format="svg", metadata=metadata, transparent=True, bbox_inches="tight", pad_inches=0.05)
-    return fit_page(text.getvalue(), "Win rates; the table below holds the same numbers")
+        return as_svg(figure, "Win rates; the table below holds the same numbers")

@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from simgym.study.config import Limits
+from simgym.study.config import Limits, Study
 from simgym.study.design import after_tie, assign
 from simgym.study.journey import Event, Journey, Stage
 from simgym.study.rendering import clean_text
@@ -52,8 +52,7 @@ def choose_task(form: Form, journey: Journey) -> tuple[str, Callable[[int], Even
     task = study.task(form.get("task", ""))
     if task is None:
         raise Incomplete("Please choose what you want to write.")
-    notes = text_of(form, "notes", study.limits.message_characters)
-    enough_words(notes, study.minimum_words.notes, "Your notes")
+    notes = _text(form, "notes", "Your notes", study.limits.message_characters, study.minimum_words.notes)
 
     def event(position: int) -> Event:
         given = assign(study, task.id, position)
@@ -64,8 +63,8 @@ def choose_task(form: Form, journey: Journey) -> tuple[str, Callable[[int], Even
 
 
 def _message(form: Form, journey: Journey, participant: str) -> list[Event]:
-    text = text_of(form, "message", journey.study.limits.message_characters)
-    enough_words(text, journey.study.minimum_words.message, "Your message")
+    study = journey.study
+    text = _text(form, "message", "Your message", study.limits.message_characters, study.minimum_words.message)
     return [Event(journey.key, {"text": text})]
 
 
@@ -78,11 +77,9 @@ def _choice(form: Form, journey: Journey, participant: str) -> list[Event]:
     pick = form.get("pick", "")
     if pick not in PICKS:
         raise Incomplete("Please choose reply A, reply B, or that they are equally good.")
-    reason = text_of(form, "reason", journey.study.limits.message_characters)
-    enough_words(reason, journey.study.minimum_words.reason, "Your reason")
     drawn = after_tie(journey.study, participant, journey.phase, journey.turn)
     continued = {"left": 0, "right": 1}.get(pick, drawn)
-    return [Event(journey.key, {"pick": pick, "reason": reason, "continued": continued})]
+    return [Event(journey.key, {"pick": pick, "reason": _reason(form, journey.study), "continued": continued})]
 
 
 def _finish(form: Form, journey: Journey, participant: str) -> list[Event]:
@@ -95,14 +92,12 @@ def _rating(form: Form, journey: Journey, participant: str) -> list[Event]:
     rating = form.get("rating", "")
     if rating not in map(str, range(1, 11)):
         raise Incomplete("Please choose a number from 1 to 10.")
-    reason = text_of(form, "reason", journey.study.limits.message_characters)
-    enough_words(reason, journey.study.minimum_words.reason, "Your reason")
-    return [Event("rating", {"rating": int(rating), "reason": reason})]
+    return [Event("rating", {"rating": int(rating), "reason": _reason(form, journey.study)})]
 
 
 def _document(form: Form, journey: Journey, participant: str) -> list[Event]:
-    text = text_of(form, "document", journey.study.limits.document_characters)
-    enough_words(text, journey.study.minimum_words.document, "Your text")
+    study = journey.study
+    text = _text(form, "document", "Your text", study.limits.document_characters, study.minimum_words.document)
     return [Event("document", {"text": text})]
 
 
@@ -125,27 +120,19 @@ def completion(journey: Journey) -> Event:
     return Event("completed", {"code": code})
 
 
-def text_of(form: Form, field: str, limit: int) -> str:
-    """A field as it is stored.
+def _reason(form: Form, study: Study) -> str:
+    return _text(form, "reason", "Your reason", study.limits.message_characters, study.minimum_words.reason)
 
-    Raises:
-        Incomplete: it is too long; nothing is cut off in silence.
-    """
-    text = clean_text(form.get(field, ""), limit + 1)
-    if len(text) > limit:
-        raise Incomplete(f"This text is too long: at most {limit:,} characters can be stored.")
+
+def _text(form: Form, field: str, what: str, most_characters: int, fewest_words: int) -> str:
+    """A field as it is stored; raises `Incomplete` if it is too short, or too long: nothing is cut off in silence."""
+    text = clean_text(form.get(field, ""), most_characters + 1)
+    if len(text) > most_characters:
+        raise Incomplete(f"This text is too long: at most {most_characters:,} characters can be stored.")
+    if (words := count_words(text)) < fewest_words:
+        unit = "word" if fewest_words == 1 else "words"
+        raise Incomplete(f"{what} should have at least {fewest_words} {unit}; it has {words} so far ({RULE}).")
     return text
-
-
-def enough_words(text: str, minimum: int, what: str) -> None:
-    """Check a length.
-
-    Raises:
-        Incomplete: there are fewer words.
-    """
-    if (words := count_words(text)) < minimum:
-        unit = "word" if minimum == 1 else "words"
-        raise Incomplete(f"{what} should have at least {minimum} {unit}; it has {words} so far ({RULE}).")
 
 
 def largest_form(limits: Limits) -> int:

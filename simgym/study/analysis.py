@@ -14,14 +14,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
+from typing import TypeVar
 
 from simgym.errors import ConfigurationError
-from simgym.statistics.clustered import (
-    Equivalence,
-    equivalence,
-    intraclass_correlation,
-    robust_win_rate,
-)
+from simgym.statistics.clustered import Equivalence, equivalence, intraclass_correlation, robust_win_rate
 from simgym.statistics.intervals import Estimate, bootstrap_mean, untold, with_interval
 from simgym.statistics.paired import Test, bradley_terry, correct_p_values, win_rate
 from simgym.study.config import Rule, Study
@@ -50,10 +46,6 @@ class Row:
     test: Test | None
     """Of a win rate of one half; None where there is none, as with too few participants."""
 
-    def to_json(self) -> dict[str, object]:
-        """JSON values."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
@@ -80,10 +72,6 @@ class Pair:
     equivalence: Equivalence
     """Test of "indistinguishable"."""
 
-    def to_json(self) -> dict[str, object]:
-        """JSON values."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RatingDifference:
@@ -99,6 +87,9 @@ class RatingDifference:
     """Welch's t-test; None where the interval cannot be told."""
     p_adjusted: float | None
     """Corrected for the number of pairs."""
+
+
+Compared = TypeVar("Compared", Pair, RatingDifference)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,7 +182,7 @@ def analyse(
         raise ConfigurationError(f"The records are {' and '.join(kinds)}. Analyse each kind separately.")
     hashes = tuple(sorted({str(record["study_hash"]) for record in unique.records if "study_hash" in record}))
     kept, excluded = exclude(unique.records, plan.rules)
-    ratings = ratings_of(kept)
+    ratings = _by_assistant(ratings_of(kept))
     strengths, problems = _strengths(votes_of(kept))
     return StudyResults(
         kind=kinds[0],
@@ -201,7 +192,7 @@ def analyse(
         included=len(kept),
         pairs=_pairs(votes_of(kept), votes_of(unique.records), plan, resampling),
         strengths=strengths,
-        ratings=_mean_ratings(ratings, seed, resamples),
+        ratings={name: bootstrap_mean(of, seed=seed, resamples=resamples) for name, of in ratings.items()},
         rating_differences=_rating_differences(ratings),
         warnings=(*problems, *_warnings(unique, hashes, plan.study_hash)),
         seed=seed,
@@ -235,11 +226,16 @@ def _pairs(
     drafts = [
         _pair(pair, main.get(pair, []), of_pair, plan.margin, resampling) for pair, of_pair in sorted(all_votes.items())
     ]
-    p_values = {
-        (pair.first, pair.second): pair.rows[0].test.p_value for pair in drafts if pair.rows[0].test is not None
-    }
-    p_adjusted = dict(zip(p_values, correct_p_values(list(p_values.values())), strict=True))
-    return tuple(dataclasses.replace(pair, p_adjusted=p_adjusted.get((pair.first, pair.second))) for pair in drafts)
+    return _corrected(drafts, [pair.rows[0].test for pair in drafts])
+
+
+def _corrected(drafts: Sequence[Compared], tests: Sequence[Test | None]) -> tuple[Compared, ...]:
+    """The same with the p-values of their tests, corrected for the number of tests."""
+    corrected = iter(correct_p_values([test.p_value for test in tests if test is not None]))
+    return tuple(
+        dataclasses.replace(draft, p_adjusted=None if test is None else next(corrected))
+        for draft, test in zip(drafts, tests, strict=True)
+    )
 
 
 def _by_pair(
@@ -256,15 +252,8 @@ def _by_pair(
 
 def _turned(vote: Vote) -> Vote:
     lengths = None if vote.characters is None else vote.characters[::-1]
-    return Vote(
-        participant=vote.participant,
-        model1=vote.model2,
-        model2=vote.model1,
-        outcome=1 - vote.outcome,
-        turn=vote.turn,
-        left=vote.left,
-        characters=lengths,
-        flagged=vote.flagged,
+    return dataclasses.replace(
+        vote, model1=vote.model2, model2=vote.model1, outcome=1 - vote.outcome, characters=lengths
     )
 
 
@@ -297,40 +286,31 @@ def _rows(votes: Sequence[Vote], everybody: Sequence[Vote], resampling: _Resampl
     }
     measured = [vote for vote in votes if vote.characters is not None and min(vote.characters) > 0]
     return [
-        *(
-            _row(name, title, [vote.outcome for vote in subset], [vote.participant for vote in subset], resampling)
-            for (name, title), subset in subsets.items()
-        ),
-        _robust_row("robust", "GLM, cluster-robust", votes, None),
+        *(_row(name, title, subset, resampling) for (name, title), subset in subsets.items()),
+        _robust_row("robust", "GLM, cluster-robust", votes),
         _robust_row("equal_length", "Replies of equal length (GLM)", measured, _log_ratios(measured)),
     ]
 
 
 def _left_row(votes: Sequence[Vote], resampling: _Resampling) -> Row | None:
-    decided = [vote for vote in votes if vote.left is not None and vote.outcome != 0.5]
-    if not decided:
-        return None
-    outcomes = [(vote.outcome if vote.left == vote.model1 else 1 - vote.outcome) for vote in decided]
-    people = [vote.participant for vote in decided]
-    return _row("left", "Left reply, decided choices", outcomes, people, resampling)
+    decided = [
+        vote if vote.left == vote.model1 else _turned(vote)
+        for vote in votes
+        if vote.left is not None and vote.outcome != 0.5
+    ]
+    return _row("left", "Left reply, decided choices", decided, resampling) if decided else None
 
 
-def _row(name: str, title: str, outcomes: list[float], people: list[str], resampling: _Resampling) -> Row:
+def _row(name: str, title: str, votes: Sequence[Vote], resampling: _Resampling) -> Row:
     """Bootstrap interval, robust test."""
     rate = None
-    if outcomes:
+    if votes:
+        outcomes, people = [vote.outcome for vote in votes], [vote.participant for vote in votes]
         rate = win_rate(outcomes, people, seed=resampling.seed, resamples=resampling.resamples)
-    return Row(
-        name=name,
-        title=title,
-        participants=len(set(people)),
-        votes=len(outcomes),
-        rate=rate,
-        test=robust_win_rate(outcomes, people).test,
-    )
+    return dataclasses.replace(_robust_row(name, title, votes), rate=rate)
 
 
-def _robust_row(name: str, title: str, votes: Sequence[Vote], covariate: list[float] | None) -> Row:
+def _robust_row(name: str, title: str, votes: Sequence[Vote], covariate: list[float] | None = None) -> Row:
     people = [vote.participant for vote in votes]
     robust = None
     if covariate is None or len(set(covariate)) > 1:
@@ -360,24 +340,16 @@ def _strengths(votes: Sequence[Vote]) -> tuple[Mapping[str, Estimate], list[str]
         return {}, [f"No Bradley-Terry strengths: {error}"]
 
 
-def _mean_ratings(ratings: Sequence[Rating], seed: int, resamples: int) -> dict[str, Estimate]:
-    names = sorted({rating.assistant for rating in ratings})
-    return {
-        name: bootstrap_mean(
-            [rating.rating for rating in ratings if rating.assistant == name], seed=seed, resamples=resamples
-        )
-        for name in names
-    }
-
-
-def _rating_differences(ratings: Sequence[Rating]) -> tuple[RatingDifference, ...]:
+def _by_assistant(ratings: Sequence[Rating]) -> dict[str, list[int]]:
     by_name: dict[str, list[int]] = {}
     for rating in sorted(ratings, key=lambda rating: rating.assistant):
         by_name.setdefault(rating.assistant, []).append(rating.rating)
+    return by_name
+
+
+def _rating_differences(by_name: Mapping[str, Sequence[int]]) -> tuple[RatingDifference, ...]:
     drafts = [_welch(first, second, by_name) for first, second in combinations(by_name, 2)]
-    p_values = {number: draft.test.p_value for number, draft in enumerate(drafts) if draft.test is not None}
-    p_adjusted = dict(zip(p_values, correct_p_values(list(p_values.values())), strict=True))
-    return tuple(dataclasses.replace(draft, p_adjusted=p_adjusted.get(number)) for number, draft in enumerate(drafts))
+    return _corrected(drafts, [draft.test for draft in drafts])
 
 
 def _welch(first: str, second: str, by_name: Mapping[str, Sequence[int]]) -> RatingDifference:

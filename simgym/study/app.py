@@ -1,9 +1,9 @@
 """The web app: one page that shows where a participant is, and forms that post to it.
 
-`GET /` follows the participant's events and renders the step that comes next; every form posts an action and the key of
-the event it is meant to make. What is out of date (a doubled click, the back button, a second tab) makes no event, and
-the browser is sent to `GET /` again. So a reload, a crash or a restart can lose nothing that was acknowledged: there is
-no state but the store's. Who a participant is follows from a cookie that holds a random secret.
+`GET /` follows the participant's events and renders the next step; every form posts an action and the key of the event
+it is meant to make. An outdated form (a doubled click, the back button, a second tab) makes no event, and the browser
+is sent back to `GET /`. All state is in the store, so a reload, a crash or a restart loses nothing that was
+acknowledged. A cookie with a random secret identifies the participant.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ log = logging.getLogger("simgym.study")
 COOKIE = "simgym_study"
 """Name of the cookie with the participant's secret."""
 _TICKET = "simgym_study_withdrawn"
-"""Name of the cookie of whoever has withdrawn."""
+"""Name of the cookie with a withdrawn participant's ticket."""
 _ERASING = 2.0
-"""Seconds that a withdrawal's answer waits for the disk."""
+"""Seconds for which the answer to a withdrawal waits for the disk."""
 _UNKNOWN = "We do not know this browser any more. Please open the study's first page again."
 _MONTH = 30 * 24 * 3600
 _LONGEST_WAIT = 20.0
-"""Seconds that a waiting page's request is held: less than the idle time after which proxies hang up."""
+"""Seconds for which a waiting page's request is held: less than the idle time after which proxies hang up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +64,7 @@ class Visitor:
     journey: Journey
     """What they have done."""
     drafts: Mapping[str, str]
-    """What they are writing, by field; empty where it was not asked for."""
+    """What they are writing, by field; empty unless it was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class _Attempt:
     stored: bool
     """It did what it was for."""
     problem: Incomplete | AlreadyTakesPart | None = None
-    """Why it was refused; None: it was stored, or is out of date."""
+    """Why it was refused; None: it was stored, or was outdated."""
 
 
 def create_app(
@@ -91,13 +91,13 @@ def create_app(
     Args:
         study: The study.
         store: Its database; `Store.begin` is called at start.
-        assistants: One a name in the study.
-        kind: `real`, `dry_run` or `synthetic`; the others than `real` are labelled on every page.
+        assistants: By their names in the study.
+        kind: `real`, `dry_run` or `synthetic`; all but `real` are labelled on every page.
         admin_token: Password of `/admin` (any user name), at least 16 characters; None: there is no `/admin`.
-        secure_cookies: Cookies go over HTTPS only; set it wherever the study is on the internet.
+        secure_cookies: Send cookies over HTTPS only; set it for any study on the internet.
 
     Raises:
-        ConfigurationError: the admin token is short, or an assistant is missing.
+        ConfigurationError: the admin token is too short, or an assistant is missing.
     """
     if admin_token is not None and len(admin_token) < 16:
         raise ConfigurationError(f"The admin token has {len(admin_token)} characters, expected at least 16.")
@@ -110,7 +110,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         await store.begin(name=study.name, kind=kind, settings=study.model_dump(mode="json"), study_hash=study.hash)
-        eraser.start()  # what a server that was stopped has left
+        eraser.start()  # what an earlier server has left behind
         yield
         await eraser.close()
         await replies.close()
@@ -143,12 +143,12 @@ def _pages(controller: StudyController) -> list[BaseRoute]:
 
 def _get(path: str, answer: Callable[[Request], Awaitable[Response]]) -> Route:
     route = Route(path, answer)
-    route.methods = {"GET"}  # without HEAD: whoever only looks whether a page is there must not begin a participant
+    route.methods = {"GET"}  # not HEAD: merely checking whether the page exists must not create a participant
     return route
 
 
 def _apologies(controller: StudyController) -> dict[Any, Callable[[Request, Any], Awaitable[Response]]]:
-    """Pages for what cannot be answered."""
+    """Pages for requests that cannot be answered."""
     pages, contact = controller.pages, controller.study.contact
 
     async def explain(request: Request, error: HTTPException) -> Response:
@@ -167,7 +167,7 @@ def _apologies(controller: StudyController) -> dict[Any, Callable[[Request, Any]
 
 
 class StudyController:
-    """Answers requests."""
+    """Answers the requests of participants."""
 
     def __init__(
         self,
@@ -184,13 +184,14 @@ class StudyController:
         self._rates = Rates()
 
     async def show(self, request: Request) -> Response:
-        """The step that comes next; a new participant where there is none yet.
+        """The next step; for an unknown browser, the first one of a new participant.
 
-        An address never changes who somebody is: a link for another person leads to a page that asks.
+        A link never changes who somebody is: one for another person leads to a page that asks.
         """
         visitor = await self._visitor(request, drafts=True)
         recruit: Recruit | None = None
-        if visitor is None or visitor.journey.stage == "consent" or self._says_who(request.query_params):
+        named = self.study.recruitment.unique in request.query_params
+        if visitor is None or visitor.journey.stage == "consent" or named:
             recruit = self._recruit(request.query_params)
         if visitor is not None and recruit is not None and await self._somebody_else(visitor, recruit):
             return HTMLResponse(self.pages.somebody_else(form_token(visitor.secret), recruit.parameters))
@@ -201,7 +202,7 @@ class StudyController:
         return self._with_cookie(self._page(self._known(secret, visit), recruit=recruit), secret)
 
     async def another(self, request: Request) -> Response:
-        """Begin anew in a browser in which somebody else has taken part."""
+        """Start a new participant in a browser in which somebody else has taken part."""
         _, form = await self._form(request)
         recruit = self._recruit(form)
         await self.limit("visitor", _address(request), self.study.limits.visitors_per_minute)
@@ -209,31 +210,27 @@ class StudyController:
         return self._with_cookie(_see(f"/?{urlencode(recruit.parameters)}"), secret)
 
     async def state(self, request: Request) -> Response:
-        """Which event is expected next; answers when replies are there, or after a while."""
+        """Which event is expected next; answers once there are replies, or after a while."""
         visitor = await self._visitor(request)
         if visitor is None:
             raise HTTPException(403, "There is no participant in this browser.")
         journey = visitor.journey
-        if journey.stage == "waiting" and not journey.exchanges[-1].failed:
+        if journey.awaits_replies:
             self.replies.start(visitor.participant)
             await self.replies.wait(visitor.participant, _LONGEST_WAIT)
-            journey = await self._after_waiting(visitor)
-        failed = journey.stage == "waiting" and journey.exchanges[-1].failed
+            journey = follow(self.study, self.store.remembered_events(visitor.participant))
+            if journey.awaits_replies:  # not written by this server
+                journey = follow(self.study, await self.store.events(visitor.participant))
+        failed = journey.stage == "waiting" and not journey.awaits_replies
         return JSONResponse({"key": journey.key, "failed": failed})
 
-    async def _after_waiting(self, visitor: Visitor) -> Journey:
-        journey = follow(self.study, self.store.remembered_events(visitor.participant))
-        if journey.stage != "waiting" or journey.exchanges[-1].failed:
-            return journey  # written by this server, to whose page the browser goes next
-        return follow(self.study, await self.store.events(visitor.participant))
-
     async def act(self, request: Request) -> Response:
-        """Store what a form says, if the participant is where the form was made for."""
+        """Store what a form says, if the participant is still at the step that it belongs to."""
         action = request.path_params["action"]
         if action not in ACTIONS and action != "task":
             raise HTTPException(404, "There is no such page.")
-        # what this server remembers is nearly always what is stored, and `append` compares: only what it does not store
-        # is looked at again, and answered by what is stored
+        # what this server remembers is nearly always what is stored, and `append` compares; only if nothing was stored
+        # are the events read again, and the form judged by those
         visitor, form = await self._form(request, remembered=True)
         attempt = await self._attempt(visitor, action, form)
         for _ in range(2):
@@ -305,7 +302,7 @@ class StudyController:
         return HTMLResponse(self.pages.withdraw(form_token(visitor.secret)))
 
     async def withdraw(self, request: Request) -> Response:
-        """Delete all that they have given."""
+        """Delete everything they have given."""
         visitor, _ = await self._form(request)
         ticket = await self.store.withdraw(visitor.participant)
         self.eraser.start()
@@ -316,7 +313,7 @@ class StudyController:
         return response
 
     async def withdrawn(self, request: Request) -> Response:
-        """How far the deletion is."""
+        """Whether the deletion is complete."""
         await self.limit("withdrawn", _address(request), self.study.limits.visitors_per_minute)
         erased = await self.store.erased(request.cookies.get(_TICKET, "")[:100])
         return _see("/") if erased is None else HTMLResponse(self.pages.withdrawn(erased=erased))
@@ -331,7 +328,7 @@ class StudyController:
         recruit: Recruit | None = None,
         status: int = 200,
     ) -> Response:
-        if visitor.journey.stage == "waiting" and not visitor.journey.exchanges[-1].failed:
+        if visitor.journey.awaits_replies:
             self.replies.start(visitor.participant)
         start = f"{visitor.journey.key}/"
         texts = {name.removeprefix(start): text for name, text in visitor.drafts.items() if name.startswith(start)}
@@ -352,7 +349,7 @@ class StudyController:
     async def _visitor(
         self, request: Request, *, drafts: bool = False, remembered: bool = False, counted: bool = False
     ) -> Visitor | None:
-        """Who asks; `remembered`: as this server last saw them; `counted`: it is no further request."""
+        """Who asks; `remembered`: as this server last saw them; `counted`: the request is counted already."""
         secret = request.cookies.get(COOKIE, "")
         if not 20 <= len(secret) <= 100:
             return None
@@ -370,7 +367,7 @@ class StudyController:
         )
 
     async def _form(self, request: Request, *, remembered: bool = False) -> tuple[Visitor, dict[str, str]]:
-        """Who sends a form, and its fields, if it is one of ours."""
+        """Who sent a form, and its fields; refuses a form that is not ours."""
         if foreign(request.headers):
             raise HTTPException(403, "This form was sent by another site.")
         visitor = await self._visitor(request, remembered=remembered)
@@ -385,20 +382,16 @@ class StudyController:
     def _recruit(self, fields: Mapping[str, str]) -> Recruit:
         return recruit_of(self.study.recruitment, fields, strict=self.kind == "real")
 
-    def _says_who(self, fields: Mapping[str, str]) -> bool:
-        return self.study.recruitment.unique in fields
-
     async def _somebody_else(self, visitor: Visitor, recruit: Recruit) -> bool:
-        """Is the link for another person than the one who has taken part in this browser?"""
+        """Whether the link is for another person than the one who has taken part in this browser."""
         if visitor.journey.stage == "consent" or recruit.person is None:
             return False
         return await self.store.person(visitor.participant) != recruit.person
 
     async def limit(self, what: str, whose: str, per_minute: int) -> None:
-        """Count one more; raises 429 if that is too many."""
-        if self.kind == "synthetic":
-            return  # scripted participants come from one address, and are meant to hurry
-        if not self._rates.hit(what, whose, per_minute):
+        """Count one request; raises 429 if it is one too many."""
+        # scripted participants come from one address, and are meant to hurry
+        if self.kind != "synthetic" and not self._rates.hit(what, whose, per_minute):
             raise HTTPException(
                 429, "That was too fast for us. Please wait a minute and reload.", {"Retry-After": "60"}
             )
@@ -409,7 +402,7 @@ def _admin(controller: StudyController, admin_token: str) -> list[BaseRoute]:
         given = _password(request)
         if given is not None and same_text(given, admin_token):  # before any limit: wrong tokens lock nobody out
             return
-        if given is not None:  # a browser asks without one first, and has to be told to ask its user
+        if given is not None:  # browsers first ask without one, and have to be told to ask their user
             await controller.limit("admin", _address(request), 60)
         raise HTTPException(401, "Wrong token.", {"WWW-Authenticate": 'Basic realm="study"'})
 
@@ -429,7 +422,7 @@ def _admin(controller: StudyController, admin_token: str) -> list[BaseRoute]:
 
 
 def _password(request: Request) -> str | None:
-    """Of HTTP Basic authentication; None: there is none that can be read."""
+    """The password of HTTP Basic authentication; None: there is none, or it cannot be read."""
     scheme, _, value = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "basic":
         return None

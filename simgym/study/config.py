@@ -10,8 +10,9 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import pkgutil
 from collections.abc import Callable
-from importlib import import_module, resources
+from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -291,12 +292,9 @@ def load_callable(target: str) -> Callable[..., Any]:
     Raises:
         ConfigurationError: there is no such module or function.
     """
-    module, _, name = target.partition(":")
     try:
-        value: Any = import_module(module)
-        for part in name.split("."):
-            value = getattr(value, part)
-    except (ImportError, AttributeError) as error:
+        value: Any = pkgutil.resolve_name(target)
+    except (ImportError, AttributeError, ValueError) as error:
         raise ConfigurationError(f"{target!r} cannot be loaded: {error}. Expected module:function.") from error
     if not callable(value):
         raise ConfigurationError(f"{target!r} is a {type(value).__name__}, expected a function.")

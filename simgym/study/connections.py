@@ -1,8 +1,8 @@
-"""Connections of the study's server: how many there are, and how long one may take over a request.
+"""Connections of the study's server: how many there may be, and how long a request may take.
 
-There are fewer than the process may open files, so that the database and a newcomer always find one. When all are
-taken, the one that has been sending, or has sent nothing, for the longest makes room: thousands of requests that never
-end lock nobody out. A request has so long to arrive, whole; its answer, so long to be fetched.
+Their number stays below the process's limit of open files, so that the database and a newcomer always find a free one.
+When all are taken, the oldest one without a complete request makes room: thousands of requests that never end lock
+nobody out. A request has limited time to arrive in full, and its answer limited time to be fetched.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 _ARRIVING = 75.0
-"""Seconds for headers and body; the app itself refuses a body after 60, in words."""
+"""Seconds for headers and body; the app refuses a body after 60 already, in words."""
 _SILENT = 10.0
 """Seconds until a new connection has sent its headers."""
 _ANSWERING = 600.0
 """Seconds until an answer is fetched."""
 _RESERVED = 100
-"""Files that are no connections: database, logs, static files."""
+"""Files that are not connections: database, logs, static files."""
 _LONGEST_HEAD = 2**16
-"""Bytes of a request line and headers; the parser itself takes any number."""
+"""Bytes of a request line and headers; the parser has no limit of its own."""
 _LARGEST = 2**23
-"""Bytes of a whole request, what follows its body included; the app refuses smaller bodies in words."""
+"""Bytes of a whole request and whatever follows its body; the app refuses bodies far smaller, in words."""
 _MOST = 4000
 """Connections, however many files may be open."""
 
 
 def raise_file_limit() -> int:
-    """Let the process open as many files as it may; how many connections that makes."""
+    """Let the process open as many files as it may; returns how many connections that allows."""
     try:
         import resource
     except ImportError:  # Windows
@@ -43,21 +43,21 @@ def raise_file_limit() -> int:
 
 
 class Door:
-    """Lets connections in, and shows out who takes too long."""
+    """Lets connections in, and closes those that take too long."""
 
     def __init__(self, most: int, *, silent: float = _SILENT, arriving: float = _ARRIVING) -> None:
-        """Begin with none.
+        """Start empty.
 
         Args:
-            most: How many there may be at once.
-            silent: Seconds until the headers of a first request have come.
-            arriving: Seconds until a whole request has come.
+            most: How many connections there may be at once.
+            silent: Seconds within which the headers of a request must arrive.
+            arriving: Seconds within which a whole request must arrive.
         """
         self.most, self.silent, self.arriving = most, silent, arriving
-        self._inside: dict[Connection, None] = {}  # in the order in which they came
+        self._inside: dict[Connection, None] = {}  # in order of arrival
 
     def enter(self, connection: Connection) -> None:
-        """Take somebody in; if all places are taken, somebody else leaves."""
+        """Let a connection in; if all places are taken, an unfinished one has to leave."""
         if len(self._inside) >= self.most:
             unfinished = (other for other in self._inside if other.unfinished)
             if (oldest := next(unfinished, None)) is not None:
@@ -66,14 +66,14 @@ class Door:
         self._inside[connection] = None
 
     def leave(self, connection: Connection) -> None:
-        """Forget somebody."""
+        """Forget a connection."""
         self._inside.pop(connection, None)
 
 
 class _Joining:
-    """A transport that sends together what is written in one turn of the event loop: head and body of an answer.
+    """A transport that joins what is written in one turn of the event loop: the head and the body of an answer.
 
-    Whoever has sent everything, and says so, is answered all the same: nothing waits for the next turn.
+    When the answer is complete, or the client closes its side, `flush` sends without waiting for the next turn.
     """
 
     def __init__(self, transport: Any, loop: asyncio.AbstractEventLoop) -> None:
@@ -84,7 +84,7 @@ class _Joining:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        """Send at the end of this turn."""
+        """Send at the end of this turn of the event loop."""
         if not self._unsent:
             self._loop.call_soon(self.flush)
         self._unsent.append(data)
@@ -96,7 +96,7 @@ class _Joining:
             self._transport.write(data)
 
     def close(self) -> None:
-        """Send, and close."""
+        """Send, then close."""
         self.flush()
         self._transport.close()
 
@@ -109,9 +109,8 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         self._joining = _Joining(transport, self.loop)
         super().connection_made(self._joining)  # type: ignore[arg-type]
-        self.unfinished = True
-        self._received, self._heading = 0, True
         self._timer: asyncio.TimerHandle | None = None
+        self._expect_request()
         self.door.enter(self)
         self._within(self.door.silent)
 
@@ -132,8 +131,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._received, self._heading = 0, True
-        self.unfinished = True
+        self._expect_request()
         self._within(self.door.silent)
 
     def on_headers_complete(self) -> None:
@@ -148,15 +146,17 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         self._joining.flush()
-        self.unfinished = True
-        self._received, self._heading = 0, True
-        self._cancel()  # uvicorn waits for the next request itself
+        self._expect_request()
+        self._cancel()  # uvicorn itself times the wait for the next request
         super().on_response_complete()
 
     def hang_up(self) -> None:
         """Close at once."""
         self._cancel()
         self.transport.abort()
+
+    def _expect_request(self) -> None:
+        self.unfinished, self._heading, self._received = True, True, 0
 
     def _within(self, seconds: float) -> None:
         self._cancel()
@@ -169,5 +169,5 @@ class Connection(HttpToolsProtocol):
 
 
 def protocol(door: Door) -> type[Connection]:
-    """The class that uvicorn makes connections of."""
+    """The protocol class that uvicorn instantiates for each connection."""
     return type("StudyConnection", (Connection,), {"door": door})

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from simgym.errors import ConfigurationError
 from simgym.study.config import Rule, RuleName
-from simgym.study.records import ParticipantRecord
+from simgym.study.records import ParticipantRecord, real_turns
 from simgym.words import count_words, words
 
 _GRAM = 5
@@ -40,12 +40,7 @@ class BlindRecord:
 
 def blind(record: ParticipantRecord) -> BlindRecord:
     """A record without names and preferences."""
-    turns = [
-        turn
-        for talk in record["conversations"]
-        for turn in talk["turns"]
-        if not any(level.get("is_training") for level in (record, talk, turn))
-    ]
+    turns = [turn for talk in record["conversations"] for turn in real_turns(record, talk)]
     replies = [turn.get(f"model{number}_response") for turn in turns for number in (1, 2)]
     document = record.get("document")
     return BlindRecord(
@@ -81,7 +76,7 @@ def _seconds_per_choice(record: BlindRecord) -> float | None:
 def _copied_share(record: BlindRecord) -> float | None:
     if record.document is None or len(own := _grams(record.document)) == 0:
         return None
-    shown = set().union(*(set(_grams(reply)) for reply in record.replies)) if record.replies else set()
+    shown = {gram for reply in record.replies for gram in _grams(reply)}
     return sum(gram in shown for gram in own) / len(own)
 
 

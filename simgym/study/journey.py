@@ -105,6 +105,11 @@ class Journey:
         return [exchange for exchange in self.exchanges if exchange.phase == phase]
 
     @property
+    def awaits_replies(self) -> bool:
+        """Whether replies are being written, or are to be."""
+        return self.stage == "waiting" and not self.exchanges[-1].failed
+
+    @property
     def may_finish(self) -> bool:
         """Whether enough was said and no exchange is open."""
         return self.stage == "message" and self.phase == "turn" and self.turn > self.study.turns.minimum
@@ -150,8 +155,7 @@ def follow(study: Study, events: Sequence[Event]) -> Journey:
             return at(stage, key)  # type: ignore[arg-type]
     for phase, count in (("training", study.turns.training), ("turn", study.turns.maximum)):
         of_phase = [exchange for exchange in exchanges if exchange.phase == phase]
-        if of_phase and not of_phase[-1].complete:
-            last = of_phase[-1]
+        if of_phase and not (last := of_phase[-1]).complete:
             part: Stage = "choice" if last.replies else "waiting"
             ending = "choice" if last.replies else "replies"
             return at(part, f"{phase}:{last.number}:{ending}", phase, last.number)

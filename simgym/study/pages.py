@@ -6,6 +6,7 @@ through `rendering.to_html` alone.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -73,7 +74,7 @@ class Pages:
             recruited=recruited or {},
             task=self.study.task(task.payload["task"]) if task else None,
             notes=task.payload["notes"] if task else "",
-            said=_said(journey),
+            said=journey.conversation().messages,
             completed=journey.event("completed"),
             withdrawal=journey.stage != "consent",
         )
@@ -106,24 +107,10 @@ class Pages:
 
     def admin(self, flow: Mapping[str, int], records: Sequence[ParticipantRecord]) -> str:
         """Numbers for whoever runs the study: flow, balance, failures; nothing that a participant wrote."""
-        balance: dict[tuple[str, str], int] = {}
-        failures = 0
-        for record in records:
-            if record["arm"]:
-                at = (str(record["task"]), " / ".join(record["arm"]))
-                balance[at] = balance.get(at, 0) + 1
-            failures += sum(turn["failures"] for talk in record["conversations"] for turn in talk["turns"])
+        balance = Counter((str(record["task"]), " / ".join(record["arm"])) for record in records if record["arm"])
+        talks = [talk for record in records for talk in record["conversations"]]
+        failures = sum(turn["failures"] for talk in talks for turn in talk["turns"])
         return self._render("admin.html.j2", flow=flow, balance=sorted(balance.items()), failures=failures)
 
     def _render(self, template: str, *, withdrawal: bool = False, **values: object) -> str:
         return self._templates.get_template(template).render(withdrawal=withdrawal, **values)
-
-
-def _said(journey: Journey) -> list[tuple[str, str]]:
-    """The conversation so far, as `you` and `assistant`; an open exchange ends with the participant's message."""
-    said = []
-    for exchange in journey.in_phase(journey.phase):
-        said.append(("you", exchange.message))
-        if exchange.complete:
-            said.append(("assistant", exchange.continued))
-    return said

@@ -13,11 +13,10 @@ import hmac
 import logging
 import time
 from collections.abc import Mapping
-from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 log = logging.getLogger("simgym.study")
@@ -99,7 +98,6 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-
         begun = False
 
         async def guarded_send(message: Message) -> None:
@@ -112,16 +110,19 @@ class Guard:
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
+        async def refuse(status: int, text: str) -> None:
+            await PlainTextResponse(text, status, {"Connection": "close"})(scope, receive, guarded_send)
+
         try:
             async with asyncio.timeout(self.body_seconds):
                 body = None if self._large(scope) else await self._read(receive)
         except TimeoutError:
-            await _refuse(guarded_send, 408, "The request did not arrive in time.")
+            await refuse(408, "The request did not arrive in time.")
             return
         except _BrokenOff:  # half a form is no form: what is sent again shall not meet it
             return
         if body is None:
-            await _refuse(guarded_send, 413, "The request is larger than this study accepts.")
+            await refuse(413, "The request is larger than this study accepts.")
             return
         unread = [{"type": "http.request", "body": body, "more_body": False}]
 
@@ -157,10 +158,3 @@ class Guard:
 
 class _BrokenOff(Exception):
     """The connection was closed within a body."""
-
-
-async def _refuse(send: Any, status: int, text: str) -> None:
-    body = text.encode()
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": [*headers, (b"connection", b"close")]})
-    await send({"type": "http.response.body", "body": body})

@@ -78,9 +78,8 @@ async def export(store: Store, *, texts: bool = True) -> list[dict[str, Any]]:
     """
     meta = await store.meta()
     study = Study.model_validate(meta.settings)
-    records = []
-    for participant, events in await store.journeys():
-        records.append(_record(follow(study, events), participant, meta.kind))
+    journeys = await store.journeys()
+    records = [_record(follow(study, events), participant, meta.kind) for participant, events in journeys]
     records.sort(key=lambda record: str(record["participant"]))
     return records if texts else [_without_texts(record) for record in records]
 
@@ -124,18 +123,18 @@ def _turn(exchange: Exchange, arm: Sequence[str], opened: float) -> dict[str, An
         "turn": exchange.number,
         "message": exchange.message,
         "at": _passed(opened, exchange.message_at),
+        "failures": exchange.failures,
     }
-    turn["failures"] = exchange.failures
     by_name = {reply["assistant"]: reply for reply in exchange.replies}
     for number, name in enumerate(arm, 1):
         if name in by_name:
             turn[f"model{number}_response"] = by_name[name]["text"]
             turn[f"model{number}_characters"] = len(by_name[name]["text"])
             turn[f"model{number}_flags"] = list(by_name[name]["flags"])
-    if len(exchange.replies) == 2:
-        turn["left"] = f"model{1 + arm.index(str(exchange.replies[0]['assistant']))}"
+    shown = [f"model{1 + arm.index(str(reply['assistant']))}" for reply in exchange.replies]
+    if len(shown) == 2:
+        turn["left"] = shown[0]
     if exchange.choice is not None and exchange.replies_at is not None and exchange.choice_at is not None:
-        shown = [f"model{1 + arm.index(str(reply['assistant']))}" for reply in exchange.replies]
         pick = exchange.choice["pick"]
         turn["pick"] = pick
         turn["preference"] = "tie" if pick == "tie" else shown[0 if pick == "left" else 1]
@@ -327,17 +326,18 @@ def _progress(record: ParticipantRecord) -> tuple[int, int]:
 
 def votes_of(records: Iterable[ParticipantRecord]) -> list[Vote]:
     """All real choices, training left out."""
-    votes = []
-    for record in records:
-        for talk in record["conversations"]:
-            real = 0
-            for turn in talk["turns"]:
-                if _flag("is_training", record, talk, turn):
-                    continue
-                real += 1
-                if turn.get("preference") is not None:
-                    votes.append(_vote(record, talk, turn, int(turn.get("turn", real))))
-    return votes
+    return [
+        _vote(record, talk, turn, int(turn.get("turn", real)))
+        for record in records
+        for talk in record["conversations"]
+        for real, turn in enumerate(real_turns(record, talk), 1)
+        if turn.get("preference") is not None
+    ]
+
+
+def real_turns(record: ParticipantRecord, talk: ParticipantRecord) -> list[ParticipantRecord]:
+    """The exchanges of a participant's conversation that are no training."""
+    return [turn for turn in talk["turns"] if not any(level.get("is_training") for level in (record, talk, turn))]
 
 
 def _vote(record: ParticipantRecord, talk: ParticipantRecord, turn: ParticipantRecord, number: int) -> Vote:
@@ -348,17 +348,15 @@ def _vote(record: ParticipantRecord, talk: ParticipantRecord, turn: ParticipantR
         replies = [turn.get(f"model{number}_response") for number in (1, 2)]
         lengths = [len(reply) if isinstance(reply, str) else None for reply in replies]
     characters = None if None in lengths else (int(lengths[0] or 0), int(lengths[1] or 0))
-    flagged = bool(turn.get("model1_flags") or turn.get("model2_flags"))
-    outcome = PREFERENCES[turn["preference"]]
     return Vote(
         participant=str(record["participant"]),
         model1=names[0],
         model2=names[1],
-        outcome=outcome,
+        outcome=PREFERENCES[turn["preference"]],
         turn=number,
         left=left,
         characters=characters,
-        flagged=flagged,
+        flagged=bool(turn.get("model1_flags") or turn.get("model2_flags")),
     )
 
 
@@ -367,10 +365,6 @@ def _first(name: str, *levels: Mapping[str, object]) -> object:
         if level.get(name) is not None:
             return level[name]
     raise MalformedFile(f"A turn with a preference has no {name}, on itself, its conversation or its participant.")
-
-
-def _flag(name: str, *levels: Mapping[str, object]) -> bool:
-    return any(bool(level.get(name)) for level in levels)
 
 
 def ratings_of(records: Iterable[ParticipantRecord]) -> list[Rating]:

@@ -37,13 +37,9 @@ class Unusable(Exception):
     """A link does not say who somebody is; the message is for the participant."""
 
     def __init__(self, message: str, reason: str) -> None:
-        super().__init__(message, reason)
-        self.message = message
+        super().__init__(message)
         self.reason = reason
         """For the researcher's log; holds no id."""
-
-    def __str__(self) -> str:
-        return self.message
 
 
 def canonical(person: str) -> str:

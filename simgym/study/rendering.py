@@ -17,34 +17,9 @@ from urllib.parse import urlsplit
 from simgym.extras import optional_import
 
 TAGS = frozenset(
-    [
-        "p",
-        "br",
-        "hr",
-        "h1",
-        "h2",
-        "h3",
-        "h4",
-        "h5",
-        "h6",
-        "ul",
-        "ol",
-        "li",
-        "strong",
-        "em",
-        "s",
-        "code",
-        "pre",
-        "blockquote",
-        "a",
-        "table",
-        "thead",
-        "tbody",
-        "tr",
-        "th",
-        "td",
-    ]
-)
+    ["p", "br", "hr", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "li", "strong", "em", "s", "code", "pre",
+     "blockquote", "a", "table", "thead", "tbody", "tr", "th", "td"]
+)  # fmt: skip
 """All that a reply may consist of."""
 _SELF = re.compile(
     r"\b(?:as|i am|i'm|my name is|this is|you are (?:talking|speaking) to)\s+(?:an?\s+)?"
@@ -59,10 +34,9 @@ _SELF = re.compile(
 def to_html(markdown: str) -> str:
     """Markdown of any origin as HTML that can be put into a page."""
     cleaner = optional_import("nh3", "study")
-    html = _markdown().render(markdown)
     return str(
         cleaner.clean(
-            html,
+            _markdown().render(markdown),
             tags=set(TAGS),
             attributes={"a": {"href"}, "ol": {"start"}},
             url_schemes={"http", "https"},

@@ -23,7 +23,7 @@ from simgym.seeding import generator
 from simgym.statistics.votes import VoteDistribution, draw_votes
 from simgym.study.browser import Answer, Browser
 from simgym.study.config import Study
-from simgym.study.records import ParticipantRecord
+from simgym.study.records import PREFERENCES, ParticipantRecord
 from simgym.study.scripted import MARK
 
 _SOURCE = re.compile(rf"{MARK} (\d+)")
@@ -112,16 +112,14 @@ class ScriptedParticipant:
             return await self._wait()
         for action in ("consent", "instructions", "task", "choice", "retry", "rating", "document", "finish", "message"):
             if action in page.forms:
-                fields = self._answer(action, page)
-                if fields is not None:
-                    return await self._post(action, {**page.forms[action], **fields})
+                return await self._post(action, {**page.forms[action], **self._answer(action, page)})
         shown = re.search(r"completion code:\s*(\S+)", page.text)
         if shown is None:
             raise RuntimeError(f"Scripted participant {self.ledger.number} met an unknown page: {page.text[:300]!r}")
         self.ledger.code = shown.group(1)
         return page
 
-    def _answer(self, action: str, page: _Page) -> dict[str, str] | None:
+    def _answer(self, action: str, page: _Page) -> dict[str, str]:
         words = self.study.minimum_words
         if action == "consent":
             return {"agree": "yes"}
@@ -254,7 +252,7 @@ def _done(
         for turn in talk["turns"]:
             messages[phase, turn["turn"]] = turn["message"]
             if "preference" in turn:
-                value = {"model1": 1.0, "tie": 0.5, "model2": 0.0}[turn["preference"]]
+                value = PREFERENCES[turn["preference"]]
                 outcomes[phase, turn["turn"]] = 1 - value if turned else value
     return outcomes, messages
 
