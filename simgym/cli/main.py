@@ -1,11 +1,11 @@
 """`simgym`: the command line, one file per verb, and the one place where an error becomes a sentence.
 
-CommandGroup read their options, call the library and print; they hold no mechanism. What a verb raises on purpose
+Verbs read their options, call the library and print; they hold no mechanism. What a verb raises on purpose
 (`SimgymError`, and Gymnasium's own errors) is printed as one sentence on stderr with exit code 2, or 3 if a server is
-away and the same command goes on later; with `SIMGYM_TRACEBACK=1` in the environment the traceback is shown instead.
-Anything else is a bug and keeps its traceback.
-So is what the operating system refuses: a full disk, a folder that cannot be written, a reader of the output that has
-left. Libraries that take long to import are imported inside the verbs, so that help is quick.
+away and the same command goes on later. So is what the operating system refuses: a full disk, a folder that cannot be
+written, a reader of the output that has left. With `SIMGYM_TRACEBACK=1` in the environment the traceback is shown
+instead; anything else is a bug and keeps its traceback. Libraries that take long to import are imported inside the
+verbs, so that help is quick.
 """
 
 from __future__ import annotations

@@ -44,6 +44,8 @@ _SAVE_EVERY = 10_000
 _MULTIPLIERS = np.array([pow(0x9E3779B97F4A7C15, power, 1 << 64) for power in range(1, NGRAM + 1)], dtype=np.uint64)
 
 Hashes = npt.NDArray[np.uint64]
+_Told = Callable[[str, int], object]
+"""Whoever wants to know what is done at the moment, and the number of the row."""
 
 
 class FrequentNgrams:
@@ -121,7 +123,7 @@ def preprocess(
     path = Path(path)
     settings = {"source": source, "language": language, "split": split, "revision": revision}
     with lock_output(path):
-        return _write_usable(path, settings, threshold, _Told(advance))
+        return _write_usable(path, settings, threshold, _of_thousandths(advance))
 
 
 def _write_usable(path: Path, settings: Mapping[str, object], threshold: int, told: _Told) -> StepSummary:
@@ -133,7 +135,7 @@ def _write_usable(path: Path, settings: Mapping[str, object], threshold: int, to
     if frequent.any_candidates:
         for number, text in enumerate(copy.first_turns(), 1):
             frequent.count(text)
-            told.of("counting 7-grams", number)
+            told("counting 7-grams", number)
     with StepOutput(path) as output:
         for skipped in copy.skips():
             output.skip(**skipped)
@@ -142,7 +144,7 @@ def _write_usable(path: Path, settings: Mapping[str, object], threshold: int, to
                 output.skip(row["conversation_hash"], f"{NGRAM}-gram in more than {threshold} first turns")
             else:
                 output.keep(row)
-            told.of("writing", number)
+            told("writing", number)
         output.details["threshold"] = threshold
     copy.delete()
     return output.summary()
@@ -194,7 +196,7 @@ class _LocalCopy:
                 if this > self._next_row and (this - 1) % _SAVE_EVERY == 0:
                     self._save(this, rows, skips)
                 number = this
-                told.of("reading", this)
+                told("reading", this)
 
             for logged in read_wildchat(**self._settings, start=self._next_row, skip=skip, on_row=on_row):
                 identity = _short(logged.id)
@@ -239,13 +241,6 @@ def _short(identifier: str) -> int:
     return int.from_bytes(hashlib.blake2b(identifier.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
 
 
-class _Told:
-    """Whoever wants to know how far it is; of every thousandth row, for a call takes longer than a row."""
-
-    def __init__(self, advance: Callable[[str, int], object]) -> None:
-        self._advance = advance
-
-    def of(self, phase: str, number: int) -> None:
-        """The row of this number is done."""
-        if number % 1000 == 0:
-            self._advance(phase, number)
+def _of_thousandths(advance: _Told) -> _Told:
+    """Tell of every thousandth row alone, for a call takes longer than a row."""
+    return lambda phase, number: advance(phase, number) if number % 1000 == 0 else None

@@ -134,9 +134,8 @@ def split_conversations(
 def wildbench_ids(source: str) -> set[str]:
     """Session ids of WildBench's tasks, which are WildChat's conversation hashes.
 
-    Args:
-        source: A JSONL or Parquet file with a column `session_id`, a text file with one id a line, or a Hugging
-            Face id such as `allenai/WildBench`.
+    The source is a JSONL or Parquet file with a column `session_id`, a text file with one id a line, or a Hugging Face
+    id such as `allenai/WildBench`.
 
     Raises:
         ConfigurationError: there is no such file, or it has no ids.

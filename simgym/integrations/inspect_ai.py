@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import math
+import statistics
 from typing import Any
 
 from simgym.envs.settings import outcome_of
@@ -100,7 +101,7 @@ def judged_mean() -> Metric:
 
     def mean(scores: list[SampleScore]) -> float:
         values = _judged(scores)
-        return math.fsum(values) / len(values) if values else math.nan
+        return statistics.fmean(values) if values else math.nan
 
     return mean
 
@@ -111,10 +112,7 @@ def judged_stderr() -> Metric:
 
     def stderr(scores: list[SampleScore]) -> float:
         values = _judged(scores)
-        if len(values) < 2:
-            return math.nan
-        mean = math.fsum(values) / len(values)
-        return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values))
+        return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
 
     return stderr
 
@@ -125,10 +123,8 @@ def judge_score() -> Scorer:
 
     async def score(state: TaskState, target: Target) -> Score:
         outcome = state.metadata.get(_KEY, {})
-        reward = outcome.get("reward")
-        explanation = (
-            f"{outcome.get('end_reason') or 'not ended'}{': ' + outcome['fault'] if outcome.get('fault') else ''}"
-        )
+        reward, fault = outcome.get("reward"), outcome.get("fault")
+        explanation = f"{outcome.get('end_reason') or 'not ended'}{f': {fault}' if fault else ''}"
         return Score(value=math.nan if reward is None else reward, explanation=explanation, metadata=outcome)
 
     return score

@@ -32,13 +32,7 @@ with imports_of("inspect", "Writing logs of inspect_ai"):
         EvalSpec,
         write_eval_log,
     )
-    from inspect_ai.model import (
-        ChatMessage,
-        ChatMessageAssistant,
-        ChatMessageUser,
-        ModelOutput,
-        ModelUsage,
-    )
+    from inspect_ai.model import ChatMessage, ChatMessageAssistant, ChatMessageUser, ModelOutput, ModelUsage
     from inspect_ai.scorer import Score
 
 _EPOCH = "1970-01-01T00:00:00+00:00"

@@ -32,20 +32,20 @@ with imports_of("openenv", "The server for OpenEnv"):
 
     from simgym.integrations.openenv_models import AssistantTurn, ConversationState, UserTurnObservation
 
-from simgym.integrations.openenv_tasks import SPLIT, ScenarioTasks
-
 MAX_SESSIONS = 64
 """Conversations at once."""
+SPLIT = "train"
+"""The one split of the Task API: all scenarios. A task is a scenario's id."""
 
 
-class SimulatedUserEnvironment(ScenarioTasks, Environment[AssistantTurn, UserTurnObservation, ConversationState]):
+class SimulatedUserEnvironment(Environment[AssistantTurn, UserTurnObservation, ConversationState]):
     """One session."""
 
     SUPPORTS_CONCURRENT_SESSIONS = True
 
     def __init__(self, env_id: str, simulation: Simulation) -> None:
-        Environment.__init__(self)
-        ScenarioTasks.__init__(self, simulation)
+        super().__init__()
+        self.simulation = simulation
         self._env_id = env_id
         self._dialogue: Dialogue | None = None
         self._state = ConversationState()
@@ -85,19 +85,35 @@ class SimulatedUserEnvironment(ScenarioTasks, Environment[AssistantTurn, UserTur
         description = f"{self._env_id}: a simulated user to talk to; the reward is a judge's, in [0, 1]."
         return EnvironmentMetadata(name=self._env_id, description=description, version=__version__)
 
+    def list_splits(self) -> list[str]:
+        """All scenarios are one split."""
+        return [SPLIT]
+
+    def num_tasks(self, split: str) -> int:
+        """Number of scenarios."""
+        return len(self._tasks(split))
+
+    def get_task(self, split: str, index: int) -> dict[str, Any]:
+        """A scenario's id; what the user wants is theirs to say."""
+        tasks = self._tasks(split)
+        if not 0 <= index < len(tasks):
+            raise IndexError(f"There is no task {index}, expected 0 to {len(tasks) - 1}.")
+        return {"id": tasks[index], "index": index}
+
+    def list_tasks(self, split: str) -> list[dict[str, object]]:
+        """Ids of all scenarios."""
+        return [{"id": task, "index": index} for index, task in enumerate(self._tasks(split))]
+
+    def _tasks(self, split: str) -> list[str]:
+        if split != SPLIT:
+            raise ValueError(f"There is no split {str(split)[:40]!r}, expected {SPLIT}.")
+        return list(self.simulation.scenarios)
+
 
 def create_openenv_app(
-    env_id: str,
-    settings: Mapping[str, Any] | None = None,
-    *,
-    pinned_judge: Mapping[str, object] | None = None,
+    env_id: str, settings: Mapping[str, Any] | None = None, *, pinned_judge: Mapping[str, object] | None = None
 ) -> object:
-    """The ASGI application of OpenEnv's server.
-
-    Args:
-        env_id: `UserSim-...`.
-        settings: Arguments of the environment.
-        pinned_judge: Fingerprint that the judge must have; None: any.
+    """The ASGI application of OpenEnv's server; `pinned_judge` is the fingerprint that the judge must have, if any.
 
     Raises:
         ConfigurationError: there is no such environment, a setting is wrong, or the judge is another one.

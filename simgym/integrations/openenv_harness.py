@@ -72,11 +72,7 @@ class SimulatedUserSessions(ResourceSessionFactory[SimulatedUserSession]):  # ty
     """Makes a session for each rollout; can be pickled if the settings can."""
 
     def __init__(self, env_id: str, settings: Mapping[str, object] | None = None) -> None:
-        """Choose the users.
-
-        Args:
-            env_id: `UserSim-...`.
-            settings: Arguments of the environment.
+        """Choose the users, by an environment and its arguments.
 
         Raises:
             MissingDependency: openenv has a version that was not tested.

@@ -42,12 +42,7 @@ _RESOURCES = {"cpu": 2.0, "memory_mb": 4096, "disk_mb": 8192, "episode_timeout_s
 
 
 def write_openenv(source: str | Path, output: str | Path, options: ExportOptions) -> StepSummary:
-    """Write a package.
-
-    Args:
-        source: Id of an environment.
-        output: Folder.
-        options: `settings` are the arguments of the environment, as JSON values.
+    """Write a package of the environment with the id `source`, and with the arguments in `options.settings`.
 
     Raises:
         ConfigurationError: there is no such environment, or a setting is wrong or no JSON value.

@@ -54,14 +54,7 @@ def skyrl_rows(
     system: str | None = None,
     settings: Mapping[str, object] | None = None,
 ) -> list[dict[str, object]]:
-    """Rows for SkyRL's data set; scenarios in turn.
-
-    Args:
-        env_id: `UserSim-...`.
-        n: Number of rows; None: each scenario once.
-        seed: Decides the seed of every row's user.
-        system: System message of the policy; None: none.
-        settings: Arguments of the environment, as JSON values: they travel in every row.
+    """Rows for SkyRL's data set: those of `scenario_rows`, with the settings, which have to be JSON values.
 
     Raises:
         ConfigurationError: there is no such environment, or a setting is wrong or no JSON value.

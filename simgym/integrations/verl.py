@@ -30,12 +30,7 @@ from simgym.rollout.policy_tokens import full_context, spoken_turn
 from simgym.simulation import Dialogue
 
 with imports_of("verl", "The agent loop for verl"):
-    from verl.experimental.agent_loop.agent_loop import (
-        AgentLoopBase,
-        AgentLoopMetrics,
-        AgentLoopOutput,
-        register,
-    )
+    from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput, register
 
 from simgym.integrations.verl_templates import template_type_of
 
@@ -52,15 +47,7 @@ def verl_rows(
     system: str | None = None,
     settings: Mapping[str, object] | None = None,
 ) -> list[dict[str, object]]:
-    """Rows for verl's data set (`pandas.DataFrame(rows).to_parquet(...)`); scenarios in turn.
-
-    Args:
-        env_id: `UserSim-...`, whose scenarios are taken.
-        n: Number of rows; None: each scenario once.
-        seed: Decides the seed of every row's user.
-        system: System message of the policy; None: none.
-        settings: Arguments of the environment.
-    """
+    """Rows for verl's data set (`pandas.DataFrame(rows).to_parquet(...)`): those of `scenario_rows`."""
     rows = scenario_rows(env_id, settings or {}, n=n, seed=seed, system=system)
     return [{**row, "data_source": env_id, "agent_name": AGENT_NAME} for row in rows]
 
@@ -87,8 +74,7 @@ class SimulatedUserLoop(AgentLoopBase):
             tokenizer: Of the policy.
             hf_model_type: Type of the policy's model; decides how turns are joined.
             name: Of the entry in the YAML file.
-            arguments: verl's own.
-            given: verl's own.
+            arguments, given: verl's own.
 
         Raises:
             MissingDependency: verl has a version that was not tested.

@@ -15,12 +15,7 @@ _CHATML_END, _CHATML_TYPE = "<|im_end|>", "qwen2"
 
 
 def template_type_of(tokenizer: PreTrainedTokenizerBase, hf_model_type: str | None) -> str | None:
-    """The type of model by whose rules verl is to join turns; the one given unless that would join them wrongly.
-
-    Args:
-        tokenizer: Of the policy; None: nothing is known of it.
-        hf_model_type: Type of the policy's model.
-    """
+    """The type of model by whose rules verl is to join turns; the policy's own unless that would join them wrongly."""
     from verl.utils.tokenizer.continuous_token_wiring import ContinuousTokenModelFamily as Family
     from verl.utils.tokenizer.continuous_token_wiring import resolve_continuous_token_model_family as resolve
 

@@ -161,13 +161,7 @@ def write_conversation_pages(
 ) -> list[PageLink]:
     """Write all conversations to pages in a folder beside the report, up to 25 scenarios of one simulator on each.
 
-    Args:
-        report: Path of the report; the folder has its name, with `-conversations` instead of `.html`.
-        results: What the report is about.
-        transcripts: All conversations.
-
-    Returns:
-        The pages, for the report to link to.
+    The folder has the report's name, with `-conversations` instead of `.html`.
 
     Raises:
         TranscriptError: a page cannot be written.

@@ -84,14 +84,7 @@ def people_column(
     *,
     seed: int,
 ) -> PeopleColumn:
-    """People beside the conversations of a matrix.
-
-    Args:
-        people: What they think.
-        source: Where that comes from.
-        assistants: Rows of the matrix.
-        transcripts: Its conversations by (assistant, environment id).
-        seed: Of the intervals.
+    """People, from a source, beside the assistants of a matrix and its conversations by (assistant, environment id).
 
     Raises:
         ConfigurationError: people saw none of the assistants.

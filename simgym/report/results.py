@@ -127,15 +127,7 @@ def format_mean(estimate: Estimate) -> str:
 
 
 def describe_matrix(filled: Matrix, *, question: str, scenarios: str, seed: int, seconds: float) -> MatrixResults:
-    """What goes into results.json, without comparisons.
-
-    Args:
-        filled: The matrix.
-        question: What it is to answer.
-        scenarios: Where the scenarios come from.
-        seed: Of the run.
-        seconds: Wall time.
-    """
+    """What goes into results.json, without comparisons; `scenarios` says where they come from."""
     judge = filled.fingerprints["judge"]
     first = next(iter(filled.transcripts.values()))
     notes = [*what_to_know(filled.fingerprints), *_hard_to_compare(filled)]

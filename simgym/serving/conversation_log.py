@@ -27,11 +27,7 @@ class ConversationLog:
     """Writes a file of transcripts; may be called from several threads."""
 
     def __init__(self, path: str | Path, fingerprints: dict[str, dict[str, Any]]) -> None:
-        """Open the file, an existing one to be continued.
-
-        Args:
-            path: JSONL file.
-            fingerprints: Of the simulators, by name.
+        """Open the JSONL file, an existing one to be continued; fingerprints are those of the simulators, by name.
 
         Raises:
             OutputInUse, TranscriptError, MalformedFile: see `TranscriptWriter`.

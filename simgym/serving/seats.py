@@ -84,11 +84,7 @@ class Seat:
         return self._unanswered
 
     async def ask(self, dialogue: Dialogue, answer: str | None) -> Dialogue:
-        """The dialogue after the user's next turn.
-
-        Args:
-            dialogue: What was said so far.
-            answer: What the assistant says now; None: the user opens.
+        """The dialogue after the assistant's answer (None: the user opens) and the user's next turn.
 
         Raises:
             SimgymError: the simulator cannot play this request.

@@ -89,9 +89,7 @@ def create_app(
     """The app of one study.
 
     Args:
-        study: The study.
-        store: Its database; `Store.begin` is called at start.
-        assistants: By their names in the study.
+        study, store, assistants: The study, its database (begun at start), and its assistants by name.
         kind: `real`, `dry_run` or `synthetic`; all but `real` are labelled on every page.
         admin_token: Password of `/admin` (any user name), at least 16 characters; None: there is no `/admin`.
         secure_cookies: Send cookies over HTTPS only; set it for any study on the internet.

@@ -50,36 +50,21 @@ class Deletion:
 
 
 class Database(Protocol):
-    """SQLite or PostgreSQL."""
+    """SQLite or PostgreSQL; what reads and writes raises `DatabaseUnavailable` if the database cannot be used."""
 
     async def read(self, work: Work[T]) -> T:
-        """Run a function that only reads.
-
-        Raises:
-            DatabaseUnavailable: the database cannot be reached or read.
-        """
+        """Run a function that only reads."""
 
     async def fetch(self, work: Work[T]) -> T:
-        """Run a function that reads a few rows by their keys: the queries of every page.
-
-        Raises:
-            DatabaseUnavailable: the database cannot be reached or read.
-        """
+        """Run a function that reads a few rows by their keys: the queries of every page."""
 
     async def write(self, work: Work[T]) -> T:
-        """Run a function in a transaction that is committed when it returns, and rolled back when it raises.
-
-        Raises:
-            DatabaseUnavailable: the database cannot be reached or written.
-        """
+        """Run a function in a transaction that is committed when it returns, and rolled back when it raises."""
 
     async def write_at_once(self, work: Work[T]) -> T:
         """Run a function that writes with a single statement (SQLite: with any), which is committed when it returns.
 
         If a connection breaks, the function is run again.
-
-        Raises:
-            DatabaseUnavailable: the database cannot be reached or written.
         """
 
     async def erase(self, deletions: Sequence[Deletion]) -> bool:

@@ -53,15 +53,9 @@ class Pages:
         notice: str = "",
         recruited: Mapping[str, str] | None = None,
     ) -> str:
-        """The page of the step that comes next.
+        """The page of the step that comes next, with what was typed before, by field, and what was wrong with it.
 
-        Args:
-            journey: Where the participant is.
-            token: Token of the page's forms.
-            typed: What was typed before, by field.
-            problem: What was wrong with it.
-            notice: Key of a notice.
-            recruited: Recruitment parameters to carry through consent.
+        `notice` is a key of `NOTICES`; recruitment parameters are carried through consent.
         """
         task = journey.event("task")
         return self._render(

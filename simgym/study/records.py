@@ -70,12 +70,7 @@ class Rating:
 
 
 async def export(store: Store, *, texts: bool = True) -> list[dict[str, Any]]:
-    """Everybody who has not withdrawn, in an order that says nothing.
-
-    Args:
-        store: The database.
-        texts: With what was written; without, there are lengths only.
-    """
+    """Everybody who has not withdrawn, in an order that says nothing; without `texts` there are lengths only."""
     meta = await store.meta()
     study = Study.model_validate(meta.settings)
     journeys = await store.journeys()

@@ -52,10 +52,7 @@ def canonical(person: str) -> str:
 def recruit_of(settings: Recruitment, fields: Mapping[str, str], *, strict: bool) -> Recruit:
     """Who is meant by a link, or by the consent form that carries its parameters.
 
-    Args:
-        settings: Of the study.
-        fields: Query parameters or form fields.
-        strict: Nobody takes part without an id, if the study names one.
+    If `strict`, and the study names such a parameter, nobody takes part without an id.
 
     Raises:
         Unusable: a placeholder was not replaced, or the id is missing or is none.

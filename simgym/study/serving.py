@@ -58,13 +58,7 @@ class ServerSettings:
 
 
 def serve(study: Study, database: str, *, kind: str = "real", settings: ServerSettings | None = None) -> None:
-    """Serve until interrupted.
-
-    Args:
-        study: The study.
-        database: URL of its database.
-        kind: `real`, `dry_run` or `synthetic`.
-        settings: Address, admin token, cookies and proxies.
+    """Serve a study with the database at a URL until interrupted.
 
     Raises:
         ConfigurationError: the database belongs to something else, or the port is taken.

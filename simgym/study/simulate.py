@@ -85,14 +85,9 @@ class ScriptedParticipant:
     """One participant over HTTP."""
 
     def __init__(self, base_url: str, study: Study, number: int, outcomes: Sequence[float], traffic: Traffic) -> None:
-        """Prepare a participant.
+        """Prepare one of a served study; `number` decides task, texts and pauses.
 
-        Args:
-            base_url: Where the study is served.
-            study: The study that is served.
-            number: Which participant; decides task, texts and pauses.
-            outcomes: Of the pair's first assistant in each exchange, training first.
-            traffic: Pauses, and forms that are sent twice.
+        `outcomes` are those of the pair's first assistant, an exchange each, training first.
         """
         self.study, self.outcomes, self.traffic = study, list(outcomes), traffic
         self.ledger = Ledger(number=number)
@@ -189,16 +184,7 @@ async def play(
     traffic: Traffic | None = None,
     seed: int = 0,
 ) -> list[Ledger]:
-    """Let scripted participants play a study that is served with `--synthetic`.
-
-    Args:
-        base_url: Where it is served.
-        study: The study that is served.
-        participants: How many.
-        truth: What they prefer.
-        traffic: How they come; None: ten at a time, without pauses.
-        seed: Of their preferences.
-    """
+    """Let scripted participants play a study that is served with `--synthetic`; `seed` decides what they prefer."""
     traffic = traffic or Traffic()
     turns = study.turns.training + study.turns.maximum
     outcomes = draw_votes(participants, turns, truth, rng=np.random.default_rng(seed))

@@ -316,13 +316,7 @@ class Store:
         return True
 
     async def purge(self, *, recruits: bool = False, drafts: bool = False, seconds: float = 10.0) -> Purge:
-        """Delete recruitment ids, or drafts.
-
-        Args:
-            recruits: Delete recruitment ids.
-            drafts: Delete drafts.
-            seconds: How long to try to remove them from the disk as well.
-        """
+        """Delete recruitment ids or drafts, and try for so many seconds to remove them from the disk as well."""
         chosen = [table for table, wanted in ((tables.recruits, recruits), (tables.drafts, drafts)) if wanted]
 
         def work(connection: sa.Connection) -> tuple[dict[str, int], int | None]:

@@ -43,13 +43,7 @@ _LARGEST_BODY = 16_384
 
 
 def create_viewer_app(index: TranscriptIndex, labels: LabelBook, *, token: str) -> FastAPI:
-    """The app of one reader.
-
-    Args:
-        index: What is read.
-        labels: Where labels go.
-        token: What requests for data have to carry.
-    """
+    """The app of one reader; requests for data have to carry the token."""
 
     async def known(request: Request) -> None:
         if not same_text(request.headers.get(TOKEN_HEADER, ""), token):
@@ -103,14 +97,9 @@ class ViewerController:
     def search(
         self, query: Annotated[Query, Depends()], labelled: bool = False, start: int = 0, rows: int = 100, at: str = ""
     ) -> dict[str, object]:
-        """A part of the list.
+        """So many rows of a list, from `start` on, and the position of the conversation with the id `at`.
 
-        Args:
-            query: What is listed.
-            labelled: Whether only conversations that this reader has labelled are.
-            start: First row that is wanted.
-            rows: How many.
-            at: Id of a conversation: where does it stand?
+        With `labelled`, only conversations that this reader has labelled are listed.
         """
         entries = self.index.search(query, self.labels.keys() if labelled else None)
         start, rows = max(start, 0), min(max(rows, 0), MOST_ROWS)
