@@ -13,7 +13,7 @@ import typer
 from simgym.cli import options
 from simgym.cli.completion import complete_judge
 from simgym.cli.judge import load_judges
-from simgym.cli.terminal import complain, format_counts, format_estimate, plain, print_facts, print_json
+from simgym.cli.terminal import complain, format_counts, format_estimate, gave_json, plain, print_facts
 from simgym.errors import ConfigurationError
 from simgym.fingerprints import Fingerprint
 
@@ -85,7 +85,6 @@ def agree(
     ratings, and how many units would be needed.
     """
     from simgym.judges.people_record import people_warning
-    from simgym.transcripts import write_json
 
     if scale[0] >= scale[1]:
         raise ConfigurationError(f"The scale goes from {scale[0]:g} to {scale[1]:g}, expected a smaller number first.")
@@ -108,10 +107,7 @@ def agree(
         "judges": compared.judges,
         "agreement": {name: entry.to_json() for name, entry in agreement.items()},
     }
-    if output is not None:
-        write_json(output, value)
-    if json:
-        print_json(value)
+    if gave_json(value, output, json):
         return
     print_facts([("rows left out", format_counts(compared.left_out))])
     for name, entry in agreement.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -15,18 +16,17 @@ def simulators(json: Json = False) -> None:
     """List the simulators, their environment ids and their options (for --simulator-option)."""
     from simgym.registration import environments
 
-    ids = {row.simulator: row.env_id for row in environments().values()}
-    _list_plugins("simulators", json, {name: ("environment", env_id) for name, env_id in ids.items()})
+    _list_plugins("simulators", json, {row.simulator: row.env_id for row in environments().values()})
 
 
 def judges(json: Json = False) -> None:
     """List the judges and their options (for --judge-option)."""
-    _list_plugins("judges", json, {})
+    _list_plugins("judges", json)
 
 
 def assistants(json: Json = False) -> None:
     """List the assistants and their options: --assistant NAME, or --assistant '{"assistant": NAME, OPTION: VALUE}'."""
-    _list_plugins("assistants", json, {})
+    _list_plugins("assistants", json)
 
 
 def scenarios(json: Json = False) -> None:
@@ -71,18 +71,18 @@ def describe_plugin(kind: str, name: str) -> dict[str, Any]:
     return {"name": name, "summary": summary, "options": options, "more_options": more, "problem": None}
 
 
-def _list_plugins(kind: str, json: bool, notes: dict[str, tuple[str, str]]) -> None:
+def _list_plugins(kind: str, json: bool, env_ids: Mapping[str, str] | None = None) -> None:
     from simgym.plugins import available
 
     described = [describe_plugin(kind, name) for name in available(kind)]
     for plugin in described:
-        if note := notes.get(plugin["name"]):
-            plugin[note[0]] = note[1]
+        if env_ids and plugin["name"] in env_ids:
+            plugin["environment"] = env_ids[plugin["name"]]
     if json:
         print_json(described)
         return
     for plugin in described:
-        title = ", ".join([plugin["name"], *notes.get(plugin["name"], ())[1:]])
+        title = ", ".join(plugin[key] for key in ("name", "environment") if key in plugin)
         stdout().print(shown(title, "bold cyan"))
         stdout().print(shown(plugin["problem"] or plugin["summary"]))
         stdout().print(facts([(f"  {option['name']}", _option_text(option)) for option in plugin["options"]]))

@@ -11,7 +11,7 @@ import typer
 
 from simgym.cli import options
 from simgym.cli.completion import complete_judge
-from simgym.cli.terminal import format_counts, format_estimate, plain, print_facts, print_json, stderr
+from simgym.cli.terminal import format_counts, format_estimate, gave_json, plain, print_facts, stderr
 from simgym.errors import ConfigurationError
 from simgym.extras import require_extra
 
@@ -72,7 +72,6 @@ def validate(
     from simgym.cli.progress import load_models
     from simgym.evaluation.judge_validation import judge_agreement, judge_pairs, read_pairs
     from simgym.evaluation.judge_validation import validate as summarise
-    from simgym.transcripts import write_json
 
     names = list(dict.fromkeys(judge or ["reward_head"]))
     if retest or len(names) > 1:
@@ -103,10 +102,7 @@ def validate(
         "judges": [validation.to_json() for validation in validations],
         "agreement": {key: agreement.to_json() for key, agreement in agreements.items()},
     }
-    if output is not None:
-        write_json(output, value)
-    if json:
-        print_json(value)
+    if gave_json(value, output, json):
         return
     for validation in validations:
         print_facts(_validation_rows(validation), validation.judge)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simgym.cli.terminal import complain, format_counts, format_estimate, plain, print_facts, print_json, shown, stdout
+from simgym.cli.terminal import complain, format_counts, format_estimate, gave_json, plain, print_facts, shown, stdout
 
 if TYPE_CHECKING:
     from simgym.evaluation.people_pairs import PeopleValidation
@@ -27,7 +27,6 @@ def compare_with_people(
     from simgym.evaluation.judge_validation import judge_pairs
     from simgym.evaluation.people_pairs import read_people_pairs, validate_by_people, without_training_prompts
     from simgym.judges.people_record import keep_record
-    from simgym.transcripts import write_json
 
     people = read_people_pairs(path, limit=limit, seed=seed)
     load_models((f"judge {name}", judge) for name, judge in judges.items())
@@ -40,10 +39,7 @@ def compare_with_people(
         if limit is None and results[-1].record.pairs:  # one of some pairs, or of none, must not replace one of all
             keep_record(results[-1].record)
     value = {"pairs": len(people.pairs), "judges": [result.to_json() for result in results]}
-    if output is not None:
-        write_json(output, value)
-    if json:
-        print_json(value)
+    if gave_json(value, output, json):
         return
     for result in results:
         _show(result)

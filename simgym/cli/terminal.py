@@ -12,6 +12,7 @@ import errno
 import json
 import sys
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from rich.console import Console, RenderableType
 from rich.padding import Padding
@@ -66,6 +67,17 @@ def complain(sentence: str) -> None:
 def print_json(value: object) -> None:
     """JSON on stdout; ASCII only, so that no terminal or pipe can garble it."""
     sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def gave_json(value: object, output: Path | None, to_stdout: bool) -> bool:
+    """Write a result to a file if there is one, and to stdout if that is asked for; returns `to_stdout`."""
+    from simgym.transcripts import write_json
+
+    if output is not None:
+        write_json(output, value)
+    if to_stdout:
+        print_json(value)
+    return to_stdout
 
 
 def bubble(role: str, text: str, title: str | None = None) -> RenderableType:

@@ -112,12 +112,6 @@ class PolicyAssistant:
             "deterministic": self.deterministic,
         }
 
-    def _activation(self) -> str:
-        name = str(self.policy.activation_fn.__name__)
-        if name not in ACTIVATIONS:
-            raise ConfigurationError(f"The policy uses {name}, expected one of {', '.join(ACTIVATIONS)}.")
-        return name
-
     def save(self, folder: str | Path) -> None:
         """Write a folder that `load_policy` reads: weights as safetensors, settings as JSON (keys of earlier versions).
 
@@ -126,6 +120,9 @@ class PolicyAssistant:
         """
         from safetensors.numpy import save_file
 
+        activation = str(self.policy.activation_fn.__name__)
+        if activation not in ACTIVATIONS:
+            raise ConfigurationError(f"The policy uses {activation}, expected one of {', '.join(ACTIVATIONS)}.")
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {f"policy.{name}": value.cpu().numpy() for name, value in self.policy.state_dict().items()}
@@ -138,7 +135,7 @@ class PolicyAssistant:
             "features": self.features.to_json(),
             "policy": type(self.policy).__name__,
             "net_arch": self.policy.net_arch,
-            "activation": self._activation(),
+            "activation": activation,
             "deterministic": self.deterministic,
         }
         (folder / SETTINGS).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")

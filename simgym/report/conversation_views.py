@@ -239,26 +239,20 @@ def _choices(references: Sequence[Outcome], others: Sequence[Outcome]) -> list[_
         ((difference, number) for number, difference in differences.items() if difference is not None),
         key=lambda entry: entry[0],
     )
-    choices = []
+    chosen: list[tuple[str, int, tuple[float | None, int]]] = []
     if counted:
         middle = statistics.median_low([difference for difference, _ in counted])
-        gain, loss = counted[-1], counted[0]
-        median = next(entry for entry in counted if entry[0] == middle)
-        if gain[0] > 0:
-            choices.append(_choice("the largest gain", 0, gain))
-        if loss[0] < 0:
-            choices.append(_choice("the largest loss", 1, loss))
-        choices.append(_choice("the median difference", 2, median))
-    for number, difference in differences.items():
-        if difference is None:
-            choices.append(_choice("does not count", 3, (None, number)))
-            break
-    return choices
-
-
-def _choice(reason: str, kind: int, entry: tuple[float | None, int]) -> _Choice:
-    difference, number = entry
-    return _Choice(reason=reason, kind=kind, number=number, difference=difference)
+        if counted[-1][0] > 0:
+            chosen.append(("the largest gain", 0, counted[-1]))
+        if counted[0][0] < 0:
+            chosen.append(("the largest loss", 1, counted[0]))
+        chosen.append(("the median difference", 2, next(entry for entry in counted if entry[0] == middle)))
+    if uncounted := [number for number, difference in differences.items() if difference is None]:
+        chosen.append(("does not count", 3, (None, uncounted[0])))
+    return [
+        _Choice(reason=reason, kind=kind, number=number, difference=difference)
+        for reason, kind, (difference, number) in chosen
+    ]
 
 
 def _difference(first: Outcome, second: Outcome) -> float | None:

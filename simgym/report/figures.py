@@ -116,7 +116,7 @@ def difference_heatmap_svg(results: MatrixResults) -> str | None:
     ]
     largest = max([_LEAST_SPAN, *values])
     # the ends of the map are too dark to tell from each other
-    title = f"difference from {_one_line(compared.reference)}, reward × 100"
+    title = f"difference from {' '.join(_label(compared.reference).split())}, reward × 100"
     scale = _Scale(low=-largest, high=largest, colours="PuOr", ends=(0.1, 0.9), title=title)
 
     def draw(axes: Axes, x: int, y: int, row: str, column: str) -> None:
@@ -325,10 +325,6 @@ def _readable_on(colour: tuple[float, ...]) -> str:
 def _row_label(results: MatrixResults, name: str) -> str:
     training = training_of(results, name)
     return f"{_label(name)}\n({_label(training)})" if training else _label(name)
-
-
-def _one_line(name: str) -> str:
-    return " ".join(_label(name).split())
 
 
 def _label(name: str) -> str:

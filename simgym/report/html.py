@@ -103,9 +103,7 @@ def render_report(
 ) -> str:
     """The report as HTML text."""
     environment = page_templates()
-    environment.filters["short"] = short_name
-    environment.filters["p"] = format_p
-    environment.filters["interval"] = format_interval
+    environment.filters |= {"short": short_name, "p": format_p, "interval": format_interval}
     trained_on = results.comparisons.trained_on if results.comparisons is not None else {}
     filters = pair_filters(results)
     return environment.get_template("report.html.j2").render(

@@ -285,10 +285,11 @@ def _rows(votes: Sequence[Vote], everybody: Sequence[Vote], resampling: _Resampl
         ("unflagged", "No reply names its model"): [vote for vote in votes if not vote.flagged],
     }
     measured = [vote for vote in votes if vote.characters is not None and min(vote.characters) > 0]
+    log_ratios = [math.log(vote.characters[0] / vote.characters[1]) for vote in measured if vote.characters]
     return [
         *(_row(name, title, subset, resampling) for (name, title), subset in subsets.items()),
         _robust_row("robust", "GLM, cluster-robust", votes),
-        _robust_row("equal_length", "Replies of equal length (GLM)", measured, _log_ratios(measured)),
+        _robust_row("equal_length", "Replies of equal length (GLM)", measured, log_ratios),
     ]
 
 
@@ -323,10 +324,6 @@ def _robust_row(name: str, title: str, votes: Sequence[Vote], covariate: list[fl
         rate=robust.rate if robust else None,
         test=robust.test if robust else None,
     )
-
-
-def _log_ratios(votes: Sequence[Vote]) -> list[float]:
-    return [math.log(vote.characters[0] / vote.characters[1]) for vote in votes if vote.characters is not None]
 
 
 def _strengths(votes: Sequence[Vote]) -> tuple[Mapping[str, Estimate], list[str]]:

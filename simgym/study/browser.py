@@ -11,7 +11,6 @@ import asyncio
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import TracebackType
 from urllib.parse import urlencode, urlsplit
 
 _LONGEST = 120.0
@@ -46,9 +45,7 @@ class Browser:
     async def __aenter__(self) -> Browser:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         for _, writer in self._idle:
             writer.close()
 

@@ -100,16 +100,6 @@ class _Write:
     """What it returned, or raised, once that is committed."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    """What came of a write."""
-
-    value: Any = None
-    """What it returned."""
-    error: Exception | None = None
-    """What it raised; it has changed nothing then."""
-
-
 class Sqlite:
     """A file; several processes may use it."""
 
@@ -177,26 +167,27 @@ class Sqlite:
             try:
                 outcomes = await loop.run_in_executor(self._writer, self._write, [write.work for write in writes])
             except Exception as error:  # nothing was committed: everybody is told so
-                outcomes = [_Outcome(error=error)] * len(writes)
+                outcomes = [error] * len(writes)
             for write, outcome in zip(writes, outcomes, strict=True):
                 if write.answer.done():  # whoever asked is gone
                     continue
-                if outcome.error is None:
-                    write.answer.set_result(outcome.value)
+                if isinstance(outcome, Exception):
+                    write.answer.set_exception(outcome)
                 else:
-                    write.answer.set_exception(outcome.error)
+                    write.answer.set_result(outcome)
 
-    def _write(self, works: Sequence[Work[object]]) -> list[_Outcome]:
+    def _write(self, works: Sequence[Work[object]]) -> list[object]:
+        """What each write returned, or the error it raised; one that raised has changed nothing."""
         with _unavailable(), self._engine.connect() as connection:
             connection.exec_driver_sql("BEGIN IMMEDIATE")  # waits for writers of other processes from the start
             if len(works) == 1:
-                outcomes = [_Outcome(works[0](connection))]
+                outcomes = [works[0](connection)]
             else:
                 outcomes, sqlite_connection = [], cast(Any, connection.connection)
                 for work in works:
-                    outcomes.append(_apart(connection, work))
+                    outcomes.append(outcome := _apart(connection, work))
                     if not sqlite_connection.in_transaction:  # a full disk undoes all of it
-                        raise outcomes[-1].error or DatabaseUnavailable(_sentence(None))
+                        raise outcome if isinstance(outcome, Exception) else DatabaseUnavailable(_sentence(None))
             connection.commit()
             return outcomes
 
@@ -257,13 +248,13 @@ class Postgresql:
         await self._transactions.dispose()
 
 
-def _apart(connection: sa.Connection, work: Work[object]) -> _Outcome:
+def _apart(connection: sa.Connection, work: Work[object]) -> object:
     """One write among those of a transaction: what it raises undoes it alone."""
     try:
         with _unavailable(), connection.begin_nested():
-            return _Outcome(work(connection))
+            return work(connection)
     except Exception as error:  # the boundary: it is raised where the write was asked for
-        return _Outcome(error=error)
+        return error
 
 
 def current_transaction(connection: sa.Connection) -> int | None:

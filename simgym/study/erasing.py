@@ -47,15 +47,12 @@ class Eraser:
     async def _until_nothing_is_left(self) -> None:
         pause = _SHORTEST
         while self._asked:
-            self._asked = False
-            if not await self._attempt():
+            self._asked = erased = False
+            try:
+                erased = await self._store.erase()
+            except DatabaseUnavailable as error:
+                log.error("What was deleted is still on the disk. %s", error)
+            if not erased:
                 self._asked = True
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _LONGEST)
-
-    async def _attempt(self) -> bool:
-        try:
-            return await self._store.erase()
-        except DatabaseUnavailable as error:
-            log.error("What was deleted is still on the disk. %s", error)
-            return False

@@ -138,7 +138,7 @@ class TranscriptIndex:
         deadline = time.monotonic() + seconds
         with self._guard:
             self._find_files()
-            self.complete = all(self._read_on(number, deadline) for number in range(len(self._files)))
+            self.complete = all(self._read_on(file, deadline) for file in self._files)
             return self.complete
 
     def facets(self) -> dict[str, dict[str, int]]:
@@ -215,35 +215,31 @@ class TranscriptIndex:
                     self._find_files()
                     return
 
-    def _read_on(self, number: int, deadline: float) -> bool:
-        file = self._files[number]
+    def _read_on(self, file: _File, deadline: float) -> bool:
         try:
             if file.path.stat().st_size == file.position:
                 return True
             with file.path.open("rb") as lines:
                 lines.seek(file.position)
-                return self._read_lines(number, lines, deadline)
+                return self._read_lines(file, lines, deadline)
         except OSError as error:
             self._complain(f"Cannot read {file.path}: {error.strerror}.")
             return True
 
-    def _read_lines(self, number: int, lines: BinaryIO, deadline: float) -> bool:
-        file = self._files[number]
+    def _read_lines(self, file: _File, lines: BinaryIO, deadline: float) -> bool:
         while time.monotonic() < deadline:
             line = lines.readline(LONGEST_LINE)
             if not line.endswith(b"\n"):
                 return True  # the end, or a line that is being written
             offset, file.position, file.line = file.position, file.position + len(line), file.line + 1
             if line.strip():
-                self._add(number, offset, line)
+                self._add(file, offset, line)
         return False
 
-    def _add(self, number: int, offset: int, line: bytes) -> None:
-        file = self._files[number]
+    def _add(self, file: _File, offset: int, line: bytes) -> None:
         self.version += 1
         try:
-            row = json.loads(line)
-            entry = self._entry(file, row)
+            entry = self._entry(file, json.loads(line))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ConfigurationError) as error:
             self._complain(f"{file.path.name}, line {file.line}: not a transcript ({type(error).__name__}).")
             return
