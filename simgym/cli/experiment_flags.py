@@ -116,7 +116,7 @@ def _parameter(entry: Field[Any]) -> inspect.Parameter:
 
 def _typed(hint: Any) -> Any:
     """What typer reads for a field: several values are a list, what may be None is optional anyway."""
-    if get_origin(hint) in (tuple,) or hint == get_type_hints(ExperimentConfig)["assistants"]:
+    if get_origin(hint) is tuple or hint == get_type_hints(ExperimentConfig)["assistants"]:
         return list[str]
     if get_origin(hint) is types.UnionType:
         (hint,) = (kind for kind in get_args(hint) if kind is not types.NoneType)

@@ -164,14 +164,9 @@ def rescore(
     with stderr().status("judging"):
         rescored = judge_again(transcripts, loaded, output, batch_size=batch_size)
     before = {transcript.key: transcript.reward for transcript in read_transcripts(transcripts) if transcript.counts}
-    rewards = [
-        100 * transcript.reward for transcript in rescored if transcript.counts and transcript.reward is not None
-    ]
-    pairs = [
-        (earlier, transcript.reward)
-        for transcript in rescored
-        if transcript.counts and transcript.reward is not None and (earlier := before.get(transcript.key)) is not None
-    ]
+    after = [(each.key, each.reward) for each in rescored if each.counts and each.reward is not None]
+    rewards = [100 * reward for _, reward in after]
+    pairs = [(earlier, reward) for key, reward in after if (earlier := before.get(key)) is not None]
     ranks = spearman([a for a, _ in pairs], [b for _, b in pairs], seed=seed)
     rows = [
         ("mean reward x 100", format_estimate(bootstrap_mean(rewards, seed=seed))),

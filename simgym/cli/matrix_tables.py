@@ -39,13 +39,7 @@ def matrix_table(results: MatrixResults, width: int) -> Table:
     flipped = {(column, row): text for (row, column), text in texts.items()}
     layouts = [
         ("assistant", rows, columns, texts, "Rows: assistants (reply). Columns: simulators (play the user)."),
-        (
-            "simulator",
-            columns,
-            rows,
-            flipped,
-            "Rows: simulators (play the user). Columns: assistants (reply).",
-        ),
+        ("simulator", columns, rows, flipped, "Rows: simulators (play the user). Columns: assistants (reply)."),
     ]
     reasons = _reasons("± ?", [cell.estimate for cell in results.cells])
     for corner, down, across, entries, title in layouts:

@@ -307,8 +307,7 @@ class StudyController:
         await self.eraser.wait(_ERASING)
         response = _see("/withdrawn")
         response.delete_cookie(COOKIE, httponly=True, samesite="lax", secure=self.secure_cookies)
-        response.set_cookie(_TICKET, ticket, max_age=_MONTH, httponly=True, samesite="lax", secure=self.secure_cookies)
-        return response
+        return self._with_cookie(response, ticket, _TICKET)
 
     async def withdrawn(self, request: Request) -> Response:
         """Whether the deletion is complete."""
@@ -340,8 +339,8 @@ class StudyController:
         )
         return HTMLResponse(page, status)
 
-    def _with_cookie(self, response: Response, secret: str) -> Response:
-        response.set_cookie(COOKIE, secret, max_age=_MONTH, httponly=True, samesite="lax", secure=self.secure_cookies)
+    def _with_cookie(self, response: Response, secret: str, name: str = COOKIE) -> Response:
+        response.set_cookie(name, secret, max_age=_MONTH, httponly=True, samesite="lax", secure=self.secure_cookies)
         return response
 
     async def _visitor(
