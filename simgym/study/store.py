@@ -8,8 +8,8 @@ their id is no secret.
 Events are ordered by number. Their times are the clock at start plus the time passed since, so setting the clock while
 the server runs distorts no duration.
 
-`withdraw` hides the data from every query at once; `erase` then removes it from the disk. A withdrawn participant holds
-a ticket, with which `erased` tells whether that is done.
+`withdraw` deletes for every query at once; `erase` then removes the deleted rows from the disk. A withdrawn participant
+holds a ticket, with which `erased` tells whether that is done.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class StudyMeta:
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """Who has a secret, and what they have done."""
+    """Who holds a secret, and what they have done."""
 
     participant: str
     """Id in the store."""
