@@ -34,6 +34,23 @@ class _Compared:
     """Fingerprints of the judges whose rewards these are, by name."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Scoring:
+    """How judges score."""
+
+    scores: Path | None
+    """Folder of their scores; None: they are not kept."""
+    seed: int
+    batch_size: int
+    """Conversations per call."""
+
+    def path(self, judge: str) -> Path | None:
+        """File of a judge's scores."""
+        if self.scores is None:
+            return None
+        return self.scores / f"{re.sub(r'[^A-Za-z0-9._-]+', '_', judge)}.jsonl"
+
+
 @options.with_bundles
 def agree(
     people: Annotated[
@@ -100,7 +117,7 @@ def agree(
         rated = read_rated_conversations(people, keys=rating or RATING_KEYS, scale=scale, limit=limit, seed=seed)
         judges = load_judges(judge or ["reward_head"], judge_model, judge_option, caching)
         load_models((f"judge {name}", loaded) for name, loaded in judges.items())
-        compared = _with_judges(rated, judges, scores, seed=seed, batch_size=batch_size)
+        compared = _with_judges(rated, judges, _Scoring(scores=scores, seed=seed, batch_size=batch_size))
     agreement = compared.agreement
     value = {
         "left_out": compared.left_out,
@@ -155,24 +172,24 @@ def _level_rows(title: str, level: RankAgreement) -> list[tuple[str, str]]:
     return rows
 
 
-def _with_judges(
-    rated: RatedConversations, judges: Mapping[str, Any], scores: Path | None, *, seed: int, batch_size: int
-) -> _Compared:
-    """Every judge on the conversations that people rated; `scores`: folder where what they say is kept."""
+def _with_judges(rated: RatedConversations, judges: Mapping[str, Any], scoring: _Scoring) -> _Compared:
+    """Every judge on the conversations that people rated."""
     from simgym.cli.progress import counting
     from simgym.evaluation.agreement import compare_with_people
     from simgym.evaluation.rated_conversations import judge_rated
 
     agreement, left_out = {}, dict(rated.left_out)
     for name, judge in judges.items():
-        path = None if scores is None else scores / f"{re.sub(r'[^A-Za-z0-9._-]+', '_', name)}.jsonl"
+        path = scoring.path(name)
         with counting(name, len(rated.conversations)) as advance:
             rewards, faults = judge_rated(
-                judge, rated.conversations, seed=seed, batch_size=batch_size, path=path, advance=advance
+                judge, rated.conversations, seed=scoring.seed, batch_size=scoring.batch_size, path=path, advance=advance
             )
         for kind, count in faults.items():
             left_out[f"{name} failed ({kind})"] = count
-        agreement[name] = compare_with_people([entry.rating for entry in rated.conversations], rewards, seed=seed)
+        agreement[name] = compare_with_people(
+            [entry.rating for entry in rated.conversations], rewards, seed=scoring.seed
+        )
     return _Compared(agreement, left_out, {name: judge.fingerprint() for name, judge in judges.items()})
 
 
