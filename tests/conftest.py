@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,20 +26,20 @@ NEEDS_LOCAL = "the extra simgym[local] is not installed"
 LONGEST = (
     "test_pages.py",
     "benchmarks/test_controlled_experiment.py",
-    "integrations/test_trl_processes.py",
+    "attack/test_study.py",
     "rollout/test_ray_collect.py",
+    "attack/test_interrupts.py",
+    "language_models/test_openai_lm.py",
+    "evaluation/test_realism.py",
     "agents/test_grpo.py",
     "agents/test_ppo.py",
-    "attack/test_study.py",
+    "study/test_browser.py",
     "rollout/test_server_collection.py",
     "cli/test_servers.py",
     "cli/test_files.py",
-    "language_models/test_openai_lm.py",
-    "agents/test_reward_model.py",
-    "study/test_browser.py",
-    "benchmarks/test_gpu.py",
-    "evaluation/test_realism.py",
     "evaluation/test_plan.py",
+    "benchmarks/test_gpu.py",
+    "integrations/test_trl_processes.py",
 )
 """Files that take longest. They come first, so that of several processes none is left alone with one at the end."""
 
@@ -115,6 +117,17 @@ def data_of_others(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
         return data_folder() / name
 
     return find
+
+
+@pytest.fixture
+def warm_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers of studies begin in a second less; `attack/test_interrupts.py` has one in a Python of its own."""
+    from warm_python import WarmProcess
+
+    from simgym.study import serving
+
+    names = {name: getattr(subprocess, name) for name in ("DEVNULL", "PIPE", "TimeoutExpired")}
+    monkeypatch.setattr(serving, "subprocess", SimpleNamespace(Popen=WarmProcess, **names))
 
 
 @pytest.fixture(scope="module")

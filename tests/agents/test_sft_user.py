@@ -4,12 +4,12 @@ import importlib.util
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from warm_python import run_warm
 
 from simgym.chat_template import token_id
 from simgym.conversation import END_OF_CONVERSATION, INTENT_PREFIX, Conversation, Scenario
@@ -162,8 +162,8 @@ def test_the_cheap_loss_has_the_value_and_gradients_of_trls_own(recipe, tiny_mod
 
 @pytest.mark.parametrize(("name", "billions"), [("paper_7b", 7.62), ("paper_14b", 14.77), ("paper_32b", 32.76)])
 def test_the_papers_configurations_say_what_they_would_take(name, billions):
-    command = [sys.executable, str(RECIPE), "--config", str(CONFIGS / f"{name}.yaml"), "--dry_run"]
-    outcome = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    command = [str(RECIPE), "--config", str(CONFIGS / f"{name}.yaml"), "--dry_run"]
+    outcome = run_warm(command, env={**os.environ, "HF_HUB_OFFLINE": "1"})
     assert outcome.returncode == 0, outcome.stderr[-2000:]
     assert f"{billions:.2f} B weights" in outcome.stdout
     assert "steps          11,876 of 64 conversations" in outcome.stdout

@@ -23,7 +23,7 @@ from simgym.study import read_records
 from simgym.study.serving import served
 from simgym.testing.postgresql import find_postgresql, temporary_postgresql
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("warm_servers")]
 TEXT = "a text that no log may hold"
 PIECES = [b"GET", b"POST", b" ", b"/", b"/do/consent", b"/state", b"?", b"%00", b"%ff", b"\r\n", b"\n", b"Host: x",
           b"Host: [", b"Origin: http://[evil", b"Cookie: simgym_study=", b"x" * 300, b"Content-Length: 99999999999",

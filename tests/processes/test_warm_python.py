@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import time
 
 import pytest
 
 pytest.importorskip("torch", reason="the extra simgym[local] is not installed")
 
-from warm_python import run_warm
+from warm_python import WarmProcess, run_warm
 
 CODE = """
 import os, pickle, sys
@@ -64,3 +66,15 @@ def test_an_error_and_a_signal_end_only_the_program():
     assert killed.returncode == -9
     assert run_warm(["-c", "print(2)"]).stdout == "2\n"
     assert sys.executable == killed.args[0]
+
+
+def test_a_program_goes_on_beside_the_test_until_it_is_told_to_end():
+    code = "import sys, time; print('begun', file=sys.stderr); time.sleep(60)"
+    process = WarmProcess([sys.executable, "-c", code])
+    while process.poll() is None and process.stderr.read() != "begun\n":
+        time.sleep(0.01)
+    assert run_warm(["-c", "print(1)"]).stdout == "1\n"
+    assert process.poll() is None
+    process.terminate()
+    assert process.communicate(timeout=30) == (None, "begun\n")
+    assert process.returncode == -signal.SIGTERM

@@ -24,7 +24,11 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
+    pytest.mark.usefixtures("warm_servers"),
+]
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ def send_headers_without_end(port, beginning):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm_servers")
 def test_a_thousand_unfinished_requests_shut_nobody_out_and_the_log_stays_short(tmp_path):
     file = tmp_path / "study.yaml"
     file.write_text(yaml.safe_dump(small_study().model_dump(mode="json")), encoding="utf-8")
