@@ -84,6 +84,7 @@ def vllm_server(python: str, *, compiled: bool) -> Iterator[Serving]:
     command += [str(SLOTS), "--enable-prefix-caching", "--generation-config", "vllm"]
     command += [] if compiled else ["--enforce-eager"]  # starts in a minute instead of many
     own = {"VLLM_TARGET_DEVICE": "cpu", "VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_NO_USAGE_STATS": "1"}
+    own["VLLM_CPU_NUM_OF_RESERVED_CPU"] = "0"  # by itself it keeps a core free for its server, of two
     with _running(command, MODEL, own) as serving:
         yield serving
 
