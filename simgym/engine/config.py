@@ -52,7 +52,7 @@ class EngineConfig:
     `simgym.engine.cpu_decoder`; a model that needs more goes without, 0: every one. None: a quarter of the memory that
     is free once the model is loaded."""
     openvino: bool = True
-    """Whether OpenVINO, where it is installed, makes passes in float32 on a CPU: `simgym.engine.openvino_decoder`."""
+    """Whether OpenVINO, where it is installed, makes passes on a CPU: `simgym.engine.openvino_decoder`."""
     pad_token_id: int = 0
     """Any token of the vocabulary; padded positions are masked out."""
 
