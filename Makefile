@@ -69,7 +69,7 @@ lint: $(TEST)/complete
 
 $(DEMO)/complete: pyproject.toml constraints.txt
 	@$(call PREPARE,$(DEMO),local$(comma)chitchat)
-	@$(DEMO)/bin/python $(PIP) -e '.[openvino]' || echo 'Without OpenVINO, which there is not for this machine, the demo takes longer.'
+	@$(DEMO)/bin/python $(PIP) -e '.[openvino]' || echo 'OpenVINO could not be installed. The demo runs without it, and takes longer.'
 	@touch $@
 
 $(TEST)/complete: pyproject.toml constraints.txt

@@ -137,7 +137,7 @@ def main() -> None:
             store.get(f"limits {repeat}", lambda job=job: run_script(PHASES_SCRIPT, job))
             for name in (name for name in PHASES if is_there(name, given)):
                 store.get(f"phases {name} {repeat}", lambda name=name: measure_phases(name, size, programs))
-    result = put_together(store.found, size, systems)
+    result = put_together(store.kept, size, systems)
     write_json(given.folder / "rehearsal.json" if given.rehearse else given.output, result)
     print(json.dumps(result, indent=1))
 
@@ -201,28 +201,28 @@ class Store:
         if self.path.is_file():
             cut_torn_line(self.path)
             lines = self.path.read_text(encoding="utf-8").splitlines()
-        self.found: dict[str, Any] = dict(map(json.loads, lines))
+        self.kept: dict[str, Any] = dict(map(json.loads, lines))
 
     def get(self, name: str, measured: Callable[[], Any]) -> Any:
         """What was measured under the name, or what is measured now."""
-        if name not in self.found:
+        if name not in self.kept:
             measurement = measured()
             if state(self.settings) != self.state:
                 raise SystemExit("The code has changed while it was measured. Measure from a copy that stays as it is.")
-            self.found[name] = measurement
+            self.kept[name] = measurement
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps([name, measurement]) + "\n")
             print(
                 name, json.dumps({key: value for key, value in measurement.items() if key != "said"})[:300], flush=True
             )
-        return self.found[name]
+        return self.kept[name]
 
     def drop_unless_all(self, names: Iterable[str]) -> None:
         """Forget some measurements unless all of them are there; the file's last line of a name counts."""
         wanted = list(names)
-        if not all(name in self.found for name in wanted):
+        if not all(name in self.kept for name in wanted):
             for name in wanted:
-                self.found.pop(name, None)
+                self.kept.pop(name, None)
 
 
 def state(settings: Any) -> str:

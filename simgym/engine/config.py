@@ -23,7 +23,7 @@ class EngineConfig:
     eighth of the memory that is free once the model is loaded."""
     max_pass_tokens: int | None = None
     """Tokens, padding included, that several prompts may have in one forward pass; one may have more. None: 4096,
-    on CUDA devices 16384."""
+    on CUDA devices 16384. Passes that OpenVINO makes have at most 512."""
     max_padding: float = 1.25
     """Tokens with padding as a multiple of tokens; beyond it, a forward pass is divided."""
     free_padding: int | None = None
